@@ -1,0 +1,58 @@
+"""Every mistake a user can make, as one family of ``ValueError``.
+
+A message always holds three things: the value that was given, what is allowed, and the way out.
+The command line prints the message alone and exits with status 2.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class GantailorError(ValueError):
+    """Base of all errors that a user can cause and mend."""
+
+
+class UntraceableError(GantailorError):
+    """An operation in the generator's forward has no channel rule."""
+
+
+class VerificationError(GantailorError):
+    """A traced graph does not describe the generator; the message names the width."""
+
+
+class SelectionError(GantailorError):
+    """A subnet configuration or channel selection does not fit the graph."""
+
+
+class BudgetError(GantailorError):
+    """A budget cannot be read or cannot be reached."""
+
+
+class CheckpointError(GantailorError):
+    """A weights file is missing, damaged, unsafe, or belongs to another architecture."""
+
+
+class DataError(GantailorError):
+    """A data folder or an image cannot be used."""
+
+
+class ConfigError(GantailorError):
+    """One or more settings are wrong; all of them are listed."""
+
+
+class RunError(GantailorError):
+    """A run folder cannot be used."""
+
+
+def nearest(name: str, allowed: Iterable[str]) -> str:
+    """The part of a message that lists what is allowed, the most similar names first.
+
+    >>> nearest("resnet_8blocks", ["unet_128", "resnet_9blocks"])
+    "did you mean 'resnet_9blocks'? Allowed: resnet_9blocks, unet_128"
+    """
+    names = sorted(allowed)
+    close = difflib.get_close_matches(name, names, n=2, cutoff=0.5)
+    hint = f"did you mean {' or '.join(map(repr, close))}? " if close else ""
+    return f"{hint}Allowed: {', '.join(names)}"

@@ -1,0 +1,76 @@
+"""Files that are whole or absent: atomic writes, safetensors with JSON beside the tensors."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from supernet.errors import CheckpointError
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write ``content`` so that a reader, or a kill at any moment, sees the old file or the new one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
+        try:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        except BaseException:
+            os.unlink(file.name)
+            raise
+    os.chmod(file.name, 0o644)  # NamedTemporaryFile makes them private
+    os.replace(file.name, path)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write ``value`` as indented JSON, atomically."""
+    write_bytes(path, (json.dumps(value, indent=2) + "\n").encode())
+
+
+def save_tensors(path: Path, tensors: Mapping[str, Tensor], info: Mapping[str, Any]) -> None:
+    """Write tensors and a JSON object into one safetensors file, atomically."""
+    plain = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
+    write_bytes(path, save(plain, metadata={"info": json.dumps(dict(info))}))
+
+
+def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Read what ``save_tensors`` wrote.
+
+    Raises:
+        CheckpointError: the file is missing or damaged.
+    """
+    if not path.is_file():
+        raise CheckpointError(f"checkpoint {str(path)!r} does not exist; give the path of a .safetensors file")
+    try:
+        with safe_open(path, framework="pt") as file:
+            info = json.loads((file.metadata() or {}).get("info", "{}"))
+            return {name: file.get_tensor(name) for name in file.keys()}, info  # noqa: SIM118
+    except (SafetensorError, json.JSONDecodeError, OSError) as error:
+        raise CheckpointError(
+            f"{str(path)!r} is not a whole safetensors file ({error}); copy or make it again"
+        ) from None
+
+
+def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """An optimiser's state as flat tensors, ``<parameter number>.<name>``."""
+    state = optimizer.state_dict()["state"]
+    return {f"{number}.{name}": value for number, slots in state.items() for name, value in slots.items()}
+
+
+def load_optimizer_tensors(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
+    """Put what ``optimizer_tensors`` gave back."""
+    state: dict[int, dict[str, Tensor]] = {}
+    for key, value in tensors.items():
+        number, name = key.split(".", 1)
+        state.setdefault(int(number), {})[name] = value
+    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})

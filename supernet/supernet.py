@@ -1,0 +1,184 @@
+"""The supernet: one generator, every width. A subnet is a pure function of (weights, selection)."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from supernet.cost import CostModel
+from supernet.graph import SubnetConfig, WidthGraph
+from supernet.tracing import Rule, trace
+
+Subnet = Mapping[str, Any]
+
+
+class Supernet(nn.Module):
+    """A generator whose channel widths can be chosen at every call.
+
+    The generator is copied, so the caller's is never changed; weight and spectral norms are folded into the weights.
+    ``supernet(*inputs, config=config)`` slices the weights and calls the generator's own forward.
+
+    Args:
+        generator: any module.
+        example_inputs: a tuple of tensors (or one tensor) with the batch in dimension 0; costs are for their size.
+        freeze: names of modules or weights whose channels stay at full size.
+        rules: own tracing rules (see ``supernet.rules``).
+        unknown: ``error`` or ``freeze``: what to do with an operation that has no rule.
+
+    Raises:
+        UntraceableError: names the operation, the module and the ways out.
+    """
+
+    def __init__(
+        self,
+        generator: nn.Module,
+        example_inputs: Sequence[Any] | Tensor,
+        *,
+        freeze: Sequence[str] = (),
+        rules: Mapping[Any, Rule] | None = None,
+        unknown: str = "error",
+    ) -> None:
+        super().__init__()
+        self.generator = fold_norms(copy.deepcopy(generator))
+        self.example_inputs = (example_inputs,) if isinstance(example_inputs, Tensor) else tuple(example_inputs)
+        self.graph: WidthGraph = trace(self.generator, self.example_inputs, freeze=freeze, rules=rules, unknown=unknown)
+
+    @cached_property
+    def cost(self) -> CostModel:
+        """MACs and parameters as polynomials of the widths."""
+        return CostModel(self.graph)
+
+    def full_config(self) -> SubnetConfig:
+        """Every width at its full size."""
+        return self.graph.full_config()
+
+    def forward(self, *inputs: Any, config: Subnet | None = None, **options: Any) -> Any:
+        """The generator's own forward, at the widths of ``config`` (a config, a ``Selection``, or full)."""
+        if config is None:
+            return self.generator(*inputs, **options)
+        with self._narrow_attributes(config):
+            return functional_call(self.generator, self.sliced(config), inputs, options)
+
+    def sliced(self, subnet: Subnet) -> dict[str, Tensor]:
+        """The tensors of a subnet: views where leading channels stay, gathered copies otherwise; differentiable."""
+        sizes, masks = self.graph.sizes(subnet), self.graph.masks(subnet)
+        leading = [bool(mask[:size].all()) for mask, size in zip(masks, sizes, strict=True)]
+        tensors = self._tensors
+        result = {}
+        for name, axes in self.graph.axes.items():
+            tensor = tensors[name]
+            for dimension, axis in axes.items():
+                if axis.leading is not None and leading[axis.leading]:
+                    tensor = tensor.narrow(dimension, 0, sizes[axis.leading])
+                else:
+                    kept = axis.kept(masks)
+                    if len(kept) < len(axis):
+                        tensor = tensor.index_select(dimension, torch.from_numpy(kept).to(tensor.device))
+            result[name] = tensor
+        return result
+
+    @property
+    def _tensors(self) -> dict[str, Tensor]:
+        return {**dict(self.generator.named_parameters()), **dict(self.generator.named_buffers())}
+
+    @contextmanager
+    def _narrow_attributes(self, subnet: Subnet) -> Iterator[None]:
+        """Within the block the generator's modules hold the subnet's integers (``groups`` and the like)."""
+        changed = _set_sizes(self.generator, self.graph, self.graph.sizes(subnet))
+        try:
+            yield
+        finally:
+            for module, name, value in reversed(changed):
+                object.__setattr__(module, name, value)
+
+    def extract(self, subnet: Subnet) -> nn.Module:
+        """A plain narrow module of the generator's own class, with its own copy of the kept weights."""
+        sliced = self.sliced(subnet)
+        narrow = copy.deepcopy(self.generator)
+        for name, tensor in sliced.items():
+            path, _, leaf = name.rpartition(".")
+            module = narrow.get_submodule(path)
+            value = tensor.detach().clone().contiguous()
+            if leaf in module._parameters:
+                old = module._parameters[leaf]
+                assert old is not None
+                module._parameters[leaf] = nn.Parameter(value, requires_grad=old.requires_grad)
+            else:
+                module._buffers[leaf] = value
+        _set_sizes(narrow, self.graph, self.graph.sizes(subnet))
+        return narrow
+
+    def macs(self, config: Subnet, *, convention: str = "true") -> int:
+        """Multiply-accumulates for one image of the example's size.
+
+        ``true``: those that happen. ``published``: as the GAN Compression tables count, transposed convolutions at
+        output resolution and one for each element of every instance norm; ``published_convs``: without the norms.
+        """
+        return int(self.cost.macs(np.array([self.graph.sizes(config)]), convention=convention)[0])
+
+    def macs_many(self, matrix: np.ndarray, *, convention: str = "true") -> np.ndarray:
+        """MACs of many subnets: integer sizes ``[N, n_widths]`` to int64 ``[N]``."""
+        return self.cost.macs(matrix, convention=convention)
+
+    def parameter_count(self, config: Subnet) -> int:
+        """Number of weights, biases included."""
+        return int(self.cost.parameters(np.array([self.graph.sizes(config)]))[0])
+
+    def kept_channels(self, layers: Sequence[str], subnet: Subnet) -> dict[str, Tensor]:
+        """For named modules, which channels of their full output the subnet keeps."""
+        masks, kept = self.graph.masks(subnet), {}
+        for name in layers:
+            axis = self.graph.activations.get(name)
+            kept[name] = slice(None) if axis is None else torch.from_numpy(axis.kept(masks))
+        return kept  # type: ignore[return-value]
+
+    @torch.no_grad()
+    def permute_(self, orders: Mapping[str, Sequence[int] | np.ndarray]) -> Supernet:
+        """Reorder the units of widths in place; the generator's function does not change.
+
+        ``orders`` maps a width's name to its old unit ids in their new order.
+        """
+        numbered = {self.graph.index[name]: np.asarray(order) for name, order in orders.items()}
+        tensors = self._tensors
+        for name, axes in self.graph.axes.items():
+            for dimension, axis in axes.items():
+                source = axis.permuted({w: order for w, order in numbered.items() if w in axis.counts})
+                tensor = tensors[name]
+                tensor.copy_(tensor.index_select(dimension, torch.from_numpy(source).to(tensor.device)))
+        return self
+
+
+def _set_sizes(model: nn.Module, graph: WidthGraph, sizes: Sequence[int]) -> list[tuple[nn.Module, str, Any]]:
+    changed = []
+    for attribute in graph.attributes:
+        module = model.get_submodule(attribute.module)
+        old = getattr(module, attribute.name)
+        size = attribute.axis.size(sizes)
+        changed.append((module, attribute.name, old))
+        object.__setattr__(module, attribute.name, (*old[:-1], size) if attribute.as_tuple else size)
+    return changed
+
+
+def fold_norms(model: nn.Module) -> nn.Module:
+    """Weight norm and spectral norm become plain weights, in place: slicing them apart would change their scale."""
+    from torch.nn.utils import parametrize
+
+    for module in model.modules():
+        if parametrize.is_parametrized(module):
+            for name in list(module.parametrizations):  # type: ignore[arg-type, union-attr]
+                parametrize.remove_parametrizations(module, name, leave_parametrized=True)
+        for hook in list(module._forward_pre_hooks.values()):
+            kind = type(hook).__name__
+            if kind == "SpectralNorm":
+                torch.nn.utils.remove_spectral_norm(module, hook.name)  # type: ignore
+            elif kind == "WeightNorm":
+                torch.nn.utils.remove_weight_norm(module, hook.name)  # type: ignore
+    return model

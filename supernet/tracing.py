@@ -1,0 +1,391 @@
+"""Tracing: one ordinary forward with an example input, followed channel by channel.
+
+Every element of every weight axis gets an identity. While the generator's own forward runs, a ``TorchFunctionMode``
+sees each tensor operation and a small rule (``supernet.rules``) says what becomes of the identities: an addition makes
+two channels one, a concatenation puts them side by side, a convolution ends its input channels and starts its output
+channels. What is joined by the end is a width. Since the forward really runs, Python control flow, loops, shared
+modules and functional calls need no special care, and order inside concatenations comes for free.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_leaves
+
+from supernet.errors import UntraceableError
+from supernet.graph import FIXED, Axis, SizeAttribute, Term, Width, WidthGraph
+
+Labels = tuple[np.ndarray | None, ...]
+Rule = Callable[["Tracer", Callable[..., Any], tuple[Any, ...], dict[str, Any], Any], None]
+
+_SLOT = "_gantailor_labels"
+_NO_AXIS = Axis(np.array([FIXED]), np.array([FIXED]))
+
+# Module type -> the integers it keeps: attribute name to (input or output, dimension, inside a tuple?).
+_SIZES: dict[type[nn.Module], dict[str, tuple[str, int, bool]]] = {
+    nn.modules.conv._ConvNd: {"in_channels": ("input", 1, False), "out_channels": ("output", 1, False)},
+    nn.Linear: {"in_features": ("input", -1, False), "out_features": ("output", -1, False)},
+    nn.modules.batchnorm._NormBase: {"num_features": ("input", 1, False)},
+    nn.GroupNorm: {"num_channels": ("input", 1, False)},
+    nn.LayerNorm: {"normalized_shape": ("input", -1, True)},
+    nn.PReLU: {"num_parameters": ("input", 1, False)},
+}
+
+
+class Tracer(TorchFunctionMode):
+    """Follows channel identities through one forward. Rules call its methods; users see it only in rules."""
+
+    def __init__(self, model: nn.Module, rules: Mapping[Any, Rule], *, unknown: str, batch: int) -> None:
+        super().__init__()
+        self.model, self.rules, self.unknown, self.batch = model, rules, unknown, batch
+        tensors = [*model.named_parameters(), *model.named_buffers()]
+        self.names = {id(tensor): name for name, tensor in tensors}
+        self.touched: dict[str, list[np.ndarray | None]] = {}
+        self.count = 0
+        self.ranges: list[tuple[int, str, int]] = []  # first identity of each weight axis, ascending
+        self.edges: list[tuple[np.ndarray, np.ndarray]] = []
+        self.frozen: list[tuple[np.ndarray, str]] = []
+        self.inexact: list[tuple[np.ndarray, str]] = []
+        self.sums: list[tuple[str, int]] = []
+        self.producers: list[tuple[str, np.ndarray]] = []
+        self.costs: list[tuple[str, dict[str, float], np.ndarray | None, np.ndarray | None]] = []
+        self.activations: dict[str, np.ndarray | None] = {}
+        self.sizes: list[tuple[str, str, np.ndarray, bool]] = []
+        self.stack: list[str] = [""]
+        self.inside_leaf = 0
+
+    # -- what rules use ----------------------------------------------------------------------------------------
+
+    def labels(self, tensor: Tensor) -> Labels:
+        """The channel identities of each axis: ``None`` for an axis without, ``FIXED`` for single elements."""
+        known = getattr(tensor, _SLOT, None)
+        if known is not None:
+            return known
+        name = self.names.get(id(tensor))
+        if name is None:
+            return (None,) * tensor.dim()
+        if name not in self.touched:
+            fresh: list[np.ndarray | None] = []
+            for size in tensor.shape:
+                fresh.append(np.arange(self.count, self.count + size) if size > 1 else None)
+                if size > 1:
+                    self.ranges.append((self.count, name, len(fresh) - 1))
+                    self.count += size
+            self.touched[name] = fresh
+        return tuple(self.touched[name])
+
+    def set(self, tensor: Tensor, labels: Sequence[np.ndarray | None]) -> None:
+        """Give a result its identities."""
+        assert len(labels) == tensor.dim(), f"{len(labels)} labels for shape {tuple(tensor.shape)}"
+        setattr(tensor, _SLOT, tuple(labels))
+
+    def join(self, a: np.ndarray | None, b: np.ndarray | None) -> np.ndarray | None:
+        """Make two axes the same, element by element; what meets a fixed element is frozen."""
+        if a is None or b is None:
+            self.freeze(b if a is None else a, "meets a tensor of fixed size")
+            return a if b is None else b
+        if a is b:
+            return a
+        free = (a != FIXED) & (b != FIXED)
+        if free.any():
+            self.edges.append((a[free], b[free]))
+        self.freeze(a[b == FIXED], "meets a tensor of fixed size")
+        self.freeze(b[a == FIXED], "meets a tensor of fixed size")
+        return np.where(a == FIXED, b, a)
+
+    def freeze(self, labels: np.ndarray | None, reason: str) -> None:
+        """These channels can never go."""
+        if labels is not None and (labels != FIXED).any():
+            where = f" in {self.path}" if self.path else ""
+            self.frozen.append((labels[labels != FIXED], reason + where))
+
+    def mark_inexact(self, labels: np.ndarray | None, reason: str) -> None:
+        """Removing these channels is allowed but changes the others (a statistic over channels)."""
+        if labels is not None:
+            self.inexact.append((labels[labels != FIXED], reason))
+
+    def sum_over(self, labels: np.ndarray | None) -> None:
+        """A weight sums over these channels: the place of a gate."""
+        self.sums += self._origins(labels)
+
+    def produce(self, labels: np.ndarray | None) -> None:
+        """A weight makes these channels: it names their width."""
+        for name, _ in self._origins(labels)[:1]:
+            assert labels is not None
+            self.producers.append((name, labels))
+
+    def _origins(self, labels: np.ndarray | None) -> list[tuple[str, int]]:
+        """The (weight, dimension) pairs whose own identities these are, also behind views of the weight."""
+        if labels is None:
+            return []
+        starts = [start for start, _, _ in self.ranges]
+        found = np.searchsorted(starts, labels[labels != FIXED], "right") - 1
+        return [self.ranges[i][1:] for i in dict.fromkeys(found.tolist())]
+
+    def cost(self, coefficients: dict[str, float], rows: np.ndarray | None, columns: np.ndarray | None) -> None:
+        """Add ``coefficient * |rows| * |columns|`` multiply-accumulates for the whole example batch."""
+        per_image = {name: value / self.batch for name, value in coefficients.items()}
+        self.costs.append((self.path, per_image, rows, columns))
+
+    @property
+    def path(self) -> str:
+        """The module whose forward runs."""
+        return self.stack[-1]
+
+    # -- following the forward ---------------------------------------------------------------------------------
+
+    def __torch_function__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        before = [self.labels(t) for t in tree_leaves((args, kwargs)) if isinstance(t, Tensor)]
+        result = func(*args, **kwargs)
+        if self.inside_leaf:
+            return result
+        outputs = [t for t in tree_leaves(result) if isinstance(t, Tensor)]
+        name = _operation(func)
+        if (not outputs and name != "setitem") or not any(axis is not None for axes in before for axis in axes):
+            return result
+        rule = self.rules.get(func) or self.rules.get(name)
+        if rule is not None:
+            rule(self, func, args, kwargs, result)
+        elif self.unknown == "freeze":
+            for axes in before:
+                for axis in axes:
+                    self.freeze(axis, f"enters {name}, which has no rule,")
+        else:
+            raise UntraceableError(_untraceable(name, self.path))
+        return result
+
+    def run(self, inputs: Sequence[Any]) -> None:
+        """The forward itself, with hooks that follow the module stack."""
+        handles = []
+        for path, module in self.model.named_modules():
+            leaf = self.rules.get(type(module))
+            handles.append(module.register_forward_pre_hook(self._enter(path, leaf)))
+            handles.append(module.register_forward_hook(self._leave(path, leaf)))
+        try:
+            with torch.no_grad(), self:
+                output = self.model(*inputs)
+            for tensor in tree_leaves(output):
+                if isinstance(tensor, Tensor):
+                    for axis in self.labels(tensor):
+                        self.freeze(axis, "is the generator's output")
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    def _enter(self, path: str, leaf: Rule | None) -> Callable[..., None]:
+        def hook(_module: nn.Module, _inputs: Any) -> None:
+            self.stack.append(path)
+            self.inside_leaf += leaf is not None
+
+        return hook
+
+    def _leave(self, path: str, leaf: Rule | None) -> Callable[..., None]:
+        def hook(module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
+            self.inside_leaf -= leaf is not None
+            if leaf is not None and not self.inside_leaf:
+                leaf(self, module, inputs, {}, output)
+            self.stack.pop()
+            if isinstance(output, Tensor) and not self.inside_leaf:
+                if path and output.dim() > 1:
+                    self.activations[path] = self.labels(output)[1]
+                if inputs and isinstance(inputs[0], Tensor):
+                    self._note_sizes(path, module, inputs[0], output)
+
+        return hook
+
+    def _note_sizes(self, path: str, module: nn.Module, given: Tensor, output: Tensor) -> None:
+        for kind, attributes in _SIZES.items():
+            if not isinstance(module, kind):
+                continue
+            for name, (side, dimension, as_tuple) in attributes.items():
+                axis = self.labels(given if side == "input" else output)[dimension]
+                value = getattr(module, name)
+                value = value[-1] if as_tuple else value
+                if axis is not None and value == len(axis):
+                    self.sizes.append((path, name, axis, as_tuple))
+        if isinstance(module, nn.modules.conv._ConvNd) and module.groups > 1 and module.groups == module.in_channels:
+            axis = self.labels(given)[1]
+            if axis is not None:
+                self.sizes.append((path, "groups", axis, False))
+
+
+def _operation(func: Any) -> str:
+    """A name for a torch function that is the same for ``torch.add``, ``Tensor.add_``, ``+`` and ``+=``."""
+    name = getattr(func, "__name__", str(func))
+    if name == "__get__":
+        name = getattr(getattr(func, "__self__", None), "__name__", name)
+    name = name.strip("_")
+    dunder = {"iadd": "add", "radd": "add", "isub": "sub", "rsub": "sub", "imul": "mul", "rmul": "mul"}
+    dunder |= {"itruediv": "div", "truediv": "div", "rtruediv": "div", "rdiv": "div", "rpow": "pow", "ipow": "pow"}
+    return dunder.get(name, name)
+
+
+def _untraceable(name: str, path: str) -> str:
+    return (
+        f"cannot follow channels through {name!r} in module {path or '(the generator itself)'!r}. Three ways out: "
+        f"(1) register a rule, rules={{ModuleType: rule}} or rules={{{name!r}: rule}}; "
+        f"(2) freeze what enters it, unknown='freeze'; "
+        f"(3) declare the module's widths fixed, freeze=[{path!r}]"
+    )
+
+
+def trace(
+    model: nn.Module,
+    inputs: Sequence[Any],
+    *,
+    freeze: Sequence[str] = (),
+    rules: Mapping[Any, Rule] | None = None,
+    unknown: str = "error",
+) -> WidthGraph:
+    """The width graph of a generator.
+
+    Args:
+        model: any module; its forward runs once, in eval mode.
+        inputs: example inputs, a tuple of tensors with the batch in dimension 0.
+        freeze: module or weight name prefixes whose channels stay at full size.
+        rules: own rules, by torch function, operation name or module type (a module type becomes a leaf).
+        unknown: ``error`` or ``freeze``, for operations without a rule.
+
+    Raises:
+        UntraceableError: names the operation, the module and the ways out.
+    """
+    from supernet.rules import RULES
+
+    first = next((t for t in tree_leaves(inputs) if isinstance(t, Tensor)), None)
+    tracer = Tracer(model, {**RULES, **(rules or {})}, unknown=unknown, batch=len(first) if first is not None else 1)
+    was_training = model.training
+    try:
+        model.eval()
+        tracer.run(inputs)
+    finally:
+        model.train(was_training)
+        for tensor in [*model.parameters(), *model.buffers()]:
+            tensor.__dict__.pop(_SLOT, None)
+    for name, axes in tracer.touched.items():
+        if any(name == prefix or name.startswith(prefix + ".") for prefix in freeze):
+            for axis in axes:
+                tracer.freeze(axis, "frozen by the user")
+    return _graph(tracer)
+
+
+def _graph(tracer: Tracer) -> WidthGraph:
+    """Joined identities become units, units with the same places become a width."""
+    component = _components(tracer)
+    reasons: dict[int, str] = {}
+    for labels, reason in reversed(tracer.frozen):
+        reasons.update(dict.fromkeys(component[labels].tolist(), reason))
+    places: dict[int, list[tuple[str, int]]] = defaultdict(list)
+    for name, axes in tracer.touched.items():
+        for dimension, labels in enumerate(axes):
+            if labels is not None:
+                for unit in component[labels].tolist():
+                    places[unit].append((name, dimension))
+    groups: dict[tuple[tuple[str, int], ...], list[int]] = defaultdict(list)
+    for unit, where in places.items():
+        if unit not in reasons:
+            groups[tuple(where)].append(unit)
+    widths, width_of, unit_of = _name_widths(tracer, component, groups)
+
+    def axis(labels: np.ndarray | None) -> Axis | None:
+        if labels is None:
+            return None
+        units = np.where(labels == FIXED, FIXED, component[labels])
+        found = np.where(units == FIXED, FIXED, width_of[units])
+        return Axis(found, np.where(found == FIXED, FIXED, unit_of[units]))
+
+    def free(labels: np.ndarray | None) -> Axis | None:
+        found = axis(labels)
+        return found if found is not None and found.counts else None
+
+    shapes = {name: tensor.shape for name, tensor in tracer.model.named_parameters()}
+    narrowed = {
+        name: {d: found for d, labels in enumerate(stored) if (found := free(labels)) is not None}
+        for name, stored in tracer.touched.items()
+    }
+    consumers: dict[int, list[tuple[str, int]]] = defaultdict(list)
+    for name, dimension in dict.fromkeys(tracer.sums):
+        for w in narrowed.get(name, {}).get(dimension, _NO_AXIS).counts:
+            consumers[w].append((name, dimension))
+    inexact = {
+        int(w): why for labels, why in tracer.inexact for w in set(width_of[component[labels]].tolist()) - {FIXED}
+    }
+    return WidthGraph(
+        widths=tuple(widths),
+        axes={name: found for name, found in narrowed.items() if found},
+        consumers={w: tuple(where) for w, where in consumers.items()},
+        frozen=_frozen_names(tracer, component, reasons),
+        inexact=inexact,
+        activations={p: found for p, labels in tracer.activations.items() if (found := free(labels)) is not None},
+        attributes=tuple(
+            SizeAttribute(path, name, found, as_tuple)
+            for path, name, labels, as_tuple in tracer.sizes
+            if (found := free(labels)) is not None
+        ),
+        terms=tuple(Term(p, c, axis(rows), axis(columns)) for p, c, rows, columns in tracer.costs),
+        parameters=tuple((name, tuple(shape)) for name, shape in shapes.items()),
+    )
+
+
+def _components(tracer: Tracer) -> np.ndarray:
+    if tracer.edges:
+        rows = np.concatenate([a for a, _ in tracer.edges])
+        columns = np.concatenate([b for _, b in tracer.edges])
+    else:
+        rows = columns = np.zeros(0, np.int64)
+    matrix = coo_array((np.ones(len(rows), np.int8), (rows, columns)), shape=(tracer.count, tracer.count))
+    return connected_components(matrix, directed=False)[1] if tracer.count else np.zeros(0, np.int64)
+
+
+def _name_widths(
+    tracer: Tracer, component: np.ndarray, groups: Mapping[tuple[tuple[str, int], ...], list[int]]
+) -> tuple[list[Width], np.ndarray, np.ndarray]:
+    """Widths in forward order, named after the first module that produces them."""
+    total = int(component.max()) + 1 if len(component) else 0
+    group_of = np.full(total, FIXED)
+    for number, units in enumerate(groups.values()):
+        group_of[units] = number
+    made: dict[int, list[str]] = defaultdict(list)
+    order: dict[int, int] = {}
+    for name, labels in tracer.producers:
+        for number in dict.fromkeys(group_of[component[labels[labels != FIXED]]].tolist()):
+            module = name.rpartition(".")[0] or name
+            if number != FIXED and module not in made[number]:
+                made[number].append(module)
+    for number in made:
+        order.setdefault(number, len(order))
+    for number, where in enumerate(groups):  # learned tensors that no layer produces (a constant input)
+        if number not in order:
+            order[number] = len(order)
+            made[number] = [where[0][0].rpartition(".")[0] or where[0][0]]
+    width_of, unit_of = np.full(total + 1, FIXED), np.full(total + 1, FIXED)
+    widths: list[Width] = []
+    taken: dict[str, int] = {}
+    members = list(groups.values())
+    for number in sorted(order, key=order.__getitem__):
+        base = made[number][0]
+        taken[base] = taken.get(base, 0) + 1
+        name = base if taken[base] == 1 else f"{base}#{taken[base]}"
+        units = members[number]
+        width_of[units], unit_of[units] = len(widths), np.arange(len(units))
+        widths.append(Width(name, len(units), tuple(made[number])))
+    return widths, width_of, unit_of
+
+
+def _frozen_names(tracer: Tracer, component: np.ndarray, reasons: Mapping[int, str]) -> dict[str, str]:
+    """Producing modules whose channels are frozen, with why."""
+    frozen: dict[str, str] = {}
+    for name, labels in tracer.producers:
+        why = next((reasons[u] for u in component[labels[labels != FIXED]].tolist() if u in reasons), None)
+        if why is not None:
+            frozen.setdefault(name.rpartition(".")[0] or name, why)
+    return frozen

@@ -1,0 +1,86 @@
+"""The tests that every generator of the zoo passes: trace, verify, extraction, permutation, cost, round trip."""
+
+import numpy as np
+import pytest
+import torch
+from fvcore.nn import FlopCountAnalysis
+
+import gantailor
+from supernet.ranking import rank_channels
+
+CASES = {
+    "resnet_6blocks": ({"ngf": 8}, (3, 32, 32)),
+    "resnet_9blocks": ({"ngf": 8, "dropout": True}, (3, 32, 32)),
+    "mobile_resnet_6blocks": ({"ngf": 8}, (3, 32, 32)),
+    "mobile_resnet_9blocks": ({"ngf": 8, "norm": "batch"}, (3, 32, 32)),
+    "unet_128": ({"ngf": 4, "norm": "instance"}, (3, 256, 256)),
+    "unet_256": ({"ngf": 4}, (3, 256, 256)),
+}
+
+
+@pytest.fixture(scope="module", params=CASES)
+def case(request):
+    torch.manual_seed(0)
+    options, shape = CASES[request.param]
+    inputs = torch.randn(2, *shape)
+    return gantailor.Supernet(gantailor.build(request.param, **options), (inputs,)).eval(), inputs
+
+
+def random_config(supernet, seed=0):
+    rng = np.random.default_rng(seed)
+    return gantailor.SubnetConfig({w.name: int(rng.integers(1, w.size + 1)) for w in supernet.graph.widths})
+
+
+def test_verifies(case):
+    supernet, _ = case
+    result = gantailor.verify(supernet)
+    assert result.sliced_extracted <= 1e-12
+    assert result.permuted <= 1e-8
+    assert result.removed <= 1e-8
+
+
+@torch.no_grad()
+def test_extracted_is_plain_and_equal(case):
+    supernet, inputs = case
+    config = random_config(supernet)
+    narrow = supernet.extract(config)
+    assert type(narrow) is type(supernet.generator)
+    assert torch.equal(narrow(inputs), supernet(inputs, config=config))
+    assert sum(p.numel() for p in narrow.parameters()) == supernet.parameter_count(config)
+
+
+@torch.no_grad()
+def test_ranking_keeps_the_function(case):
+    supernet, inputs = case
+    before = supernet(inputs)
+    rank_channels(supernet)
+    assert torch.allclose(before, supernet(inputs), atol=1e-4)
+
+
+def test_macs_equal_fvcore(case):
+    supernet, inputs = case
+    for seed in range(2):
+        config = random_config(supernet, seed)
+        count = FlopCountAnalysis(supernet.extract(config), (inputs[:1],))
+        count.unsupported_ops_warnings(False).uncalled_modules_warnings(False)
+        by_operator = count.by_operator()
+        assert supernet.macs(config) == by_operator["conv"] + by_operator["linear"]
+
+
+def test_config_and_selection_round_trip(case):
+    supernet, _ = case
+    config = random_config(supernet)
+    assert gantailor.SubnetConfig.from_json(config.to_json()) == config
+    assert supernet.graph.selection(config).config == config
+
+
+def test_training_a_subnet_touches_only_its_channels(case):
+    supernet, inputs = case
+    smallest = {w.name: 1 for w in supernet.graph.widths}
+    supernet.zero_grad()
+    supernet(inputs, config=smallest).square().mean().backward()
+    name, axes = next((n, a) for n, a in supernet.graph.axes.items() if n.endswith("weight") and 0 in a)
+    gradient = dict(supernet.generator.named_parameters())[name].grad
+    kept = axes[0].kept(supernet.graph.masks(smallest))
+    dropped = np.setdiff1d(np.arange(len(axes[0])), kept)
+    assert gradient[dropped].abs().max() == 0

@@ -1,0 +1,58 @@
+"""Published integers, exactly."""
+
+import numpy as np
+import pytest
+import torch
+
+import gantailor
+
+
+@pytest.fixture(scope="module")
+def mobile():
+    return gantailor.Supernet(gantailor.build("mobile_resnet_9blocks"), (torch.randn(1, 3, 256, 256),))
+
+
+def test_resnet_9blocks_counts():
+    supernet = gantailor.Supernet(gantailor.build("resnet_9blocks", ngf=64), (torch.randn(1, 3, 256, 256),))
+    full = supernet.full_config()
+    assert len(supernet.graph.widths) == 14  # stem, down1, trunk, nine inner, up1, up2
+    assert supernet.macs(full) == 49551507456
+    assert supernet.macs(full, convention="published") == 56831770624
+    assert supernet.macs(full, convention="published_convs") == 56799264768
+    assert supernet.parameter_count(full) == 11378179
+
+
+def test_mobile_resnet_full(mobile):
+    full = mobile.full_config()
+    assert mobile.macs(full) == 11066671104
+    assert mobile.macs(full, convention="published") == 18365808640
+    assert mobile.parameter_count(full) == 1987075
+
+
+def test_published_subnets(mobile):
+    space = gantailor.space("resnet/channels-64-cycleGAN", mobile)
+    assert mobile.macs(space.config("16_16_32_16_16_64_16_24"), convention="published") == 2984771584
+    config = space.config("16_16_24_16_32_64_16_24")
+    assert mobile.macs(config, convention="published_convs") == 2618425344
+    assert mobile.parameter_count(config) == 355235
+    assert sum(p.numel() for p in mobile.extract(config).parameters()) == 355235
+
+
+def test_space_range(mobile):
+    space = gantailor.space("resnet/channels-64-cycleGAN", mobile)
+    ends = np.stack([space.smallest, space.largest])
+    assert space.macs(ends, convention="published").tolist() == [1420558336, 18365808640]
+
+
+@pytest.mark.parametrize(
+    ("name", "ngf", "size"),
+    [
+        ("resnet/channels-48", 48, 5184),
+        ("resnet/channels-32", 48, 6561),
+        ("resnet/channels-64-cycleGAN", 64, 390625),
+        ("resnet/channels-64-pix2pix", 64, 5764801),
+    ],
+)
+def test_space_sizes(name, ngf, size):
+    supernet = gantailor.Supernet(gantailor.build("mobile_resnet_9blocks", ngf=ngf), (torch.randn(1, 3, 16, 16),))
+    assert len(gantailor.space(name, supernet)) == size

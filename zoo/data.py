@@ -1,0 +1,166 @@
+"""Image pairs in memory: what the trainer and the evaluators read.
+
+Images are uint8 at this border and float in [-1, 1] behind it. Folders are decoded once into an array in the
+cache folder and memory-mapped afterwards, so that an epoch costs no decoding.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from supernet.errors import DataError
+
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
+SPLITS = ("train", "search", "test")
+
+
+def cache_folder() -> Path:
+    """``$GANTAILOR_CACHE``, or ``gantailor`` in the user's cache folder; made if missing."""
+    default = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "gantailor"
+    folder = Path(os.environ.get("GANTAILOR_CACHE", default))
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Aligned pictures: ``inputs`` and ``targets`` are uint8 ``[N, H, W, C]`` arrays of equal length.
+
+    ``targets`` is ``None`` for unpaired data, whose targets are the teacher's outputs.
+    """
+
+    inputs: np.ndarray
+    targets: np.ndarray | None
+    names: tuple[str, ...]
+    source: str
+
+    def __len__(self) -> int:
+        return len(self.inputs)
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width in pixels."""
+        return self.inputs.shape[1], self.inputs.shape[2]
+
+    def take(self, indices: np.ndarray | slice) -> Pairs:
+        """The pairs at ``indices``, as a new object on the same memory where numpy allows."""
+        names = tuple(np.asarray(self.names, dtype=object)[indices])
+        targets = None if self.targets is None else self.targets[indices]
+        return Pairs(self.inputs[indices], targets, names, self.source)
+
+    def batch(
+        self, indices: np.ndarray, *, rng: np.random.Generator | None = None, shift: int = 0
+    ) -> tuple[Tensor, Tensor | None]:
+        """Inputs and targets as float ``[n, C, H, W]`` in [-1, 1].
+
+        With ``rng`` each pair is mirrored at random and moved by up to ``shift`` pixels (edges repeated).
+        """
+        inputs, targets = self.inputs[indices], None if self.targets is None else self.targets[indices]
+        if rng is not None:
+            moves = [(rng.random() < 0.5, *rng.integers(-shift, shift + 1, 2)) for _ in indices]
+            inputs = _moved(inputs, moves)
+            targets = None if targets is None else _moved(targets, moves)
+        return to_float(inputs), None if targets is None else to_float(targets)
+
+    def digest(self) -> str:
+        """A short hash of every pixel: the provenance that a score carries."""
+        sha = hashlib.sha256(self.inputs.tobytes())
+        if self.targets is not None:
+            sha.update(self.targets.tobytes())
+        return sha.hexdigest()[:12]
+
+
+def _moved(images: np.ndarray, moves: list[tuple[bool, int, int]]) -> np.ndarray:
+    """Each image mirrored and shifted by its own ``(mirror, down, right)``."""
+    _, height, width, _ = images.shape
+    rows, columns = np.arange(height), np.arange(width)
+    moved = np.empty_like(images)
+    for position, (mirror, down, right) in enumerate(moves):
+        image = images[position][:, ::-1] if mirror else images[position]
+        take_rows, take_columns = np.clip(rows - down, 0, height - 1), np.clip(columns - right, 0, width - 1)
+        moved[position] = image[take_rows[:, None], take_columns]
+    return moved
+
+
+def to_float(images: np.ndarray) -> Tensor:
+    """uint8 ``[n, H, W, C]`` to float ``[n, C, H, W]`` in [-1, 1]."""
+    return torch.from_numpy(np.ascontiguousarray(images)).permute(0, 3, 1, 2).to(torch.float32).div_(127.5).sub_(1)
+
+
+def to_uint8(images: Tensor) -> np.ndarray:
+    """Float ``[n, C, H, W]`` in [-1, 1] to uint8 ``[n, H, W, C]``, rounded and clipped."""
+    scaled = images.detach().float().add(1).mul(127.5).round().clamp(0, 255)
+    return scaled.permute(0, 2, 3, 1).to(torch.uint8).cpu().numpy()
+
+
+def save_array(path: Path, arrays: dict[str, np.ndarray]) -> None:
+    """Write an ``.npz`` so that a reader sees the whole file or none of it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".tmp", delete=False) as file:
+        np.savez(file, **arrays)  # type: ignore[arg-type]
+    os.replace(file.name, path)
+
+
+def _image_files(folder: Path) -> list[Path]:
+    if not folder.is_dir():
+        raise DataError(f"data folder {str(folder)!r} does not exist; give a folder with pictures")
+    files = sorted(p for p in folder.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES)
+    if not files:
+        raise DataError(
+            f"data folder {str(folder)!r} holds no pictures; allowed are files ending in {', '.join(IMAGE_SUFFIXES)}"
+        )
+    return files
+
+
+def read_images(files: list[Path], *, height: int, width: int) -> np.ndarray:
+    """Decode, convert to RGB and resize (bicubic) to uint8 ``[N, height, width, 3]``.
+
+    Raises:
+        DataError: a file is not a readable picture; the message names it.
+    """
+    from PIL import Image
+
+    pictures = np.empty((len(files), height, width, 3), np.uint8)
+    for position, file in enumerate(files):
+        try:
+            with Image.open(file) as image:
+                rgb = image.convert("RGB").resize((width, height), Image.Resampling.BICUBIC)
+        except OSError as error:
+            raise DataError(f"{str(file)!r} is not a readable picture ({error}); remove or replace it") from None
+        pictures[position] = np.asarray(rgb)
+    return pictures
+
+
+def folder_pairs(folder: str | Path, *, size: int, direction: str = "AtoB") -> Pairs:
+    """Pictures of a folder as pairs.
+
+    ``direction`` says what a file is: ``AtoB`` or ``BtoA`` for side-by-side pairs (the pix2pix layout, A left),
+    ``unpaired`` for plain inputs whose targets the teacher supplies.
+    """
+    directions = ("AtoB", "BtoA", "unpaired")
+    if direction not in directions:
+        raise DataError(f"direction {direction!r} is unknown. Allowed: {', '.join(directions)}")
+    files = _image_files(Path(folder))
+    stamp = "|".join(f"{f.name}:{f.stat().st_size}:{f.stat().st_mtime_ns}" for f in files)
+    key = hashlib.sha256(f"{Path(folder).resolve()}|{size}|{direction}|{stamp}".encode()).hexdigest()[:16]
+    cached = cache_folder() / f"folder-{key}.npy"
+    paired = direction != "unpaired"
+    if not cached.exists():
+        pictures = read_images(files, height=size, width=size * 2 if paired else size)
+        with tempfile.NamedTemporaryFile(dir=cached.parent, suffix=".tmp", delete=False) as file:
+            np.save(file, pictures)
+        os.replace(file.name, cached)
+    pictures = np.load(cached, mmap_mode="r")
+    names, source = tuple(f.name for f in files), f"{Path(folder).name}@{size}"
+    if not paired:
+        return Pairs(pictures, None, names, source)
+    left, right = pictures[:, :, :size], pictures[:, :, size:]
+    return Pairs(*((left, right) if direction == "AtoB" else (right, left)), names, source)
