@@ -85,8 +85,8 @@ class Axis:
                 occurrence.append(repeats.get(unit, 0))
                 where[unit, occurrence[-1]] = position
                 repeats[unit] = occurrence[-1] + 1
-            for position, old, k in zip(mine, units, occurrence, strict=True):
-                source[position] = where[int(order[old]), k]
+            for position, unit, k in zip(mine.tolist(), units.tolist(), occurrence, strict=True):
+                source[position] = where[int(order[unit]), k]
         return source
 
 

@@ -1,0 +1,96 @@
+"""At a tenth of the teacher's MACs: searched, uniform and from-scratch generators on the OpenMoji test split.
+
+    python benchmarks/demo_comparison.py --out runs/comparison --seeds 0 1 2
+
+Every arm has the same losses, teacher and discriminator. The searched and the uniform subnet inherit the shipped
+supernet (24 kimg of training) and are fine-tuned; the net from scratch has the uniform widths and sees as many images
+as supernet training and fine-tuning together. One row for each arm and seed is appended to ``results.csv``; arms that
+stand there already are not run again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+import pandas as pd
+import torch
+from torch import nn
+
+from evaluators.features import EfficientNetLite0
+from evaluators.scores import evaluate
+from gantailor import pipeline
+from gantailor.cli import DEMO_SUPERNET
+from gantailor.config import load_config
+from gantailor.pipeline import Run
+from search.space import uniform_indices
+from supernet.trainer import Trainer
+from supernet.verify import count_parameters
+from zoo.builders import init_weights
+
+SUPERNET_KIMG = 24
+
+
+def fit(run: Run, model: nn.Module, kimg: float, seed: int, name: str) -> nn.Module:
+    """Train with the run's fine-tuning recipe."""
+    recipe = run.config.finetune.model_copy(update={"kimg": kimg, "seed": seed})
+    trainer = Trainer(
+        model,
+        run.data("train"),
+        recipe,
+        discriminator=pipeline._discriminator(seed),
+        teacher=run.teacher(),
+        feature_layers=run.feature_layers(),
+    )
+    with run.report.training(name) as listener:
+        return trainer.run(run.path(f"{name}.ckpt.safetensors"), on_progress=listener)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--out", default="runs/comparison")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--kimg", type=float, default=8, help="fine-tuning length")
+    parser.add_argument("--trials", type=int, default=40)
+    arguments = parser.parse_args()
+    folder = Path(arguments.out)
+    folder.mkdir(parents=True, exist_ok=True)
+    results = folder / "results.csv"
+    done = set(map(tuple, pd.read_csv(results)[["arm", "seed"]].to_numpy())) if results.exists() else set()
+    extractor = EfficientNetLite0()
+
+    def record(arm: str, seed: int, model: nn.Module, macs: int, images: float) -> None:
+        scores = {k: v.value for k, v in evaluate(model.eval(), run.data("test"), extractor=extractor).items()}
+        row = {"arm": arm, "seed": seed, "macs": macs, "parameters": count_parameters(model), "kimg": images, **scores}
+        pd.DataFrame([row]).to_csv(results, mode="a", header=not results.exists(), index=False)
+        print(json.dumps(row), flush=True)
+
+    for seed in arguments.seeds:
+        config = load_config(None, {"seed": seed, "trials": arguments.trials, "supernet": str(DEMO_SUPERNET)})
+        run = Run(folder / f"seed{seed}", config)
+        budget, supernet = run.budget(), run.supernet()
+        run.claim()
+        uniform = budget.space.to_config(uniform_indices(budget.space, budget.macs))
+        if ("teacher", seed) not in done and seed == arguments.seeds[0]:
+            record("teacher", seed, run.teacher(), supernet.macs(supernet.full_config()), 160)
+            record("input", seed, nn.Identity(), 0, 0)
+        pipeline.load_supernet(supernet, DEMO_SUPERNET)
+        if not run.path("supernet.safetensors").exists():
+            run.path("supernet.safetensors").write_bytes(DEMO_SUPERNET.read_bytes())
+        searched = pipeline.search(run)
+        for arm, subnet in (("searched", searched), ("uniform", uniform)):
+            if (arm, seed) not in done:
+                macs = supernet.macs(subnet)
+                record(f"{arm}, inherited only", seed, supernet.extract(subnet), macs, SUPERNET_KIMG)
+                tuned = fit(run, supernet.extract(subnet), arguments.kimg, seed, arm)
+                record(arm, seed, tuned, macs, SUPERNET_KIMG + arguments.kimg)
+        if ("from scratch", seed) not in done:
+            torch.manual_seed(seed)
+            fresh = init_weights(supernet.extract(uniform))
+            images = SUPERNET_KIMG + arguments.kimg
+            record("from scratch", seed, fit(run, fresh, images, seed, "scratch"), supernet.macs(uniform), images)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,226 @@
+"""The command line. Flags and YAML fill the same typed configuration; a user's mistake ends with status 2."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from pydantic import BaseModel
+
+import gantailor
+from gantailor import pipeline
+from gantailor.config import Config, load_config
+from gantailor.pipeline import Run
+from search.budget import format_macs
+from search.space import space
+from supernet.errors import ConfigError, GantailorError
+from supernet.files import save_tensors
+from supernet.recipe import Recipe
+from supernet.trainer import Trainer
+from zoo.builders import WEIGHTS, build, init_weights, load_teacher
+from zoo.discriminators import PatchDiscriminator
+
+TEACHER_RECIPE = Recipe(kimg=160, ema_kimg=5, decay_from=0.4)
+DEMO_SUPERNET = WEIGHTS / "openmoji_supernet.safetensors"
+
+
+def _leaves(model: type[BaseModel], prefix: str = "") -> dict[str, str]:
+    """Dotted setting names with their descriptions."""
+    found: dict[str, str] = {}
+    for name, field in model.model_fields.items():
+        kind = field.annotation
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            found |= _leaves(kind, f"{prefix}{name}.")
+        else:
+            found[prefix + name] = field.description or ""
+    return found
+
+
+def _add_settings(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--out", default="runs/run", help="run folder")
+    parser.add_argument("--dry-run", action="store_true", help="check everything, print the plan, train nothing")
+    group = parser.add_argument_group("settings (the same names as in YAML)")
+    for name, text in _leaves(Config).items():
+        group.add_argument(f"--{name}", dest=f"set:{name}", metavar="VALUE", help=text.replace("%", "%%"))
+
+
+def _config(arguments: argparse.Namespace, base: dict[str, Any] | None = None) -> Config:
+    flags = dict(base or {})
+    for name, value in vars(arguments).items():
+        if name.startswith("set:") and value is not None:
+            setting = name[4:]
+            flags[setting] = value if setting == "budget" else yaml.safe_load(value)
+    return load_config(getattr(arguments, "config", None), flags)
+
+
+def _run(arguments: argparse.Namespace, config: Config, until: str) -> None:
+    run = Run(arguments.out, config)
+    if arguments.dry_run:
+        budget, supernet = run.budget(), run.supernet()
+        print(supernet.graph)
+        print(f"generator {format_macs(supernet.macs(supernet.full_config(), convention=budget.convention))} MACs")
+        print(f"budget {format_macs(budget.macs)} MACs ({budget.convention}), space of {len(budget.space):,} subnets")
+        print(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False))
+        return
+    pipeline.compress(run, until=until)
+    if until == "report":
+        print(f"report: {run.path('report.html')}  subnet: {run.path('export')}")
+
+
+def _demo(arguments: argparse.Namespace) -> None:
+    base: dict[str, Any] = {}
+    if arguments.from_scratch:
+        base["train.kimg"] = 24
+    elif DEMO_SUPERNET.exists():
+        base |= {"supernet": str(DEMO_SUPERNET), "train.kimg": 4}
+        print("continuing from the shipped supernet; --from-scratch trains it from the teacher", file=sys.stderr)
+    _run(arguments, _config(arguments, base), "report")
+
+
+def _stage(until: str) -> Any:
+    return lambda arguments: _run(arguments, _config(arguments), until)
+
+
+def _teacher(arguments: argparse.Namespace) -> None:
+    """Train a pix2pix teacher on the run's data."""
+    config = _config(arguments, {f"train.{k}": v for k, v in TEACHER_RECIPE.model_dump().items()})
+    run = Run(arguments.out, config)
+    torch.manual_seed(config.train.seed)
+    generator = build(config.generator, **config.options)
+    discriminator = PatchDiscriminator(ndf=64)
+    init_weights(generator), init_weights(discriminator)
+    if arguments.dry_run:
+        print(yaml.safe_dump(config.train.model_dump(mode="json"), sort_keys=False))
+        return
+    run.claim()
+    trainer = Trainer(generator, run.data("train"), config.train, discriminator=discriminator, device=config.device)
+    with run.report.training("teacher") as listener:
+        trained = trainer.run(run.path("teacher.ckpt.safetensors"), on_progress=listener)
+    half = {name: tensor.half() for name, tensor in trained.state_dict().items()}
+    info = {"generator": config.generator, "options": config.options, "recipe": config.train.model_dump()}
+    save_tensors(run.path("teacher.safetensors"), half, info)
+    print(run.path("teacher.safetensors"))
+
+
+def _inspect(arguments: argparse.Namespace) -> None:
+    try:
+        shape = [int(part) for part in arguments.input.split(",")]
+    except ValueError:
+        raise ConfigError(f"--input {arguments.input!r} is no shape; write it as 1,3,256,256") from None
+    model = build(arguments.name, **_options(arguments.options))
+    multiple = getattr(model, "size_multiple", 1)
+    if len(shape) == 4 and (shape[2] % multiple or shape[3] % multiple):
+        raise ConfigError(
+            f"{arguments.name} takes heights and widths that are multiples of {multiple}, not {shape[2:]}"
+        )
+    supernet = gantailor.Supernet(model, (torch.randn(shape),))
+    print(supernet.graph)
+    spaces = space(arguments.space, supernet)
+    subnets = {"full": supernet.full_config()}
+    subnets |= {"largest": spaces.to_config(spaces.largest), "smallest": spaces.to_config(spaces.smallest)}
+    print(f"space {spaces.name!r}: {len(spaces):,} subnets")
+    print(f"{'':<10}{'MACs (true)':>20}{'MACs (published)':>20}{'parameters':>14}")
+    for name, config in subnets.items():
+        costs = [supernet.macs(config, convention=c) for c in ("true", "published")]
+        print(f"{name:<10}{costs[0]:>20,}{costs[1]:>20,}{supernet.parameter_count(config):>14,}")
+    if arguments.verify:
+        print(gantailor.verify(supernet))
+
+
+def _options(text: str) -> dict[str, Any]:
+    value = yaml.safe_load(text) if text else {}
+    if not isinstance(value, dict):
+        raise ConfigError(f"--options {text!r} is no mapping; write it as '{{ngf: 32}}'")
+    return value
+
+
+def _pareto(arguments: argparse.Namespace) -> None:
+    import pandas as pd
+
+    from search.study import pareto_rows
+
+    path = Path(arguments.run) / "front.csv"
+    if not path.exists():
+        raise ConfigError(f"{arguments.run!r} has no front.csv; run a search there first")
+    frame = pd.read_csv(path)
+    print(frame[pareto_rows(frame)].sort_values("macs")[["macs", "score"]].to_string(index=False))
+
+
+def _evaluate(arguments: argparse.Namespace) -> None:
+    from evaluators.features import EfficientNetLite0
+    from evaluators.scores import evaluate
+
+    run = Run(".", _config(arguments))
+    path = arguments.weights or WEIGHTS / "openmoji_teacher.safetensors"
+    model = load_teacher(path, generator=run.config.generator, **run.config.options)
+    scores = evaluate(model, run.data(arguments.split), extractor=EfficientNetLite0())
+    if arguments.json:
+        print(json.dumps({name: score.to_dict() for name, score in scores.items()}, indent=2))
+    else:
+        for name, score in scores.items():
+            print(f"{name:<28}{score.value:12.4f}  {score.unit}, lower is better, {score.provenance}")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="gantailor", description="Cut a trained GAN generator to a MAC budget.")
+    parser.add_argument("--version", action="version", version=gantailor.__version__)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    def add(name: str, text: str, function: Any) -> argparse.ArgumentParser:
+        command = commands.add_parser(name, help=text, description=text)
+        command.set_defaults(function=function)
+        return command
+
+    demo = add("demo", "the whole job on the embedded OpenMoji pictures", _demo)
+    demo.add_argument("--from-scratch", action="store_true", help="do not continue from the shipped supernet")
+    _add_settings(demo)
+    whole = add("compress", "the whole job from a YAML file", _stage("report"))
+    whole.add_argument("config", help="YAML file")
+    _add_settings(whole)
+    teacher = add("teacher", "train a teacher", _teacher)
+    _add_settings(teacher)
+    for name in ("train", "search", "finetune", "export"):
+        stage = add(name, f"the job up to {name}; what is done already is kept", _stage(name))
+        stage.add_argument("config", nargs="?", help="YAML file")
+        _add_settings(stage)
+    scores = add("evaluate", "scores of a checkpoint on a data split", _evaluate)
+    scores.add_argument("--weights", help="checkpoint; the demo's teacher if missing")
+    scores.add_argument("--split", default="test", help="train, search or test")
+    scores.add_argument("--json", action="store_true", help="print JSON with provenance")
+    _add_settings(scores)
+    front = add("pareto", "the accuracy-compute front of a run", _pareto)
+    front.add_argument("run", help="run folder")
+    for name, proof in (("inspect", False), ("verify", True)):
+        look = add(
+            name, "width table, costs and space of a generator" + (", proved in float64" if proof else ""), _inspect
+        )
+        look.add_argument("name", help="zoo generator or module:function")
+        look.add_argument("--input", default="1,3,256,256", help="input shape")
+        look.add_argument("--options", default="", help="generator options, '{ngf: 32}'")
+        look.add_argument("--space", default="default", help="search space")
+        look.set_defaults(verify=proof)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Entry point; returns the exit status: 0, 2 for a user's mistake, 130 for Ctrl-C."""
+    arguments = _parser().parse_args(argv)
+    try:
+        arguments.function(arguments)
+    except GantailorError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted; the same command continues", file=sys.stderr)
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

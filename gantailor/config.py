@@ -1,0 +1,84 @@
+"""One typed configuration: YAML files and command-line flags both fill it, and all mistakes are reported together."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from supernet.errors import ConfigError, nearest
+from supernet.recipe import Recipe
+
+_STRICT = ConfigDict(frozen=True, extra="forbid")
+
+
+class DataConfig(BaseModel):
+    """Where the pictures come from."""
+
+    model_config = _STRICT
+    kind: Literal["openmoji", "folder"] = Field("openmoji", description="the embedded pictures, or a folder")
+    path: str | None = Field(None, description="folder with train/ and test/ (and val/ or search/) inside")
+    size: int = Field(64, ge=16, le=2048, description="height and width in pixels")
+    direction: Literal["AtoB", "BtoA", "unpaired"] = Field("AtoB", description="which half of a picture is the input")
+
+
+class Config(BaseModel):
+    """A whole run: teacher, supernet, search, fine-tuning, export."""
+
+    model_config = _STRICT
+    generator: str = Field("resnet_6blocks", description="a zoo generator, or module:function")
+    options: dict[str, Any] = Field({"ngf": 48}, description="the generator's options")
+    teacher: str | None = Field(None, description="checkpoint of the trained generator; the demo's own if missing")
+    supernet: str | None = Field(None, description="weights of a supernet to start from instead of the teacher's")
+    data: DataConfig = DataConfig()
+    budget: str = Field("0.1x", description="MACs: 2.6G, 800M, or 0.1x of the generator")
+    convention: Literal["true", "published", "published_convs"] = Field("true", description="how MACs are counted")
+    space: str = Field("default", description="search space")
+    ranking: str = Field("l1", description="which channels stay first")
+    train: Recipe = Recipe(kimg=6, output_weight=10, feature_weight=1)
+    trials: int = Field(40, gt=0, description="subnets that the search evaluates")
+    finetune: Recipe = Recipe(kimg=12, output_weight=10, feature_weight=1)
+    device: str = Field("cpu", description="cpu or cuda")
+    seed: int = Field(0, ge=0, description="seed of the search")
+
+
+def load_config(path: str | None, flags: dict[str, Any]) -> Config:
+    """The configuration of a YAML file with flags (dotted names) on top.
+
+    Raises:
+        ConfigError: every mistake at once.
+    """
+    values: dict[str, Any] = {}
+    if path is not None:
+        try:
+            values = yaml.safe_load(Path(path).read_text(encoding="utf8")) or {}
+        except (OSError, yaml.YAMLError) as error:
+            raise ConfigError(f"config {path!r} cannot be read: {error}") from None
+        if not isinstance(values, dict):
+            raise ConfigError(f"config {path!r} must hold 'name: value' lines")
+    defaults = Config().model_dump()
+    for name, value in flags.items():
+        *sections, leaf = name.split(".")
+        target = values
+        for section in sections:
+            target = target.setdefault(section, {})
+        target[leaf] = value
+    for section in ("train", "finetune"):
+        if isinstance(values.get(section), dict):
+            values[section] = {**defaults[section], **values[section]}
+    try:
+        return Config.model_validate(values)
+    except ValidationError as error:
+        raise ConfigError("\n".join(_explain(e) for e in error.errors())) from None
+
+
+def _explain(error: Any) -> str:
+    where = ".".join(str(part) for part in error["loc"])
+    if error["type"] == "extra_forbidden":
+        model: Any = Config
+        for part in error["loc"][:-1]:
+            model = model.model_fields[part].annotation
+        return f"{where} is no setting; {nearest(str(error['loc'][-1]), model.model_fields)}"
+    return f"{where} cannot be {error['input']!r}: {error['msg']}"

@@ -1,0 +1,66 @@
+"""Live progress with the time left: a bar on a terminal, a line every ten seconds elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from supernet.trainer import Progress
+
+
+def _clock(seconds: float) -> str:
+    return f"{int(seconds // 60)}:{int(seconds % 60):02d}"
+
+
+class Reporter:
+    """Where the pipeline tells what it does."""
+
+    def __init__(self, *, quiet: bool = False) -> None:
+        self.quiet = quiet
+        self.live = sys.stderr.isatty()
+
+    def stage(self, name: str) -> None:
+        """A stage begins."""
+        self._line(f"== {name}")
+
+    def _line(self, text: str, *, final: bool = True) -> None:
+        if self.quiet:
+            return
+        end = "\n" if final or not self.live else "\r"
+        print(text.ljust(110) if self.live else text, end=end, file=sys.stderr, flush=True)
+
+    @contextmanager
+    def training(self, name: str) -> Iterator[Callable[[Progress], None]]:
+        """A listener for a trainer."""
+        last = 0.0
+
+        def listen(p: Progress) -> None:
+            nonlocal last
+            done = p.step == p.steps
+            if not done and time.monotonic() - last < (0.5 if self.live else 10):
+                return
+            last = time.monotonic()
+            left = (p.steps - p.step) * p.kimg * 1000 / max(p.step, 1) / max(p.images_per_second, 1e-9)
+            losses = " ".join(f"{key} {value:.3g}" for key, value in p.losses.items())
+            share = f"{name} {p.step}/{p.steps} ({100 * p.step / p.steps:.0f}%)"
+            self._line(f"{share} {p.images_per_second:.0f} img/s, {_clock(left)} left  {losses}", final=done)
+
+        yield listen
+
+    @contextmanager
+    def counting(self, name: str, total: int) -> Iterator[Callable[[int, float], None]]:
+        """A listener for a search."""
+        start, last, first = time.monotonic(), 0.0, -1
+
+        def listen(done: int, best: float) -> None:
+            nonlocal last, first
+            first = done - 1 if first < 0 else first
+            if done < total and time.monotonic() - last < (0.5 if self.live else 10):
+                return
+            last = time.monotonic()
+            left = (last - start) / max(done - first, 1) * (total - done)
+            self._line(f"{name} {done}/{total}, best {best:.5g}, {_clock(left)} left", final=done == total)
+
+        yield listen

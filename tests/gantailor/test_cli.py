@@ -1,0 +1,166 @@
+"""The command line as a user meets it: the whole job in small, and every mistake with one clear message."""
+
+import json
+import pickle
+
+import numpy as np
+import onnxruntime
+import pandas as pd
+import pytest
+import torch
+from PIL import Image
+
+import gantailor
+from gantailor.cli import main
+from supernet.files import load_tensors
+
+
+class Evil:
+    def __reduce__(self):
+        return print, ("code ran",)
+
+
+def fails(capsys, *arguments):
+    assert main(arguments) == 2
+    message = capsys.readouterr().err
+    assert "Traceback" not in message
+    return message
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory):
+    """A tiny run on the embedded pictures, from a YAML file, through every stage."""
+    folder = tmp_path_factory.mktemp("small")
+    torch.manual_seed(0)
+    weights = folder / "latest_net_G.pth"
+    torch.save(gantailor.build("resnet_6blocks", ngf=8).state_dict(), weights)
+    yaml = folder / "config.yaml"
+    yaml.write_text(
+        f"generator: resnet_6blocks\noptions: {{ngf: 8}}\nteacher: {weights}\nbudget: 0.5x\ntrials: 3\n"
+        "data: {size: 32}\ntrain: {kimg: 0.03, batch: 8}\nfinetune: {kimg: 0.03, batch: 8}\n"
+    )
+    out = folder / "run"
+    assert main(["compress", str(yaml), "--out", str(out)]) == 0
+    return yaml, out
+
+
+def test_every_stage_wrote_its_file(small):
+    _, out = small
+    for name in ("trace.json", "supernet.safetensors", "subnet.json", "subnet.safetensors", "front.csv", "front.png"):
+        assert (out / name).exists(), name
+    assert "<img" in (out / "report.html").read_text()
+    frame = pd.read_csv(out / "front.csv")
+    assert len(frame) == 3
+    manifest = json.loads((out / "export/manifest.json").read_text())
+    assert frame["macs"].max() <= json.loads((out / "trace.json").read_text())["budget_macs"]
+    assert manifest["macs"]["true"] <= 0.5 * manifest["teacher_macs"]["true"]
+    assert manifest["onnx_max_difference"] <= 1e-4
+
+
+def test_onnx_equals_the_supernet(small):
+    _, out = small
+    manifest = json.loads((out / "export/manifest.json").read_text())
+    model = gantailor.build("resnet_6blocks", ngf=8)
+    supernet = gantailor.Supernet(model, (torch.randn(1, 3, 32, 32),))
+    narrow = supernet.extract(manifest["config"])
+    narrow.load_state_dict(load_tensors(out / "export/model.safetensors")[0])
+    x = torch.rand(1, 3, 32, 32) * 2 - 1
+    session = onnxruntime.InferenceSession(str(out / "export/model.onnx"))
+    with torch.no_grad():
+        expected = narrow.eval()(x).numpy()
+    assert np.abs(session.run(None, {"input": x.numpy()})[0] - expected).max() < 1e-4
+
+
+def test_again_does_nothing_twice(small):
+    yaml, out = small
+    before = (out / "subnet.safetensors").stat().st_mtime_ns
+    assert main(["compress", str(yaml), "--out", str(out)]) == 0
+    assert (out / "subnet.safetensors").stat().st_mtime_ns == before
+
+
+def test_other_settings_need_another_folder(small, capsys):
+    yaml, out = small
+    assert "other settings" in fails(capsys, "compress", str(yaml), "--out", str(out), "--trials", "5")
+
+
+def test_search_again_adds_trials_only(small, tmp_path):
+    _, out = small
+    assert (out / "search.journal").stat().st_size > 0
+
+
+def test_unreachable_budget_shows_the_range(tmp_path, capsys):
+    message = fails(capsys, "demo", "--out", str(tmp_path / "r"), "--budget", "1K")
+    assert "cannot be reached" in message
+    assert "88.77M" in message
+    assert not (tmp_path / "r").exists()
+
+
+@pytest.mark.parametrize(("flag", "value", "said"), [
+    ("--budget", "much", "cannot be read"),
+    ("--generator", "resnet_9block", "did you mean 'resnet_9blocks'"),
+    ("--data.size", "66", "multiple of 4"),
+    ("--train.kimg", "-1", "train.kimg cannot be -1"),
+    ("--options", "{ngff: 3}", "did you mean 'ngf'"),
+])  # fmt: skip
+def test_wrong_settings(tmp_path, capsys, flag, value, said):
+    assert said in fails(capsys, "demo", "--out", str(tmp_path / "r"), flag, value)
+
+
+def test_all_config_mistakes_at_once(tmp_path, capsys):
+    yaml = tmp_path / "c.yaml"
+    yaml.write_text("trials: 0\ntrain: {lrr: 1, batch: 0}\n")
+    message = fails(capsys, "compress", str(yaml))
+    assert "trials cannot be 0" in message
+    assert "train.lrr is no setting; did you mean 'lr'" in message
+    assert "train.batch cannot be 0" in message
+
+
+def test_empty_data_folder(tmp_path, capsys):
+    (tmp_path / "train").mkdir()
+    flags = ["--data.kind", "folder", "--data.path", str(tmp_path), "--out", str(tmp_path / "r")]
+    assert "holds no pictures" in fails(capsys, "demo", *flags)
+
+
+def test_folder_data_is_read(tmp_path):
+    from zoo.data import folder_pairs
+
+    for number in range(3):
+        Image.new("RGB", (64, 32), (number * 10, 0, 255)).save(tmp_path / f"{number}.png")
+    pairs = folder_pairs(tmp_path, size=32)
+    assert pairs.size == (32, 32)
+    assert len(pairs) == 3
+
+
+def test_unwritable_run_folder(tmp_path, capsys):
+    (tmp_path / "file").write_text("")
+    assert "cannot be used" in fails(capsys, "demo", "--out", str(tmp_path / "file" / "r"))
+
+
+def test_missing_truncated_and_evil_checkpoints(tmp_path, capsys):
+    flags = ["demo", "--out", str(tmp_path / "r"), "--teacher"]
+    assert "does not exist" in fails(capsys, *flags, str(tmp_path / "none.pth"))
+    whole = tmp_path / "whole.pth"
+    torch.save(gantailor.build("resnet_6blocks", ngf=8).state_dict(), whole)
+    short = tmp_path / "short.pth"
+    short.write_bytes(whole.read_bytes()[:5000])
+    assert "not a whole checkpoint" in fails(capsys, *flags, str(short))
+    evil = tmp_path / "evil.pth"
+    evil.write_bytes(pickle.dumps(Evil(), protocol=2))
+    message = fails(capsys, *flags, str(evil))
+    assert "refused" in message
+    assert "code ran" not in message
+    assert "shapes: model.1.weight is (8, 3, 7, 7), not (48, 3, 7, 7)" in fails(capsys, *flags, str(whole))
+
+
+def test_inspect(capsys):
+    assert main(["inspect", "resnet_9blocks", "--input", "1,3,256,256"]) == 0
+    text = capsys.readouterr().out
+    assert "49,551,507,456" in text
+    assert "56,831,770,624" in text
+    assert "14 free widths" in text
+
+
+def test_dry_run_writes_nothing(tmp_path, capsys):
+    assert main(["demo", "--dry-run", "--out", str(tmp_path / "r")]) == 0
+    assert "budget 124.7M MACs (true)" in capsys.readouterr().out
+    assert not (tmp_path / "r").exists()

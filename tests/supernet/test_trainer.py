@@ -1,0 +1,65 @@
+"""The trainer: a resumed training equals the uninterrupted one bit for bit, and losses fall."""
+
+import numpy as np
+import pytest
+import torch
+
+import gantailor
+from supernet.errors import CheckpointError
+from supernet.recipe import Recipe
+from supernet.trainer import Trainer, TrainingError
+from zoo.data import Pairs
+from zoo.discriminators import PatchDiscriminator
+
+RECIPE = Recipe(kimg=0.064, batch=4, feature_weight=1, output_weight=10, precision="float32")
+
+
+def pairs():
+    rng = np.random.default_rng(0)
+    inputs = rng.integers(0, 256, (10, 16, 16, 3), dtype=np.uint8)
+    return Pairs(inputs, 255 - inputs, tuple(map(str, range(10))), "random")
+
+
+def trainer(recipe=RECIPE):
+    torch.manual_seed(0)
+    teacher = gantailor.build("resnet_6blocks", ngf=4)
+    supernet = gantailor.Supernet(teacher, (torch.randn(1, 3, 16, 16),))
+    discriminator = PatchDiscriminator(ndf=4, layers=2)
+
+    def sample(rng, step):
+        return {w.name: int(rng.integers(1, w.size + 1)) for w in supernet.graph.widths}
+
+    return Trainer(supernet, pairs(), recipe, discriminator=discriminator, teacher=teacher,
+                   feature_layers=teacher.feature_layers, sample=sample)  # fmt: skip
+
+
+def test_resuming_is_exact(tmp_path):
+    whole = trainer().run().state_dict()
+    path = tmp_path / "state.safetensors"
+    trainer().run(path, stop_after=7)
+    resumed = trainer().run(path).state_dict()
+    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+
+
+def test_another_recipe_is_refused(tmp_path):
+    path = tmp_path / "state.safetensors"
+    trainer().run(path, stop_after=1)
+    with pytest.raises(CheckpointError, match="another recipe"):
+        trainer(RECIPE.model_copy(update={"lr": 1.0})).run(path)
+
+
+def test_it_learns():
+    recipe = Recipe(kimg=0.8, batch=4, gan="none", precision="float32", mirror=False, lr=1e-3, ema_kimg=0)
+    torch.manual_seed(0)
+    run = Trainer(gantailor.build("resnet_6blocks", ngf=8), pairs(), recipe)
+    first = run.train_step()["target"]
+    run.run()
+    assert run.train_step()["target"] < first / 2
+
+
+def test_exploding_loss_stops_with_its_name():
+    run = trainer()
+    with torch.no_grad():
+        run.generator.generator.model[1].weight.fill_(float("nan"))
+    with pytest.raises(TrainingError, match="discriminator loss is nan at step 0"):
+        run.train_step()
