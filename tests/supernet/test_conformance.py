@@ -15,6 +15,12 @@ CASES = {
     "mobile_resnet_9blocks": ({"ngf": 8, "norm": "batch"}, (3, 32, 32)),
     "unet_128": ({"ngf": 4, "norm": "instance"}, (3, 256, 256)),
     "unet_256": ({"ngf": 4}, (3, 256, 256)),
+    "spade": ({"ngf": 4, "label_channels": 8, "size": (64, 128)}, (8, 64, 128)),
+    "mobile_spade": ({"ngf": 4, "label_channels": 8, "size": (64, 128)}, (8, 64, 128)),
+    "munit": ({"ngf": 4, "mlp_dim": 8}, (3, 32, 32)),
+    "mobile_munit": ({"ngf": 4, "mlp_dim": 8}, (3, 32, 32)),
+    "cartoongan": ({"ngf": 4}, (3, 32, 32)),
+    "stylegan2": ({"size": 16, "style_dim": 16, "n_mlp": 2, "channels": {4: 16, 8: 8, 16: 8}}, (16,)),
 }
 
 
