@@ -24,7 +24,7 @@ from gantailor import pipeline
 from gantailor.cli import DEMO_SUPERNET
 from gantailor.config import load_config
 from gantailor.pipeline import Run
-from search.space import uniform_indices
+from search.space import uniform_config
 from supernet.trainer import Trainer
 from supernet.verify import count_parameters
 from zoo.builders import init_weights
@@ -61,6 +61,8 @@ def main() -> None:
     extractor = EfficientNetLite0()
 
     def record(arm: str, seed: int, model: nn.Module, macs: int, images: float) -> None:
+        if (arm, seed) in done:
+            return
         scores = {k: v.value for k, v in evaluate(model.eval(), run.data("test"), extractor=extractor).items()}
         row = {"arm": arm, "seed": seed, "macs": macs, "parameters": count_parameters(model), "kimg": images, **scores}
         pd.DataFrame([row]).to_csv(results, mode="a", header=not results.exists(), index=False)
@@ -71,7 +73,7 @@ def main() -> None:
         run = Run(folder / f"seed{seed}", config)
         budget, supernet = run.budget(), run.supernet()
         run.claim()
-        uniform = budget.space.to_config(uniform_indices(budget.space, budget.macs))
+        uniform = uniform_config(supernet, budget.macs)
         if ("teacher", seed) not in done and seed == arguments.seeds[0]:
             record("teacher", seed, run.teacher(), supernet.macs(supernet.full_config()), 160)
             record("input", seed, nn.Identity(), 0, 0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import tempfile
 import warnings
@@ -78,6 +79,7 @@ def _write_onnx(path: Path, model: nn.Module, example: torch.Tensor) -> float:
     except ImportError:
         raise ExportError("ONNX export is not installed; run: pip install 'gantailor[onnx]'") from None
     onnxruntime.set_default_logger_severity(3)
+    logging.getLogger("torch.onnx._internal.exporter._registration").setLevel(logging.ERROR)  # torchvision: not needed
     with tempfile.TemporaryDirectory(dir=path.parent) as scratch, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         file = Path(scratch) / "model.onnx"

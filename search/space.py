@@ -162,6 +162,18 @@ def uniform_indices(space: Space, budget: float, *, convention: str = "true") ->
     return best
 
 
+def uniform_config(supernet: Supernet, budget: float, *, convention: str = "true") -> SubnetConfig:
+    """The same share of every width, any integer allowed: the largest share that meets the budget.
+
+    The baseline of the comparisons; unlike ``uniform_indices`` it is not bound to a space's choices.
+    """
+    full = np.array([width.size for width in supernet.graph.widths])
+    sizes = np.maximum(1, np.floor(np.linspace(0, 1, 2001)[:, None] * full)).astype(np.int64)
+    fitting = sizes[supernet.macs_many(sizes, convention=convention) <= budget]
+    chosen = fitting[-1] if len(fitting) else sizes[0]
+    return SubnetConfig({w.name: int(n) for w, n in zip(supernet.graph.widths, chosen, strict=True)})
+
+
 def as_mapping(space: Space, indices: Sequence[int]) -> Mapping[str, int]:
     """Choice by variable name, for tables and trials."""
     return {v.name: v.choices[int(i)] for v, i in zip(space.variables, indices, strict=True)}

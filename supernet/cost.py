@@ -49,9 +49,9 @@ class CostModel:
         return (total + total.T) / 2
 
     def _evaluate(self, form: np.ndarray, sizes: np.ndarray) -> np.ndarray:
-        extended = np.ones((len(sizes), self.count + 1))
-        extended[:, :-1] = sizes
-        return np.rint(np.einsum("ij,ij->i", extended @ form, extended)).astype(np.int64)
+        columns = np.ones((self.count + 1, len(sizes)))  # widths in rows: the products below then run along memory
+        columns[:-1] = np.asarray(sizes).T
+        return np.rint(np.einsum("ij,ij->j", form @ columns, columns)).astype(np.int64)
 
     def macs(self, sizes: np.ndarray, *, convention: str = "true") -> np.ndarray:
         """Multiply-accumulates of each row, in the named convention."""

@@ -13,6 +13,8 @@ from functools import partial
 
 from torch import Tensor, nn
 
+from zoo.separable import SeparableConv2d
+
 Norm = Callable[[int], nn.Module]
 
 
@@ -26,21 +28,6 @@ def norm_layer(name: str) -> Norm:
     if name not in norms:
         raise ValueError(f"norm {name!r} is unknown. Allowed: {', '.join(norms)}")
     return norms[name]
-
-
-class SeparableConv2d(nn.Module):
-    """3x3 depthwise convolution, norm, 1x1 convolution: ``[N, in, H, W]`` to ``[N, out, H-2, W-2]``."""
-
-    def __init__(self, in_channels: int, out_channels: int, *, norm: Norm, bias: bool) -> None:
-        super().__init__()
-        self.conv = nn.Sequential(
-            nn.Conv2d(in_channels, in_channels, 3, groups=in_channels, bias=bias),
-            norm(in_channels),
-            nn.Conv2d(in_channels, out_channels, 1, bias=bias),
-        )
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.conv(x)
 
 
 class ResnetBlock(nn.Module):
