@@ -31,7 +31,8 @@ from supernet.graph import Selection, SubnetConfig, WidthGraph  # noqa: E402
 from supernet.ranking import rank_channels  # noqa: E402
 from supernet.supernet import Supernet  # noqa: E402
 from supernet.verify import verify  # noqa: E402
-from zoo.builders import build, load_teacher  # noqa: E402
+from zoo.builders import build  # noqa: E402
+from zoo.checkpoints import load_teacher  # noqa: E402
 
 __all__ = [
     "GantailorError",

@@ -23,7 +23,8 @@ from supernet.errors import ConfigError, GantailorError
 from supernet.files import save_tensors
 from supernet.recipe import Recipe
 from supernet.trainer import Trainer
-from zoo.builders import WEIGHTS, build, init_weights, load_teacher
+from zoo.builders import WEIGHTS, build, init_weights
+from zoo.checkpoints import load_teacher
 from zoo.discriminators import PatchDiscriminator
 
 TEACHER_RECIPE = Recipe(kimg=160, ema_kimg=5, decay_from=0.4)

@@ -29,7 +29,8 @@ from supernet.ranking import RANKINGS, rank_channels
 from supernet.supernet import Supernet
 from supernet.trainer import Trainer
 from supernet.verify import verify
-from zoo.builders import WEIGHTS, build, check_keys, init_weights, load_teacher, read_state
+from zoo.builders import WEIGHTS, build, init_weights
+from zoo.checkpoints import load_state, load_teacher, read_state
 from zoo.data import Pairs, folder_pairs
 from zoo.discriminators import PatchDiscriminator
 from zoo.openmoji import openmoji
@@ -123,15 +124,14 @@ class Run:
         load_supernet(supernet, self.path("supernet.safetensors"))
         narrow = supernet.extract(config)
         if self.path("subnet.safetensors").exists():
-            narrow.load_state_dict(read_state(self.path("subnet.safetensors")))
+            path = self.path("subnet.safetensors")
+            load_state(narrow, read_state(path), str(path))
         return config, narrow.eval()
 
 
 def load_supernet(supernet: Supernet, path: Path) -> None:
     """Put trained supernet weights in place of the teacher's."""
-    state = read_state(path)
-    check_keys(supernet.generator, state, str(path))
-    supernet.generator.load_state_dict(state)
+    load_state(supernet.generator, read_state(path), str(path))
 
 
 def check(run: Run) -> dict[str, Any]:

@@ -10,6 +10,7 @@ Papers: Huang et al. 2018 (arXiv 1804.04732), Li et al. 2020 (arXiv 2003.08936).
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -160,11 +161,12 @@ class MunitGenerator(nn.Module):
         return self.dec(content, self.mlp(style))
 
 
-def read_munit(state: Mapping[str, Mapping[str, Tensor]], *, side: str = "a") -> dict[str, Tensor]:
+def read_munit(state: Mapping[str, Any], *, side: str = "a") -> dict[str, Tensor]:
     """One generator of an NVlabs/MUNIT ``gen_*.pt`` in the names of ``MunitGenerator``.
 
     Args:
-        state: the file's mapping, ``{"a": tensors, "b": tensors}``. Its idle running statistics are dropped.
+        state: the file's mapping, ``{"a": tensors, "b": tensors}``, or one generator's tensors, which pass as they are.
+            Idle running statistics are dropped.
         side: ``a`` or ``b``, the auto-encoder of that domain; ``a2b`` or ``b2a``, the translator: content
             encoder of the first domain, and style encoder, MLP and decoder of the second. Give a translator a
             style code: its style encoder knows pictures of the second domain only.
@@ -175,6 +177,8 @@ def read_munit(state: Mapping[str, Mapping[str, Tensor]], *, side: str = "a") ->
     """
     if side not in ("a", "b", "a2b", "b2a"):
         raise ConfigError(f"side {side!r} is unknown: {nearest(side, ('a', 'b', 'a2b', 'b2a'))}")
+    if any(name.startswith("enc_content.") for name in state):
+        state = {"a": state, "b": state}
     for needed in (side[0], side[-1]):
         if not isinstance(state.get(needed), Mapping):
             raise CheckpointError(

@@ -266,3 +266,8 @@ def read_stylegan2_ada(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
             kernel = 4 * state[f"{block}.resample_filter"]
             weights |= {f"{rgb}.upsample.kernel": kernel, f"convs.{2 * level - 2}.conv.blur.kernel": kernel}
     return weights
+
+
+def read_stylegan2(checkpoint: Mapping[str, Any]) -> dict[str, Tensor]:
+    """Weights from rosinality's or NVlabs' layout, whichever the file has."""
+    return read_stylegan2_ada(checkpoint) if "mapping.fc0.weight" in checkpoint else read_rosinality(checkpoint)
