@@ -96,36 +96,6 @@ class Space:
         return np.array([len(variable.choices) - 1 for variable in self.variables])
 
 
-_C64 = (16, 24, 32, 48, 64)
-_RESNET: dict[str, tuple[tuple[int, ...], ...]] = {
-    "resnet/channels-48": ((32, 48),) * 2 + ((32, 40, 48),) * 4 + ((16, 24, 32, 48),) * 2,
-    "resnet/channels-32": ((16, 24, 32),) * 8,
-    "resnet/channels-64-cycleGAN": (_C64,) * 8,
-    "resnet/channels-64-pix2pix": (tuple(range(16, 65, 8)),) * 8,
-}
-
-
-def _resnet_variables(choices: Sequence[tuple[int, ...]], supernet: Supernet) -> list[Variable]:
-    """Stem, two downs (the second is the residual trunk), three thirds of the blocks, two ups, in forward order."""
-    names = [width.name for width in supernet.graph.widths]
-    blocks = len(names) - 5
-    if blocks < 3 or blocks % 3:
-        raise ConfigError(
-            f"the published ResNet spaces need 3, 6 or 9 residual blocks with inner widths; this generator has "
-            f"{len(names)} widths"
-        )
-    third = blocks // 3
-    groups = [names[0:1], names[1:2], names[2:3]]
-    groups += [names[3 + third * k : 3 + third * (k + 1)] for k in range(3)]
-    groups += [names[-2:-1], names[-1:]]
-    labels = ("stem", "down1", "trunk", "blocks1", "blocks2", "blocks3", "up1", "up2")
-    factors = (1, 2, 4, 4, 4, 4, 2, 1)
-    return [
-        Variable(label, tuple(sorted(c)), tuple((name, factor) for name in group))
-        for label, c, group, factor in zip(labels, choices, groups, factors, strict=True)
-    ]
-
-
 def default_space(supernet: Supernet, *, fractions: Sequence[float] = DEFAULT_FRACTIONS, multiple: int = 4) -> Space:
     """A variable for each width: fractions of its full size, rounded to a multiple of channels."""
     variables = []
@@ -141,11 +111,13 @@ def space(name: str, supernet: Supernet) -> Space:
     Raises:
         ConfigError: unknown name, or a table that does not fit the generator.
     """
+    from search.published import TABLES, published_variables
+
     if name == "default":
         return default_space(supernet)
-    if name not in _RESNET:
-        raise ConfigError(f"space {name!r} is unknown: {nearest(name, [*_RESNET, 'default'])}")
-    return Space(name, _resnet_variables(_RESNET[name], supernet), supernet)
+    if name not in TABLES:
+        raise ConfigError(f"space {name!r} is unknown: {nearest(name, [*TABLES, 'default'])}")
+    return Space(name, published_variables(name, supernet), supernet)
 
 
 def uniform_indices(space: Space, budget: float, *, convention: str = "true") -> np.ndarray:

@@ -7,17 +7,31 @@ what the operation demands. Keys are operation names without underscores (``add`
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from supernet.graph import FIXED
 from supernet.tracing import Rule, Tracer
 
 Args = tuple[Any, ...]
 Kwargs = dict[str, Any]
+
+
+def leaf(kind: type[nn.Module]) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Decorator that registers a rule for a module type: its forward then is one operation to the tracer.
+
+    The rule is called as ``rule(tracer, module, inputs, {}, output)``.
+    """
+
+    def register(rule: Callable[..., None]) -> Callable[..., None]:
+        RULES[kind] = rule
+        return rule
+
+    return register
 
 
 def _tensors(args: Args, kwargs: Kwargs) -> list[Tensor]:
@@ -81,7 +95,9 @@ def convolution(t: Tracer, func: Any, args: Args, kwargs: Kwargs, out: Tensor) -
     base = float(len(x) * kernel * fixed)
     outer = base * math.prod(out.shape[2:])
     true = base * math.prod(x.shape[2:]) if transposed else outer
-    t.cost({"true": true, "published": outer, "published_convs": outer}, rows, columns)
+    filtering = groups > 1 and axes[0] is None  # a fixed filter on every channel: no paper counts it
+    published = 0.0 if filtering else outer
+    t.cost({"true": true, "published": published, "published_convs": published}, rows, columns)
 
 
 def _depthwise(

@@ -29,7 +29,8 @@ class Supernet(nn.Module):
     Args:
         generator: any module.
         example_inputs: a tuple of tensors (or one tensor) with the batch in dimension 0; costs are for their size.
-        freeze: names of modules or weights whose channels stay at full size.
+        freeze: names of modules or weights whose channels stay at full size. A generator may also name layers whose
+            outputs others use (a latent code) in its own ``interface_layers``; these outputs stay whole.
         rules: own tracing rules (see ``supernet.rules``).
         unknown: ``error`` or ``freeze``: what to do with an operation that has no rule.
 
@@ -49,7 +50,14 @@ class Supernet(nn.Module):
         super().__init__()
         self.generator = fold_norms(copy.deepcopy(generator))
         self.example_inputs = (example_inputs,) if isinstance(example_inputs, Tensor) else tuple(example_inputs)
-        self.graph: WidthGraph = trace(self.generator, self.example_inputs, freeze=freeze, rules=rules, unknown=unknown)
+        self.graph: WidthGraph = trace(
+            self.generator,
+            self.example_inputs,
+            freeze=freeze,
+            interface=getattr(generator, "interface_layers", ()),
+            rules=rules,
+            unknown=unknown,
+        )
 
     @cached_property
     def cost(self) -> CostModel:

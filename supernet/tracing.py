@@ -44,9 +44,12 @@ _SIZES: dict[type[nn.Module], dict[str, tuple[str, int, bool]]] = {
 class Tracer(TorchFunctionMode):
     """Follows channel identities through one forward. Rules call its methods; users see it only in rules."""
 
-    def __init__(self, model: nn.Module, rules: Mapping[Any, Rule], *, unknown: str, batch: int) -> None:
+    def __init__(
+        self, model: nn.Module, rules: Mapping[Any, Rule], *, unknown: str, freeze: Sequence[str], batch: int
+    ) -> None:
         super().__init__()
         self.model, self.rules, self.unknown, self.batch = model, rules, unknown, batch
+        self.declared = tuple(freeze)
         tensors = [*model.named_parameters(), *model.named_buffers()]
         self.names = {id(tensor): name for name, tensor in tensors}
         self.touched: dict[str, list[np.ndarray | None]] = {}
@@ -145,10 +148,10 @@ class Tracer(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
+        if self.inside_leaf:
+            return func(*args, **kwargs)
         before = [self.labels(t) for t in tree_leaves((args, kwargs)) if isinstance(t, Tensor)]
         result = func(*args, **kwargs)
-        if self.inside_leaf:
-            return result
         outputs = [t for t in tree_leaves(result) if isinstance(t, Tensor)]
         name = _operation(func)
         if (not outputs and name != "setitem") or not any(axis is not None for axes in before for axis in axes):
@@ -156,7 +159,7 @@ class Tracer(TorchFunctionMode):
         rule = self.rules.get(func) or self.rules.get(name)
         if rule is not None:
             rule(self, func, args, kwargs, result)
-        elif self.unknown == "freeze":
+        elif self.unknown == "freeze" or _within(self.path, self.declared):
             for axes in before:
                 for axis in axes:
                     self.freeze(axis, f"enters {name}, which has no rule,")
@@ -191,9 +194,9 @@ class Tracer(TorchFunctionMode):
 
     def _leave(self, path: str, leaf: Rule | None) -> Callable[..., None]:
         def hook(module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
-            self.inside_leaf -= leaf is not None
-            if leaf is not None and not self.inside_leaf:
+            if leaf is not None and self.inside_leaf == 1:
                 leaf(self, module, inputs, {}, output)
+            self.inside_leaf -= leaf is not None
             self.stack.pop()
             if isinstance(output, Tensor) and not self.inside_leaf:
                 if path and output.dim() > 1:
@@ -217,6 +220,10 @@ class Tracer(TorchFunctionMode):
             axis = self.labels(given)[1]
             if axis is not None:
                 self.sizes.append((path, "groups", axis, False))
+
+
+def _within(name: str, prefixes: Sequence[str]) -> bool:
+    return any(name == prefix or name.startswith(f"{prefix}.") for prefix in prefixes)
 
 
 def _operation(func: Any) -> str:
@@ -244,6 +251,7 @@ def trace(
     inputs: Sequence[Any],
     *,
     freeze: Sequence[str] = (),
+    interface: Sequence[str] = (),
     rules: Mapping[Any, Rule] | None = None,
     unknown: str = "error",
 ) -> WidthGraph:
@@ -252,7 +260,9 @@ def trace(
     Args:
         model: any module; its forward runs once, in eval mode.
         inputs: example inputs, a tuple of tensors with the batch in dimension 0.
-        freeze: module or weight name prefixes whose channels stay at full size.
+        freeze: module or weight name prefixes whose channels stay at full size; inside such modules operations without
+            a rule are allowed.
+        interface: layers whose outputs stay at full size, because they are handed out (a latent code, say).
         rules: own rules, by torch function, operation name or module type (a module type becomes a leaf).
         unknown: ``error`` or ``freeze``, for operations without a rule.
 
@@ -262,7 +272,8 @@ def trace(
     from supernet.rules import RULES
 
     first = next((t for t in tree_leaves(inputs) if isinstance(t, Tensor)), None)
-    tracer = Tracer(model, {**RULES, **(rules or {})}, unknown=unknown, batch=len(first) if first is not None else 1)
+    batch = len(first) if first is not None else 1
+    tracer = Tracer(model, {**RULES, **(rules or {})}, unknown=unknown, freeze=freeze, batch=batch)
     was_training = model.training
     try:
         model.eval()
@@ -272,9 +283,12 @@ def trace(
         for tensor in [*model.parameters(), *model.buffers()]:
             tensor.__dict__.pop(_SLOT, None)
     for name, axes in tracer.touched.items():
-        if any(name == prefix or name.startswith(prefix + ".") for prefix in freeze):
+        if _within(name, freeze):
             for axis in axes:
                 tracer.freeze(axis, "frozen by the user")
+    for name, labels in tracer.producers:
+        if _within(name, interface):
+            tracer.freeze(labels, "is handed out by the generator")
     return _graph(tracer)
 
 

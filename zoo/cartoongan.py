@@ -43,6 +43,7 @@ class CartoonGenerator(nn.Module):
 
     def __init__(self, *, input_nc: int = 3, output_nc: int = 3, ngf: int = 64, blocks: int = 8) -> None:
         super().__init__()
+        self.input_shape = (input_nc, 256, 256)
         self.refpad01_1 = nn.ReflectionPad2d(3)
         self.conv01_1 = nn.Conv2d(input_nc, ngf, 7)
         self.in01_1 = ScaledInstanceNorm(ngf)

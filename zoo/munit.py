@@ -9,13 +9,15 @@ Papers: Huang et al. 2018 (arXiv 1804.04732), Li et al. 2020 (arXiv 2003.08936).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from supernet.errors import CheckpointError, ConfigError, nearest
+from supernet.rules import leaf
+from supernet.tracing import Tracer
 from zoo.munit_layers import ConvBlock, ResBlocks
 
 
@@ -53,6 +55,23 @@ class ContentEncoder(nn.Module):
         return self.model(image)
 
 
+class Pieces(nn.Module):
+    """``[N, sum(sizes)]`` cut into ``[N, size]`` for each of ``sizes``."""
+
+    def forward(self, x: Tensor, sizes: Sequence[int]) -> list[Tensor]:
+        return list(torch.split(x, list(sizes), dim=1))
+
+
+@leaf(Pieces)
+def pieces(t: Tracer, module: Pieces, inputs: tuple[Tensor, Sequence[int]], _: Any, out: list[Tensor]) -> None:
+    """The sizes are read from the layers that the pieces go to, so each piece follows its own layer's width."""
+    axis, start = t.labels(inputs[0])[1], 0
+    for piece in out:
+        stop = start + piece.shape[1]
+        t.set(piece, (None, None if axis is None else axis[start:stop]))
+        start = stop
+
+
 class Decoder(nn.Module):
     """Content code and AdaIN parameters to image.
 
@@ -72,6 +91,7 @@ class Decoder(nn.Module):
             width //= 2
         layers.append(ConvBlock(width, output_nc, 7, padding=3, activation="tanh"))
         self.model = nn.Sequential(*layers)
+        self.pieces = Pieces()
 
     def adain_sizes(self) -> list[int]:
         """Lengths of the pieces of ``adain``: shift and scale of each AdaIN layer in turn."""
@@ -79,9 +99,7 @@ class Decoder(nn.Module):
         return [width for width in widths for _ in ("shift", "scale")]
 
     def forward(self, content: Tensor, adain: Tensor) -> Tensor:
-        sizes = self.adain_sizes()
-        pieces = torch.split(adain, sizes, dim=1)
-        x = self.model[0](content, [pieces[number] for number in range(len(sizes))])
+        x = self.model[0](content, self.pieces(adain, self.adain_sizes()))
         for layer in list(self.model)[1:]:
             x = layer(x)
         return x
@@ -127,6 +145,7 @@ class MunitGenerator(nn.Module):
     """
 
     feature_layers = ("enc_content",)
+    interface_layers = ("enc_style.model.6",)  # the style code: users draw and mix their own
 
     def __init__(
         self,
@@ -141,6 +160,7 @@ class MunitGenerator(nn.Module):
     ) -> None:
         super().__init__()
         self.size_multiple = 2**n_downsample
+        self.input_shape = (input_nc, 256, 256)
         self.enc_style = StyleEncoder(input_nc=input_nc, ngf=ngf, style_dim=style_dim)
         self.enc_content = ContentEncoder(
             input_nc=input_nc, ngf=ngf, n_downsample=n_downsample, n_res=n_res, separable=separable

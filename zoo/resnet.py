@@ -77,6 +77,7 @@ class ResnetGenerator(nn.Module):
         separable: bool = False,
     ) -> None:
         super().__init__()
+        self.input_shape = (input_nc, 256, 256)
         make_norm = norm_layer(norm)
         bias = norm != "batch"
         layers: list[nn.Module] = [nn.ReflectionPad2d(3), nn.Conv2d(input_nc, ngf, 7, bias=bias)]

@@ -128,6 +128,7 @@ class SpadeGenerator(nn.Module):
                 f"size {size} does not fit upsampling {upsampling!r}: height and width must be multiples of"
                 f" {self.size_multiple}; choose another size, or another of {', '.join(HALVINGS)}"
             )
+        self.input_shape = (label_channels, *size)
         self.size = size
         make_norm = partial(
             SpadeNorm,

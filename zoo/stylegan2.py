@@ -43,6 +43,7 @@ class StyleGan2Generator(nn.Module):
 
     latent_avg: Tensor
     feature_layers: tuple[str, ...]
+    interface_layers: tuple[str, ...]
 
     def __init__(
         self,
@@ -60,6 +61,8 @@ class StyleGan2Generator(nn.Module):
         self.size = size
         self.n_latent = 2 * len(widths)
         self.style = mapping_network(style_dim, n_mlp, lr_mlp)
+        self.interface_layers = (f"style.{n_mlp}",)  # w: edited, truncated and mixed outside
+        self.input_shape = (style_dim,)
         self.input = ConstantInput(widths[4])
         self.conv1 = StyledConv(widths[4], widths[4], style_dim=style_dim)
         self.to_rgb1 = ToRgb(widths[4], style_dim=style_dim, up=False)

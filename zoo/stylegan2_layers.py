@@ -13,12 +13,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from supernet.errors import ConfigError
+from supernet.rules import leaf
+from supernet.tracing import Tracer
 
 FORMS = ("shared", "grouped")
 
@@ -157,6 +160,45 @@ class ModulatedConv2d(nn.Module):
         else:
             y = F.conv2d(x, weight.flatten(0, 1), padding=weight.shape[-1] // 2, groups=samples)
         return y.reshape(samples, -1, y.shape[2], y.shape[3])
+
+
+@leaf(ModulatedConv2d)
+def modulated_convolution(
+    t: Tracer, module: ModulatedConv2d, inputs: tuple[Tensor, Tensor], options: dict[str, Any], out: Tensor
+) -> None:
+    """One rule for both forms: the style affine's outputs, the weight's inputs and x are the same channels.
+
+    The published count has the convolution, an upsampling one at its input's resolution, and the affine; the true one
+    also the filter and, in the ``shared`` form, the demodulation (a matrix product).
+    """
+    x, w = inputs
+    affine, batch, kernel = module.modulation, x.shape[0], module.weight.shape[-1]
+    _, rows, columns, *spatial = t.labels(module.weight)
+    made, latent = t.labels(affine.weight)
+    t.join(t.labels(w)[1], latent)
+    t.join(made, t.labels(affine.bias)[0])
+    t.join(t.join(t.labels(x)[1], made), columns)
+    for axis in (*spatial, *t.labels(x)[2:]):
+        t.freeze(axis, "is a spatial axis of a convolution")
+    t.sum_over(latent)
+    t.sum_over(columns)
+    t.produce(made)
+    t.produce(rows)
+    t.set(out, (None, rows, None, None))
+
+    def cost(true: float, published: float, first: Any, second: Any) -> None:
+        t.cost({"true": true, "published": published, "published_convs": published}, first, second)
+
+    one = 1 if rows is not None else module.weight.shape[1]
+    pixels = x.shape[2] * x.shape[3]
+    dense = float(batch * kernel**2 * pixels * one)
+    cost(dense, dense, rows, columns)
+    cost(float(batch), float(batch), made, latent)
+    if module.blur is not None:
+        taps = module.blur.kernel.numel()
+        cost(float(batch * taps * out.shape[2] * out.shape[3] * one), 0.0, rows, None)
+    if module.demodulate and module.form == "shared":
+        cost(float(batch * one), 0.0, rows, columns)
 
 
 class NoiseInjection(nn.Module):

@@ -88,6 +88,7 @@ class UnetGenerator(nn.Module):
             block = UnetBlock(ngf * scale, ngf * scale * 2, deeper=block, norm=make_norm, bias=bias)
         self.model = UnetBlock(output_nc, ngf, inputs=input_nc, deeper=block, outermost=True, norm=make_norm, bias=bias)
         self.size_multiple = 2**levels
+        self.input_shape = (input_nc, 2**levels, 2**levels)
         self.feature_layers = self._levels()[2:5]
 
     def _levels(self) -> tuple[str, ...]:
