@@ -37,7 +37,10 @@ def _leaves(model: type[BaseModel], prefix: str = "") -> dict[str, str]:
     for name, field in model.model_fields.items():
         kind = field.annotation
         if isinstance(kind, type) and issubclass(kind, BaseModel):
-            found |= _leaves(kind, f"{prefix}{name}.")
+            inner = _leaves(kind, f"{prefix}{name}.")
+            if f"{prefix}{name}.name" in inner:  # ``--space NAME`` is short for ``--space.name NAME``
+                found[prefix + name] = inner.pop(f"{prefix}{name}.name")
+            found |= inner
         else:
             found[prefix + name] = field.description or ""
     return found

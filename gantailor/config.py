@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from search.space import SpaceConfig
 from supernet.errors import ConfigError, nearest
 from supernet.recipe import Recipe
 
@@ -35,13 +36,19 @@ class Config(BaseModel):
     data: DataConfig = DataConfig()
     budget: str = Field("0.1x", description="MACs: 2.6G, 800M, or 0.1x of the generator")
     convention: Literal["true", "published", "published_convs"] = Field("true", description="how MACs are counted")
-    space: str = Field("default", description="search space")
+    space: SpaceConfig = SpaceConfig()
     ranking: str = Field("l1", description="which channels stay first")
     train: Recipe = Recipe(kimg=6, output_weight=10, feature_weight=1)
     trials: int = Field(40, gt=0, description="subnets that the search evaluates")
     finetune: Recipe = Recipe(kimg=12, output_weight=10, feature_weight=1)
     device: str = Field("cpu", description="cpu or cuda")
     seed: int = Field(0, ge=0, description="seed of the search")
+
+    @field_validator("space", mode="before")
+    @classmethod
+    def _by_name(cls, value: Any) -> Any:
+        """``space: NAME`` is short for ``space: {name: NAME}``."""
+        return {"name": value} if isinstance(value, str) else value
 
 
 def load_config(path: str | None, flags: dict[str, Any]) -> Config:
@@ -63,6 +70,8 @@ def load_config(path: str | None, flags: dict[str, Any]) -> Config:
         *sections, leaf = name.split(".")
         target = values
         for section in sections:
+            if isinstance(target.get(section), str):
+                target[section] = {"name": target[section]}
             target = target.setdefault(section, {})
         target[leaf] = value
     for section in ("train", "finetune"):

@@ -34,7 +34,9 @@ def published_variables(name: str, supernet: Supernet) -> list[Variable]:
         ConfigError: the generator does not have the table's layers.
     """
     groups = _GROUPS[name.partition("/")[0]](supernet)
-    return [Variable(label, choices, driven) for (label, driven), choices in zip(groups, TABLES[name], strict=True)]
+    return [
+        Variable.scaled(label, choices, driven) for (label, driven), choices in zip(groups, TABLES[name], strict=True)
+    ]
 
 
 def _resnet(supernet: Supernet) -> list[Group]:

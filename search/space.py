@@ -1,31 +1,42 @@
 """Search spaces: which sizes each width may take, and which widths move together.
 
-A space has a few *variables*; each has choices and drives one or more widths, ``size = choice * factor``. The published
-tables are literal data; any other generator gets a default space, a variable for each width.
+A space has a few *variables*; each has choices and drives one or more widths. The published tables are literal data
+(``search.published``); any other generator gets a default space, a variable for each width or for each tie of widths.
 """
 
 from __future__ import annotations
 
+import fnmatch
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from supernet.errors import ConfigError, nearest
 from supernet.graph import SubnetConfig
 from supernet.supernet import Supernet
 
-DEFAULT_FRACTIONS = (1 / 4, 1 / 3, 1 / 2, 2 / 3, 5 / 6, 1.0)
-
 
 @dataclass(frozen=True)
 class Variable:
-    """One decision: ``choices`` ascending, and for each driven width the factor on the choice."""
+    """One decision.
+
+    Attributes:
+        name: unique in the space.
+        choices: ascending labels, as a config is written.
+        sizes: for each driven width, its size at each choice.
+    """
 
     name: str
     choices: tuple[int, ...]
-    factors: tuple[tuple[str, int], ...]
+    sizes: tuple[tuple[str, tuple[int, ...]], ...]
+
+    @classmethod
+    def scaled(cls, name: str, choices: Sequence[int], factors: Sequence[tuple[str, int]]) -> Variable:
+        """A variable whose widths are multiples of its choice."""
+        return cls(name, tuple(choices), tuple((width, tuple(c * f for c in choices)) for width, f in factors))
 
 
 class Space:
@@ -36,13 +47,13 @@ class Space:
         columns = supernet.graph.index
         full = [width.size for width in supernet.graph.widths]
         self._fixed = np.array(full, dtype=np.int64)
-        self._columns = [np.array([columns[w] for w, _ in v.factors]) for v in self.variables]
-        self._factors = [np.array([f for _, f in v.factors]) for v in self.variables]
+        self._columns = [np.array([columns[w] for w, _ in v.sizes]) for v in self.variables]
+        self._sizes = [np.array([sizes for _, sizes in v.sizes]).T for v in self.variables]
         for variable in self.variables:
-            for width, factor in variable.factors:
-                if variable.choices[-1] * factor > full[columns[width]]:
+            for width, sizes in variable.sizes:
+                if sizes[-1] > full[columns[width]]:
                     raise ConfigError(
-                        f"space {name!r} asks width {width!r} for up to {variable.choices[-1] * factor} channels, the "
+                        f"space {name!r} asks width {width!r} for up to {sizes[-1]} channels, the "
                         f"generator has {full[columns[width]]}; build it wider or choose another space"
                     )
 
@@ -53,9 +64,8 @@ class Space:
         """Choice indices ``[N, n_variables]`` to widths ``[N, n_widths]``."""
         indices = np.atleast_2d(indices)
         sizes = np.tile(self._fixed, (len(indices), 1))
-        for v, variable in enumerate(self.variables):
-            chosen = np.array(variable.choices)[indices[:, v]]
-            sizes[:, self._columns[v]] = chosen[:, None] * self._factors[v]
+        for v in range(len(self.variables)):
+            sizes[:, self._columns[v]] = self._sizes[v][indices[:, v]]
         return sizes
 
     def macs(self, indices: np.ndarray, *, convention: str = "true") -> np.ndarray:
@@ -96,28 +106,93 @@ class Space:
         return np.array([len(variable.choices) - 1 for variable in self.variables])
 
 
-def default_space(supernet: Supernet, *, fractions: Sequence[float] = DEFAULT_FRACTIONS, multiple: int = 4) -> Space:
-    """A variable for each width: fractions of its full size, rounded to a multiple of channels."""
-    variables = []
-    for width in supernet.graph.widths:
-        rounded = {min(width.size, max(multiple, round(width.size * f / multiple) * multiple)) for f in fractions}
-        variables.append(Variable(width.name, tuple(sorted(rounded)), ((width.name, 1),)))
+class SpaceConfig(BaseModel):
+    """Which subnets a search may look at."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    name: str = Field("default", description="search space: default, or a published table such as resnet/channels-48")
+    fractions: tuple[float, ...] = Field(
+        (1 / 4, 1 / 3, 1 / 2, 2 / 3, 5 / 6, 1.0), description="default space: shares of the full width"
+    )
+    multiple: int = Field(4, gt=0, description="default space: round widths to this multiple of channels")
+    ties: tuple[tuple[str, ...], ...] = Field((), description="default space: lists of widths that shrink together")
+    freeze: tuple[str, ...] = Field((), description="default space: widths that stay whole; wildcards allowed")
+
+    @field_validator("fractions")
+    @classmethod
+    def _shares(cls, value: tuple[float, ...]) -> tuple[float, ...]:
+        if not value or any(not 0 < fraction <= 1 for fraction in value):
+            raise ValueError("shares of the full width, each above 0 and at most 1")
+        return tuple(sorted(set(value)))
+
+
+def default_space(supernet: Supernet, config: SpaceConfig | None = None) -> Space:
+    """A variable for each width, or for widths tied together: fractions of the full size, rounded to a multiple.
+
+    Raises:
+        ConfigError: a tie or a freeze names no width, or a width is in two ties.
+    """
+    config = config or SpaceConfig()
+    full = supernet.full_config()
+    frozen = {name for pattern in config.freeze for name in _matching(pattern, full)}
+    owner: dict[str, int] = {}
+    for number, tie in enumerate(config.ties):
+        for name in (name for pattern in tie for name in _matching(pattern, full)):
+            if owner.setdefault(name, number) != number:
+                raise ConfigError(f"width {name!r} is in two ties ({config.ties[owner[name]]} and {tie}); join them")
+    groups: dict[str, list[str]] = {}
+    for name in full:
+        if name not in frozen:
+            groups.setdefault(f"tie {owner[name]}" if name in owner else name, []).append(name)
+    variables = [_fractions(group, full, config) for group in groups.values()]
     return Space("default", variables, supernet)
 
 
-def space(name: str, supernet: Supernet) -> Space:
-    """A search space by name: ``default``, or one of the published tables.
+def _matching(pattern: str, names: Iterable[str]) -> list[str]:
+    found = [name for name in names if fnmatch.fnmatchcase(name, pattern)]
+    if not found:
+        raise ConfigError(f"space names width {pattern!r}, which does not exist; {nearest(pattern, names)}")
+    return found
+
+
+def _fractions(group: Sequence[str], full: Mapping[str, int], config: SpaceConfig) -> Variable:
+    """The widths of a group at each fraction; the widest of them labels the choices."""
+    rows: dict[int, tuple[int, ...]] = {}
+    widest = max(group, key=full.__getitem__)
+    for fraction in config.fractions:
+        sizes = {
+            name: full[name]
+            if fraction == 1
+            else min(full[name], max(config.multiple, round(full[name] * fraction / config.multiple) * config.multiple))
+            for name in group
+        }
+        rows[sizes[widest]] = tuple(sizes[name] for name in group)
+    choices = tuple(sorted(rows))
+    return Variable(
+        widest if len(group) > 1 else group[0],
+        choices,
+        tuple((name, tuple(rows[c][i] for c in choices)) for i, name in enumerate(group)),
+    )
+
+
+def space(name: str | SpaceConfig, supernet: Supernet) -> Space:
+    """A search space by name (``default``, or one of the published tables), or from its settings.
 
     Raises:
-        ConfigError: unknown name, or a table that does not fit the generator.
+        ConfigError: unknown name, a table that does not fit the generator, or settings that name no width.
     """
     from search.published import TABLES, published_variables
 
-    if name == "default":
-        return default_space(supernet)
-    if name not in TABLES:
-        raise ConfigError(f"space {name!r} is unknown: {nearest(name, [*TABLES, 'default'])}")
-    return Space(name, published_variables(name, supernet), supernet)
+    config = name if isinstance(name, SpaceConfig) else SpaceConfig(name=name)
+    if config.name == "default":
+        return default_space(supernet, config)
+    if config.name not in TABLES:
+        raise ConfigError(f"space {config.name!r} is unknown: {nearest(config.name, [*TABLES, 'default'])}")
+    if config != SpaceConfig(name=config.name):
+        raise ConfigError(
+            f"space {config.name!r} is a fixed table; fractions, multiple, ties and freeze need 'default'"
+        )
+    return Space(config.name, published_variables(config.name, supernet), supernet)
 
 
 def uniform_indices(space: Space, budget: float, *, convention: str = "true") -> np.ndarray:
