@@ -113,17 +113,22 @@ def _teacher(arguments: argparse.Namespace) -> None:
 
 
 def _inspect(arguments: argparse.Namespace) -> None:
-    try:
-        shape = [int(part) for part in arguments.input.split(",")]
-    except ValueError:
-        raise ConfigError(f"--input {arguments.input!r} is no shape; write it as 1,3,256,256") from None
     model = build(arguments.name, **_options(arguments.options))
+    default = [1, *getattr(model, "input_shape", (3, 256, 256))]
+    shapes = [_shape(text) for text in arguments.input or ()] or [default]
     multiple = getattr(model, "size_multiple", 1)
-    if len(shape) == 4 and (shape[2] % multiple or shape[3] % multiple):
+    if len(shapes[0]) == 4 and (shapes[0][2] % multiple or shapes[0][3] % multiple):
         raise ConfigError(
-            f"{arguments.name} takes heights and widths that are multiples of {multiple}, not {shape[2:]}"
+            f"{arguments.name} takes heights and widths that are multiples of {multiple}, not {shapes[0][2:]}"
         )
-    supernet = gantailor.Supernet(model, (torch.randn(shape),))
+    try:
+        supernet = gantailor.Supernet(model, tuple(torch.randn(shape) for shape in shapes))
+    except (RuntimeError, TypeError) as error:
+        given = " and ".join("x".join(map(str, shape)) for shape in shapes)
+        raise ConfigError(
+            f"{arguments.name} cannot run on an input of {given}: {str(error).splitlines()[0]}; "
+            "give the shape of every input with --input"
+        ) from None
     print(supernet.graph)
     spaces = space(arguments.space, supernet)
     subnets = {"full": supernet.full_config()}
@@ -135,6 +140,13 @@ def _inspect(arguments: argparse.Namespace) -> None:
         print(f"{name:<10}{costs[0]:>20,}{costs[1]:>20,}{supernet.parameter_count(config):>14,}")
     if arguments.verify:
         print(gantailor.verify(supernet))
+
+
+def _shape(text: str) -> list[int]:
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError:
+        raise ConfigError(f"--input {text!r} is no shape; write it as 1,3,256,256") from None
 
 
 def _options(text: str) -> dict[str, Any]:
@@ -205,7 +217,7 @@ def _parser() -> argparse.ArgumentParser:
             name, "width table, costs and space of a generator" + (", proved in float64" if proof else ""), _inspect
         )
         look.add_argument("name", help="zoo generator or module:function")
-        look.add_argument("--input", default="1,3,256,256", help="input shape")
+        look.add_argument("--input", action="append", help="input shape, 1,3,256,256; once for each input")
         look.add_argument("--options", default="", help="generator options, '{ngf: 32}'")
         look.add_argument("--space", default="default", help="search space")
         look.set_defaults(verify=proof)
