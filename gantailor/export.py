@@ -44,7 +44,7 @@ def export_onnx(folder: Path, narrow: nn.Module, config: SubnetConfig, supernet:
     """
     folder.mkdir(parents=True, exist_ok=True)
     example = torch.rand(1, *supernet.example_inputs[0].shape[1:], generator=torch.Generator().manual_seed(0)) * 2 - 1
-    difference = _write_onnx(folder / "model.onnx", narrow, example)
+    difference = write_onnx(folder / "model.onnx", narrow, example)
     if not difference <= TOLERANCE:
         raise ExportError(f"the ONNX model differs from PyTorch by {difference:.1e}; allowed is {TOLERANCE}")
     save_tensors(
@@ -72,8 +72,12 @@ def export_onnx(folder: Path, narrow: nn.Module, config: SubnetConfig, supernet:
     return manifest
 
 
-def _write_onnx(path: Path, model: nn.Module, example: torch.Tensor) -> float:
-    """The largest difference between PyTorch and onnxruntime on the example."""
+def write_onnx(path: Path, model: nn.Module, example: torch.Tensor) -> float:
+    """Write the ONNX file; the largest difference between PyTorch and onnxruntime on the example.
+
+    Raises:
+        ExportError: the ``onnx`` extra is missing.
+    """
     try:
         import onnxruntime
     except ImportError:

@@ -6,6 +6,8 @@ import torch
 from fvcore.nn import FlopCountAnalysis
 
 import gantailor
+from gantailor.export import write_onnx
+from supernet.files import save_tensors
 from supernet.ranking import rank_channels
 
 CASES = {
@@ -25,11 +27,16 @@ CASES = {
 
 
 @pytest.fixture(scope="module", params=CASES)
-def case(request):
+def name(request):
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def case(name):
     torch.manual_seed(0)
-    options, shape = CASES[request.param]
+    options, shape = CASES[name]
     inputs = torch.randn(2, *shape)
-    return gantailor.Supernet(gantailor.build(request.param, **options), (inputs,)).eval(), inputs
+    return gantailor.Supernet(gantailor.build(name, **options), (inputs,)).eval(), inputs
 
 
 def random_config(supernet, seed=0):
@@ -71,6 +78,30 @@ def test_macs_equal_fvcore(case):
         count.unsupported_ops_warnings(False).uncalled_modules_warnings(False)
         by_operator = count.by_operator()
         assert supernet.macs(config) == by_operator["conv"] + by_operator["linear"]
+
+
+def test_exports_to_onnx(case, tmp_path):
+    supernet, inputs = case
+    assert write_onnx(tmp_path / "model.onnx", supernet.extract(random_config(supernet)), inputs[:1]) <= 1e-4
+
+
+@pytest.mark.parametrize("file", ["net.pth", "net.safetensors"])
+def test_checkpoint_round_trip(case, name, file, tmp_path):
+    supernet, inputs = case
+    state = supernet.generator.state_dict()
+    if file == "net.pth":
+        torch.save({f"module.{key}": value for key, value in state.items()}, tmp_path / file)
+    else:
+        save_tensors(tmp_path / file, state, {})
+    read = gantailor.load_teacher(tmp_path / file, generator=name, **CASES[name][0])
+    with torch.no_grad():
+        assert torch.equal(read(inputs), supernet(inputs))
+
+
+def test_native_input(name):
+    with torch.device("meta"):
+        model = gantailor.build(name).eval()
+        assert model(torch.empty(1, *model.input_shape)).dim() == 4
 
 
 def test_config_and_selection_round_trip(case):
