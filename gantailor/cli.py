@@ -129,6 +129,7 @@ def _inspect(arguments: argparse.Namespace) -> None:
             f"{arguments.name} cannot run on an input of {given}: {str(error).splitlines()[0]}; "
             "give the shape of every input with --input"
         ) from None
+    proof = gantailor.verify(supernet, repair=True) if arguments.verify or ":" in arguments.name else None
     print(supernet.graph)
     spaces = space(arguments.space, supernet)
     subnets = {"full": supernet.full_config()}
@@ -138,8 +139,8 @@ def _inspect(arguments: argparse.Namespace) -> None:
     for name, config in subnets.items():
         costs = [supernet.macs(config, convention=c) for c in ("true", "published")]
         print(f"{name:<10}{costs[0]:>20,}{costs[1]:>20,}{supernet.parameter_count(config):>14,}")
-    if arguments.verify:
-        print(gantailor.verify(supernet))
+    if proof:
+        print(proof)
 
 
 def _shape(text: str) -> list[int]:

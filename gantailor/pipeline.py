@@ -140,7 +140,8 @@ def check(run: Run) -> dict[str, Any]:
     for split in ("train", "search", "test"):
         run.data(split)
     run.claim()
-    proof = verify(supernet)
+    proof = verify(supernet, repair=True)
+    budget = run.budget()  # widths that had to be frozen move the reachable range
     full = supernet.full_config()
     result = {
         "graph": str(supernet.graph),

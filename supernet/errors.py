@@ -19,7 +19,11 @@ class UntraceableError(GantailorError):
 
 
 class VerificationError(GantailorError):
-    """A traced graph does not describe the generator; the message names the width."""
+    """A traced graph does not describe the generator; the message and ``widths`` name the guilty ones."""
+
+    def __init__(self, message: str, widths: Iterable[str] = ()) -> None:
+        super().__init__(message)
+        self.widths = tuple(widths)
 
 
 class SelectionError(GantailorError):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -50,14 +50,17 @@ class Supernet(nn.Module):
         super().__init__()
         self.generator = fold_norms(copy.deepcopy(generator))
         self.example_inputs = (example_inputs,) if isinstance(example_inputs, Tensor) else tuple(example_inputs)
-        self.graph: WidthGraph = trace(
-            self.generator,
-            self.example_inputs,
-            freeze=freeze,
-            interface=getattr(generator, "interface_layers", ()),
-            rules=rules,
-            unknown=unknown,
+        self._trace = partial(
+            trace, freeze=freeze, interface=getattr(generator, "interface_layers", ()), rules=rules, unknown=unknown
         )
+        self._whole: dict[str, str] = {}
+        self.graph: WidthGraph = self._trace(self.generator, self.example_inputs)
+
+    def freeze_widths(self, reasons: Mapping[str, str]) -> None:
+        """Keep these widths whole from now on; the graph lists them with their reasons."""
+        self._whole |= reasons
+        self.graph = self._trace(self.generator, self.example_inputs, whole=self._whole)
+        self.__dict__.pop("cost", None)
 
     @cached_property
     def cost(self) -> CostModel:
@@ -73,7 +76,15 @@ class Supernet(nn.Module):
         if config is None:
             return self.generator(*inputs, **options)
         with self._narrow_attributes(config):
-            return functional_call(self.generator, self.sliced(config), inputs, options)
+            return self.call_with(self.sliced(config), inputs, options)
+
+    def call_with(
+        self, tensors: Mapping[str, Tensor], inputs: Sequence[Any], options: Mapping[str, Any] | None = None
+    ) -> Any:
+        """The generator's forward with some of its tensors replaced."""
+        every = {place: tensor for name, tensor in tensors.items() for place in self._places[name]}
+        # tie_weights would swap a module that has two names twice, and leave the second swap behind
+        return functional_call(self.generator, every, tuple(inputs), dict(options or {}), tie_weights=False)
 
     def sliced(self, subnet: Subnet) -> dict[str, Tensor]:
         """The tensors of a subnet: views where leading channels stay, gathered copies otherwise; differentiable."""
@@ -92,6 +103,16 @@ class Supernet(nn.Module):
                         tensor = tensor.index_select(dimension, torch.from_numpy(kept).to(tensor.device))
             result[name] = tensor
         return result
+
+    @cached_property
+    def _places(self) -> dict[str, list[str]]:
+        """For each tensor every place that holds it: a weight tied between modules has several."""
+        held: dict[int, list[str]] = {}
+        for path, module in self.generator.named_modules():
+            for leaf, tensor in (*module._parameters.items(), *module._buffers.items()):
+                if tensor is not None:
+                    held.setdefault(id(tensor), []).append(f"{path}.{leaf}" if path else leaf)
+        return {places[0]: places for places in held.values()}
 
     @property
     def _tensors(self) -> dict[str, Tensor]:
@@ -112,15 +133,17 @@ class Supernet(nn.Module):
         sliced = self.sliced(subnet)
         narrow = copy.deepcopy(self.generator)
         for name, tensor in sliced.items():
-            path, _, leaf = name.rpartition(".")
-            module = narrow.get_submodule(path)
             value = tensor.detach().clone().contiguous()
-            if leaf in module._parameters:
-                old = module._parameters[leaf]
-                assert old is not None
-                module._parameters[leaf] = nn.Parameter(value, requires_grad=old.requires_grad)
-            else:
-                module._buffers[leaf] = value
+            for place in self._places[name]:
+                path, _, leaf = place.rpartition(".")
+                module = narrow.get_submodule(path)
+                old = module._parameters.get(leaf)
+                if old is None:
+                    module._buffers[leaf] = value
+                    continue
+                if not isinstance(value, nn.Parameter):  # made once, so that tied weights stay tied
+                    value = nn.Parameter(value, requires_grad=old.requires_grad)
+                module._parameters[leaf] = value
         _set_sizes(narrow, self.graph, self.graph.sizes(subnet))
         return narrow
 

@@ -252,6 +252,7 @@ def trace(
     *,
     freeze: Sequence[str] = (),
     interface: Sequence[str] = (),
+    whole: Mapping[str, str] | None = None,
     rules: Mapping[Any, Rule] | None = None,
     unknown: str = "error",
 ) -> WidthGraph:
@@ -263,6 +264,7 @@ def trace(
         freeze: module or weight name prefixes whose channels stay at full size; inside such modules operations without
             a rule are allowed.
         interface: layers whose outputs stay at full size, because they are handed out (a latent code, say).
+        whole: names of widths that stay at full size, with the reason.
         rules: own rules, by torch function, operation name or module type (a module type becomes a leaf).
         unknown: ``error`` or ``freeze``, for operations without a rule.
 
@@ -289,10 +291,10 @@ def trace(
     for name, labels in tracer.producers:
         if _within(name, interface):
             tracer.freeze(labels, "is handed out by the generator")
-    return _graph(tracer)
+    return _graph(tracer, whole or {})
 
 
-def _graph(tracer: Tracer) -> WidthGraph:
+def _graph(tracer: Tracer, whole: Mapping[str, str]) -> WidthGraph:
     """Joined identities become units, units with the same places become a width."""
     component = _components(tracer)
     reasons: dict[int, str] = {}
@@ -308,7 +310,7 @@ def _graph(tracer: Tracer) -> WidthGraph:
     for unit, where in places.items():
         if unit not in reasons:
             groups[tuple(where)].append(unit)
-    widths, width_of, unit_of = _name_widths(tracer, component, groups)
+    widths, width_of, unit_of = _name_widths(tracer, component, groups, whole)
 
     def axis(labels: np.ndarray | None) -> Axis | None:
         if labels is None:
@@ -337,7 +339,7 @@ def _graph(tracer: Tracer) -> WidthGraph:
         widths=tuple(widths),
         axes={name: found for name, found in narrowed.items() if found},
         consumers={w: tuple(where) for w, where in consumers.items()},
-        frozen=_frozen_names(tracer, component, reasons),
+        frozen=_frozen_names(tracer, component, reasons) | dict(whole),
         inexact=inexact,
         activations={p: found for p, labels in tracer.activations.items() if (found := free(labels)) is not None},
         attributes=tuple(
@@ -361,7 +363,10 @@ def _components(tracer: Tracer) -> np.ndarray:
 
 
 def _name_widths(
-    tracer: Tracer, component: np.ndarray, groups: Mapping[tuple[tuple[str, int], ...], list[int]]
+    tracer: Tracer,
+    component: np.ndarray,
+    groups: Mapping[tuple[tuple[str, int], ...], list[int]],
+    whole: Mapping[str, str],
 ) -> tuple[list[Width], np.ndarray, np.ndarray]:
     """Widths in forward order, named after the first module that produces them."""
     total = int(component.max()) + 1 if len(component) else 0
@@ -389,6 +394,8 @@ def _name_widths(
         base = made[number][0]
         taken[base] = taken.get(base, 0) + 1
         name = base if taken[base] == 1 else f"{base}#{taken[base]}"
+        if name in whole:
+            continue
         units = members[number]
         width_of[units], unit_of[units] = len(widths), np.arange(len(units))
         widths.append(Width(name, len(units), tuple(made[number])))

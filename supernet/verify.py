@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 from torch.utils._pytree import tree_leaves, tree_map
 
 from supernet.errors import VerificationError
@@ -38,9 +38,14 @@ class Verification:
 
 @torch.no_grad()
 def verify(
-    supernet: Supernet, *, selections: int = 2, seed: int = 0, inputs: tuple[Any, ...] | None = None
+    supernet: Supernet,
+    *,
+    selections: int = 2,
+    seed: int = 0,
+    inputs: tuple[Any, ...] | None = None,
+    repair: bool = False,
 ) -> Verification:
-    """Prove the graph with random selections; the supernet itself is not changed.
+    """Prove the graph with random selections; the supernet's weights are not changed.
 
     1. A sliced forward equals the extracted plain module.
     2. Permuting all widths leaves the output as it was (a wrong tie or order shows here).
@@ -51,36 +56,43 @@ def verify(
         seed: of the selections.
         inputs: what to run on. Default: the supernet's example, its pictures made smaller where the generator runs on
             smaller ones: the proof is about channels, and float64 convolutions are slow.
+        repair: keep widths that fail whole (a size written as a number in the generator's forward, say), listed in
+            ``graph.frozen``, and prove the rest.
 
     Raises:
-        VerificationError: names the width that fails.
+        VerificationError: names the widths that fail.
     """
-    double = copy.deepcopy(supernet).double().eval()
     inputs = tree_map(_to_double, inputs or _smaller(supernet))
-    rng = np.random.default_rng(seed)
+    while True:
+        try:
+            return _prove(copy.deepcopy(supernet).double().eval(), inputs, selections, np.random.default_rng(seed))
+        except VerificationError as error:
+            if not repair or not error.widths:
+                raise
+            supernet.freeze_widths(dict.fromkeys(error.widths, "fails the proof: its size is fixed in the forward"))
+
+
+def _prove(double: Supernet, inputs: Any, selections: int, rng: np.random.Generator) -> Verification:
+    widths = range(len(double.graph.widths))
     full = _flat(double(*inputs))
     scale = float(full.abs().max()) + 1e-30
     worst = 0.0
-    for _ in range(selections):
-        selection = _random_selection(double, rng)
-        try:
+    try:
+        for _ in range(selections):
+            selection = _random_selection(double, rng)
             difference = _difference(double(*inputs, config=selection), double.extract(selection)(*inputs))
-        except (RuntimeError, IndexError) as error:
-            raise VerificationError(_blame(double, inputs, f"a narrow forward fails: {error}")) from None
-        worst = max(worst, difference)
+            worst = max(worst, difference)
+        removed = _removal_error(double, inputs, full, widths, rng)
+        permuted = _permutation_error(double, inputs, full, widths, rng)
+    except (RuntimeError, IndexError, ValueError, TypeError, AssertionError) as error:
+        raise _blame(double, inputs, f"a narrow forward fails: {str(error)[:300]}") from None
     if not worst <= SLICE_TOLERANCE * max(1.0, scale):
         raise VerificationError(f"sliced and extracted subnets differ by {worst:.2e}; allowed is {SLICE_TOLERANCE}")
-    removed = _removal_error(double, inputs, full, range(len(double.graph.widths)), rng)
     if not removed <= SAME_TOLERANCE * scale:
-        raise VerificationError(_blame(double, inputs, f"removing channels is not zeroing them (off by {removed:.2e})"))
-    orders = {w.name: rng.permutation(w.size) for w in double.graph.widths}
-    permuted = float((_flat(double.permute_(orders)(*inputs)) - full).abs().max())
+        raise _blame(double, inputs, f"removing channels is not zeroing them (off by {removed:.2e})")
     if not permuted <= SAME_TOLERANCE * scale:
-        raise VerificationError(
-            f"permuting the widths changes the output by {permuted:.2e}; allowed is {SAME_TOLERANCE * scale:.1e}. "
-            "Some channels are tied wrongly: freeze the modules concerned (freeze=[...]) or give them a rule"
-        )
-    return Verification(worst, permuted, removed, len(double.graph.widths))
+        raise _blame(double, inputs, f"permuting the widths changes the output by {permuted:.2e}")
+    return Verification(worst, permuted, removed, len(widths))
 
 
 @torch.no_grad()
@@ -108,7 +120,9 @@ def _smaller(supernet: Supernet, *, side: int = 64) -> tuple[Any, ...]:
     return smaller if sound else supernet.example_inputs
 
 
-def _removal_error(supernet: Supernet, inputs: Any, full: Tensor, widths: Any, rng: np.random.Generator) -> float:
+def _removal_error(
+    supernet: Supernet, inputs: Any, full: Tensor, widths: Iterable[int], rng: np.random.Generator
+) -> float:
     graph = supernet.graph
     exact = [w for w in widths if w not in graph.inexact]
     random = _random_selection(supernet, rng)
@@ -124,25 +138,41 @@ def _removal_error(supernet: Supernet, inputs: Any, full: Tensor, widths: Any, r
             shape = [1] * tensors[name].dim()
             shape[dimension] = -1
             tensors[name] = tensors[name] * torch.from_numpy(gate).reshape(shape)
-    zeroed = _flat(functional_call(supernet.generator, tensors, inputs))
+    zeroed = _flat(supernet.call_with(tensors, inputs))
     narrow = _flat(supernet(*inputs, config=selection))
     return float((zeroed - narrow).abs().max()) if zeroed.shape == narrow.shape else float("inf")
 
 
-def _blame(supernet: Supernet, inputs: Any, what: str) -> str:
+def _permutation_error(
+    supernet: Supernet, inputs: Any, full: Tensor, widths: Iterable[int], rng: np.random.Generator
+) -> float:
+    orders = {supernet.graph.widths[w].name: rng.permutation(supernet.graph.widths[w].size) for w in widths}
+    try:
+        return float((_flat(supernet.permute_(orders)(*inputs)) - full).abs().max())
+    finally:
+        supernet.permute_({name: np.argsort(order) for name, order in orders.items()})
+
+
+def _blame(supernet: Supernet, inputs: Any, what: str) -> VerificationError:
     """Which widths fail alone."""
     full, guilty = _flat(supernet(*inputs)), []
+    allowed = SAME_TOLERANCE * (float(full.abs().max()) + 1e-30)
     for w, width in enumerate(supernet.graph.widths):
+        rng = np.random.default_rng(w)
+        half = Selection({width.name: range(max(1, width.size // 2))})
         try:
-            error = _removal_error(supernet, inputs, full, [w], np.random.default_rng(w))
-            if w in supernet.graph.inexact:
-                supernet(*inputs, config=Selection({width.name: range(max(1, width.size // 2))}))
-                error = 0.0
-        except (RuntimeError, IndexError):
+            supernet(*inputs, config=half)
+            error = 0.0 if w in supernet.graph.inexact else _removal_error(supernet, inputs, full, [w], rng)
+            error = max(error, _permutation_error(supernet, inputs, full, [w], rng))
+        except (RuntimeError, IndexError, ValueError, TypeError, AssertionError):
             error = float("inf")
-        if not error <= SAME_TOLERANCE * (float(full.abs().max()) + 1e-30):
+        if not error <= allowed:
             guilty.append(width.name)
-    return f"{what}; width(s) {', '.join(guilty) or '(only together)'}; pass freeze={guilty} to keep them whole"
+    return VerificationError(
+        f"{what}; width(s) {', '.join(guilty) or '(only together)'}; keep them whole with "
+        "verify(supernet, repair=True) or freeze=[...], or give the operation a rule",
+        guilty,
+    )
 
 
 def _random_selection(supernet: Supernet, rng: np.random.Generator) -> Selection:

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import nn
 
 import gantailor
-from supernet.errors import SelectionError, UntraceableError
+from supernet.errors import SelectionError, UntraceableError, VerificationError
 
 
 class Net(nn.Module):
@@ -111,6 +111,43 @@ def test_user_freezes_and_rules():
     net = Net(lambda n, x: n.a(x), a=Odd())
     supernet = gantailor.Supernet(net, (x,), rules={Odd: keep})
     assert len(supernet.graph.widths) == 1
+    gantailor.verify(supernet)
+
+
+def test_a_size_written_as_a_number_is_found_and_frozen():
+    net = Net(lambda n, x: n.b(n.a(x).view(-1, 8, 64).reshape(-1, 8, 8, 8)), a=conv(), b=conv())
+    supernet = gantailor.Supernet(net, (torch.randn(1, 3, 8, 8),))
+    with pytest.raises(VerificationError, match=r"width.s. a; keep them whole with verify.supernet, repair=True"):
+        gantailor.verify(supernet)
+    gantailor.verify(supernet, repair=True)
+    assert [width.name for width in supernet.graph.widths] == ["stem", "b"]
+    assert "fails the proof" in supernet.graph.frozen["a"]
+    narrow = supernet.extract({"stem": 3, "b": 2})
+    assert (narrow.a.in_channels, narrow.a.out_channels, narrow.b.in_channels) == (3, 8, 8)
+
+
+def test_a_module_with_two_names_and_a_weight_of_two_modules():
+    shared = nn.Sequential(conv(), conv(8, 8, groups=8))
+    net = Net(lambda n, x: n.c(n.b(n.second(x))), first=shared, second=shared, b=conv(), c=conv())
+    net.c.weight = net.b.weight
+    supernet = gantailor.Supernet(net.eval(), (torch.randn(1, 3, 8, 8),))
+    gantailor.verify(supernet)
+    narrow = supernet.extract({width.name: 3 for width in supernet.graph.widths})
+    assert narrow.b.weight is narrow.c.weight
+    assert narrow.first[0].weight is narrow.second[0].weight
+    assert sum(p.numel() for p in narrow.parameters()) == supernet.parameter_count(
+        {width.name: 3 for width in supernet.graph.widths}
+    )
+
+
+def test_declared_modules_may_hold_any_operation():
+    class Odd(nn.Module):
+        def forward(self, x):
+            return torch.fft.fft2(x).abs()
+
+    net = Net(lambda n, x: n.c(n.odd(n.a(x))), a=conv(), odd=Odd(), c=conv())
+    supernet = gantailor.Supernet(net, (torch.randn(1, 3, 8, 8),), freeze=["odd"])
+    assert [width.name for width in supernet.graph.widths] == ["stem", "c"]
     gantailor.verify(supernet)
 
 
