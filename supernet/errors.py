@@ -19,11 +19,16 @@ class UntraceableError(GantailorError):
 
 
 class VerificationError(GantailorError):
-    """A traced graph does not describe the generator; the message and ``widths`` name the guilty ones."""
+    """A traced graph does not describe the generator.
 
-    def __init__(self, message: str, widths: Iterable[str] = ()) -> None:
+    Attributes:
+        widths: those that cannot be narrowed, or whose channels cannot be exchanged.
+        inexact: those that can, but whose removal is not the same as zeroing them.
+    """
+
+    def __init__(self, message: str, widths: Iterable[str] = (), inexact: Iterable[str] = ()) -> None:
         super().__init__(message)
-        self.widths = tuple(widths)
+        self.widths, self.inexact = tuple(widths), tuple(inexact)
 
 
 class SelectionError(GantailorError):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property, partial
@@ -54,12 +55,20 @@ class Supernet(nn.Module):
             trace, freeze=freeze, interface=getattr(generator, "interface_layers", ()), rules=rules, unknown=unknown
         )
         self._whole: dict[str, str] = {}
-        self.graph: WidthGraph = self._trace(self.generator, self.example_inputs)
+        self._inexact: dict[str, str] = {}
+        self.graph: WidthGraph = self.traced(self.example_inputs)
 
-    def freeze_widths(self, reasons: Mapping[str, str]) -> None:
-        """Keep these widths whole from now on; the graph lists them with their reasons."""
-        self._whole |= reasons
-        self.graph = self._trace(self.generator, self.example_inputs, whole=self._whole)
+    def traced(self, inputs: Sequence[Any]) -> WidthGraph:
+        """The graph as another input shows it."""
+        graph = self._trace(self.generator, inputs, whole=self._whole)
+        named = {graph.index[name]: reason for name, reason in self._inexact.items() if name in graph.index}
+        return dataclasses.replace(graph, inexact={**named, **graph.inexact})
+
+    def amend(self, *, whole: Mapping[str, str], inexact: Mapping[str, str]) -> None:
+        """Keep widths whole from now on, or mark their removal as inexact; the graph lists them with the reasons."""
+        self._whole |= whole
+        self._inexact |= inexact
+        self.graph = self.traced(self.example_inputs)
         self.__dict__.pop("cost", None)
 
     @cached_property

@@ -27,7 +27,7 @@ from supernet.graph import FIXED, Axis, SizeAttribute, Term, Width, WidthGraph
 Labels = tuple[np.ndarray | None, ...]
 Rule = Callable[["Tracer", Callable[..., Any], tuple[Any, ...], dict[str, Any], Any], None]
 
-_SLOT = "_gantailor_labels"
+_SLOT, _LATER = "_gantailor_labels", "_gantailor_later"
 _NO_AXIS = Axis(np.array([FIXED]), np.array([FIXED]))
 
 # Module type -> the integers it keeps: attribute name to (input or output, dimension, inside a tuple?).
@@ -111,6 +111,10 @@ class Tracer(TorchFunctionMode):
             where = f" in {self.path}" if self.path else ""
             self.frozen.append((labels[labels != FIXED], reason + where))
 
+    def later(self, tensor: Tensor, labels: np.ndarray, reason: str) -> None:
+        """Freeze these channels if the tensor is used: code that only asks for its size does no harm."""
+        setattr(tensor, _LATER, [*getattr(tensor, _LATER, []), (labels, reason)])
+
     def mark_inexact(self, labels: np.ndarray | None, reason: str) -> None:
         """Removing these channels is allowed but changes the others (a statistic over channels)."""
         if labels is not None:
@@ -150,10 +154,21 @@ class Tracer(TorchFunctionMode):
         kwargs = kwargs or {}
         if self.inside_leaf:
             return func(*args, **kwargs)
-        before = [self.labels(t) for t in tree_leaves((args, kwargs)) if isinstance(t, Tensor)]
+        if not args:  # rules find what they work on in front, however it was passed
+            first = next((key for key in ("input", "tensors", "tensor", "self") if key in kwargs), None)
+            args, kwargs = (
+                ((kwargs[first],), {k: v for k, v in kwargs.items() if k != first}) if first else (args, kwargs)
+            )
+        given = [t for t in tree_leaves((args, kwargs)) if isinstance(t, Tensor)]
+        before = [self.labels(t) for t in given]
         result = func(*args, **kwargs)
         outputs = [t for t in tree_leaves(result) if isinstance(t, Tensor)]
         name = _operation(func)
+        for labels, reason in (owed for t in given for owed in getattr(t, _LATER, ()) if outputs):
+            if name == "getitem":
+                self.later(outputs[0], labels, reason)
+            else:
+                self.freeze(labels, reason)
         if (not outputs and name != "setitem") or not any(axis is not None for axes in before for axis in axes):
             return result
         rule = self.rules.get(func) or self.rules.get(name)

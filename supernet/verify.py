@@ -20,6 +20,10 @@ SLICE_TOLERANCE = 1e-12  # sliced against extracted: the same operations on the 
 SAME_TOLERANCE = 1e-8  # another order of summation: relative to the output's largest value
 
 
+# What a forward raises when it cannot run at some width.
+_FAILURES = (RuntimeError, IndexError, ValueError, TypeError, AssertionError, KeyError, ZeroDivisionError)
+
+
 @dataclass(frozen=True)
 class Verification:
     """Largest absolute differences found, in float64."""
@@ -67,24 +71,34 @@ def verify(
         try:
             return _prove(copy.deepcopy(supernet).double().eval(), inputs, selections, np.random.default_rng(seed))
         except VerificationError as error:
-            if not repair or not error.widths:
+            if not repair or not (error.widths or error.inexact):
                 raise
-            supernet.freeze_widths(dict.fromkeys(error.widths, "fails the proof: its size is fixed in the forward"))
+            supernet.amend(
+                whole=dict.fromkeys(error.widths, "fails the proof: its size is fixed in the forward"),
+                inexact=dict.fromkeys(error.inexact, "the forward depends on the number of channels"),
+            )
 
 
 def _prove(double: Supernet, inputs: Any, selections: int, rng: np.random.Generator) -> Verification:
     widths = range(len(double.graph.widths))
-    full = _flat(double(*inputs))
+    try:
+        full = _run(double, inputs)
+    except _FAILURES as error:
+        raise VerificationError(f"the generator does not run in float64: {str(error)[:300]}") from None
+    if not _same(_run(double, inputs), full):
+        raise VerificationError(
+            "two forwards on the same input differ, so nothing can be proved; is there a state that each call changes "
+            "(a power iteration, a counter)? Make the forward repeatable"
+        )
     scale = float(full.abs().max()) + 1e-30
     worst = 0.0
     try:
         for _ in range(selections):
             selection = _random_selection(double, rng)
-            difference = _difference(double(*inputs, config=selection), double.extract(selection)(*inputs))
-            worst = max(worst, difference)
+            worst = max(worst, _difference(_run(double, inputs, selection), _run(double.extract(selection), inputs)))
         removed = _removal_error(double, inputs, full, widths, rng)
         permuted = _permutation_error(double, inputs, full, widths, rng)
-    except (RuntimeError, IndexError, ValueError, TypeError, AssertionError) as error:
+    except _FAILURES as error:
         raise _blame(double, inputs, f"a narrow forward fails: {str(error)[:300]}") from None
     if not worst <= SLICE_TOLERANCE * max(1.0, scale):
         raise VerificationError(f"sliced and extracted subnets differ by {worst:.2e}; allowed is {SLICE_TOLERANCE}")
@@ -93,6 +107,18 @@ def _prove(double: Supernet, inputs: Any, selections: int, rng: np.random.Genera
     if not permuted <= SAME_TOLERANCE * scale:
         raise _blame(double, inputs, f"permuting the widths changes the output by {permuted:.2e}")
     return Verification(worst, permuted, removed, len(widths))
+
+
+def _run(model: nn.Module, inputs: Any, config: Any = None) -> Tensor:
+    """All outputs as one vector; noise in the forward is the same at every call, new tensors are float64."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    try:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            return _flat(model(*inputs) if config is None else model(*inputs, config=config))
+    finally:
+        torch.set_default_dtype(before)
 
 
 @torch.no_grad()
@@ -117,7 +143,19 @@ def _smaller(supernet: Supernet, *, side: int = 64) -> tuple[Any, ...]:
     finally:
         supernet.train(was_training)
     sound = bool(output.isfinite().all()) and bool((output != output[:1]).any())
-    return smaller if sound else supernet.example_inputs
+    same_network = sound and str(supernet.traced(smaller)) == str(supernet.graph)  # size may steer the forward
+    return smaller if same_network else supernet.example_inputs
+
+
+class _Replaced(nn.Module):
+    """A supernet's generator with some of its tensors replaced."""
+
+    def __init__(self, supernet: Supernet, tensors: dict[str, Tensor]) -> None:
+        super().__init__()
+        self.call = lambda *inputs: supernet.call_with(tensors, inputs)
+
+    def forward(self, *inputs: Any) -> Any:
+        return self.call(*inputs)
 
 
 def _removal_error(
@@ -138,9 +176,7 @@ def _removal_error(
             shape = [1] * tensors[name].dim()
             shape[dimension] = -1
             tensors[name] = tensors[name] * torch.from_numpy(gate).reshape(shape)
-    zeroed = _flat(supernet.call_with(tensors, inputs))
-    narrow = _flat(supernet(*inputs, config=selection))
-    return float((zeroed - narrow).abs().max()) if zeroed.shape == narrow.shape else float("inf")
+    return _difference(_run(_Replaced(supernet, tensors), inputs), _run(supernet, inputs, selection))
 
 
 def _permutation_error(
@@ -148,30 +184,31 @@ def _permutation_error(
 ) -> float:
     orders = {supernet.graph.widths[w].name: rng.permutation(supernet.graph.widths[w].size) for w in widths}
     try:
-        return float((_flat(supernet.permute_(orders)(*inputs)) - full).abs().max())
+        return _difference(_run(supernet.permute_(orders), inputs), full)
     finally:
         supernet.permute_({name: np.argsort(order) for name, order in orders.items()})
 
 
 def _blame(supernet: Supernet, inputs: Any, what: str) -> VerificationError:
     """Which widths fail alone."""
-    full, guilty = _flat(supernet(*inputs)), []
+    full = _run(supernet, inputs)
     allowed = SAME_TOLERANCE * (float(full.abs().max()) + 1e-30)
+    guilty, inexact = [], []
     for w, width in enumerate(supernet.graph.widths):
         rng = np.random.default_rng(w)
-        half = Selection({width.name: range(max(1, width.size // 2))})
         try:
-            supernet(*inputs, config=half)
-            error = 0.0 if w in supernet.graph.inexact else _removal_error(supernet, inputs, full, [w], rng)
-            error = max(error, _permutation_error(supernet, inputs, full, [w], rng))
-        except (RuntimeError, IndexError, ValueError, TypeError, AssertionError):
-            error = float("inf")
-        if not error <= allowed:
+            _run(supernet, inputs, Selection({width.name: range(max(1, width.size // 2))}))
+            if not _permutation_error(supernet, inputs, full, [w], rng) <= allowed:
+                guilty.append(width.name)
+            elif w not in supernet.graph.inexact and not _removal_error(supernet, inputs, full, [w], rng) <= allowed:
+                inexact.append(width.name)
+        except _FAILURES:
             guilty.append(width.name)
     return VerificationError(
-        f"{what}; width(s) {', '.join(guilty) or '(only together)'}; keep them whole with "
+        f"{what}; width(s) {', '.join(guilty + inexact) or '(only together)'}; keep them whole with "
         "verify(supernet, repair=True) or freeze=[...], or give the operation a rule",
         guilty,
+        inexact,
     )
 
 
@@ -191,9 +228,12 @@ def _flat(output: Any) -> Tensor:
     return torch.cat([t.reshape(-1).double() for t in tree_leaves(output) if isinstance(t, Tensor)])
 
 
-def _difference(a: Any, b: Any) -> float:
-    first, second = _flat(a), _flat(b)
-    return float((first - second).abs().max()) if first.shape == second.shape else float("inf")
+def _difference(a: Tensor, b: Tensor) -> float:
+    return float((a - b).abs().max()) if a.shape == b.shape else float("inf")
+
+
+def _same(a: Tensor, b: Tensor) -> bool:
+    return a.shape == b.shape and bool(((a == b) | (a.isnan() & b.isnan())).all())
 
 
 def count_parameters(model: nn.Module) -> int:
