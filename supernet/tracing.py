@@ -231,10 +231,27 @@ class Tracer(TorchFunctionMode):
                 value = value[-1] if as_tuple else value
                 if axis is not None and value == len(axis):
                     self.sizes.append((path, name, axis, as_tuple))
+        if not type(module).__module__.startswith("torch."):
+            self._note_own_sizes(path, module, given, output)
         if isinstance(module, nn.modules.conv._ConvNd) and module.groups > 1 and module.groups == module.in_channels:
             axis = self.labels(given)[1]
             if axis is not None:
                 self.sizes.append((path, "groups", axis, False))
+
+    def _note_own_sizes(self, path: str, module: nn.Module, given: Tensor, output: Tensor) -> None:
+        """Integers that somebody's own layer keeps of its channels, found by value; ``verify`` proves the guess.
+
+        ``in...`` and ``out...`` name their side; any other name means the input, or the output if only that fits.
+        """
+        axes = {"in": self.labels(given), "out": self.labels(output)}
+        channels = {side: labels[1] for side, labels in axes.items() if len(labels) > 1}
+        for name, value in vars(module).items():
+            if type(value) is not int or value < 2:
+                continue
+            sides = [side for side in ("in", "out") if name.lower().startswith(side)] or ["in", "out"]
+            fitting = [a for side in sides if (a := channels.get(side)) is not None and len(a) == value]
+            if fitting:
+                self.sizes.append((path, name, fitting[0], False))
 
 
 def _within(name: str, prefixes: Sequence[str]) -> bool:
@@ -357,14 +374,26 @@ def _graph(tracer: Tracer, whole: Mapping[str, str]) -> WidthGraph:
         frozen=_frozen_names(tracer, component, reasons) | dict(whole),
         inexact=inexact,
         activations={p: found for p, labels in tracer.activations.items() if (found := free(labels)) is not None},
-        attributes=tuple(
-            SizeAttribute(path, name, found, as_tuple)
-            for path, name, labels, as_tuple in tracer.sizes
-            if (found := free(labels)) is not None
-        ),
+        attributes=_attributes(tracer, free),
         terms=tuple(Term(p, c, axis(rows), axis(columns)) for p, c, rows, columns in tracer.costs),
         parameters=tuple((name, tuple(shape)) for name, shape in shapes.items()),
     )
+
+
+def _attributes(tracer: Tracer, free: Callable[[np.ndarray | None], Axis | None]) -> tuple[SizeAttribute, ...]:
+    """The integers to set; one that means two different widths (a layer called twice) means none."""
+    found: dict[tuple[str, str], SizeAttribute] = {}
+    torn: set[tuple[str, str]] = set()
+    for path, name, labels, as_tuple in tracer.sizes:
+        axis = free(labels)
+        if axis is None:
+            continue
+        known = found.setdefault((path, name), SizeAttribute(path, name, axis, as_tuple)).axis
+        if known is not axis and not (
+            np.array_equal(known.width, axis.width) and np.array_equal(known.unit, axis.unit)
+        ):
+            torn.add((path, name))
+    return tuple(attribute for key, attribute in found.items() if key not in torn)
 
 
 def _components(tracer: Tracer) -> np.ndarray:

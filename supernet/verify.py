@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -109,7 +109,7 @@ def _prove(double: Supernet, inputs: Any, selections: int, rng: np.random.Genera
     return Verification(worst, permuted, removed, len(widths))
 
 
-def _run(model: nn.Module, inputs: Any, config: Any = None) -> Tensor:
+def _run(model: Callable[..., Any], inputs: Any, config: Any = None) -> Tensor:
     """All outputs as one vector; noise in the forward is the same at every call, new tensors are float64."""
     before = torch.get_default_dtype()
     torch.set_default_dtype(torch.float64)
@@ -147,17 +147,6 @@ def _smaller(supernet: Supernet, *, side: int = 64) -> tuple[Any, ...]:
     return smaller if same_network else supernet.example_inputs
 
 
-class _Replaced(nn.Module):
-    """A supernet's generator with some of its tensors replaced."""
-
-    def __init__(self, supernet: Supernet, tensors: dict[str, Tensor]) -> None:
-        super().__init__()
-        self.call = lambda *inputs: supernet.call_with(tensors, inputs)
-
-    def forward(self, *inputs: Any) -> Any:
-        return self.call(*inputs)
-
-
 def _removal_error(
     supernet: Supernet, inputs: Any, full: Tensor, widths: Iterable[int], rng: np.random.Generator
 ) -> float:
@@ -176,7 +165,9 @@ def _removal_error(
             shape = [1] * tensors[name].dim()
             shape[dimension] = -1
             tensors[name] = tensors[name] * torch.from_numpy(gate).reshape(shape)
-    return _difference(_run(_Replaced(supernet, tensors), inputs), _run(supernet, inputs, selection))
+    return _difference(
+        _run(lambda *given: supernet.call_with(tensors, given), inputs), _run(supernet, inputs, selection)
+    )
 
 
 def _permutation_error(
