@@ -427,7 +427,7 @@ def _name_widths(
     for number in made:
         order.setdefault(number, len(order))
     for number, where in enumerate(groups):  # learned tensors that no layer produces (a constant input)
-        if number not in order:
+        if number not in order and len(where) > 1:  # one place alone was looked at, and never used
             order[number] = len(order)
             made[number] = [where[0][0].rpartition(".")[0] or where[0][0]]
     width_of, unit_of = np.full(total + 1, FIXED), np.full(total + 1, FIXED)

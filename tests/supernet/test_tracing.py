@@ -51,6 +51,26 @@ def loop(net, x):
     return x
 
 
+def heads(net, x):
+    """Two heads; the code keeps their number and divides the channels by it."""
+    n, _, h, w = x.shape
+    y = net.a(x).reshape(n, 2, net.a.weight.shape[0] // 2, h * w)
+    return x + net.b(y.flip(3).reshape(n, -1, h, w))
+
+
+class Counted(nn.Module):
+    """Somebody's own layer, which writes its channels as numbers into a reshape."""
+
+    def __init__(self, inputs, outputs):
+        super().__init__()
+        self.in_channel, self.out_channel = inputs, outputs
+        self.conv = conv(inputs, outputs)
+
+    def forward(self, x):
+        y = self.conv(x.reshape(-1, self.in_channel, 64).reshape(-1, self.in_channel, 8, 8))
+        return y.reshape(-1, self.out_channel, 64).reshape(-1, self.out_channel, 8, 8)
+
+
 CASES = {
     "twice": (lambda n, x: n.a(torch.relu(n.a(x))), {"a": conv()}, {}, 1),
     "skip": (lambda n, x: x + n.a(x), {"a": conv()}, {}, 1),
@@ -75,6 +95,25 @@ CASES = {
     "attention": (self_attention, {"q": nn.Conv2d(8, 4, 1), "k": nn.Conv2d(8, 4, 1), "v": nn.Conv2d(8, 8, 1)}, {}, 2),
     "adaptive instance norm": (adain, {"a": nn.Conv2d(8, 16, 1)}, {}, 1),
     "module list": (loop, {"layers": nn.ModuleList(conv() for _ in range(3))}, {}, 1),
+    "keywords": (
+        lambda n, x: torch.cat(tensors=[F.conv2d(input=x, weight=n.a.weight), x.mean(dim=1, keepdim=True)], dim=1),
+        {"a": nn.Conv2d(8, 4, 1)}, {"body_out": 5}, 2),
+    "glu": (lambda n, x: F.glu(n.a(x), 1), {"a": conv(8, 16)}, {}, 2),
+    "einsum": (lambda n, x: x * torch.einsum("nchw,ndhw->nc", x, n.a(x))[:, :, None, None], {"a": conv(8, 4)}, {}, 2),
+    "embedding": (
+        lambda n, x: x + n.a(torch.zeros(1, dtype=torch.long))[:, :, None, None], {"a": nn.Embedding(5, 8)}, {}, 1),
+    "fourier": (
+        lambda n, x: torch.fft.irfft2(torch.fft.rfft2(x) * n.a), {"a": nn.Parameter(torch.randn(8, 1, 1))}, {}, 1),
+    "a new tensor": (lambda n, x: x + x.new_ones(1, 1, 8, 8), {}, {}, 1),
+    "noise": (lambda n, x: x + torch.randn(len(x), 1, 8, 8), {}, {}, 1),
+    "features to a picture": (
+        lambda n, x: x + n.a(x.mean((2, 3))).view(len(x), -1, 4, 4).repeat(1, 1, 2, 2), {"a": nn.Linear(8, 128)},
+        {}, 1),
+    "heads": (heads, {"a": nn.Conv2d(8, 8, 1), "b": nn.Conv2d(8, 8, 1)}, {}, 2),
+    "parts stacked by a reshape": (
+        lambda n, x: torch.cat([n.a(x), x], 1).view(len(x), 2, -1, 8, 8).sum(1), {"a": conv()}, {}, 1),
+    "a number asked for its size": (lambda n, x: n.a(x) * n.a.weight[0][0].numel(), {"a": conv()}, {}, 2),
+    "an own layer's integers": (lambda n, x: n.a(x), {"a": Counted(8, 6)}, {"body_out": 6}, 2),
     "in place": (lambda n, x: x.add_(n.a(x)).relu_(), {"a": conv()}, {}, 1),
 }  # fmt: skip
 
@@ -138,6 +177,30 @@ def test_a_module_with_two_names_and_a_weight_of_two_modules():
     assert sum(p.numel() for p in narrow.parameters()) == supernet.parameter_count(
         {width.name: 3 for width in supernet.graph.widths}
     )
+
+
+def test_a_forward_that_depends_on_the_number_of_channels_is_inexact():
+    net = Net(lambda n, x: n.a(x) / x.shape[1], a=conv())
+    supernet = gantailor.Supernet(net.eval(), (torch.randn(1, 3, 8, 8),))
+    with pytest.raises(VerificationError, match="removing channels is not zeroing"):
+        gantailor.verify(supernet)
+    gantailor.verify(supernet, repair=True)
+    assert [width.name for width in supernet.graph.widths] == ["stem", "a"]
+    assert supernet.graph.inexact == {0: "the forward depends on the number of channels"}
+
+
+def test_a_forward_that_depends_on_the_size_is_proved_at_its_own():
+    def body(net, x):
+        return x + net.a(x) if x.shape[2] > 64 else net.a(x) * x[:, :8]
+
+    supernet = gantailor.Supernet(Net(body, a=conv()), (torch.randn(1, 3, 128, 128),))
+    assert gantailor.verify(supernet).widths == 1
+
+
+def test_a_forward_that_changes_is_named():
+    net = Net(lambda n, x: x + n.a.add_(1), a=nn.Parameter(torch.zeros(1, 8, 1, 1), requires_grad=False))
+    with pytest.raises(VerificationError, match="two forwards on the same input differ"):
+        gantailor.verify(gantailor.Supernet(net, (torch.randn(1, 3, 8, 8),)))
 
 
 def test_declared_modules_may_hold_any_operation():
