@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import inspect
+import os
+import sys
 from collections.abc import Callable
 from functools import partial
 from importlib import import_module
@@ -45,10 +47,15 @@ def build(name: str, **options: Any) -> nn.Module:
     """
     if ":" in name:
         module, _, attribute = name.partition(":")
+        if "" not in sys.path and os.getcwd() not in sys.path:
+            sys.path.append(os.getcwd())  # a console script does not look where it is called
         try:
             factory: Callable[..., nn.Module] = getattr(import_module(module), attribute)
         except (ImportError, AttributeError) as error:
-            raise ConfigError(f"generator {name!r} cannot be imported: {error}") from None
+            raise ConfigError(
+                f"generator {name!r} cannot be imported: {error}; allowed is 'module:function', the module being "
+                "installed or lying in the current folder"
+            ) from None
     elif name in GENERATORS:
         factory = GENERATORS[name]
     else:

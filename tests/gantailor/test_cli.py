@@ -160,6 +160,30 @@ def test_inspect(capsys):
     assert "14 free widths" in text
 
 
+def test_inspect_of_ones_own(tmp_path, monkeypatch, capsys):
+    (tmp_path / "mynet.py").write_text(
+        "from torch import nn\n"
+        "class Two(nn.Module):\n"
+        "    def __init__(self):\n"
+        "        super().__init__()\n"
+        "        self.a, self.b, self.c = nn.Conv2d(3, 8, 3), nn.Conv2d(4, 8, 3), nn.Conv2d(8, 3, 1)\n"
+        "    def forward(self, x, y):\n"
+        "        return self.c(self.a(x) * self.b(y))\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    assert main(["inspect", "mynet:Two", "--input", "1,3,16,16", "--input", "1,4,16,16"]) == 0
+    text = capsys.readouterr().out
+    assert "1 free widths" in text
+    assert "widths hold" in text  # one's own is proved at once
+    assert "give the shape of every input" in fails(capsys, "inspect", "mynet:Two", "--input", "1,3,16,16")
+    assert "cannot be imported" in fails(capsys, "inspect", "mynet:Three")
+
+
+def test_inspect_knows_native_inputs(capsys):
+    assert main(["inspect", "stylegan2", "--options", "{size: 16, style_dim: 32}"]) == 0
+    assert "free widths" in capsys.readouterr().out
+
+
 def test_dry_run_writes_nothing(tmp_path, capsys):
     assert main(["demo", "--dry-run", "--out", str(tmp_path / "r")]) == 0
     assert "budget 124.7M MACs (true)" in capsys.readouterr().out
