@@ -78,7 +78,7 @@ RULES: dict[Any, Rule] = {
     **dict.fromkeys(("chunk", "split", "tensor_split"), shapes.chunk),
     **dict.fromkeys(("expand", "expand_as", "broadcast_to"), shapes.expand),
     **dict.fromkeys(("select", "narrow", "index_select", "gather", "take", "topk", "sort", "unfold"), freeze_all),
-    **dict.fromkeys(("roll", "argmax", "argmin", "cdist", "mv", "addmm", "baddbmm", "fold"), freeze_all),
+    **dict.fromkeys(("argmax", "argmin", "cdist", "mv", "dot", "addmm", "baddbmm", "fold"), freeze_all),
     **dict.fromkeys(("new_zeros", "new_ones", "new_empty", "new_full", "new_tensor"), shapes.fresh),
     **dict.fromkeys(_FOURIER, layers.fourier),
     "linear": layers.linear,
@@ -99,6 +99,7 @@ RULES: dict[Any, Rule] = {
     "pixel_unshuffle": shapes.pixel_unshuffle,
     "flip": shapes.flip,
     "unbind": shapes.unbind,
+    "roll": shapes.roll,
     "scaled_dot_product_attention": layers.attention,
 }
 

@@ -300,6 +300,16 @@ def flip(t: Tracer, func: Any, args: Args, kwargs: Kwargs, out: Tensor) -> None:
     t.set(out, labels)
 
 
+def roll(t: Tracer, func: Any, args: Args, kwargs: Kwargs, out: Tensor) -> None:
+    """Places may roll; channels that roll stay whole."""
+    dims = argument(args, kwargs, 2, "dims")
+    dims = range(args[0].dim()) if dims is None else [dims] if isinstance(dims, int) else dims
+    labels = list(t.labels(args[0]))
+    for d in dims:
+        t.freeze(labels[d], "is rolled")
+    t.set(out, labels)
+
+
 def unbind(t: Tracer, func: Any, args: Args, kwargs: Kwargs, out: tuple[Tensor, ...]) -> None:
     dimension = argument(args, kwargs, 1, "dim", 0) % args[0].dim()
     labels = t.labels(args[0])

@@ -241,14 +241,14 @@ class Tracer(TorchFunctionMode):
     def _note_own_sizes(self, path: str, module: nn.Module, given: Tensor, output: Tensor) -> None:
         """Integers that somebody's own layer keeps of its channels, found by value; ``verify`` proves the guess.
 
-        ``in...`` and ``out...`` name their side; any other name means the input, or the output if only that fits.
+        ``in...``, ``out...``, filters name their side; another name means the input, or the output if only that fits.
         """
         axes = {"in": self.labels(given), "out": self.labels(output)}
         channels = {side: labels[1] for side, labels in axes.items() if len(labels) > 1}
         for name, value in vars(module).items():
             if type(value) is not int or value < 2:
                 continue
-            sides = [side for side in ("in", "out") if name.lower().startswith(side)] or ["in", "out"]
+            sides = ["in"] if name.startswith("in") else ["out"] if "out" in name or "filter" in name else ["in", "out"]
             fitting = [a for side in sides if (a := channels.get(side)) is not None and len(a) == value]
             if fitting:
                 self.sizes.append((path, name, fitting[0], False))
