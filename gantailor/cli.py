@@ -14,9 +14,11 @@ import yaml
 from pydantic import BaseModel
 
 import gantailor
+from evaluators.errors import EvaluationError
 from gantailor import pipeline
 from gantailor.config import Config, load_config
 from gantailor.pipeline import Run
+from gantailor.progress import Reporter
 from search.budget import format_macs
 from search.space import space
 from supernet.errors import ConfigError, GantailorError
@@ -25,6 +27,7 @@ from supernet.recipe import Recipe
 from supernet.trainer import Trainer
 from zoo.builders import WEIGHTS, build, init_weights
 from zoo.checkpoints import load_teacher
+from zoo.data import cache_folder
 from zoo.discriminators import PatchDiscriminator
 
 TEACHER_RECIPE = Recipe(kimg=160, ema_kimg=5, decay_from=0.4)
@@ -173,15 +176,67 @@ def _evaluate(arguments: argparse.Namespace) -> None:
     from evaluators.features import EfficientNetLite0
     from evaluators.scores import evaluate
 
-    run = Run(".", _config(arguments))
-    path = arguments.weights or WEIGHTS / "openmoji_teacher.safetensors"
-    model = load_teacher(path, generator=run.config.generator, **run.config.options)
-    scores = evaluate(model, run.data(arguments.split), extractor=EfficientNetLite0())
-    if arguments.json:
-        print(json.dumps({name: score.to_dict() for name, score in scores.items()}, indent=2))
+    if arguments.images or arguments.reference:
+        scores = _score_folders(arguments)
     else:
-        for name, score in scores.items():
-            print(f"{name:<28}{score.value:12.4f}  {score.unit}, lower is better, {score.provenance}")
+        run = Run(".", _config(arguments))
+        path = arguments.weights or WEIGHTS / "openmoji_teacher.safetensors"
+        model = load_teacher(path, generator=run.config.generator, **run.config.options)
+        scores = evaluate(model, run.data(arguments.split), extractor=EfficientNetLite0())
+    result = {name: score.to_dict() for name, score in scores.items()}
+    for row in result.values():
+        row["provenance"] = {**row["provenance"], "gantailor": gantailor.__version__}
+    if arguments.against:
+        _compare(result, arguments.against)
+    if arguments.json:
+        print(json.dumps(result, indent=2))
+        return
+    width = max(map(len, result))
+    for name, row in result.items():
+        better = "lower" if row["lower_is_better"] else "higher"
+        print(f"{name:<{width}}  {row['value']:12.6g}  {row['unit']}, {better} is better")
+    print("  ".join(f"{name} {value}" for name, value in next(iter(result.values()))["provenance"].items()))
+
+
+def _score_folders(arguments: argparse.Namespace) -> dict[str, Any]:
+    from evaluators.features import make_extractor
+    from evaluators.folder import score_folders
+
+    if not (arguments.images and arguments.reference):
+        raise ConfigError("--images and --reference go together: two folders of pictures")
+    metrics = [metric.strip() for metric in arguments.metrics.split(",") if metric.strip()]
+    return dict(
+        score_folders(
+            arguments.images,
+            arguments.reference,
+            make_extractor(arguments.extractor, arguments.weights),
+            metrics,
+            cache=cache_folder(),
+            skip_corrupt=arguments.skip_corrupt,
+            on_picture=Reporter().pictures("pictures"),
+        )
+    )
+
+
+def _compare(result: dict[str, Any], earlier: str) -> None:
+    """Warn in red about every score whose protocol is not the earlier one's."""
+    from evaluators.scores import provenance_differences
+
+    try:
+        before = json.loads(Path(earlier).read_text())
+    except (OSError, json.JSONDecodeError) as error:
+        raise ConfigError(f"--against {earlier!r} cannot be read: {error}; give what --json printed") from None
+    for name in result.keys() & before.keys():
+        differences = provenance_differences(before[name]["provenance"], result[name]["provenance"])
+        change = result[name]["value"] - before[name]["value"]
+        print(f"{name}: {change:+.6g} against {earlier}", file=sys.stderr)
+        if differences:
+            text = f"warning: {name} does not compare: " + "; ".join(differences)
+            print(f"\033[31m{text}\033[0m" if sys.stderr.isatty() else text, file=sys.stderr)
+    if not result.keys() & before.keys():
+        raise ConfigError(
+            f"--against {earlier!r} has none of {', '.join(result)}; ask for the same metrics and extractor"
+        )
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -206,8 +261,16 @@ def _parser() -> argparse.ArgumentParser:
         stage = add(name, f"the job up to {name}; what is done already is kept", _stage(name))
         stage.add_argument("config", nargs="?", help="YAML file")
         _add_settings(stage)
-    scores = add("evaluate", "scores of a checkpoint on a data split", _evaluate)
-    scores.add_argument("--weights", help="checkpoint; the demo's teacher if missing")
+    scores = add("evaluate", "scores of a checkpoint on a data split, or of one folder against another", _evaluate)
+    scores.add_argument("--weights", help="checkpoint (the demo's teacher if missing); with --images the extractor's")
+    scores.add_argument("--images", help="folder of pictures to score; needs --reference, no generator")
+    scores.add_argument("--reference", help="folder of pictures to compare with")
+    scores.add_argument("--metrics", default="fid,kid,precision,recall", help="also density,coverage")
+    scores.add_argument(
+        "--extractor", default="efficientnet-lite0", help="or inception-2015-12-05, and its variants @768, @192, @64"
+    )
+    scores.add_argument("--skip-corrupt", action="store_true", help="leave out files that cannot be read")
+    scores.add_argument("--against", help="earlier --json output: print the change, warn if the protocols differ")
     scores.add_argument("--split", default="test", help="train, search or test")
     scores.add_argument("--json", action="store_true", help="print JSON with provenance")
     _add_settings(scores)
@@ -230,7 +293,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = _parser().parse_args(argv)
     try:
         arguments.function(arguments)
-    except GantailorError as error:
+    except (GantailorError, EvaluationError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:

@@ -64,3 +64,17 @@ class Reporter:
             self._line(f"{name} {done}/{total}, best {best:.5g}, {_clock(left)} left", final=done == total)
 
         yield listen
+
+    def pictures(self, name: str) -> Callable[[int, int], None]:
+        """A listener for (pictures read, all pictures) of one folder after another."""
+        last = start = time.monotonic()
+
+        def listen(done: int, total: int) -> None:
+            nonlocal last
+            now = time.monotonic()
+            if now - last < (0.5 if self.live else 10) and not (self.live and done == total):
+                return
+            last = now
+            self._line(f"{name} {done}/{total}, {done / max(now - start, 1e-9):.0f} pictures/s", final=done == total)
+
+        return listen

@@ -1,0 +1,176 @@
+"""Scores of two folders of pictures, with no generator at all."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, UnidentifiedImageError
+from torch import Tensor
+
+from evaluators.distances import Gaussian, frechet, kernel_distance, kernel_distance_subsets
+from evaluators.errors import EvaluationError
+from evaluators.features import Extractor
+from evaluators.manifold import density_coverage, precision_recall
+from evaluators.scores import Score
+
+SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff")
+METRICS = ("fid", "kid", "precision", "recall", "density", "coverage")
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """The picture files of a folder, in order of their names, and the hash of their contents."""
+
+    folder: Path
+    files: tuple[Path, ...]
+    digest: str
+
+    @classmethod
+    def of(cls, folder: str | Path) -> Pictures:
+        """Every picture in a folder.
+
+        Raises:
+            EvaluationError: the folder is missing or holds no pictures.
+        """
+        path = Path(folder)
+        files = sorted(f for f in path.iterdir() if f.suffix.lower() in SUFFIXES) if path.is_dir() else []
+        if not files:
+            what = "holds no pictures" if path.is_dir() else "does not exist"
+            raise EvaluationError(f"folder {str(folder)!r} {what}; allowed are files ending in {', '.join(SUFFIXES)}")
+        sha = hashlib.sha256()
+        for file in files:
+            sha.update(hashlib.sha256(file.read_bytes()).digest())
+        return cls(path, tuple(files), sha.hexdigest())
+
+    def batches(self, *, batch: int = 32, skip_corrupt: bool = False) -> Iterator[tuple[Tensor, list[Path]]]:
+        """Pictures of one size together, ``[n, 3, H, W]`` in [-1, 1], at most ``batch``; grey and RGBA become RGB."""
+        waiting: list[tuple[Tensor, Path]] = []
+        for file in self.files:
+            picture = _read(file, skip_corrupt=skip_corrupt)
+            if picture is None:
+                continue
+            if waiting and (len(waiting) == batch or waiting[0][0].shape != picture.shape):
+                yield torch.stack([p for p, _ in waiting]), [f for _, f in waiting]
+                waiting = []
+            waiting.append((picture, file))
+        if waiting:
+            yield torch.stack([p for p, _ in waiting]), [f for _, f in waiting]
+
+
+def _read(file: Path, *, skip_corrupt: bool) -> Tensor | None:
+    try:
+        with Image.open(file) as image:
+            pixels = np.array(image.convert("RGB"))
+    except (OSError, UnidentifiedImageError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        if skip_corrupt:
+            return None
+        raise EvaluationError(
+            f"picture {str(file)!r} cannot be read ({str(error)[:80]}); mend or remove it, or pass --skip-corrupt"
+        ) from None
+    return torch.from_numpy(pixels).permute(2, 0, 1).float().div_(127.5).sub_(1)
+
+
+def features_of(
+    pictures: Pictures,
+    extractor: Extractor,
+    *,
+    cache: Path | None = None,
+    skip_corrupt: bool = False,
+    on_picture: Callable[[int, int], None] | None = None,
+) -> np.ndarray:
+    """Features ``[N, d]`` in float32; kept in ``cache`` by the contents of pictures, weights and preprocessing."""
+    key = f"{pictures.digest}|{extractor.name}|{extractor.dims}|{extractor.weights_hash}|{extractor.resize}"
+    file = cache / f"features-{hashlib.sha256(key.encode()).hexdigest()[:24]}.npy" if cache else None
+    if file is not None and file.exists():
+        return np.load(file, allow_pickle=False)
+    parts, done = [], 0
+    for images, files in pictures.batches(skip_corrupt=skip_corrupt):
+        parts.append(extractor(images).cpu().numpy())
+        done += len(files)
+        if on_picture:
+            on_picture(done, len(pictures.files))
+    if not parts:
+        raise EvaluationError(f"folder {str(pictures.folder)!r} holds no readable picture")
+    features = np.concatenate(parts)
+    if file is not None and len(features) == len(pictures.files):
+        with tempfile.NamedTemporaryFile(dir=file.parent, delete=False) as scratch:
+            np.save(scratch, features)
+        os.replace(scratch.name, file)
+    return features
+
+
+def score_features(fake: np.ndarray, real: np.ndarray, metrics: Sequence[str], *, seed: int = 2020) -> dict[str, float]:
+    """The metrics of generated features against real ones, by their plain names.
+
+    KID is the published protocol (100 subsets of 1,000, drawn by ``seed``) where both sets have 1,000 images, and the
+    estimate over all images otherwise.
+
+    Raises:
+        EvaluationError: unknown metric, too few images, or features that are not finite.
+    """
+    unknown = [metric for metric in metrics if metric not in METRICS]
+    if unknown or not metrics:
+        raise EvaluationError(f"metric {(unknown or [''])[0]!r} is unknown; allowed are {', '.join(METRICS)}")
+    fake_fit, real_fit = Gaussian.fit(fake), Gaussian.fit(real)
+    values: dict[str, float] = {}
+    if "fid" in metrics:
+        values["fid"] = frechet(fake_fit, real_fit)
+    if "kid" in metrics:
+        enough = min(len(fake), len(real)) >= 1000
+        values["kid"] = kernel_distance_subsets(fake, real, seed=seed)[0] if enough else kernel_distance(fake, real)
+    if {"precision", "recall"} & set(metrics):
+        values |= precision_recall(real, fake)
+    if {"density", "coverage"} & set(metrics):
+        values |= density_coverage(real, fake)
+    return {metric: values[metric] for metric in metrics}
+
+
+_UNITS = {"fid": "squared feature distance", "kid": "squared MMD", "density": "neighbours per k"}
+
+
+def score_folders(
+    images: str | Path,
+    reference: str | Path,
+    extractor: Extractor,
+    metrics: Sequence[str],
+    *,
+    cache: Path | None = None,
+    skip_corrupt: bool = False,
+    seed: int = 2020,
+    on_picture: Callable[[int, int], None] | None = None,
+) -> dict[str, Score]:
+    """Scores of a folder of pictures against a reference folder; the reference's features are cached by content.
+
+    Raises:
+        EvaluationError: empty folders, corrupt files (named), unknown metrics, too few images.
+    """
+    unknown = [metric for metric in metrics if metric not in METRICS]
+    if unknown:
+        raise EvaluationError(f"metric {unknown[0]!r} is unknown; allowed are {', '.join(METRICS)}")
+    made, real = Pictures.of(images), Pictures.of(reference)
+    options = {"skip_corrupt": skip_corrupt, "on_picture": on_picture}
+    fake_features = features_of(made, extractor, **options)  # type: ignore[arg-type]
+    real_features = features_of(real, extractor, cache=cache, **options)  # type: ignore[arg-type]
+    provenance = {
+        "reference": str(reference),
+        "reference_hash": real.digest[:12],
+        "images": len(fake_features),
+        "reference_images": len(real_features),
+        "extractor": f"{extractor.name}@{extractor.dims}",
+        "weights": extractor.weights_hash[:12],
+        "resize": extractor.resize,
+        "seed": seed,
+    }
+    return {
+        f"{metric}{extractor.variant}[{extractor.name}]": Score(
+            value, _UNITS.get(metric, "share"), metric in ("fid", "kid"), provenance
+        )
+        for metric, value in score_features(fake_features, real_features, metrics, seed=seed).items()
+    }

@@ -1,0 +1,97 @@
+"""LPIPS v0.1 on AlexNet (Zhang et al. 2018, arXiv 1801.03924), from weights files that the user names."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from evaluators.errors import EvaluationError
+
+_SHIFT, _SCALE = (-0.030, -0.088, -0.188), (0.458, 0.448, 0.450)
+_TAPS = (1, 4, 7, 9, 11)  # the five ReLUs
+
+
+class Lpips:
+    """Distance ``[N]`` between pictures ``[N, 3, H, W]`` in [-1, 1]; 0 for equal ones.
+
+    Args:
+        features: AlexNet's weights in torchvision's key layout (``features.0.weight``...).
+        heads: the official linear heads, ``lin_v0.1_alex.pth``.
+
+    Raises:
+        EvaluationError: a missing file, or weights of another network.
+    """
+
+    name = "lpips-v0.1-alex"
+
+    def __init__(self, features: str | Path, heads: str | Path) -> None:
+        self.network = nn.Sequential(
+            nn.Conv2d(3, 64, 11, stride=4, padding=2),
+            nn.ReLU(),
+            nn.MaxPool2d(3, 2),
+            nn.Conv2d(64, 192, 5, padding=2),
+            nn.ReLU(),
+            nn.MaxPool2d(3, 2),
+            nn.Conv2d(192, 384, 3, padding=1),
+            nn.ReLU(),
+            nn.Conv2d(384, 256, 3, padding=1),
+            nn.ReLU(),
+            nn.Conv2d(256, 256, 3, padding=1),
+            nn.ReLU(),
+        )
+        alex, lin = _read(features), _read(heads)
+        wanted = {f"features.{name}": name for name in self.network.state_dict()}
+        names = [f"lin{k}.model.1.weight" for k in range(len(_TAPS))]
+        for source, state, needed in ((features, alex, list(wanted)), (heads, lin, names)):
+            missing = [name for name in needed if name not in state]
+            if missing:
+                raise EvaluationError(f"{str(source)!r} is not LPIPS's AlexNet: it has no {', '.join(missing[:3])}")
+        self.network.load_state_dict({wanted[name]: alex[name].float() for name in wanted})
+        self.network.eval().requires_grad_(False)
+        self.heads = [lin[name].float() for name in names]
+        if [head.shape[1] for head in self.heads] != [64, 192, 384, 256, 256]:
+            raise EvaluationError(f"{str(heads)!r} belongs to another network; give lin_v0.1_alex.pth")
+
+    def _features(self, images: Tensor) -> list[Tensor]:
+        shift, scale = (images.new_tensor(v).reshape(1, 3, 1, 1) for v in (_SHIFT, _SCALE))
+        x, taps = (images - shift) / scale, []
+        for number, layer in enumerate(self.network):
+            x = layer(x)
+            if number in _TAPS:
+                taps.append(x / (x.square().sum(1, keepdim=True).sqrt() + 1e-10))
+        return taps
+
+    def __call__(self, a: Tensor, b: Tensor) -> Tensor:
+        if a.shape != b.shape or a.shape[1] != 3:
+            raise EvaluationError(
+                f"LPIPS compares pictures [N, 3, H, W] of one size, not {list(a.shape)} with {list(b.shape)}"
+            )
+        pairs = zip(self._features(a), self._features(b), self.heads, strict=True)
+        parts = [F.conv2d((x - y).square(), head).mean((1, 2, 3)) for x, y, head in pairs]
+        return torch.stack(parts).sum(0)
+
+
+def pairwise_diversity(lpips: Lpips, images: Tensor, *, pairs: int = 1000, seed: int = 0) -> float:
+    """Mean LPIPS between random pairs of different pictures: how varied a set of outputs is (larger is more)."""
+    if len(images) < 2:
+        raise EvaluationError(f"diversity needs at least 2 pictures, not {len(images)}")
+    generator = torch.Generator().manual_seed(seed)
+    first = torch.randint(len(images), (pairs,), generator=generator)
+    second = (first + torch.randint(1, len(images), (pairs,), generator=generator)) % len(images)
+    with torch.no_grad():
+        chunks = [lpips(images[i], images[j]) for i, j in zip(first.split(16), second.split(16), strict=True)]
+    return float(torch.cat(chunks).double().mean())
+
+
+def _read(path: str | Path) -> dict[str, Tensor]:
+    if not Path(path).is_file():
+        raise EvaluationError(
+            f"weights {str(path)!r} do not exist; LPIPS needs AlexNet's features and the official heads"
+        )
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise EvaluationError(f"weights {str(path)!r} cannot be read: {str(error)[:120]}") from None

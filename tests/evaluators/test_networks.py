@@ -1,0 +1,120 @@
+"""The FID Inception and LPIPS: key layouts, folding, formulas, wrong files."""
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from evaluators.errors import EvaluationError
+from evaluators.inception import FidInception, _layers
+from evaluators.perceptual import Lpips, pairwise_diversity
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory):
+    """Random weights in pytorch-fid's layout."""
+    torch.manual_seed(0)
+    state = {"fc.weight": torch.zeros(1008, 2048), "fc.bias": torch.zeros(1008)}
+    for name, module in nn.ModuleDict(_layers()).named_modules():
+        if isinstance(module, nn.Conv2d):
+            layer, width = name.removesuffix(".conv"), module.out_channels
+            fan = module.weight[0].numel()
+            state[f"{layer}.conv.weight"] = torch.randn_like(module.weight) * (2 / fan) ** 0.5
+            state[f"{layer}.bn.weight"], state[f"{layer}.bn.bias"] = torch.rand(width) + 0.5, torch.randn(width) / 10
+            state[f"{layer}.bn.running_mean"] = torch.randn(width) / 10
+            state[f"{layer}.bn.running_var"] = torch.rand(width) + 0.5
+    path = tmp_path_factory.mktemp("weights") / "pt_inception.pth"
+    torch.save(state, path)
+    return path
+
+
+def test_layout_is_the_originals(weights):
+    """Layer counts and some shapes of the published network: 94 convolutions, 21,785,568 weights and norms."""
+    state = torch.load(weights, weights_only=True)
+    assert sum(name.endswith("conv.weight") for name in state) == 94
+    assert sum(v.numel() for n, v in state.items() if "running" not in n and "fc" not in n) == 21_785_568
+    assert state["Mixed_6b.branch7x7dbl_2.conv.weight"].shape == (128, 128, 7, 1)
+    assert state["Mixed_7b.branch3x3dbl_3b.conv.weight"].shape == (384, 384, 3, 1)
+    assert state["Mixed_7c.branch1x1.conv.weight"].shape == (320, 2048, 1, 1)
+
+
+def test_folding_and_dimensions(weights):
+    x = torch.rand(1, 3, 299, 299) * 2 - 1
+    for dims in (64, 192, 768, 2048):
+        extractor = FidInception(weights, dims=dims)
+        assert extractor(x).shape == (1, dims)
+    state = torch.load(weights, weights_only=True)
+
+    def literal(y, layer, **options):
+        y = F.conv2d(y, state[f"{layer}.conv.weight"], **options)
+        names = ("running_mean", "running_var", "weight", "bias")
+        return F.relu(F.batch_norm(y, *(state[f"{layer}.bn.{name}"] for name in names), eps=1e-3))
+
+    y = literal(literal(literal(x, "Conv2d_1a_3x3", stride=2), "Conv2d_2a_3x3"), "Conv2d_2b_3x3", padding=1)
+    y = F.max_pool2d(y, 3, 2)
+    torch.testing.assert_close(FidInception(weights, dims=64)(x), y.mean((2, 3)), rtol=1e-4, atol=1e-5)
+
+
+def test_wrong_files_are_named(weights, tmp_path):
+    with pytest.raises(EvaluationError, match="do not exist; give pytorch-fid's"):
+        FidInception(tmp_path / "none.pth")
+    with pytest.raises(EvaluationError, match="no features of 1024 dimensions"):
+        FidInception(weights, dims=1024)
+    named = tmp_path / "pt_inception-2015-12-05-6726825d.pth"
+    named.write_bytes(weights.read_bytes())
+    with pytest.raises(EvaluationError, match="not 6726825d as it is named"):
+        FidInception(named)
+    torch.save({"features.0.weight": torch.zeros(1)}, tmp_path / "alex.pth")
+    with pytest.raises(EvaluationError, match="is not the FID Inception"):
+        FidInception(tmp_path / "alex.pth")
+    (tmp_path / "half.pth").write_bytes(weights.read_bytes()[:1000])
+    with pytest.raises(EvaluationError, match="cannot be read"):
+        FidInception(tmp_path / "half.pth")
+
+
+@pytest.fixture(scope="module")
+def lpips(tmp_path_factory):
+    torch.manual_seed(0)
+    folder = tmp_path_factory.mktemp("lpips")
+    shapes = {0: (64, 3, 11), 3: (192, 64, 5), 6: (384, 192, 3), 8: (256, 384, 3), 10: (256, 256, 3)}
+    alex = {}
+    for number, (outputs, inputs, kernel) in shapes.items():
+        alex[f"features.{number}.weight"] = torch.randn(outputs, inputs, kernel, kernel) / (inputs * kernel**2) ** 0.5
+        alex[f"features.{number}.bias"] = torch.randn(outputs) / 10
+    heads = {f"lin{k}.model.1.weight": torch.rand(1, w, 1, 1) for k, w in enumerate((64, 192, 384, 256, 256))}
+    torch.save(alex, folder / "alex.pth")
+    torch.save(heads, folder / "heads.pth")
+    return folder
+
+
+def test_lpips_is_its_formula(lpips):
+    distance = Lpips(lpips / "alex.pth", lpips / "heads.pth")
+    a, b = torch.rand(2, 3, 64, 64) * 2 - 1, torch.rand(2, 3, 64, 64) * 2 - 1
+    assert torch.equal(distance(a, a), torch.zeros(2))
+    torch.testing.assert_close(distance(a, b), distance(b, a))
+    state, heads = (torch.load(lpips / f, weights_only=True) for f in ("alex.pth", "heads.pth"))
+    expected = 0.0
+    xs = [(x[:1] - torch.tensor([-0.030, -0.088, -0.188]).view(1, 3, 1, 1)) for x in (a, b)]
+    xs = [x / torch.tensor([0.458, 0.448, 0.450]).view(1, 3, 1, 1) for x in xs]
+    settings = {0: (4, 2), 3: (1, 2), 6: (1, 1), 8: (1, 1), 10: (1, 1)}
+    for k, (number, (stride, padding)) in enumerate(settings.items()):
+        if number in (3, 6):
+            xs = [F.max_pool2d(x, 3, 2) for x in xs]
+        weight, bias = (state[f"features.{number}.{part}"] for part in ("weight", "bias"))
+        xs = [F.relu(F.conv2d(x, weight, bias, stride=stride, padding=padding)) for x in xs]
+        units = [F.normalize(x, dim=1) for x in xs]
+        expected += ((units[0] - units[1]) ** 2 * heads[f"lin{k}.model.1.weight"]).sum(1).mean()
+    assert distance(a, b)[0] == pytest.approx(float(expected), rel=1e-5)
+
+
+def test_diversity_and_mistakes(lpips):
+    distance = Lpips(lpips / "alex.pth", lpips / "heads.pth")
+    one = torch.rand(1, 3, 64, 64)
+    assert pairwise_diversity(distance, one.repeat(4, 1, 1, 1), pairs=8) == 0
+    assert pairwise_diversity(distance, torch.rand(4, 3, 64, 64), pairs=8) > 0
+    with pytest.raises(EvaluationError, match="of one size"):
+        distance(one, one[..., :32])
+    with pytest.raises(EvaluationError, match="is not LPIPS's AlexNet"):
+        Lpips(lpips / "heads.pth", lpips / "heads.pth")
+    assert np.isfinite(float(distance(one, one.roll(1, 3))))
