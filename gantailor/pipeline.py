@@ -22,6 +22,7 @@ from gantailor.progress import Reporter
 from search.budget import Budget, parse_budget
 from search.space import Space, space
 from search.study import best_config, open_study, run_search, table
+from supernet.calibration import has_running_statistics, recalibrate
 from supernet.errors import ConfigError, DataError, RunError
 from supernet.files import save_tensors, write_bytes, write_json
 from supernet.graph import SubnetConfig
@@ -34,6 +35,8 @@ from zoo.checkpoints import load_state, load_teacher, read_state
 from zoo.data import Pairs, folder_pairs
 from zoo.discriminators import PatchDiscriminator
 from zoo.openmoji import openmoji
+
+CALIBRATION_IMAGES = 128  # enough for means and variances of hundreds of thousands of places
 
 
 class Run:
@@ -117,12 +120,22 @@ class Run:
         """Where features are distilled: what the generator names."""
         return tuple(getattr(self.supernet().generator, "feature_layers", ()))
 
+    def calibrated(self, narrow: nn.Module) -> nn.Module:
+        """An extracted subnet with batch norm statistics of its own, from training pictures; in eval mode."""
+        if not has_running_statistics(narrow):
+            return narrow.eval()
+        pairs = self.data("train")
+        chosen = np.random.default_rng(0).permutation(len(pairs))[:CALIBRATION_IMAGES]
+        size = min(16, len(chosen))
+        parts = [chosen[i : i + size] for i in range(0, len(chosen) - size + 1, size)]
+        return recalibrate(narrow, (pairs.batch(part)[0] for part in parts))
+
     def subnet(self) -> tuple[SubnetConfig, nn.Module]:
         """The searched config and the extracted generator, fine-tuned if that was done."""
         config = SubnetConfig.from_json(self.path("subnet.json").read_text())
         supernet = self.supernet()
         load_supernet(supernet, self.path("supernet.safetensors"))
-        narrow = supernet.extract(config)
+        narrow = self.calibrated(supernet.extract(config))
         if self.path("subnet.safetensors").exists():
             path = self.path("subnet.safetensors")
             load_state(narrow, read_state(path), str(path))
@@ -205,7 +218,7 @@ def search(run: Run) -> SubnetConfig:
 
     @torch.no_grad()
     def score(config: SubnetConfig) -> float:
-        outputs = supernet.extract(config).eval()(inputs)
+        outputs = run.calibrated(supernet.extract(config))(inputs)
         return float((extractor(outputs) - reference).square().mean())
 
     with run.report.counting("search", run.config.trials) as listener:

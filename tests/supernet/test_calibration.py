@@ -1,0 +1,49 @@
+"""Batch norm statistics of a subnet: made anew in the copy, never in the supernet."""
+
+import pytest
+import torch
+
+import gantailor
+from supernet.calibration import has_running_statistics, recalibrate
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "shape"),
+    [
+        ("unet_128", {"ngf": 4, "dropout": True}, (3, 128, 128)),
+        ("resnet_6blocks", {"ngf": 4, "norm": "batch"}, (3, 32, 32)),
+        ("spade", {"ngf": 4, "label_channels": 5, "size": (64, 128)}, (5, 64, 128)),
+    ],
+)
+def test_statistics_are_those_of_the_pictures(name, options, shape):
+    torch.manual_seed(0)
+    x = torch.randn(4, *shape)
+    supernet = gantailor.Supernet(gantailor.build(name, **options), (x,)).eval()
+    before = {key: value.clone() for key, value in supernet.state_dict().items()}
+    config = {width.name: max(1, width.size // 2) for width in supernet.graph.widths}
+    narrow = recalibrate(supernet.extract(config), [x])
+    assert not narrow.training
+    means = {n: b for n, b in narrow.named_buffers() if n.endswith("running_mean")}
+    seen = {}
+
+    def look(path):
+        return lambda _module, inputs, _out: seen.update({path: inputs[0].mean((0, 2, 3))})
+
+    literal = supernet.extract(config).eval()
+    for path, module in literal.named_modules():
+        if f"{path}.running_mean" in means:
+            module.train()
+            module.register_forward_hook(look(path))
+    with torch.no_grad():
+        literal(x)
+    for path, mean in seen.items():
+        torch.testing.assert_close(means[f"{path}.running_mean"], mean)
+    assert len(seen) == len(means) > 3
+    after = supernet.state_dict()
+    assert all(torch.equal(before[key], after[key]) for key in before)
+
+
+def test_nothing_to_do_without_statistics():
+    model = gantailor.build("resnet_6blocks", ngf=4)
+    assert not has_running_statistics(model)
+    assert not recalibrate(model, iter(())).training
