@@ -1,0 +1,44 @@
+"""Fidelity of a subnet to its teacher."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from evaluators.errors import EvaluationError
+from evaluators.fidelity import fidelity
+from zoo.data import Pairs
+
+
+@pytest.fixture(scope="module")
+def pairs():
+    pixels = np.random.default_rng(0).integers(0, 256, (5, 32, 32, 3), dtype=np.uint8)
+    return Pairs(pixels, None, tuple("abcde"), "noise")
+
+
+class Off(nn.Module):
+    def forward(self, x):
+        return x + 0.02
+
+
+def test_values(pairs):
+    scores = fidelity(Off(), nn.Identity(), pairs, batch=2)
+    assert scores["l1[teacher]"].value == pytest.approx(0.02, rel=1e-5)
+    assert scores["psnr[teacher]"].value == pytest.approx(40, rel=1e-4)  # 10 log10(2^2 / 0.02^2)
+    assert 0.99 < scores["ssim[teacher]"].value < 1
+    assert [score.lower_is_better for score in scores.values()] == [True, False, False]
+    same = fidelity(nn.Identity(), nn.Identity(), pairs)
+    assert (same["l1[teacher]"].value, same["psnr[teacher]"].value) == (0, 100)
+    assert same["ssim[teacher]"].value == pytest.approx(1)
+
+
+def test_batches_do_not_matter(pairs):
+    torch.manual_seed(0)
+    blurred = nn.AvgPool2d(3, 1, 1)
+    one, many = (fidelity(blurred, nn.Identity(), pairs, batch=b) for b in (1, 5))
+    assert all(one[name].value == pytest.approx(many[name].value, rel=1e-5) for name in one)
+
+
+def test_other_shapes_are_named(pairs):
+    with pytest.raises(EvaluationError, match=r"shape \[3, 16, 16\], the teacher \[3, 32, 32\]"):
+        fidelity(nn.AvgPool2d(2), nn.Identity(), pairs)
