@@ -25,7 +25,6 @@ from gantailor.cli import DEMO_SUPERNET
 from gantailor.config import load_config
 from gantailor.pipeline import Run
 from search.space import uniform_config
-from supernet.trainer import Trainer
 from supernet.verify import count_parameters
 from zoo.builders import init_weights
 
@@ -35,16 +34,7 @@ SUPERNET_KIMG = 24
 def fit(run: Run, model: nn.Module, kimg: float, seed: int, name: str) -> nn.Module:
     """Train with the run's fine-tuning recipe."""
     recipe = run.config.finetune.model_copy(update={"kimg": kimg, "seed": seed})
-    trainer = Trainer(
-        model,
-        run.data("train"),
-        recipe,
-        discriminator=pipeline._discriminator(seed),
-        teacher=run.teacher(),
-        feature_layers=run.feature_layers(),
-    )
-    with run.report.training(name) as listener:
-        return trainer.run(run.path(f"{name}.ckpt.safetensors"), on_progress=listener)
+    return pipeline.fit(run, model, recipe, file=f"{name}.ckpt.safetensors", title=name)
 
 
 def main() -> None:

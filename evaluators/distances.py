@@ -71,11 +71,11 @@ def frechet(a: Gaussian, b: Gaussian) -> float:
     symmetric, so no general matrix square root is taken; it is as small as the smaller set where images are fewer than
     features. Rank-deficient covariances need no special care. ``b``'s root is cached: give the reference set there.
     """
-    if a.thin is not None:
-        half = b.root @ a.thin.T if b.thin is None else a.thin @ b.thin.T
-        overlap = np.linalg.svd(half, compute_uv=False).sum() if b.thin is not None else _roots(half.T @ half)
-    elif b.thin is not None:
-        overlap = _roots(b.thin @ a.full @ b.thin.T)
+    if a.thin is not None and b.thin is not None:
+        overlap = np.linalg.svd(a.thin @ b.thin.T, compute_uv=False).sum()
+    elif a.thin is not None:
+        half = b.root @ a.thin.T
+        overlap = _roots(half.T @ half)
     else:
         overlap = _roots(b.root @ a.full @ b.root.T)
     return float(np.square(a.mean - b.mean).sum() + a.trace + b.trace - 2 * overlap)

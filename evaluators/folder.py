@@ -16,7 +16,7 @@ from torch import Tensor
 
 from evaluators.distances import Gaussian, frechet, kernel_distance, kernel_distance_subsets
 from evaluators.errors import EvaluationError
-from evaluators.features import Extractor
+from evaluators.features import Extractor, extractor_provenance
 from evaluators.manifold import density_coverage, precision_recall
 from evaluators.scores import Score
 
@@ -163,9 +163,7 @@ def score_folders(
         "reference_hash": real.digest[:12],
         "images": len(fake_features),
         "reference_images": len(real_features),
-        "extractor": f"{extractor.name}@{extractor.dims}",
-        "weights": extractor.weights_hash[:12],
-        "resize": extractor.resize,
+        **extractor_provenance(extractor),
         "seed": seed,
     }
     return {

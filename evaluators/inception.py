@@ -15,9 +15,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from evaluators.errors import EvaluationError
+from evaluators.weights import read_weights
 
 BLOCKS = {64: "Conv2d_2b_3x3", 192: "Conv2d_4a_3x3", 768: "Mixed_6e", 2048: "Mixed_7c"}  # features: the last layer
 _EPSILON = 1e-3
+_WANTED = (
+    "give pytorch-fid's pt_inception-2015-12-05-6726825d.pth or "
+    "torch-fidelity's weights-inception-2015-12-05-6726825d.pth"
+)
 
 
 class Conv(nn.Module):
@@ -169,22 +174,14 @@ class FidInception:
 
 
 def _read(path: Path) -> tuple[str, dict[str, Tensor]]:
-    if not path.is_file():
-        raise EvaluationError(
-            f"weights {str(path)!r} do not exist; give pytorch-fid's pt_inception-2015-12-05-6726825d.pth or "
-            "torch-fidelity's weights-inception-2015-12-05-6726825d.pth"
-        )
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    """Hash and tensors; the hash in the file's name, if there is one, must be its own."""
+    digest = hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ""
     named = re.search(r"-([0-9a-f]{8})\.pth$", path.name)
-    if named and not digest.startswith(named.group(1)):
+    if digest and named and not digest.startswith(named.group(1)):
         raise EvaluationError(
             f"{str(path)!r} has hash {digest[:8]}, not {named.group(1)} as it is named: copy it again"
         )
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:
-        raise EvaluationError(f"weights {str(path)!r} cannot be read: {str(error)[:120]}") from None
-    return digest, state
+    return digest, read_weights(path, wanted=_WANTED)
 
 
 def _folded(state: dict[str, Tensor], wanted: dict[str, Tensor], source: str) -> dict[str, Tensor]:

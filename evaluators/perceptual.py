@@ -9,8 +9,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from evaluators.errors import EvaluationError
+from evaluators.weights import read_weights
 
 _SHIFT, _SCALE = (-0.030, -0.088, -0.188), (0.458, 0.448, 0.450)
+_WANTED = "LPIPS needs AlexNet's features and the official heads"
 _TAPS = (1, 4, 7, 9, 11)  # the five ReLUs
 
 
@@ -42,7 +44,7 @@ class Lpips:
             nn.Conv2d(256, 256, 3, padding=1),
             nn.ReLU(),
         )
-        alex, lin = _read(features), _read(heads)
+        alex, lin = (read_weights(f, wanted=_WANTED) for f in (features, heads))
         wanted = {f"features.{name}": name for name in self.network.state_dict()}
         names = [f"lin{k}.model.1.weight" for k in range(len(_TAPS))]
         for source, state, needed in ((features, alex, list(wanted)), (heads, lin, names)):
@@ -84,14 +86,3 @@ def pairwise_diversity(lpips: Lpips, images: Tensor, *, pairs: int = 1000, seed:
     with torch.no_grad():
         chunks = [lpips(images[i], images[j]) for i, j in zip(first.split(16), second.split(16), strict=True)]
     return float(torch.cat(chunks).double().mean())
-
-
-def _read(path: str | Path) -> dict[str, Tensor]:
-    if not Path(path).is_file():
-        raise EvaluationError(
-            f"weights {str(path)!r} do not exist; LPIPS needs AlexNet's features and the official heads"
-        )
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:
-        raise EvaluationError(f"weights {str(path)!r} cannot be read: {str(error)[:120]}") from None

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from evaluators.distances import frechet_distance, kernel_distance
-from evaluators.features import Extractor
+from evaluators.features import Extractor, extractor_provenance
 
 
 class Pairs(Protocol):
@@ -75,11 +75,7 @@ def evaluate(
             reals.append(extractor(targets))
     provenance: dict[str, Any] = {"reference": pairs.source, "reference_hash": pairs.digest(), "images": len(pairs)}
     if extractor is not None:
-        provenance |= {
-            "extractor": f"{extractor.name}@{extractor.dims}",
-            "weights": extractor.weights_hash[:12],
-            "resize": extractor.resize,
-        }
+        provenance |= extractor_provenance(extractor)
     scores = {"l1": Score(float(torch.cat(errors).mean()), "of the range [-1, 1]", True, provenance)}
     if extractor is not None:
         fake, real = torch.cat(fakes).numpy(), torch.cat(reals).numpy()

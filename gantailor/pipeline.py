@@ -27,6 +27,7 @@ from supernet.errors import ConfigError, DataError, RunError
 from supernet.files import save_tensors, write_bytes, write_json
 from supernet.graph import SubnetConfig
 from supernet.ranking import RANKINGS, rank_channels
+from supernet.recipe import Recipe
 from supernet.supernet import Supernet
 from supernet.trainer import Trainer
 from supernet.verify import verify
@@ -173,6 +174,30 @@ def _discriminator(seed: int) -> nn.Module:
     return init_weights(PatchDiscriminator(input_nc=6, ndf=64))
 
 
+def fit(
+    run: Run,
+    model: nn.Module,
+    recipe: Recipe,
+    *,
+    file: str,
+    title: str,
+    sample: Callable[..., SubnetConfig] | None = None,
+) -> nn.Module:
+    """Train a supernet or a plain net with the run's data, teacher and progress; ``file`` is its checkpoint."""
+    trainer = Trainer(
+        model,
+        run.data("train"),
+        recipe,
+        discriminator=_discriminator(recipe.seed),
+        teacher=run.teacher(),
+        feature_layers=run.feature_layers(),
+        sample=sample,
+        device=run.config.device,
+    )
+    with run.report.training(title) as listener:
+        return trainer.run(run.path(file), on_progress=listener)
+
+
 def train(run: Run) -> None:
     """Train the supernet with distillation; writes ``supernet.safetensors``."""
     if run.path("supernet.safetensors").exists():
@@ -187,18 +212,7 @@ def train(run: Run) -> None:
             return variables.to_config(variables.smallest if step % 3 else variables.largest)
         return variables.to_config([int(rng.integers(n)) for n in uniform])
 
-    trainer = Trainer(
-        supernet,
-        run.data("train"),
-        run.config.train,
-        discriminator=_discriminator(run.config.train.seed),
-        teacher=run.teacher(),
-        feature_layers=run.feature_layers(),
-        sample=sample,
-        device=run.config.device,
-    )
-    with run.report.training("supernet") as listener:
-        trained = trainer.run(run.path("supernet.ckpt.safetensors"), on_progress=listener)
+    trained = fit(run, supernet, run.config.train, file="supernet.ckpt.safetensors", title="supernet", sample=sample)
     assert isinstance(trained, Supernet)
     save_tensors(run.path("supernet.safetensors"), trained.generator.state_dict(), {"stage": "supernet"})
 
@@ -234,17 +248,7 @@ def finetune(run: Run) -> None:
     if run.path("subnet.safetensors").exists():
         return
     _, narrow = run.subnet()
-    trainer = Trainer(
-        narrow,
-        run.data("train"),
-        run.config.finetune,
-        discriminator=_discriminator(run.config.finetune.seed),
-        teacher=run.teacher(),
-        feature_layers=run.feature_layers(),
-        device=run.config.device,
-    )
-    with run.report.training("fine-tune") as listener:
-        tuned = trainer.run(run.path("subnet.ckpt.safetensors"), on_progress=listener)
+    tuned = fit(run, narrow, run.config.finetune, file="subnet.ckpt.safetensors", title="fine-tune")
     save_tensors(run.path("subnet.safetensors"), tuned.state_dict(), {"stage": "finetune"})
 
 

@@ -83,28 +83,7 @@ def _carried(t: Tracer, merged: np.ndarray, sizes: list[int], carrier: int) -> l
 
 
 def _blocks(old: tuple[int, ...], new: tuple[int, ...]) -> list[tuple[list[int], list[int]]]:
-    """Smallest groups of consecutive axes with equal products."""
-    blocks, i, j = [], 0, 0
-    while i < len(old) or j < len(new):
-        olds, news = [], []
-        a = b = 1
-        if i < len(old):
-            a, olds, i = old[i], [i], i + 1
-        if j < len(new):
-            b, news, j = new[j], [j], j + 1
-        while a != b:
-            if a < b:
-                a, olds, i = a * old[i], [*olds, i], i + 1
-            else:
-                b, news, j = b * new[j], [*news, j], j + 1
-        blocks.append((olds, news))
-    return _align_ones(blocks, old, new)
-
-
-def _align_ones(
-    blocks: list[tuple[list[int], list[int]]], old: tuple[int, ...], new: tuple[int, ...]
-) -> list[tuple[list[int], list[int]]]:
-    """Axes of size one carry no identity; drop them so that only real axes are compared."""
+    """Smallest groups of consecutive axes with equal products; axes of size one carry no identity and are left out."""
     real_old = [i for i in range(len(old)) if old[i] != 1]
     real_new = [j for j in range(len(new)) if new[j] != 1]
     result, i, j = [], 0, 0
