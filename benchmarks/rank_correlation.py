@@ -1,0 +1,87 @@
+"""Does the score of inherited weights rank subnets as training them from scratch does?
+
+    python benchmarks/rank_correlation.py --out runs/ranks
+
+Subnets of the demo's space, one from each of equally wide steps of log MACs. Each is scored twice: with the weights of
+the shipped supernet, and trained alone from random weights (the demo's losses without a teacher). Prints Kendall's tau
+between the two, beside the tau of MACs alone, which knows nothing of the supernet. Rows are appended to
+``results.csv``; a subnet that stands there is not trained again.
+"""
+
+from __future__ import annotations
+
+import argparse
+
+import numpy as np
+import pandas as pd
+import torch
+from scipy.stats import kendalltau
+
+from evaluators.features import EfficientNetLite0
+from evaluators.scores import evaluate
+from gantailor import pipeline
+from gantailor.cli import DEMO_SUPERNET
+from gantailor.config import load_config
+from gantailor.pipeline import Run
+from search.space import Space
+from supernet.recipe import Recipe
+from supernet.trainer import Trainer
+from zoo.builders import init_weights
+
+SCORES = ("l1", "kid[efficientnet-lite0]", "fid[efficientnet-lite0]")
+
+
+def spread(space: Space, count: int, seed: int) -> np.ndarray:
+    """Random subnets, one for each step of log MACs between the space's ends; ``[count, n_variables]``."""
+    rng = np.random.default_rng(seed)
+    common = rng.random((20000, 1))  # widths around a common level: independent ones are all of middling cost
+    levels = np.clip(common + rng.normal(0, 0.35, (20000, len(space.largest))), 0, 1)
+    candidates = np.rint(levels * space.largest).astype(np.int64)
+    log = np.log(space.macs(candidates))
+    targets = np.linspace(log.min(), log.max(), count + 2)[1:-1]
+    return candidates[[int(np.abs(log - target).argmin()) for target in targets]]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--out", default="runs/ranks")
+    parser.add_argument("--subnets", type=int, default=16)
+    parser.add_argument("--kimg", type=float, default=8, help="training from scratch")
+    parser.add_argument("--seed", type=int, default=0)
+    arguments = parser.parse_args()
+    run = Run(arguments.out, load_config(None, {}))
+    run.claim()
+    results, supernet, space = run.path("results.csv"), run.supernet(), run.space()
+    pipeline.load_supernet(supernet, DEMO_SUPERNET)
+    done = set(pd.read_csv(results)["subnet"]) if results.exists() else set()
+    extractor = EfficientNetLite0()
+    recipe = Recipe(kimg=arguments.kimg, seed=arguments.seed)
+
+    def scores(model: torch.nn.Module) -> dict[str, float]:
+        return {name: score.value for name, score in evaluate(model, run.data("test"), extractor=extractor).items()}
+
+    for number, indices in enumerate(spread(space, arguments.subnets, arguments.seed)):
+        if number in done:
+            continue
+        config = space.to_config(indices)
+        inherited = scores(supernet.extract(config))
+        torch.manual_seed(arguments.seed)
+        fresh = init_weights(supernet.extract(config))
+        trainer = Trainer(fresh, run.data("train"), recipe, discriminator=pipeline._discriminator(arguments.seed))
+        with run.report.training(f"subnet {number}") as listener:
+            alone = scores(trainer.run(run.path(f"subnet{number}.safetensors"), on_progress=listener))
+        row = {"subnet": number, "macs": supernet.macs(config)}
+        row |= {f"inherited {name}": inherited[name] for name in SCORES}
+        row |= {f"alone {name}": alone[name] for name in SCORES}
+        pd.DataFrame([row]).to_csv(results, mode="a", header=not results.exists(), index=False)
+        print(row, flush=True)
+    frame = pd.read_csv(results)
+    print(f"{len(frame)} subnets, {frame['macs'].min():,} to {frame['macs'].max():,} MACs (true)")
+    for name in SCORES:
+        tau = kendalltau(frame[f"inherited {name}"], frame[f"alone {name}"])
+        macs = kendalltau(-frame["macs"], frame[f"alone {name}"])
+        print(f"{name:<26} Kendall tau: supernet {tau.statistic:.2f}, MACs alone {macs.statistic:.2f}")
+
+
+if __name__ == "__main__":
+    main()
