@@ -18,8 +18,6 @@ import pandas as pd
 import torch
 from torch import nn
 
-from evaluators.features import EfficientNetLite0
-from evaluators.scores import evaluate
 from gantailor import pipeline
 from gantailor.cli import DEMO_SUPERNET
 from gantailor.config import load_config
@@ -48,12 +46,12 @@ def main() -> None:
     folder.mkdir(parents=True, exist_ok=True)
     results = folder / "results.csv"
     done = set(map(tuple, pd.read_csv(results)[["arm", "seed"]].to_numpy())) if results.exists() else set()
-    extractor = EfficientNetLite0()
 
     def record(arm: str, seed: int, model: nn.Module, macs: int, images: float) -> None:
         if (arm, seed) in done:
             return
-        scores = {k: v.value for k, v in evaluate(model.eval(), run.data("test"), extractor=extractor).items()}
+        evaluator = run.scoring().evaluator(run.config.evaluation.final)
+        scores = {name: score.value for name, score in evaluator(model, run.data("test")).items()}
         row = {"arm": arm, "seed": seed, "macs": macs, "parameters": count_parameters(model), "kimg": images, **scores}
         pd.DataFrame([row]).to_csv(results, mode="a", header=not results.exists(), index=False)
         print(json.dumps(row), flush=True)

@@ -17,8 +17,6 @@ import pandas as pd
 import torch
 from scipy.stats import kendalltau
 
-from evaluators.features import EfficientNetLite0
-from evaluators.scores import evaluate
 from gantailor import pipeline
 from gantailor.cli import DEMO_SUPERNET
 from gantailor.config import load_config
@@ -54,11 +52,11 @@ def main() -> None:
     results, supernet, space = run.path("results.csv"), run.supernet(), run.space()
     pipeline.load_supernet(supernet, DEMO_SUPERNET)
     done = set(pd.read_csv(results)["subnet"]) if results.exists() else set()
-    extractor = EfficientNetLite0()
+    evaluator = run.scoring().evaluator(run.config.evaluation.final)
     recipe = Recipe(kimg=arguments.kimg, seed=arguments.seed)
 
     def scores(model: torch.nn.Module) -> dict[str, float]:
-        return {name: score.value for name, score in evaluate(model, run.data("test"), extractor=extractor).items()}
+        return {name: score.value for name, score in evaluator(model, run.data("test")).items()}
 
     for number, indices in enumerate(spread(space, arguments.subnets, arguments.seed)):
         if number in done:

@@ -10,6 +10,20 @@ import numpy as np
 from evaluators.errors import EvaluationError
 
 
+def finite(features: np.ndarray) -> np.ndarray:
+    """The same features ``[N, d]``.
+
+    Raises:
+        EvaluationError: values that are not finite.
+    """
+    broken = sum(int((~np.isfinite(features[i : i + 4096])).any(1).sum()) for i in range(0, len(features), 4096))
+    if broken:
+        raise EvaluationError(
+            f"{broken} of {len(features)} images have features that are NaN or infinite; look at them"
+        )
+    return features
+
+
 @dataclass(frozen=True, eq=False)
 class Gaussian:
     """The normal distribution of a feature set.
@@ -34,9 +48,7 @@ class Gaussian:
         x = np.asarray(features)
         if len(x) < 2:
             raise EvaluationError(f"a Frechet distance needs at least 2 images on each side, not {len(x)}")
-        broken = sum(int((~np.isfinite(x[i : i + 4096])).any(1).sum()) for i in range(0, len(x), 4096))
-        if broken:
-            raise EvaluationError(f"{broken} of {len(x)} images have features that are NaN or infinite; look at them")
+        finite(x)
         mean = x.mean(0, dtype=np.float64)
         if len(x) <= x.shape[1]:
             return cls(mean, (x - mean) / np.sqrt(len(x) - 1), None)

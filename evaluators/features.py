@@ -76,7 +76,7 @@ class EfficientNetLite0:
         return self.network.extract_features(scaled).mean((2, 3))  # type: ignore[operator]
 
 
-def make_extractor(text: str, weights: str | None = None) -> Extractor:
+def make_extractor(text: str, weights: str | None = None, *, resize: str = "bilinear") -> Extractor:
     """An extractor as the command line names it: ``efficientnet-lite0``, ``inception-2015-12-05`` or ``...@768``.
 
     Raises:
@@ -93,7 +93,7 @@ def make_extractor(text: str, weights: str | None = None) -> Extractor:
                 f"extractor {text!r} needs --weights FILE: pytorch-fid's pt_inception-2015-12-05-6726825d.pth or "
                 "torch-fidelity's weights-inception-2015-12-05-6726825d.pth"
             )
-        return FidInception(weights, dims=int(dims or 2048))
+        return FidInception(weights, dims=int(dims or 2048), resize=resize)
     raise EvaluationError(
         f"extractor {text!r} is unknown; allowed are efficientnet-lite0, inception-2015-12-05 and its variants @768, "
         "@192, @64"

@@ -14,14 +14,12 @@ import torch
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
-from evaluators.distances import Gaussian, frechet, kernel_distance, kernel_distance_subsets
+from evaluators.distribution import METRICS, feature_score_name, known_metrics, score_features
 from evaluators.errors import EvaluationError
 from evaluators.features import Extractor, extractor_provenance
-from evaluators.manifold import density_coverage, precision_recall
 from evaluators.scores import Score
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff")
-METRICS = ("fid", "kid", "precision", "recall", "density", "coverage")
 
 
 @dataclass(frozen=True)
@@ -106,35 +104,6 @@ def features_of(
     return features
 
 
-def score_features(fake: np.ndarray, real: np.ndarray, metrics: Sequence[str], *, seed: int = 2020) -> dict[str, float]:
-    """The metrics of generated features against real ones, by their plain names.
-
-    KID is the published protocol (100 subsets of 1,000, drawn by ``seed``) where both sets have 1,000 images, and the
-    estimate over all images otherwise.
-
-    Raises:
-        EvaluationError: unknown metric, too few images, or features that are not finite.
-    """
-    unknown = [metric for metric in metrics if metric not in METRICS]
-    if unknown or not metrics:
-        raise EvaluationError(f"metric {(unknown or [''])[0]!r} is unknown; allowed are {', '.join(METRICS)}")
-    fake_fit, real_fit = Gaussian.fit(fake), Gaussian.fit(real)
-    values: dict[str, float] = {}
-    if "fid" in metrics:
-        values["fid"] = frechet(fake_fit, real_fit)
-    if "kid" in metrics:
-        enough = min(len(fake), len(real)) >= 1000
-        values["kid"] = kernel_distance_subsets(fake, real, seed=seed)[0] if enough else kernel_distance(fake, real)
-    if {"precision", "recall"} & set(metrics):
-        values |= precision_recall(real, fake)
-    if {"density", "coverage"} & set(metrics):
-        values |= density_coverage(real, fake)
-    return {metric: values[metric] for metric in metrics}
-
-
-_UNITS = {"fid": "squared feature distance", "kid": "squared MMD", "density": "neighbours per k"}
-
-
 def score_folders(
     images: str | Path,
     reference: str | Path,
@@ -151,9 +120,7 @@ def score_folders(
     Raises:
         EvaluationError: empty folders, corrupt files (named), unknown metrics, too few images.
     """
-    unknown = [metric for metric in metrics if metric not in METRICS]
-    if unknown:
-        raise EvaluationError(f"metric {unknown[0]!r} is unknown; allowed are {', '.join(METRICS)}")
+    known_metrics(metrics)
     made, real = Pictures.of(images), Pictures.of(reference)
     options = {"skip_corrupt": skip_corrupt, "on_picture": on_picture}
     fake_features = features_of(made, extractor, **options)  # type: ignore[arg-type]
@@ -166,9 +133,43 @@ def score_folders(
         **extractor_provenance(extractor),
         "seed": seed,
     }
-    return {
-        f"{metric}{extractor.variant}[{extractor.name}]": Score(
-            value, _UNITS.get(metric, "share"), metric in ("fid", "kid"), provenance
+    values = score_features(fake_features, real_features, metrics, seed=seed)
+    return {feature_score_name(m, extractor): Score(v, *METRICS[m], provenance) for m, v in values.items()}
+
+
+class NamedPairs:
+    """Two folders whose files of one name (up to the suffix) belong together: first the made, then the real picture.
+
+    A data set for ``Fidelity`` and ``Perceptual`` with ``nn.Identity()`` as generator. Give them ``batch=1`` where
+    sizes differ.
+
+    Raises:
+        EvaluationError: no name occurs in both.
+    """
+
+    def __init__(self, images: str | Path, reference: str | Path) -> None:
+        made, real = ({f.stem: f for f in Pictures.of(folder).files} for folder in (images, reference))
+        self.files = [(made[name], real[name]) for name in sorted(made.keys() & real.keys())]
+        if not self.files:
+            raise EvaluationError(
+                f"no picture of {str(images)!r} has the name of one in {str(reference)!r}; this score compares "
+                "picture by picture"
+            )
+        self.source = f"{reference} by name"
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def batch(self, indices: np.ndarray) -> tuple[Tensor, Tensor | None]:
+        chosen = [self.files[i] for i in np.asarray(indices).tolist()]
+        made, real = (
+            torch.stack([p for p in (_read(files[side], skip_corrupt=False) for files in chosen) if p is not None])
+            for side in (0, 1)
         )
-        for metric, value in score_features(fake_features, real_features, metrics, seed=seed).items()
-    }
+        return made, real
+
+    def digest(self) -> str:
+        sha = hashlib.sha256()
+        for _, real in self.files:
+            sha.update(hashlib.sha256(real.read_bytes()).digest())
+        return sha.hexdigest()[:12]

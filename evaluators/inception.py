@@ -141,16 +141,19 @@ class FidInception:
         weights: pytorch-fid's ``pt_inception-2015-12-05-6726825d.pth`` or torch-fidelity's
             ``weights-inception-2015-12-05-6726825d.pth``; a hash in the name is checked.
         dims: 2048 for FID; 768, 192 or 64 for its official variants on earlier layers.
+        resize: ``bilinear`` (pytorch-fid's) or ``tensorflow`` (torch-fidelity's and the original's, which takes pixel
+            corners for centres); the two give figures that do not compare.
 
     Raises:
-        EvaluationError: unknown ``dims``, a missing file, another hash, or weights of another network.
+        EvaluationError: unknown ``dims`` or ``resize``, a missing file, another hash, or weights of another network.
     """
 
-    resize = "bilinear 299, no antialiasing"
-
-    def __init__(self, weights: str | Path, *, dims: int = 2048) -> None:
+    def __init__(self, weights: str | Path, *, dims: int = 2048, resize: str = "bilinear") -> None:
         if dims not in BLOCKS:
             raise EvaluationError(f"inception has no features of {dims} dimensions; allowed are {sorted(BLOCKS)}")
+        if resize not in RESIZES:
+            raise EvaluationError(f"resize {resize!r} is unknown; allowed are {', '.join(RESIZES)}")
+        self._resize, self.resize = RESIZES[resize], f"{resize} 299, no antialiasing"
         self.name, self.dims, self.variant = "inception-2015-12-05", dims, "" if dims == 2048 else str(dims)
         self.weights_hash, state = _read(Path(weights))
         layers: dict[str, nn.Module] = {}
@@ -169,8 +172,27 @@ class FidInception:
 
     @torch.no_grad()
     def __call__(self, images: Tensor) -> Tensor:
-        images = F.interpolate(images, size=(299, 299), mode="bilinear", align_corners=False)
-        return self.network(images).mean((2, 3))
+        return self.network(self._resize(images)).mean((2, 3))
+
+
+def _bilinear(images: Tensor) -> Tensor:
+    return F.interpolate(images, size=(299, 299), mode="bilinear", align_corners=False)
+
+
+def _tensorflow(images: Tensor) -> Tensor:
+    """TensorFlow 1's ``resize_bilinear``: output pixel i lies at i * in / out, not between pixel centres."""
+    for axis in (2, 3):
+        size = images.shape[axis]
+        position = torch.arange(299, dtype=torch.float64) * size / 299
+        low = position.floor().long()
+        share = (position - low).to(images).reshape((-1, 1) if axis == 2 else (-1,))
+        images = torch.lerp(
+            images.index_select(axis, low), images.index_select(axis, (low + 1).clamp(max=size - 1)), share
+        )
+    return images
+
+
+RESIZES = {"bilinear": _bilinear, "tensorflow": _tensorflow}
 
 
 def _read(path: Path) -> tuple[str, dict[str, Tensor]]:

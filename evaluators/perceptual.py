@@ -9,7 +9,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from evaluators.errors import EvaluationError
-from evaluators.weights import read_weights
+from evaluators.fidelity import side_by_side
+from evaluators.scores import Pairs, Score, provenance_of
+from evaluators.weights import read_weights, weights_digest
 
 _SHIFT, _SCALE = (-0.030, -0.088, -0.188), (0.458, 0.448, 0.450)
 _WANTED = "LPIPS needs AlexNet's features and the official heads"
@@ -27,7 +29,7 @@ class Lpips:
         EvaluationError: a missing file, or weights of another network.
     """
 
-    name = "lpips-v0.1-alex"
+    name = "alex-v0.1"
 
     def __init__(self, features: str | Path, heads: str | Path) -> None:
         self.network = nn.Sequential(
@@ -44,6 +46,7 @@ class Lpips:
             nn.Conv2d(256, 256, 3, padding=1),
             nn.ReLU(),
         )
+        self.weights_hash = weights_digest(features, heads)
         alex, lin = (read_weights(f, wanted=_WANTED) for f in (features, heads))
         wanted = {f"features.{name}": name for name in self.network.state_dict()}
         names = [f"lin{k}.model.1.weight" for k in range(len(_TAPS))]
@@ -86,3 +89,35 @@ def pairwise_diversity(lpips: Lpips, images: Tensor, *, pairs: int = 1000, seed:
     with torch.no_grad():
         chunks = [lpips(images[i], images[j]) for i, j in zip(first.split(16), second.split(16), strict=True)]
     return float(torch.cat(chunks).double().mean())
+
+
+class Perceptual:
+    """LPIPS to the real pictures, or to the ``teacher``'s on the same inputs, and how varied the outputs are.
+
+    ``lpips[alex-v0.1]`` (or ``lpips[alex-v0.1,teacher]``), lower is better; ``diversity[alex-v0.1]``, the mean LPIPS
+    between ``pairs`` random pairs of outputs of different inputs, larger is more varied.
+    """
+
+    def __init__(
+        self, lpips: Lpips, teacher: nn.Module | None = None, *, diversity: int = 200, batch: int = 16
+    ) -> None:
+        self.lpips, self.teacher, self.diversity, self.batch = lpips, teacher, diversity, batch
+
+    def __call__(self, generator: nn.Module, pairs: Pairs) -> dict[str, Score]:
+        mark, provenance = self.lpips.name, provenance_of(pairs, weights=self.lpips.weights_hash[:12])
+        kept: list[Tensor] = []
+        distances: list[Tensor] = []
+        keep = max(2, 2 * self.diversity)  # a bounded number of pictures stays in memory
+        with torch.no_grad():
+            for made, aim in side_by_side(generator, self.teacher, pairs, batch=self.batch):
+                distances.append(self.lpips(made, aim))
+                kept += list(made) if len(kept) < keep else []
+        if self.teacher is not None:
+            mark, provenance["reference"] = f"{mark},teacher", f"teacher on {pairs.source}"
+        scores = {f"lpips[{mark}]": Score(float(torch.cat(distances).double().mean()), "distance", True, provenance)}
+        if self.diversity and len(kept) > 1:
+            varied = pairwise_diversity(self.lpips, torch.stack(kept), pairs=self.diversity)
+            scores[f"diversity[{self.lpips.name}]"] = Score(
+                varied, f"mean LPIPS of {self.diversity} pairs of outputs", False, provenance
+            )
+        return scores

@@ -1,8 +1,9 @@
-"""Scores of a generator on aligned pictures."""
+"""What an evaluator is: a generator and a data set in, named scores out."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
@@ -10,8 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from evaluators.distances import frechet_distance, kernel_distance
-from evaluators.features import Extractor, extractor_provenance
+from evaluators.errors import EvaluationError
 
 
 class Pairs(Protocol):
@@ -41,45 +41,73 @@ class Score:
         return asdict(self)
 
 
-def provenance_differences(first: Mapping[str, Any], second: Mapping[str, Any]) -> list[str]:
-    """In what two provenances differ, as lines for the user; scores compare only where there is none.
+class Evaluator(Protocol):
+    """Scores a generator on a data set; the generator comes back exactly as it was.
 
-    The images scored may differ, the protocol may not.
+    A class of one's own is checked by inheriting ``evaluators.conformance.EvaluatorConformance``.
+
+    Raises:
+        EvaluationError: no score can be had; never NaN in its place.
     """
+
+    def __call__(self, generator: nn.Module, pairs: Pairs) -> dict[str, Score]: ...
+
+
+def provenance_differences(first: Mapping[str, Any], second: Mapping[str, Any]) -> list[str]:
+    """In what two provenances differ, as lines for the user; scores compare only where there is none."""
     names = dict.fromkeys([*first, *second])
     return [f"{n}: {first.get(n)} against {second.get(n)}" for n in names if first.get(n) != second.get(n)]
 
 
-@torch.no_grad()
+def provenance_of(pairs: Pairs, **more: Any) -> dict[str, Any]:
+    """What every score on these pictures says of them."""
+    return {"reference": pairs.source, "reference_hash": pairs.digest(), "images": len(pairs), **more}
+
+
+@contextmanager
+def evaluating(generator: nn.Module) -> Iterator[nn.Module]:
+    """The generator in eval mode; every module's mode comes back afterwards."""
+    modes = [(module, module.training) for module in generator.modules()]
+    generator.eval()
+    try:
+        yield generator
+    finally:
+        for module, training in modes:
+            module.training = training
+
+
 def render(
     generator: nn.Module, pairs: Pairs, *, batch: int = 32, device: str = "cpu"
-) -> Iterator[tuple[Tensor, Tensor | None]]:
-    """Outputs and targets in batches, float in [-1, 1]; the generator is put into eval mode."""
-    generator.eval()
-    for start in range(0, len(pairs), batch):
-        inputs, targets = pairs.batch(np.arange(start, min(start + batch, len(pairs))))
-        yield generator(inputs.to(device)).float().cpu(), targets
+) -> Iterator[tuple[Tensor, Tensor, Tensor | None]]:
+    """Inputs, outputs and targets in batches on the CPU, float in [-1, 1]; one batch is held at a time.
+
+    Raises:
+        EvaluationError: no pictures, or outputs that are not finite.
+    """
+    if not len(pairs):
+        raise EvaluationError(f"data set {pairs.source!r} is empty; a score needs pictures")
+    with evaluating(generator):
+        for start in range(0, len(pairs), batch):
+            inputs, targets = pairs.batch(np.arange(start, min(start + batch, len(pairs))))
+            with torch.no_grad():  # not around the yield: it would reach into the caller
+                outputs = generator(inputs.to(device)).float().cpu()
+            broken = (~torch.isfinite(outputs)).flatten(1).any(1)
+            if broken.any():
+                raise EvaluationError(
+                    f"the generator's output for picture {start + int(broken.int().argmax())} holds NaN or infinity; "
+                    "look at its weights"
+                )
+            yield inputs, outputs, targets
 
 
-def evaluate(
-    generator: nn.Module, pairs: Pairs, *, extractor: Extractor | None = None, device: str = "cpu"
-) -> dict[str, Score]:
-    """L1 to the real pictures, and with an extractor also ``fid[...]`` and ``kid[...]`` against them."""
-    errors, fakes, reals = [], [], []
-    for outputs, targets in render(generator, pairs, device=device):
-        if targets is None:
-            raise ValueError("these scores compare with real pictures; the data set has inputs only")
-        errors.append((outputs - targets).abs().mean((1, 2, 3)))
-        if extractor is not None:
-            fakes.append(extractor(outputs))
-            reals.append(extractor(targets))
-    provenance: dict[str, Any] = {"reference": pairs.source, "reference_hash": pairs.digest(), "images": len(pairs)}
-    if extractor is not None:
-        provenance |= extractor_provenance(extractor)
-    scores = {"l1": Score(float(torch.cat(errors).mean()), "of the range [-1, 1]", True, provenance)}
-    if extractor is not None:
-        fake, real = torch.cat(fakes).numpy(), torch.cat(reals).numpy()
-        name = extractor.name
-        scores[f"fid[{name}]"] = Score(frechet_distance(fake, real), "squared feature distance", True, provenance)
-        scores[f"kid[{name}]"] = Score(kernel_distance(fake, real), "squared MMD", True, provenance)
-    return scores
+def wanted(targets: Tensor | None) -> Tensor:
+    """The real pictures.
+
+    Raises:
+        EvaluationError: the data set has inputs only.
+    """
+    if targets is None:
+        raise EvaluationError(
+            "this score compares with real pictures, and the data set has inputs only; compare with the teacher"
+        )
+    return targets

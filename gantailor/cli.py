@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,6 +18,7 @@ from gantailor import pipeline
 from gantailor.config import Config, load_config
 from gantailor.pipeline import Run
 from gantailor.progress import Reporter
+from gantailor.scoring import FAMILIES, Scoring, compare, score_folders_by_name, show, stamped
 from search.budget import format_macs
 from search.space import space
 from supernet.errors import ConfigError, GantailorError
@@ -173,70 +173,31 @@ def _pareto(arguments: argparse.Namespace) -> None:
 
 
 def _evaluate(arguments: argparse.Namespace) -> None:
-    from evaluators.features import EfficientNetLite0
-    from evaluators.scores import evaluate
-
-    if arguments.images or arguments.reference:
-        scores = _score_folders(arguments)
-    else:
-        run = Run(".", _config(arguments))
-        path = arguments.weights or WEIGHTS / "openmoji_teacher.safetensors"
-        model = load_teacher(path, generator=run.config.generator, **run.config.options)
-        scores = evaluate(model, run.data(arguments.split), extractor=EfficientNetLite0())
-    result = {name: score.to_dict() for name, score in scores.items()}
-    for row in result.values():
-        row["provenance"] = {**row["provenance"], "gantailor": gantailor.__version__}
-    if arguments.against:
-        _compare(result, arguments.against)
-    if arguments.json:
-        print(json.dumps(result, indent=2))
-        return
-    width = max(map(len, result))
-    for name, row in result.items():
-        better = "lower" if row["lower_is_better"] else "higher"
-        print(f"{name:<{width}}  {row['value']:12.6g}  {row['unit']}, {better} is better")
-    print("  ".join(f"{name} {value}" for name, value in next(iter(result.values()))["provenance"].items()))
-
-
-def _score_folders(arguments: argparse.Namespace) -> dict[str, Any]:
-    from evaluators.features import make_extractor
-    from evaluators.folder import score_folders
-
-    if not (arguments.images and arguments.reference):
-        raise ConfigError("--images and --reference go together: two folders of pictures")
-    metrics = [metric.strip() for metric in arguments.metrics.split(",") if metric.strip()]
-    return dict(
-        score_folders(
+    metrics = tuple(metric.strip() for metric in (arguments.metrics or "").split(",") if metric.strip())
+    folders = bool(arguments.images or arguments.reference)
+    base = {"evaluation.extractor": arguments.extractor, "evaluation.weights": arguments.weights if folders else None}
+    run = Run(".", _config(arguments, {name: value for name, value in base.items() if value is not None}))
+    evaluation = run.config.evaluation
+    if folders:
+        if not (arguments.images and arguments.reference):
+            raise ConfigError("--images and --reference go together: two folders of pictures")
+        scores = score_folders_by_name(
+            Scoring(evaluation),
             arguments.images,
             arguments.reference,
-            make_extractor(arguments.extractor, arguments.weights),
-            metrics,
+            metrics or ("fid", "kid", "precision", "recall"),
             cache=cache_folder(),
             skip_corrupt=arguments.skip_corrupt,
             on_picture=Reporter().pictures("pictures"),
         )
-    )
-
-
-def _compare(result: dict[str, Any], earlier: str) -> None:
-    """Warn in red about every score whose protocol is not the earlier one's."""
-    from evaluators.scores import provenance_differences
-
-    try:
-        before = json.loads(Path(earlier).read_text())
-    except (OSError, json.JSONDecodeError) as error:
-        raise ConfigError(f"--against {earlier!r} cannot be read: {error}; give what --json printed") from None
-    for name in result.keys() & before.keys():
-        differences = provenance_differences(before[name]["provenance"], result[name]["provenance"])
-        change = result[name]["value"] - before[name]["value"]
-        print(f"{name}: {change:+.6g} against {earlier}", file=sys.stderr)
-        if differences:
-            text = f"warning: {name} does not compare: " + "; ".join(differences)
-            print(f"\033[31m{text}\033[0m" if sys.stderr.isatty() else text, file=sys.stderr)
-    if not result.keys() & before.keys():
-        raise ConfigError(
-            f"--against {earlier!r} has none of {', '.join(result)}; ask for the same metrics and extractor"
-        )
+    else:
+        path = arguments.weights or WEIGHTS / "openmoji_teacher.safetensors"
+        model = load_teacher(path, generator=run.config.generator, **run.config.options)
+        scores = run.scoring().evaluator(metrics or evaluation.final)(model, run.data(arguments.split))
+    rows = stamped(scores)
+    if arguments.against:
+        compare(rows, arguments.against)
+    show(rows, as_json=arguments.json)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -265,9 +226,9 @@ def _parser() -> argparse.ArgumentParser:
     scores.add_argument("--weights", help="checkpoint (the demo's teacher if missing); with --images the extractor's")
     scores.add_argument("--images", help="folder of pictures to score; needs --reference, no generator")
     scores.add_argument("--reference", help="folder of pictures to compare with")
-    scores.add_argument("--metrics", default="fid,kid,precision,recall", help="also density,coverage")
+    scores.add_argument("--metrics", help="comma between them: " + ", ".join(FAMILIES))
     scores.add_argument(
-        "--extractor", default="efficientnet-lite0", help="or inception-2015-12-05, and its variants @768, @192, @64"
+        "--extractor", help="efficientnet-lite0, inception-2015-12-05, and its variants @768, @192, @64"
     )
     scores.add_argument("--skip-corrupt", action="store_true", help="leave out files that cannot be read")
     scores.add_argument("--against", help="earlier --json output: print the change, warn if the protocols differ")

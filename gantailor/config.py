@@ -8,6 +8,7 @@ from typing import Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from gantailor.scoring import EvaluationConfig
 from search.space import SpaceConfig
 from supernet.errors import ConfigError, nearest
 from supernet.recipe import Recipe
@@ -40,6 +41,7 @@ class Config(BaseModel):
     ranking: str = Field("l1", description="which channels stay first")
     train: Recipe = Recipe(kimg=6, output_weight=10, feature_weight=1)
     trials: int = Field(40, gt=0, description="subnets that the search evaluates")
+    evaluation: EvaluationConfig = EvaluationConfig()
     finetune: Recipe = Recipe(kimg=12, output_weight=10, feature_weight=1)
     device: str = Field("cpu", description="cpu or cuda")
     seed: int = Field(0, ge=0, description="seed of the search")

@@ -7,15 +7,16 @@ import logging
 import os
 import tempfile
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from fvcore.nn import FlopCountAnalysis
 from torch import nn
 
 import gantailor
+from evaluators.cost import measured_macs
 from supernet.errors import GantailorError
 from supernet.files import save_tensors, write_json
 from supernet.graph import SubnetConfig
@@ -26,14 +27,6 @@ TOLERANCE = 1e-4
 
 class ExportError(GantailorError):
     """A model could not be written, or differs from what it was made from."""
-
-
-def measured_macs(model: nn.Module, example: torch.Tensor) -> int:
-    """Multiply-accumulates of convolutions and linear layers as fvcore counts them (convention ``true``)."""
-    count = FlopCountAnalysis(model, (example,))
-    count.unsupported_ops_warnings(False).uncalled_modules_warnings(False)
-    operators = count.by_operator()
-    return int(operators["conv"] + operators["linear"])
 
 
 def export_onnx(folder: Path, narrow: nn.Module, config: SubnetConfig, supernet: Supernet, run: Any) -> dict[str, Any]:
@@ -78,11 +71,7 @@ def write_onnx(path: Path, model: nn.Module, example: torch.Tensor) -> float:
     Raises:
         ExportError: the ``onnx`` extra is missing.
     """
-    try:
-        import onnxruntime
-    except ImportError:
-        raise ExportError("ONNX export is not installed; run: pip install 'gantailor[onnx]'") from None
-    onnxruntime.set_default_logger_severity(3)
+    onnxruntime = _onnxruntime()
     logging.getLogger("torch.onnx._internal.exporter._registration").setLevel(logging.ERROR)  # torchvision: not needed
     with tempfile.TemporaryDirectory(dir=path.parent) as scratch, warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -102,3 +91,25 @@ def write_onnx(path: Path, model: nn.Module, example: torch.Tensor) -> float:
         os.replace(file, path)
     with torch.no_grad():
         return float(np.abs(model(example).numpy() - output).max())
+
+
+def onnx_runtime(model: nn.Module, example: torch.Tensor, *, threads: int = 1) -> Callable[[], object]:
+    """A function that runs the model once in onnxruntime, for timing."""
+    onnxruntime = _onnxruntime()
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "model.onnx"
+        write_onnx(file, model, example)
+        session = onnxruntime.InferenceSession(file.read_bytes(), options, providers=["CPUExecutionProvider"])
+    feed = {"input": example.numpy()}
+    return lambda: session.run(None, feed)
+
+
+def _onnxruntime() -> Any:
+    try:
+        import onnxruntime
+    except ImportError:
+        raise ExportError("ONNX export is not installed; run: pip install 'gantailor[onnx]'") from None
+    onnxruntime.set_default_logger_severity(3)
+    return onnxruntime

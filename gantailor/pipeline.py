@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +15,11 @@ import numpy as np
 import torch
 from torch import nn
 
-from evaluators.features import EfficientNetLite0
-from evaluators.scores import evaluate
+from evaluators.errors import EvaluationError
 from gantailor.config import Config
 from gantailor.export import export_onnx
 from gantailor.progress import Reporter
+from gantailor.scoring import Scoring, Subset, stamped
 from search.budget import Budget, parse_budget
 from search.space import Space, space
 from search.study import best_config, open_study, run_search, table
@@ -131,6 +132,15 @@ class Run:
         parts = [chosen[i : i + size] for i in range(0, len(chosen) - size + 1, size)]
         return recalibrate(narrow, (pairs.batch(part)[0] for part in parts))
 
+    def scoring(self) -> Scoring:
+        """What makes this run's evaluators."""
+        return Scoring(self.config.evaluation, teacher=self.teacher())
+
+    def search_metric(self) -> str:
+        """The score that the search follows; against the teacher where there are no real pictures."""
+        metric = self.config.evaluation.search
+        return f"{metric}[teacher]" if metric == "features" and self.data("search").targets is None else metric
+
     def subnet(self) -> tuple[SubnetConfig, nn.Module]:
         """The searched config and the extracted generator, fine-tuned if that was done."""
         config = SubnetConfig.from_json(self.path("subnet.json").read_text())
@@ -153,6 +163,7 @@ def check(run: Run) -> dict[str, Any]:
     budget, supernet = run.budget(), run.supernet()
     for split in ("train", "search", "test"):
         run.data(split)
+    run.scoring().evaluator([run.search_metric(), *run.config.evaluation.final])
     run.claim()
     proof = verify(supernet, repair=True)
     budget = run.budget()  # widths that had to be frozen move the reachable range
@@ -223,17 +234,13 @@ def search(run: Run) -> SubnetConfig:
         return SubnetConfig.from_json(run.path("subnet.json").read_text())
     budget, supernet = run.budget(), run.supernet()
     load_supernet(supernet, run.path("supernet.safetensors"))
-    pairs, teacher = run.data("search"), run.teacher()
     study = open_study(run.path("search.journal"), name="gantailor")
-    extractor = EfficientNetLite0()
-    inputs, targets = pairs.batch(np.arange(min(len(pairs), 128)))
-    with torch.no_grad():
-        reference = extractor(teacher(inputs) if targets is None else targets)
+    pairs = Subset(run.data("search"), run.config.evaluation.search_images)
+    evaluator = run.scoring().evaluator([run.search_metric()])
 
-    @torch.no_grad()
     def score(config: SubnetConfig) -> float:
-        outputs = run.calibrated(supernet.extract(config))(inputs)
-        return float((extractor(outputs) - reference).square().mean())
+        found = next(iter(evaluator(run.calibrated(supernet.extract(config)), pairs).values()))
+        return found.value if found.lower_is_better else -found.value
 
     with run.report.counting("search", run.config.trials) as listener:
         run_search(study, budget, score, trials=run.config.trials, seed=run.config.seed, on_trial=listener)
@@ -260,12 +267,11 @@ def export(run: Run) -> dict[str, Any]:
 
 def score(run: Run) -> dict[str, Any]:
     """Scores of teacher and subnet on the test split; writes ``scores.json``."""
-    extractor, pairs = EfficientNetLite0(), run.data("test")
-    models = {"input": nn.Identity(), "teacher": run.teacher(), "subnet": run.subnet()[1]}
-    scores = {
-        name: {key: value.to_dict() for key, value in evaluate(model, pairs, extractor=extractor).items()}
-        for name, model in models.items()
-    }
+    pairs, evaluator = run.data("test"), run.scoring().evaluator(run.config.evaluation.final)
+    models = {"teacher": run.teacher(), "subnet": run.subnet()[1]}
+    scores = {name: stamped(evaluator(model, pairs)) for name, model in models.items()}
+    with suppress(EvaluationError):  # what no generator at all would score, where inputs are pictures like the outputs
+        scores = {"input": stamped(evaluator(nn.Identity(), pairs)), **scores}
     write_json(run.path("scores.json"), scores)
     return scores
 

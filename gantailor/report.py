@@ -38,7 +38,7 @@ def draw_front(run: Run) -> None:
     axes.plot(best["macs"] / 1e6, best["score"], "*", ms=14, color="#D55E00", label="chosen")
     axes.axvline(budget.macs / 1e6, color="#444444", ls="--", lw=1, label=f"budget {format_macs(budget.macs)}")
     axes.set_xlabel(f"million MACs ({budget.convention})")
-    axes.set_ylabel("feature distance to the real pictures (lower is better)", fontsize="small")
+    axes.set_ylabel(f"{run.search_metric()} on the search pictures (lower is better)", fontsize="small")
     axes.legend(frameon=False)
     buffer = io.BytesIO()
     figure.savefig(buffer, dpi=150)

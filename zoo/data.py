@@ -10,6 +10,7 @@ import hashlib
 import os
 import tempfile
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -72,6 +73,10 @@ class Pairs:
 
     def digest(self) -> str:
         """A short hash of every pixel: the provenance that a score carries."""
+        return self._digest
+
+    @cached_property
+    def _digest(self) -> str:
         sha = hashlib.sha256(self.inputs.tobytes())
         if self.targets is not None:
             sha.update(self.targets.tobytes())

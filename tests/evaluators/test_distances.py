@@ -5,8 +5,8 @@ import pytest
 from scipy.linalg import sqrtm
 
 from evaluators.distances import Gaussian, frechet, frechet_distance, kernel_distance, kernel_distance_subsets
+from evaluators.distribution import score_features
 from evaluators.errors import EvaluationError
-from evaluators.folder import score_features
 from evaluators.manifold import density_coverage, precision_recall
 
 

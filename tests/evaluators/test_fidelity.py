@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from evaluators.errors import EvaluationError
-from evaluators.fidelity import fidelity
+from evaluators.fidelity import Fidelity
 from zoo.data import Pairs
 
 
@@ -22,12 +22,12 @@ class Off(nn.Module):
 
 
 def test_values(pairs):
-    scores = fidelity(Off(), nn.Identity(), pairs, batch=2)
+    scores = Fidelity(nn.Identity(), batch=2)(Off(), pairs)
     assert scores["l1[teacher]"].value == pytest.approx(0.02, rel=1e-5)
     assert scores["psnr[teacher]"].value == pytest.approx(40, rel=1e-4)  # 10 log10(2^2 / 0.02^2)
     assert 0.99 < scores["ssim[teacher]"].value < 1
     assert [score.lower_is_better for score in scores.values()] == [True, False, False]
-    same = fidelity(nn.Identity(), nn.Identity(), pairs)
+    same = Fidelity(nn.Identity())(nn.Identity(), pairs)
     assert (same["l1[teacher]"].value, same["psnr[teacher]"].value) == (0, 100)
     assert same["ssim[teacher]"].value == pytest.approx(1)
 
@@ -35,10 +35,10 @@ def test_values(pairs):
 def test_batches_do_not_matter(pairs):
     torch.manual_seed(0)
     blurred = nn.AvgPool2d(3, 1, 1)
-    one, many = (fidelity(blurred, nn.Identity(), pairs, batch=b) for b in (1, 5))
+    one, many = (Fidelity(nn.Identity(), batch=b)(blurred, pairs) for b in (1, 5))
     assert all(one[name].value == pytest.approx(many[name].value, rel=1e-5) for name in one)
 
 
 def test_other_shapes_are_named(pairs):
     with pytest.raises(EvaluationError, match=r"shape \[3, 16, 16\], the teacher \[3, 32, 32\]"):
-        fidelity(nn.AvgPool2d(2), nn.Identity(), pairs)
+        Fidelity(nn.Identity())(nn.AvgPool2d(2), pairs)

@@ -73,6 +73,23 @@ def test_wrong_files_are_named(weights, tmp_path):
         FidInception(tmp_path / "half.pth")
 
 
+def test_tensorflow_resize_is_its_definition(weights):
+    """TensorFlow 1's kernel, written out: source = i * in / out, the right neighbour clamped."""
+    from evaluators.inception import RESIZES
+
+    x = torch.rand(1, 1, 7, 64, dtype=torch.float64)
+    made = RESIZES["tensorflow"](x)
+    for row, column in ((0, 0), (5, 298), (298, 3), (150, 151), (298, 298)):
+        y, z = row * 7 / 299, column * 64 / 299
+        top, left = int(y), int(z)
+        bottom, right = min(top + 1, 6), min(left + 1, 63)
+        a, b = (x[0, 0, r, left] * (1 - z + left) + x[0, 0, r, right] * (z - left) for r in (top, bottom))
+        assert made[0, 0, row, column] == pytest.approx(float(a * (1 - y + top) + b * (y - top)), rel=1e-12)
+    assert FidInception(weights, dims=64, resize="tensorflow").resize == "tensorflow 299, no antialiasing"
+    with pytest.raises(EvaluationError, match="allowed are bilinear, tensorflow"):
+        FidInception(weights, dims=64, resize="lanczos")
+
+
 @pytest.fixture(scope="module")
 def lpips(tmp_path_factory):
     torch.manual_seed(0)

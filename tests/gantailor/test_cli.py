@@ -188,3 +188,40 @@ def test_dry_run_writes_nothing(tmp_path, capsys):
     assert main(["demo", "--dry-run", "--out", str(tmp_path / "r")]) == 0
     assert "budget 124.7M MACs (true)" in capsys.readouterr().out
     assert not (tmp_path / "r").exists()
+
+
+def test_evaluate_a_generator(tmp_path, capsys, monkeypatch):
+    """Metrics by name, with their wrong uses."""
+    monkeypatch.chdir(tmp_path)
+    assert main(["evaluate", "--metrics", "macs,bytes,l1,l1[teacher],latency_ms", "--split", "search", "--json"]) == 0
+    scores = json.loads(capsys.readouterr().out)
+    assert scores["macs[true]"]["value"] == 1_246_887_936
+    assert scores["macs[published]"]["value"] > scores["macs[true]"]["value"]
+    assert scores["l1[teacher]"]["value"] == 0  # the demo's teacher against itself
+    assert {"latency_ms[torch-cpu]", "latency_ms[onnxruntime-cpu]", "bytes[int8]"} <= scores.keys()
+    assert scores["latency_ms[torch-cpu]"]["provenance"]["threads"] == 1
+    assert not list(tmp_path.iterdir())
+    for metrics, message in (
+        ("lipps", "did you mean 'lpips'"),
+        ("lpips", "evaluation.lpips_features"),
+        ("miou", "evaluation.segmentation"),
+        ("fid[teacher]", "ask for 'fid'"),
+    ):
+        assert main(["evaluate", "--metrics", metrics]) == 2
+        assert message in capsys.readouterr().err
+
+
+def test_segmentation_network_of_ones_own(tmp_path, capsys, monkeypatch):
+    """A module:function and its weights, through the command line."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "ownseg.py").write_text("from torch import nn\ndef build():\n    return nn.Conv2d(3, 2, 1)\n")
+    (tmp_path / "ink.csv").write_text("id,name,red,green,blue\n0,ink,0,0,0\n1,paper,255,255,255\n")
+    weights = {"weight": torch.tensor([-1.0, 1.0]).reshape(2, 1, 1, 1).repeat(1, 3, 1, 1), "bias": torch.zeros(2)}
+    torch.save(weights, tmp_path / "seg.pth")
+    command = ["evaluate", "--metrics", "miou,pixel_accuracy", "--split", "search", "--json"]
+    command += ["--evaluation.segmentation", "ownseg:build", "--evaluation.segmentation_weights", "seg.pth"]
+    assert main([*command, "--evaluation.labels", "ink.csv"]) == 0
+    scores = json.loads(capsys.readouterr().out)
+    assert 50 < scores["pixel_accuracy[ownseg.build]"]["value"] <= 100
+    assert main([*command, "--evaluation.labels", "streets"]) == 2
+    assert "columns id,name,red,green,blue" in capsys.readouterr().err
