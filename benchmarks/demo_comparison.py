@@ -18,10 +18,10 @@ import pandas as pd
 import torch
 from torch import nn
 
-from gantailor import pipeline
+from gantailor import pipeline, training
 from gantailor.cli import DEMO_SUPERNET
 from gantailor.config import load_config
-from gantailor.pipeline import Run
+from gantailor.run import Run, load_supernet
 from search.space import uniform_config
 from supernet.verify import count_parameters
 from zoo.builders import init_weights
@@ -32,7 +32,7 @@ SUPERNET_KIMG = 24
 def fit(run: Run, model: nn.Module, kimg: float, seed: int, name: str) -> nn.Module:
     """Train with the run's fine-tuning recipe."""
     recipe = run.config.finetune.model_copy(update={"kimg": kimg, "seed": seed})
-    return pipeline.fit(run, model, recipe, file=f"{name}.ckpt.safetensors", title=name)
+    return training.fit(run, model, recipe, file=f"{name}.ckpt.safetensors", title=name)
 
 
 def main() -> None:
@@ -65,7 +65,7 @@ def main() -> None:
         if ("teacher", seed) not in done and seed == arguments.seeds[0]:
             record("teacher", seed, run.teacher(), supernet.macs(supernet.full_config()), 160)
             record("input", seed, nn.Identity(), 0, 0)
-        pipeline.load_supernet(supernet, DEMO_SUPERNET)
+        load_supernet(supernet, DEMO_SUPERNET)
         if not run.path("supernet.safetensors").exists():
             run.path("supernet.safetensors").write_bytes(DEMO_SUPERNET.read_bytes())
         searched = pipeline.search(run)

@@ -14,10 +14,9 @@ import time
 import numpy as np
 import torch
 
-from gantailor import pipeline
 from gantailor.cli import DEMO_SUPERNET
 from gantailor.config import load_config
-from gantailor.pipeline import Run
+from gantailor.run import Run, load_supernet
 from gantailor.scoring import Subset
 
 
@@ -27,7 +26,7 @@ def main() -> None:
     run = Run("runs/evaluation-speed", load_config(None, {}))
     subnets = parser.parse_args().subnets
     supernet, budget = run.supernet(), run.budget()
-    pipeline.load_supernet(supernet, DEMO_SUPERNET)
+    load_supernet(supernet, DEMO_SUPERNET)
     pairs = Subset(run.data("search"), run.config.evaluation.search_images)
     scoring = run.scoring()
     evaluators = {metric: scoring.evaluator([metric]) for metric in ("features", "fid", "kid")}

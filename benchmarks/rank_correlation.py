@@ -17,14 +17,14 @@ import pandas as pd
 import torch
 from scipy.stats import kendalltau
 
-from gantailor import pipeline
 from gantailor.cli import DEMO_SUPERNET
 from gantailor.config import load_config
-from gantailor.pipeline import Run
+from gantailor.run import Run, load_supernet
 from search.space import Space
 from supernet.recipe import Recipe
 from supernet.trainer import Trainer
-from zoo.builders import init_weights
+from supernet.translation import Translation
+from zoo.builders import init_weights, make_discriminator
 
 SCORES = ("l1", "kid[efficientnet-lite0]", "fid[efficientnet-lite0]")
 
@@ -50,7 +50,7 @@ def main() -> None:
     run = Run(arguments.out, load_config(None, {}))
     run.claim()
     results, supernet, space = run.path("results.csv"), run.supernet(), run.space()
-    pipeline.load_supernet(supernet, DEMO_SUPERNET)
+    load_supernet(supernet, DEMO_SUPERNET)
     done = set(pd.read_csv(results)["subnet"]) if results.exists() else set()
     evaluator = run.scoring().evaluator(run.config.evaluation.final)
     recipe = Recipe(kimg=arguments.kimg, seed=arguments.seed)
@@ -65,7 +65,8 @@ def main() -> None:
         inherited = scores(supernet.extract(config))
         torch.manual_seed(arguments.seed)
         fresh = init_weights(supernet.extract(config))
-        trainer = Trainer(fresh, run.data("train"), recipe, discriminator=pipeline._discriminator(arguments.seed))
+        discriminator = make_discriminator(recipe, input_nc=3, output_nc=3)
+        trainer = Trainer(Translation(fresh, run.data("train"), recipe, discriminator=discriminator), recipe)
         with run.report.training(f"subnet {number}") as listener:
             alone = scores(trainer.run(run.path(f"subnet{number}.safetensors"), on_progress=listener))
         row = {"subnet": number, "macs": supernet.macs(config)}

@@ -16,8 +16,8 @@ import gantailor
 from evaluators.errors import EvaluationError
 from gantailor import pipeline
 from gantailor.config import Config, load_config
-from gantailor.pipeline import Run
 from gantailor.progress import Reporter
+from gantailor.run import Run
 from gantailor.scoring import FAMILIES, Scoring, compare, score_folders_by_name, show, stamped
 from search.budget import format_macs
 from search.space import space
@@ -25,10 +25,10 @@ from supernet.errors import ConfigError, GantailorError
 from supernet.files import save_tensors
 from supernet.recipe import Recipe
 from supernet.trainer import Trainer
-from zoo.builders import WEIGHTS, build, init_weights
+from supernet.translation import Translation
+from zoo.builders import WEIGHTS, build, init_weights, make_discriminator
 from zoo.checkpoints import load_teacher
 from zoo.data import cache_folder
-from zoo.discriminators import PatchDiscriminator
 
 TEACHER_RECIPE = Recipe(kimg=160, ema_kimg=5, decay_from=0.4)
 DEMO_SUPERNET = WEIGHTS / "openmoji_supernet.safetensors"
@@ -99,16 +99,15 @@ def _teacher(arguments: argparse.Namespace) -> None:
     config = _config(arguments, {f"train.{k}": v for k, v in TEACHER_RECIPE.model_dump().items()})
     run = Run(arguments.out, config)
     torch.manual_seed(config.train.seed)
-    generator = build(config.generator, **config.options)
-    discriminator = PatchDiscriminator(ndf=64)
-    init_weights(generator), init_weights(discriminator)
+    generator = init_weights(build(config.generator, **config.options))
     if arguments.dry_run:
         print(yaml.safe_dump(config.train.model_dump(mode="json"), sort_keys=False))
         return
     run.claim()
-    trainer = Trainer(generator, run.data("train"), config.train, discriminator=discriminator, device=config.device)
+    discriminator = make_discriminator(config.train, input_nc=3, output_nc=3)
+    task = Translation(generator, run.data("train"), config.train, discriminator=discriminator, device=config.device)
     with run.report.training("teacher") as listener:
-        trained = trainer.run(run.path("teacher.ckpt.safetensors"), on_progress=listener)
+        trained = Trainer(task, config.train).run(run.path("teacher.ckpt.safetensors"), on_progress=listener)
     half = {name: tensor.half() for name, tensor in trained.state_dict().items()}
     info = {"generator": config.generator, "options": config.options, "recipe": config.train.model_dump()}
     save_tensors(run.path("teacher.safetensors"), half, info)

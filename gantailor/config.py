@@ -41,6 +41,8 @@ class Config(BaseModel):
     ranking: str = Field("l1", description="which channels stay first")
     train: Recipe = Recipe(kimg=6, output_weight=10, feature_weight=1)
     trials: int = Field(40, gt=0, description="subnets that the search evaluates")
+    discriminator: str | None = Field(None, description="weights of a discriminator to start from, the teacher's own")
+    tensorboard: bool = Field(False, description="write losses for TensorBoard into the run folder")
     evaluation: EvaluationConfig = EvaluationConfig()
     finetune: Recipe = Recipe(kimg=12, output_weight=10, feature_weight=1)
     device: str = Field("cpu", description="cpu or cuda")
@@ -77,7 +79,7 @@ def load_config(path: str | None, flags: dict[str, Any]) -> Config:
             target = target.setdefault(section, {})
         target[leaf] = value
     for section in ("train", "finetune"):
-        if isinstance(values.get(section), dict):
+        if isinstance(values.get(section), dict) and not values[section].get("preset"):
             values[section] = {**defaults[section], **values[section]}
     try:
         return Config.model_validate(values)

@@ -6,12 +6,23 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
 
+from supernet.errors import ConfigError
 from supernet.trainer import Progress
 
 
 def _clock(seconds: float) -> str:
     return f"{int(seconds // 60)}:{int(seconds % 60):02d}"
+
+
+def _tensorboard(folder: Path) -> Any:
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        raise ConfigError("TensorBoard is not installed; run: pip install 'gantailor[tensorboard]'") from None
+    return SummaryWriter(str(folder))
 
 
 class Reporter:
@@ -32,12 +43,15 @@ class Reporter:
         print(text.ljust(110) if self.live else text, end=end, file=sys.stderr, flush=True)
 
     @contextmanager
-    def training(self, name: str) -> Iterator[Callable[[Progress], None]]:
-        """A listener for a trainer."""
+    def training(self, name: str, tensorboard: Path | None = None) -> Iterator[Callable[[Progress], None]]:
+        """A listener for a trainer; with a folder it writes the losses there for TensorBoard as well."""
         last = 0.0
+        writer: Any = _tensorboard(tensorboard / name) if tensorboard else None
 
         def listen(p: Progress) -> None:
             nonlocal last
+            for key, value in p.losses.items() if writer else ():
+                writer.add_scalar(f"{name}/{key}", value, round(1000 * p.kimg))
             done = p.step == p.steps
             if not done and time.monotonic() - last < (0.5 if self.live else 10):
                 return
@@ -47,7 +61,11 @@ class Reporter:
             share = f"{name} {p.step}/{p.steps} ({100 * p.step / p.steps:.0f}%)"
             self._line(f"{share} {p.images_per_second:.0f} img/s, {_clock(left)} left  {losses}", final=done)
 
-        yield listen
+        try:
+            yield listen
+        finally:
+            if writer:
+                writer.close()
 
     @contextmanager
     def counting(self, name: str, total: int) -> Iterator[Callable[[int, float], None]]:

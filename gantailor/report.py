@@ -18,7 +18,7 @@ from supernet.files import write_bytes
 from zoo.data import to_uint8
 
 if TYPE_CHECKING:
-    from gantailor.pipeline import Run
+    from gantailor.run import Run
 
 
 def draw_front(run: Run) -> None:

@@ -116,7 +116,7 @@ class Scoring:
         if family == "fidelity":
             return Fidelity(teacher, batch=self.batch)
         if family == "perceptual":
-            return Perceptual(self._lpips(), teacher, diversity=200 if "diversity" in names else 0, batch=self.batch)
+            return Perceptual(self.lpips(), teacher, diversity=200 if "diversity" in names else 0, batch=self.batch)
         if family == "segmentation":
             return self._segmentation()
         if family == "cost":
@@ -130,7 +130,8 @@ class Scoring:
             self._loaded["extractor"] = make_extractor(c.extractor, c.weights, resize=c.resize)
         return self._loaded["extractor"]
 
-    def _lpips(self) -> Lpips:
+    def lpips(self) -> Lpips:
+        """LPIPS from the configured files."""
         features, heads = self.config.lpips_features, self.config.lpips_heads
         if features is None or heads is None:
             raise ConfigError(

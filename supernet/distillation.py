@@ -1,11 +1,13 @@
-"""Feature distillation: the student's intermediate features, mapped by 1x1 convolutions, match the teacher's.
+"""Feature distillation: the student's intermediate features match the teacher's, in one of three senses.
 
-Paper: Li et al. 2020, GAN Compression (arXiv 2003.08936), section 3.2.
+After learned 1x1 convolutions: Li et al. 2020, GAN Compression (arXiv 2003.08936), section 3.2. By kernel alignment,
+which needs no maps: Jin et al. 2021, CAT (arXiv 2103.03467). By the relations between images: Xu et al. 2022, StyleKD
+(arXiv 2208.14840).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -60,3 +62,38 @@ class FeatureMaps(nn.Module):
             used = weight[:, : feature.shape[1]] if kept is None else weight[:, kept[name]]
             total = total.to(feature.device) + F.mse_loss(F.conv2d(feature, used), teacher[name].float())
         return total
+
+
+def alignment_loss(student: Mapping[str, Tensor], teacher: Mapping[str, Tensor]) -> Tensor:
+    """Sum over layers of 1 - KA, the linear kernel alignment of the features at all places of the batch.
+
+    ``KA(X, Y) = |Y^T X|^2 / (|X^T X| |Y^T Y|)`` with a row for each place; in [0, 1], and 1 for features that are equal
+    up to rotation and scale. Student and teacher may have different numbers of channels.
+    """
+    losses = []
+    for name in student:
+        x, y = (f[name].float().movedim(1, -1).flatten(0, -2) for f in (student, teacher))
+        cross, mine, theirs = (y.T @ x).square().sum(), (x.T @ x).norm(), (y.T @ y).norm()
+        losses.append(1 - cross / (mine * theirs).clamp(min=1e-12))
+    return torch.stack(losses).sum()
+
+
+def relation_loss(student: Mapping[str, Tensor], teacher: Mapping[str, Tensor]) -> Tensor:
+    """Sum over layers of KL(teacher || student) between the softmaxed cosine similarities of the batch's images.
+
+    Raises:
+        ConfigError: a batch of one image has no relations.
+    """
+    losses = []
+    for name in student:
+        mine, theirs = (_relations(f[name]) for f in (student, teacher))
+        if len(mine) < 2:
+            raise ConfigError("feature_loss relation compares the images of a batch; raise batch to 2 or more")
+        losses.append(F.kl_div(mine, theirs, reduction="batchmean", log_target=True))
+    return torch.stack(losses).sum()
+
+
+def _relations(feature: Tensor) -> Tensor:
+    """Log softmax over the other images' cosine similarity to each, ``[N, N]``."""
+    units = F.normalize(feature.float().flatten(1), dim=1)
+    return F.log_softmax(units @ units.T, dim=1)

@@ -1,27 +1,54 @@
-"""Adversarial losses, as in the published recipes. Logit maps are ``[N, 1, h, w]``; every loss is a scalar."""
+"""Adversarial losses, as in the published recipes.
+
+A discriminator gives logits ``[N, 1, h, w]``, or a list of them (a scale each), or for each scale a list of its layers'
+outputs with the logits last. Every loss is a scalar, the mean over scales.
+"""
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-GanLoss = Literal["hinge", "lsgan", "none"]
+GanLoss = Literal["hinge", "lsgan", "nonsaturating", "none"]
 
 
-def discriminator_loss(kind: GanLoss, real: Tensor, fake: Tensor) -> Tensor:
-    """Mean of the real and the fake half (the published factor 0.5).
+def real_loss(kind: GanLoss, judged: Any) -> Tensor:
+    """The real half of the discriminator's loss.
 
-    ``hinge``: Lim & Ye 2017 (arXiv 1705.02894). ``lsgan``: Mao et al. 2017 (arXiv 1611.04076).
+    ``hinge``: Lim & Ye 2017 (arXiv 1705.02894). ``lsgan``: Mao et al. 2017 (arXiv 1611.04076). ``nonsaturating``:
+    Goodfellow et al. 2014 (arXiv 1406.2661).
     """
-    if kind == "hinge":
-        return 0.5 * (F.relu(1 - real).mean() + F.relu(1 + fake).mean())
-    return 0.5 * ((real - 1).square().mean() + fake.square().mean())
+    return _over_scales(judged, lambda x: {"hinge": F.relu(1 - x), "lsgan": (x - 1).square()}.get(kind, F.softplus(-x)))
 
 
-def generator_loss(kind: GanLoss, fake: Tensor) -> Tensor:
+def fake_loss(kind: GanLoss, judged: Any) -> Tensor:
+    """The fake half of the discriminator's loss."""
+    return _over_scales(judged, lambda x: {"hinge": F.relu(1 + x), "lsgan": x.square()}.get(kind, F.softplus(x)))
+
+
+def generator_loss(kind: GanLoss, judged: Any) -> Tensor:
     """What the generator minimises: ``-mean(D(fake))`` for hinge, ``mean((D(fake) - 1)^2)`` for lsgan."""
-    if kind == "hinge":
-        return -fake.mean()
-    return (fake - 1).square().mean()
+    return _over_scales(judged, lambda x: {"hinge": -x, "lsgan": (x - 1).square()}.get(kind, F.softplus(-x)))
+
+
+def matching_loss(fake: Any, real: Any) -> Tensor:
+    """L1 between a discriminator's features of fake and real pictures (pix2pixHD, arXiv 1711.11585); mean of scales."""
+    scales = [
+        torch.stack([F.l1_loss(a.float(), b.detach().float()) for a, b in zip(mine[:-1], theirs[:-1], strict=True)])
+        for mine, theirs in zip(fake, real, strict=True)
+    ]
+    return torch.stack([scale.sum() for scale in scales]).mean()
+
+
+def _over_scales(judged: Any, loss: Callable[[Tensor], Tensor]) -> Tensor:
+    return torch.stack([loss(logits.float()).mean() for logits in _logits(judged)]).mean()
+
+
+def _logits(judged: Any) -> Sequence[Tensor]:
+    if isinstance(judged, Tensor):
+        return [judged]
+    return [scale if isinstance(scale, Tensor) else scale[-1] for scale in judged]

@@ -2,46 +2,92 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from supernet.losses import GanLoss
 
+DiscriminatorKind = Literal["patch", "multiscale", "munit", "stylegan2"]
+
 
 class Recipe(BaseModel):
-    """Losses, optimiser and length of one training. Defaults are the demo task's."""
+    """Losses, optimiser and length of one training. Defaults are the demo task's; ``preset`` names a published one."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
+    preset: str | None = Field(None, description="published settings to start from; others given here win")
     kimg: float = Field(16.0, gt=0, description="training length in thousands of images")
-    batch: int = Field(16, gt=0, description="images in a step")
-    lr: float = Field(2e-4, gt=0, description="Adam learning rate of generator and discriminator")
+    batch: int = Field(16, gt=0, description="images in a step, over all devices")
+    accumulate: int = Field(1, gt=0, description="parts that a step's batch is worked through in, to save memory")
+    lr: float = Field(2e-4, gt=0, description="Adam learning rate")
+    lr_discriminator: float | None = Field(None, gt=0, description="the discriminator's own learning rate")
     beta1: float = Field(0.5, ge=0, lt=1, description="Adam beta1")
     beta2: float = Field(0.999, ge=0, lt=1, description="Adam beta2")
+    weight_decay: float = Field(0.0, ge=0, description="Adam weight decay")
     decay_from: float = Field(0.5, ge=0, le=1, description="share of the length after which lr falls linearly")
+    halve_kimg: float = Field(
+        0.0, ge=0, description="halve lr every so many kimg instead of the linear fall; 0: do not"
+    )
     gan: GanLoss = Field("hinge", description="adversarial loss, or none to train without a discriminator")
     gan_weight: float = Field(1.0, ge=0, description="weight of the adversarial loss")
+    discriminator: DiscriminatorKind = Field("patch", description="kind of discriminator")
+    ndf: int = Field(64, gt=0, description="channels of the discriminator's first layer")
+    discriminator_layers: int = Field(3, gt=0, description="its stride-2 convolutions")
+    conditional: bool = Field(True, description="the discriminator sees input and output, not the output alone")
+    matching_weight: float = Field(0.0, ge=0, description="weight of L1 between discriminator features (multiscale)")
+    perceptual_weight: float = Field(0.0, ge=0, description="weight of LPIPS to the target; needs its weights files")
     target_weight: float = Field(50.0, ge=0, description="weight of L1 to the ground truth")
     output_weight: float = Field(0.0, ge=0, description="weight of L1 to the teacher's output")
-    feature_weight: float = Field(0.0, ge=0, description="weight of MSE to the teacher's features")
-    ema_kimg: float = Field(2.0, ge=0, description="half-life of the weight average, in kimg; 0 switches it off")
-    sampling: Literal["uniform", "sandwich"] = Field(
-        "uniform", description="subnets of a step: one at random, or smallest, largest and random in turn"
+    feature_weight: float = Field(0.0, ge=0, description="weight of the distance to the teacher's features")
+    feature_loss: Literal["mse", "alignment", "relation"] = Field(
+        "mse", description="MSE after 1x1 maps, kernel alignment (CAT), or relations between images (StyleKD)"
     )
+    in_place_weight: float = Field(
+        0.0, ge=0, description="weight of L1 to the step's largest subnet; needs subnets > 1"
+    )
+    ema_kimg: float = Field(2.0, ge=0, description="half-life of the weight average, in kimg; 0 switches it off")
+    sampling: Literal["uniform", "sandwich", "spread", "progressive"] = Field(
+        "uniform",
+        description="subnets: at random; largest, smallest and random in turn; evenly over cost; wide ones first",
+    )
+    subnets: int = Field(1, gt=0, description="subnets trained in each step")
     mirror: bool = Field(True, description="mirror pictures at random")
     shift: int = Field(4, ge=0, description="move pictures at random by up to so many pixels")
+    teacher_cache: Literal["none", "memory", "disk"] = Field("none", description="keep teacher outputs; needs shift 0")
     precision: Literal["float32", "bfloat16"] = Field("bfloat16", description="precision of the networks' forward")
+    channels_last: bool = Field(False, description="store pictures with channels innermost")
+    compile: bool = Field(False, description="torch.compile teacher and discriminator (needs a C++ compiler)")
+    watch_kimg: float = Field(4.0, ge=0, description="every so often: sample pictures and the search's score; 0: never")
     seed: int = Field(0, ge=0, description="seed of data order, subnets and initial weights")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_preset(cls, values: Any) -> Any:
+        if not isinstance(values, dict) or not values.get("preset"):
+            return values
+        from supernet.presets import preset
+
+        return {**preset(values["preset"]), **values}
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Recipe:
+        if self.teacher_cache != "none" and self.shift:
+            raise ValueError(f"teacher_cache {self.teacher_cache!r} needs shift 0: moved pictures never come again")
+        if self.in_place_weight and self.subnets < 2:
+            raise ValueError("in_place_weight needs subnets of 2 or more: the first of a step teaches the others")
+        if self.batch % self.accumulate:
+            raise ValueError(f"batch {self.batch} cannot be worked through in {self.accumulate} equal parts")
+        return self
 
     @property
     def steps(self) -> int:
         """Optimiser steps of the whole training."""
         return max(1, round(self.kimg * 1000 / self.batch))
 
-    def lr_at(self, step: int) -> float:
-        """Learning rate at a step: constant, then linear to zero."""
+    def decay_at(self, step: int) -> float:
+        """Factor on the learning rates at a step: constant, then linear to zero; or halved at equal distances."""
+        if self.halve_kimg:
+            return 0.5 ** (step * self.batch // round(self.halve_kimg * 1000))
         done = step / self.steps
-        if done < self.decay_from:
-            return self.lr
-        return self.lr * max(0.0, 1 - done) / max(1 - self.decay_from, 1e-9)
+        return 1.0 if done < self.decay_from else max(0.0, 1 - done) / max(1 - self.decay_from, 1e-9)

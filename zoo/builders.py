@@ -11,10 +11,14 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from supernet.errors import ConfigError, nearest
+from supernet.recipe import Recipe
 from zoo.cartoongan import CartoonGenerator
+from zoo.discriminators import PatchDiscriminator
+from zoo.multiscale import MultiscaleDiscriminator, MunitDiscriminator
 from zoo.munit import MunitGenerator
 from zoo.resnet import ResnetGenerator
 from zoo.spade import SpadeGenerator
@@ -75,3 +79,22 @@ def init_weights(model: nn.Module) -> nn.Module:
             if module.bias is not None:
                 nn.init.zeros_(module.bias)
     return model
+
+
+def make_discriminator(recipe: Recipe, *, input_nc: int, output_nc: int) -> nn.Module | None:
+    """The discriminator of a recipe with fresh weights, drawn by its seed; ``None`` where it trains without."""
+    if recipe.gan == "none":
+        return None
+    torch.manual_seed(recipe.seed)
+    channels = output_nc + (input_nc if recipe.conditional else 0)
+    if recipe.discriminator == "multiscale":
+        net: nn.Module = MultiscaleDiscriminator(input_nc=channels, ndf=recipe.ndf, layers=recipe.discriminator_layers)
+    elif recipe.discriminator == "munit":
+        net = MunitDiscriminator(input_nc=channels, ndf=recipe.ndf, layers=recipe.discriminator_layers)
+    elif recipe.discriminator == "patch":
+        net = PatchDiscriminator(input_nc=channels, ndf=recipe.ndf, layers=recipe.discriminator_layers)
+    else:
+        raise ConfigError(
+            f"discriminator {recipe.discriminator!r} judges images alone; use it with a stylegan2 teacher"
+        )
+    return init_weights(net)

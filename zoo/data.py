@@ -7,14 +7,17 @@ cache folder and memory-mapped afterwards, so that an epoch costs no decoding.
 from __future__ import annotations
 
 import hashlib
+import io
 import os
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
 from supernet.errors import DataError
@@ -58,15 +61,14 @@ class Pairs:
         return Pairs(self.inputs[indices], targets, names, self.source)
 
     def batch(
-        self, indices: np.ndarray, *, rng: np.random.Generator | None = None, shift: int = 0
+        self, indices: np.ndarray, *, moves: Sequence[tuple[bool, int, int]] | None = None
     ) -> tuple[Tensor, Tensor | None]:
         """Inputs and targets as float ``[n, C, H, W]`` in [-1, 1].
 
-        With ``rng`` each pair is mirrored at random and moved by up to ``shift`` pixels (edges repeated).
+        ``moves`` says for each pair whether it is mirrored, and how far it goes down and right (edges repeated).
         """
         inputs, targets = self.inputs[indices], None if self.targets is None else self.targets[indices]
-        if rng is not None:
-            moves = [(rng.random() < 0.5, *rng.integers(-shift, shift + 1, 2)) for _ in indices]
+        if moves is not None and any(any(move) for move in moves):
             inputs = _moved(inputs, moves)
             targets = None if targets is None else _moved(targets, moves)
         return to_float(inputs), None if targets is None else to_float(targets)
@@ -83,7 +85,7 @@ class Pairs:
         return sha.hexdigest()[:12]
 
 
-def _moved(images: np.ndarray, moves: list[tuple[bool, int, int]]) -> np.ndarray:
+def _moved(images: np.ndarray, moves: Sequence[tuple[bool, int, int]]) -> np.ndarray:
     """Each image mirrored and shifted by its own ``(mirror, down, right)``."""
     _, height, width, _ = images.shape
     rows, columns = np.arange(height), np.arange(width)
@@ -104,6 +106,20 @@ def to_uint8(images: Tensor) -> np.ndarray:
     """Float ``[n, C, H, W]`` in [-1, 1] to uint8 ``[n, H, W, C]``, rounded and clipped."""
     scaled = images.detach().float().add(1).mul(127.5).round().clamp(0, 255)
     return scaled.permute(0, 2, 3, 1).to(torch.uint8).cpu().numpy()
+
+
+def picture_grid(columns: Sequence[np.ndarray], *, gap: int = 2) -> bytes:
+    """A PNG: a row for each picture, a column for each uint8 ``[N, H, W, 3]``; all are made as large as the largest."""
+    height, width = (max(c.shape[axis] for c in columns) for axis in (1, 2))
+    rows = len(columns[0])
+    sheet = np.full((rows * (height + gap) - gap, len(columns) * (width + gap) - gap, 3), 255, np.uint8)
+    for x, column in enumerate(columns):
+        for y, picture in enumerate(column):
+            fitted = np.asarray(Image.fromarray(picture).resize((width, height)))
+            sheet[y * (height + gap) :, x * (width + gap) :][:height, :width] = fitted
+    buffer = io.BytesIO()
+    Image.fromarray(sheet).save(buffer, "PNG")
+    return buffer.getvalue()
 
 
 def save_array(path: Path, arrays: dict[str, np.ndarray]) -> None:
@@ -131,8 +147,6 @@ def read_images(files: list[Path], *, height: int, width: int) -> np.ndarray:
     Raises:
         DataError: a file is not a readable picture; the message names it.
     """
-    from PIL import Image
-
     pictures = np.empty((len(files), height, width, 3), np.uint8)
     for position, file in enumerate(files):
         try:

@@ -8,6 +8,7 @@ import gantailor
 from supernet.errors import CheckpointError
 from supernet.recipe import Recipe
 from supernet.trainer import Trainer, TrainingError
+from supernet.translation import Translation
 from zoo.data import Pairs
 from zoo.discriminators import PatchDiscriminator
 
@@ -26,11 +27,19 @@ def trainer(recipe=RECIPE):
     supernet = gantailor.Supernet(teacher, (torch.randn(1, 3, 16, 16),))
     discriminator = PatchDiscriminator(ndf=4, layers=2)
 
-    def sample(rng, step):
+    def sample(rng, step, position):
         return {w.name: int(rng.integers(1, w.size + 1)) for w in supernet.graph.widths}
 
-    return Trainer(supernet, pairs(), recipe, discriminator=discriminator, teacher=teacher,
-                   feature_layers=teacher.feature_layers, sample=sample)  # fmt: skip
+    task = Translation(
+        supernet,
+        pairs(),
+        recipe,
+        discriminator=discriminator,
+        teacher=teacher,
+        feature_layers=teacher.feature_layers,
+        sample=sample,
+    )
+    return Trainer(task, recipe)
 
 
 def test_resuming_is_exact(tmp_path):
@@ -49,9 +58,9 @@ def test_another_recipe_is_refused(tmp_path):
 
 
 def test_it_learns():
-    recipe = Recipe(kimg=0.8, batch=4, gan="none", precision="float32", mirror=False, lr=1e-3, ema_kimg=0)
+    recipe = Recipe(kimg=0.8, batch=4, gan="none", precision="float32", mirror=False, shift=0, lr=1e-3, ema_kimg=0)
     torch.manual_seed(0)
-    run = Trainer(gantailor.build("resnet_6blocks", ngf=8), pairs(), recipe)
+    run = Trainer(Translation(gantailor.build("resnet_6blocks", ngf=8), pairs(), recipe), recipe)
     first = run.train_step()["target"]
     run.run()
     assert run.train_step()["target"] < first / 2
@@ -60,6 +69,6 @@ def test_it_learns():
 def test_exploding_loss_stops_with_its_name():
     run = trainer()
     with torch.no_grad():
-        run.generator.generator.model[1].weight.fill_(float("nan"))
+        run.task.generator.generator.model[1].weight.fill_(float("nan"))
     with pytest.raises(TrainingError, match="discriminator loss is nan at step 0"):
         run.train_step()

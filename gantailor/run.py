@@ -1,0 +1,187 @@
+"""A run folder: its configuration, and what the configuration makes."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+import torch
+from torch import nn
+
+from gantailor.config import Config
+from gantailor.progress import Reporter
+from gantailor.scoring import Scoring
+from search.budget import Budget, parse_budget
+from search.space import Space, space
+from supernet.calibration import has_running_statistics, recalibrate
+from supernet.errors import ConfigError, DataError, RunError
+from supernet.files import write_json
+from supernet.graph import SubnetConfig
+from supernet.ranking import RANKINGS, rank_channels
+from supernet.supernet import Supernet
+from zoo.builders import WEIGHTS, build
+from zoo.checkpoints import load_state, load_teacher, read_state
+from zoo.data import Pairs, folder_pairs
+from zoo.openmoji import openmoji
+
+CALIBRATION_IMAGES = 128  # enough for means and variances of hundreds of thousands of places
+
+
+class Run:
+    """A run folder with its configuration, teacher, data and supernet, each made when first asked for."""
+
+    def __init__(self, folder: str | Path, config: Config, *, report: Reporter | None = None) -> None:
+        self.folder, self.config = Path(folder), config
+        self.report = report or Reporter()
+        self._supernet: Supernet | None = None
+        self._data: dict[str, Pairs] = {}
+        self._lock: IO[str] | None = None
+
+    def path(self, name: str) -> Path:
+        """A file of the run."""
+        return self.folder / name
+
+    def claim(self) -> None:
+        """Make the folder, lock it and store the configuration; refuse a folder that holds another run.
+
+        Raises:
+            RunError: other settings, another process writing there, or no right to write.
+        """
+        file, mine = self.path("config.json"), self.config.model_dump(mode="json")
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self._lock_folder()
+            if file.exists() and json.loads(file.read_text()) != mine:
+                raise RunError(
+                    f"{str(self.folder)!r} holds a run with other settings; choose another --out, or delete it"
+                )
+            write_json(file, mine)
+        except (OSError, json.JSONDecodeError) as error:
+            raise RunError(f"run folder {str(self.folder)!r} cannot be used: {error}; choose another --out") from None
+
+    def _lock_folder(self) -> None:
+        """The lock goes with the process, so a killed run leaves none behind."""
+        if self._lock is not None:
+            return
+        lock = self.path(".lock").open("a+")
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            lock.seek(0)
+            raise RunError(
+                f"{str(self.folder)!r} is being written by process {lock.read().strip() or 'unknown'}; wait for it, or "
+                "choose another --out"
+            ) from None
+        lock.truncate(0)
+        lock.write(f"{os.getpid()}\n")
+        lock.flush()
+        self._lock = lock
+
+    def release(self) -> None:
+        """Let other processes write here."""
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
+
+    def data(self, split: str) -> Pairs:
+        """One split: train, search or test."""
+        if split not in self._data:
+            self._data[split] = self._read(split)
+        return self._data[split]
+
+    def _read(self, split: str) -> Pairs:
+        data = self.config.data
+        if data.kind == "openmoji":
+            return openmoji(size=data.size, split=split)
+        if data.path is None:
+            raise DataError("data.kind is folder, but data.path is missing; name a folder")
+        names = {"train": ("train",), "search": ("search", "val", "train"), "test": ("test", "val")}[split]
+        found = [name for name in names if (Path(data.path) / name).is_dir()]
+        if not found and list(Path(data.path).glob("*.*")):
+            return folder_pairs(data.path, size=data.size, direction=data.direction)
+        return folder_pairs(Path(data.path) / (found or names)[0], size=data.size, direction=data.direction)
+
+    def teacher(self) -> nn.Module:
+        """The trained generator, frozen."""
+        path = self.config.teacher or WEIGHTS / "openmoji_teacher.safetensors"
+        model = load_teacher(path, generator=self.config.generator, **self.config.options)
+        return model.requires_grad_(False)
+
+    def supernet(self) -> Supernet:
+        """The traced supernet with the ranked weights of the teacher."""
+        if self._supernet is None:
+            size = self.config.data.size
+            multiple = getattr(build(self.config.generator, **self.config.options), "size_multiple", 1)
+            if size % multiple:
+                raise ConfigError(
+                    f"data.size {size} does not fit {self.config.generator}: it must be a multiple of {multiple}"
+                )
+            example = torch.randn(1, 3, size, size, generator=torch.Generator().manual_seed(0))
+            supernet = Supernet(self.teacher().requires_grad_(True), (example,))
+            if self.config.ranking not in RANKINGS:
+                raise ConfigError(f"ranking {self.config.ranking!r} is unknown. Allowed: {', '.join(RANKINGS)}")
+            rank_channels(supernet, criterion=self.config.ranking)
+            self._supernet = supernet
+        return self._supernet
+
+    def space(self) -> Space:
+        """The search space."""
+        return space(self.config.space, self.supernet())
+
+    def budget(self) -> Budget:
+        """The budget, checked against the space."""
+        supernet = self.supernet()
+        full = supernet.macs(supernet.full_config(), convention=self.config.convention)
+        return Budget(self.space(), parse_budget(self.config.budget, full=full), self.config.convention)
+
+    def feature_layers(self) -> tuple[str, ...]:
+        """Where features are distilled: what the generator names."""
+        return tuple(getattr(self.supernet().generator, "feature_layers", ()))
+
+    def calibrated(self, narrow: nn.Module) -> nn.Module:
+        """An extracted subnet with batch norm statistics of its own, from training pictures; in eval mode."""
+        if not has_running_statistics(narrow):
+            return narrow.eval()
+        pairs = self.data("train")
+        chosen = np.random.default_rng(0).permutation(len(pairs))[:CALIBRATION_IMAGES]
+        size = min(16, len(chosen))
+        parts = [chosen[i : i + size] for i in range(0, len(chosen) - size + 1, size)]
+        return recalibrate(narrow, (pairs.batch(part)[0] for part in parts))
+
+    def scoring(self) -> Scoring:
+        """What makes this run's evaluators."""
+        return Scoring(self.config.evaluation, teacher=self.teacher())
+
+    def search_metric(self) -> str:
+        """The score that the search follows; against the teacher where there are no real pictures."""
+        metric = self.config.evaluation.search
+        return f"{metric}[teacher]" if metric == "features" and self.data("search").targets is None else metric
+
+    def subnet(self) -> tuple[SubnetConfig, nn.Module]:
+        """The searched config and the extracted generator, fine-tuned if that was done."""
+        config = SubnetConfig.from_json(self.path("subnet.json").read_text())
+        supernet = self.supernet()
+        load_supernet(supernet, self.path("supernet.safetensors"))
+        narrow = self.calibrated(supernet.extract(config))
+        if self.path("subnet.safetensors").exists():
+            path = self.path("subnet.safetensors")
+            load_state(narrow, read_state(path), str(path))
+        return config, narrow.eval()
+
+    def last_subnet(self) -> nn.Module | None:
+        """The generator of fine-tuning's last step, where that was not the best."""
+        path = self.path("subnet.last.safetensors")
+        if not path.exists():
+            return None
+        _, narrow = self.subnet()
+        load_state(narrow, read_state(path), str(path))
+        return narrow.eval()
+
+
+def load_supernet(supernet: Supernet, path: Path) -> None:
+    """Put trained supernet weights in place of the teacher's."""
+    load_state(supernet.generator, read_state(path), str(path))

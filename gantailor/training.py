@@ -1,0 +1,160 @@
+"""The training stages of a run: the supernet, and fine-tuning of the subnet."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from gantailor.run import Run, load_supernet
+from gantailor.scoring import Subset
+from supernet import workers
+from supernet.files import load_tensors, save_tensors, write_bytes
+from supernet.graph import SubnetConfig
+from supernet.recipe import Recipe
+from supernet.sampling import draw_choices
+from supernet.supernet import Supernet
+from supernet.trainer import Trainer
+from supernet.translation import Sampler, Translation
+from zoo.builders import make_discriminator
+from zoo.checkpoints import load_state, read_state
+from zoo.data import cache_folder, picture_grid, to_uint8
+
+Forms = Callable[[nn.Module], dict[str, nn.Module]]
+
+
+def fit(
+    run: Run,
+    model: nn.Module,
+    recipe: Recipe,
+    *,
+    file: str,
+    title: str,
+    sample: Sampler | None = None,
+    on_watch: Callable[[nn.Module, int], None] | None = None,
+) -> nn.Module:
+    """Train a supernet or a plain net with the run's data, teacher and progress; ``file`` is its checkpoint."""
+    data, teacher = run.data("train"), run.teacher()
+    inputs, targets = data.batch(np.arange(1))
+    with torch.no_grad():
+        outputs = targets if targets is not None else teacher(inputs)
+    discriminator = make_discriminator(recipe, input_nc=inputs.shape[1], output_nc=outputs.shape[1])
+    if discriminator is not None and run.config.discriminator:
+        load_state(discriminator, read_state(Path(run.config.discriminator)), run.config.discriminator)
+    task = Translation(
+        model,
+        data,
+        recipe,
+        discriminator=discriminator,
+        teacher=teacher,
+        feature_layers=run.feature_layers(),
+        sample=sample,
+        perceptual=run.scoring().lpips() if recipe.perceptual_weight else None,
+        cache_folder=cache_folder(),
+        device=run.config.device,
+    )
+    with run.report.training(title, run.path("tensorboard") if run.config.tensorboard else None) as listener:
+        return Trainer(task, recipe).run(run.path(file), on_progress=listener, on_watch=on_watch)
+
+
+class Watcher:
+    """Looks at a training as it goes: pictures, and the search's score on the search split; keeps the best weights.
+
+    Writes ``samples/<name>-<step>.png`` and a line of ``<name>.watch.jsonl`` each time.
+
+    Args:
+        forms: the nets to look at, by name, from the model in training.
+        best: file for the weights of the best score so far; none are kept without it.
+    """
+
+    def __init__(self, run: Run, name: str, forms: Forms, *, best: str | None = None) -> None:
+        self.run, self.name, self.forms, self.best = run, name, forms, best
+        self.pairs = Subset(run.data("search"), run.config.evaluation.search_images)
+        self.evaluator = run.scoring().evaluator([run.search_metric()])
+        self.log = run.path(f"{name}.watch.jsonl")
+
+    def rows(self) -> list[dict[str, float]]:
+        """What was written so far, the runs before an interruption included."""
+        return [json.loads(line) for line in self.log.read_text().splitlines()] if self.log.exists() else []
+
+    def __call__(self, model: nn.Module, step: int) -> None:
+        forms = {name: form.to("cpu") for name, form in self.forms(model).items()}
+        self._draw(forms, step)
+        row: dict[str, float] = {"step": step}
+        for name, form in forms.items():
+            score = next(iter(self.evaluator(form, self.pairs).values()))
+            row[name] = score.value
+        (main,) = list(row)[1:2]
+        sign = 1 if score.lower_is_better else -1
+        known = [sign * earlier[main] for earlier in self.rows() if earlier["step"] < step]
+        if self.best is not None and (not known or sign * row[main] < min(known)):
+            save_tensors(self.run.path(self.best), forms[main].state_dict(), {"stage": self.name, "step": step})
+        with self.log.open("a") as file:
+            file.write(json.dumps(row) + "\n")
+
+    @torch.no_grad()
+    def _draw(self, forms: dict[str, nn.Module], step: int) -> None:
+        chosen = np.linspace(0, len(self.pairs) - 1, min(6, len(self.pairs))).astype(int)
+        inputs, targets = self.pairs.batch(chosen)
+        columns = [inputs, self.run.teacher()(inputs), *(form.eval()(inputs) for form in forms.values())]
+        columns += [targets] if targets is not None else []
+        drawn = [to_uint8(images) for images in columns if images is not None and images.shape[1] == 3]
+        write_bytes(self.run.path("samples") / f"{self.name}-{step:07d}.png", picture_grid(drawn))
+
+
+def train(run: Run) -> None:
+    """Train the supernet with distillation; writes ``supernet.safetensors``."""
+    if run.path("supernet.safetensors").exists():
+        return
+    recipe, supernet, variables = run.config.train, run.supernet(), run.space()
+    if run.config.supernet:
+        load_supernet(supernet, Path(run.config.supernet))
+    counts = [len(variable.choices) for variable in variables.variables]
+
+    def sample(rng: np.random.Generator, step: int, position: int) -> SubnetConfig:
+        return variables.to_config(draw_choices(recipe, counts, rng, step, position))
+
+    def forms(model: nn.Module) -> dict[str, nn.Module]:
+        assert isinstance(model, Supernet)
+        middle = (variables.smallest + variables.largest) // 2
+        chosen = {"smallest": variables.smallest, "middle": middle, "largest": variables.largest}
+        return {name: run.calibrated(model.extract(variables.to_config(c))) for name, c in chosen.items()}
+
+    watcher = Watcher(run, "supernet", forms) if workers.rank() == 0 else None
+    file = "supernet.ckpt.safetensors"
+    trained = fit(run, supernet, recipe, file=file, title="supernet", sample=sample, on_watch=watcher)
+    assert isinstance(trained, Supernet)
+    if workers.rank() == 0:
+        save_tensors(run.path("supernet.safetensors"), trained.generator.state_dict(), {"stage": "supernet"})
+
+
+def finetune(run: Run) -> None:
+    """Fine-tune the extracted subnet; writes ``subnet.safetensors`` (the best by the search's score) and, where that
+    is another, ``subnet.last.safetensors``.
+    """
+    if run.path("subnet.safetensors").exists():
+        return
+    _, narrow = run.subnet()
+    best = "subnet.best.safetensors"
+    watcher = Watcher(run, "finetune", lambda model: {"subnet": model}, best=best) if workers.rank() == 0 else None
+    tuned = fit(run, narrow, run.config.finetune, file="subnet.ckpt.safetensors", title="fine-tune", on_watch=watcher)
+    if workers.rank() != 0:
+        return
+    last = {"stage": "finetune", "step": run.config.finetune.steps}
+    if watcher is not None and run.path(best).exists() and watcher.rows():
+        scored = {int(row["step"]): row["subnet"] for row in watcher.rows()}
+        if _best_step(run.path(best)) != max(scored):
+            save_tensors(run.path("subnet.last.safetensors"), tuned.state_dict(), last)
+        shutil.copyfile(run.path(best), run.path("subnet.part"))
+        run.path("subnet.part").replace(run.path("subnet.safetensors"))
+        return
+    save_tensors(run.path("subnet.safetensors"), tuned.state_dict(), last)
+
+
+def _best_step(path: Path) -> int:
+    return int(load_tensors(path)[1]["step"])

@@ -1,0 +1,59 @@
+"""Training on several devices: each process works on its part of every batch, and gradients are averaged.
+
+Started by ``torchrun``; one process alone needs none of this. Sampled subnets, data order and augmentation are
+functions of seed and step, so every process draws the same.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+
+def join() -> None:
+    """Join the process group that ``torchrun`` describes in the environment; nothing where there is none."""
+    if "RANK" in os.environ and not dist.is_initialized():
+        dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+        if torch.cuda.is_available():
+            torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
+
+
+def rank() -> int:
+    """This process's number; 0 alone."""
+    return dist.get_rank() if dist.is_initialized() else 0
+
+
+def world() -> int:
+    """Number of processes."""
+    return dist.get_world_size() if dist.is_initialized() else 1
+
+
+def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
+    """Mean over processes of every gradient, in one message; a missing one counts as zero."""
+    if world() == 1:
+        return
+    parameters = [p for p in parameters if p.requires_grad]
+    flat = torch.cat([(p.grad if p.grad is not None else torch.zeros_like(p)).flatten() for p in parameters])
+    dist.all_reduce(flat)
+    flat /= world()
+    for parameter, part in zip(parameters, flat.split([p.numel() for p in parameters]), strict=True):
+        parameter.grad = part.view_as(parameter)
+
+
+def average(values: Tensor) -> Tensor:
+    """Mean over processes of a vector."""
+    if world() > 1:
+        values = values.clone()
+        dist.all_reduce(values)
+        values /= world()
+    return values
+
+
+def wait() -> None:
+    """Until every process is here."""
+    if world() > 1:
+        dist.barrier()
