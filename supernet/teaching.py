@@ -23,7 +23,8 @@ class Teacher:
     Args:
         layers: modules whose outputs are distilled.
         cache: ``none``, ``memory`` or ``disk``; what is kept has the precision it was computed in.
-        folder: where ``disk`` keeps it, in a folder of its own for each teacher and data set.
+        folder: where ``disk`` keeps it, in a folder of its own for each teacher and ``content``.
+        content: what the keys are of: data set and precision.
         context: makes the autocast context of a forward.
     """
 
@@ -43,7 +44,7 @@ class Teacher:
         self._folder = folder / f"teacher-{self._digest(content)}" if cache == "disk" and folder else None
 
     def _digest(self, content: str) -> str:
-        sha = hashlib.sha256(f"{content}|{self.layers}|{self._context and self._context()}".encode())
+        sha = hashlib.sha256(f"{content}|{self.layers}".encode())
         for name, tensor in self.model.state_dict().items():
             sha.update(name.encode())
             sha.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())

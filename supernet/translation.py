@@ -108,7 +108,7 @@ class Translation:
         if self.recipe.compile:
             model.compile()
         cache = self.recipe.teacher_cache
-        content = self.data.digest() if cache == "disk" else ""
+        content = f"{self.data.digest()}|{self.recipe.precision}" if cache == "disk" else ""
         return Teacher(model, layers, cache=cache, folder=folder, content=content, context=self._autocast)
 
     def _feature_maps(self) -> FeatureMaps:
