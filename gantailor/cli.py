@@ -19,14 +19,12 @@ from gantailor.config import Config, load_config
 from gantailor.progress import Reporter
 from gantailor.run import Run
 from gantailor.scoring import FAMILIES, Scoring, compare, score_folders_by_name, show, stamped
+from gantailor.training import train_teacher
 from search.budget import format_macs
 from search.space import space
 from supernet.errors import ConfigError, GantailorError
-from supernet.files import save_tensors
 from supernet.recipe import Recipe
-from supernet.trainer import Trainer
-from supernet.translation import Translation
-from zoo.builders import WEIGHTS, build, init_weights, make_discriminator
+from zoo.builders import WEIGHTS, build
 from zoo.checkpoints import load_teacher
 from zoo.data import cache_folder
 
@@ -95,23 +93,14 @@ def _stage(until: str) -> Any:
 
 
 def _teacher(arguments: argparse.Namespace) -> None:
-    """Train a pix2pix teacher on the run's data."""
-    config = _config(arguments, {f"train.{k}": v for k, v in TEACHER_RECIPE.model_dump().items()})
-    run = Run(arguments.out, config)
-    torch.manual_seed(config.train.seed)
-    generator = init_weights(build(config.generator, **config.options))
+    """Train a teacher on the run's data."""
+    preset = getattr(arguments, "set:train.preset")
+    base = {} if preset else {f"train.{k}": v for k, v in TEACHER_RECIPE.model_dump().items()}
+    run = Run(arguments.out, _config(arguments, base))
     if arguments.dry_run:
-        print(yaml.safe_dump(config.train.model_dump(mode="json"), sort_keys=False))
+        print(yaml.safe_dump(run.config.train.model_dump(mode="json"), sort_keys=False))
         return
-    run.claim()
-    discriminator = make_discriminator(config.train, input_nc=3, output_nc=3)
-    task = Translation(generator, run.data("train"), config.train, discriminator=discriminator, device=config.device)
-    with run.report.training("teacher") as listener:
-        trained = Trainer(task, config.train).run(run.path("teacher.ckpt.safetensors"), on_progress=listener)
-    half = {name: tensor.half() for name, tensor in trained.state_dict().items()}
-    info = {"generator": config.generator, "options": config.options, "recipe": config.train.model_dump()}
-    save_tensors(run.path("teacher.safetensors"), half, info)
-    print(run.path("teacher.safetensors"))
+    print(train_teacher(run))
 
 
 def _inspect(arguments: argparse.Namespace) -> None:

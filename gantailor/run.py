@@ -26,6 +26,8 @@ from supernet.supernet import Supernet
 from zoo.builders import WEIGHTS, build
 from zoo.checkpoints import load_state, load_teacher, read_state
 from zoo.data import Pairs, folder_pairs
+from zoo.domains import Domains
+from zoo.labels import label_pairs
 from zoo.openmoji import openmoji
 
 CALIBRATION_IMAGES = 128  # enough for means and variances of hundreds of thousands of places
@@ -100,10 +102,27 @@ class Run:
         if data.path is None:
             raise DataError("data.kind is folder, but data.path is missing; name a folder")
         names = {"train": ("train",), "search": ("search", "val", "train"), "test": ("test", "val")}[split]
+        if data.kind == "labels":
+            found = [name for name in names if (Path(data.path) / f"{name}_label").is_dir()]
+            return label_pairs(data.path, (found or names)[0], size=data.size, classes=data.classes)
+        if data.kind == "domains":  # a CycleGAN's teacher translates A; its outputs are the targets
+            found = [name for name in names if (Path(data.path) / f"{name}A").is_dir()]
+            return folder_pairs(Path(data.path) / f"{(found or names)[0]}A", size=data.size, direction="unpaired")
         found = [name for name in names if (Path(data.path) / name).is_dir()]
         if not found and list(Path(data.path).glob("*.*")):
             return folder_pairs(data.path, size=data.size, direction=data.direction)
         return folder_pairs(Path(data.path) / (found or names)[0], size=data.size, direction=data.direction)
+
+    def domains(self) -> Domains:
+        """Two unpaired sets of pictures, for a CycleGAN or MUNIT teacher."""
+        data = self.config.data
+        if data.kind == "domains" and data.path is not None:
+            second = folder_pairs(Path(data.path) / "trainB", size=data.size, direction="unpaired")
+            return Domains(self.data("train").inputs, second.inputs)
+        pairs = self.data("train")
+        if pairs.targets is None or data.kind == "labels":
+            raise DataError("this teacher needs two sets of pictures: data.kind domains, with trainA and trainB inside")
+        return Domains(pairs.inputs, pairs.targets)
 
     def teacher(self) -> nn.Module:
         """The trained generator, frozen."""
@@ -120,7 +139,8 @@ class Run:
                 raise ConfigError(
                     f"data.size {size} does not fit {self.config.generator}: it must be a multiple of {multiple}"
                 )
-            example = torch.randn(1, 3, size, size, generator=torch.Generator().manual_seed(0))
+            channels = self.data("train").batch(np.arange(1))[0].shape[1]
+            example = torch.randn(1, channels, size, size, generator=torch.Generator().manual_seed(0))
             supernet = Supernet(self.teacher().requires_grad_(True), (example,))
             if self.config.ranking not in RANKINGS:
                 raise ConfigError(f"ranking {self.config.ranking!r} is unknown. Allowed: {', '.join(RANKINGS)}")

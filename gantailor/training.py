@@ -4,26 +4,32 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from gantailor.run import Run, load_supernet
 from gantailor.scoring import Subset
 from supernet import workers
+from supernet.errors import ConfigError
 from supernet.files import load_tensors, save_tensors, write_bytes
 from supernet.graph import SubnetConfig
 from supernet.recipe import Recipe
 from supernet.sampling import draw_choices
 from supernet.supernet import Supernet
-from supernet.trainer import Trainer
+from supernet.trainer import Task, Trainer
 from supernet.translation import Sampler, Translation
-from zoo.builders import make_discriminator
+from zoo.builders import build, init_weights, make_discriminator
 from zoo.checkpoints import load_state, read_state
+from zoo.cyclegan_task import CycleGan
 from zoo.data import cache_folder, picture_grid, to_uint8
+from zoo.munit import MunitGenerator, read_munit
+from zoo.munit_task import Munit
+from zoo.stylegan2 import StyleGan2Generator
+from zoo.stylegan2_task import StyleGan2
 
 Forms = Callable[[nn.Module], dict[str, nn.Module]]
 
@@ -154,6 +160,64 @@ def finetune(run: Run) -> None:
         run.path("subnet.part").replace(run.path("subnet.safetensors"))
         return
     save_tensors(run.path("subnet.safetensors"), tuned.state_dict(), last)
+
+
+def teacher_task(run: Run) -> Task:
+    """The training task of a teacher, by ``train.task``, with fresh weights.
+
+    Raises:
+        ConfigError: the task does not fit the generator.
+    """
+    config, recipe = run.config, run.config.train
+    torch.manual_seed(recipe.seed)
+    generator = build(config.generator, **config.options)
+    if recipe.task == "cyclegan":
+        return CycleGan(generator, run.domains(), recipe, device=config.device)
+    if recipe.task == "munit":
+        if not isinstance(generator, MunitGenerator):
+            raise ConfigError(f"task 'munit' trains munit and mobile_munit, not {config.generator!r}")
+        return Munit(generator, run.domains(), recipe, device=config.device)
+    data = run.data("train")
+    if recipe.task == "stylegan2":
+        if not isinstance(generator, StyleGan2Generator):
+            raise ConfigError(f"task 'stylegan2' trains stylegan2, not {config.generator!r}")
+        pictures = data.inputs if data.targets is None else data.targets
+        if pictures.shape[1] != generator.size:
+            raise ConfigError(f"options.size is {generator.size}, data.size {config.data.size}; make them the same")
+        return StyleGan2(generator, pictures, recipe, device=config.device)
+    inputs, targets = data.batch(np.arange(1))
+    if targets is None:
+        raise ConfigError("a teacher of pairs needs real pictures; for unpaired ones: --train.preset teacher-cyclegan")
+    discriminator = make_discriminator(recipe, input_nc=inputs.shape[1], output_nc=targets.shape[1])
+    init_weights(generator)
+    return Translation(generator, data, recipe, discriminator=discriminator, device=config.device)
+
+
+def train_teacher(run: Run) -> Path:
+    """Train a teacher; writes ``teacher.safetensors`` in half precision and returns its path.
+
+    A CycleGAN leaves ``teacher_BtoA.safetensors`` as well; of MUNIT's two auto-encoders the translator from A to B is
+    kept.
+    """
+    run.claim()
+    task, recipe = teacher_task(run), run.config.train
+    with run.report.training("teacher", run.path("tensorboard") if run.config.tensorboard else None) as listener:
+        trained = Trainer(task, recipe).run(run.path("teacher.ckpt.safetensors"), on_progress=listener)
+    state = trained.state_dict()
+    if isinstance(task, Munit):
+        state = read_munit({"a": state, "b": task.other.state_dict()}, side="a2b")
+    _save_teacher(run, "teacher.safetensors", state)
+    if isinstance(task, CycleGan):
+        _save_teacher(run, "teacher_BtoA.safetensors", task.back.state_dict())
+    run.release()
+    return run.path("teacher.safetensors")
+
+
+def _save_teacher(run: Run, name: str, state: Mapping[str, Tensor]) -> None:
+    config = run.config
+    half = {key: tensor.half() if tensor.is_floating_point() else tensor for key, tensor in state.items()}
+    info = {"generator": config.generator, "options": config.options, "recipe": config.train.model_dump()}
+    save_tensors(run.path(name), half, info)
 
 
 def _best_step(path: Path) -> int:

@@ -53,10 +53,16 @@ PRESETS: dict[str, dict[str, Any]] = {
     "munit": {**_MUNIT, "output_weight": 10.0, "feature_weight": 1.0, "halve_kimg": 200.0, "kimg": 2000.0},
     # teachers
     "teacher-pix2pix": {**_PIX2PIX, "gan": "lsgan", "ndf": 64, "batch": 1, "decay_from": 0.5, "kimg": 555.0},
-    "teacher-cyclegan": {**_CYCLEGAN, "ndf": 64, "kimg": 267.0},  # horse2zebra: 100 + 100 epochs of 1,334
+    "teacher-cyclegan": {
+        **_CYCLEGAN,
+        "task": "cyclegan",
+        "ndf": 64,
+        "kimg": 267.0,
+    },  # horse2zebra: 100 + 100 epochs of 1,334
     "teacher-spade": {**_SPADE, "kimg": 595.0},
-    "teacher-munit": {**_MUNIT, "halve_kimg": 100.0, "kimg": 1000.0},
+    "teacher-munit": {**_MUNIT, "task": "munit", "halve_kimg": 100.0, "kimg": 1000.0},
     "teacher-stylegan2": {
+        "task": "stylegan2",
         "lr": 2e-3,
         "beta1": 0.0,
         "beta2": 0.99,

@@ -17,6 +17,10 @@ class Recipe(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     preset: str | None = Field(None, description="published settings to start from; others given here win")
+    task: Literal["translation", "cyclegan", "munit", "stylegan2"] = Field(
+        "translation", description="what is trained: pairs, or a teacher of another kind"
+    )
+    task_options: dict[str, int | float] = Field({}, description="the task's own settings, {cycle: 10}")
     kimg: float = Field(16.0, gt=0, description="training length in thousands of images")
     batch: int = Field(16, gt=0, description="images in a step, over all devices")
     accumulate: int = Field(1, gt=0, description="parts that a step's batch is worked through in, to save memory")

@@ -41,12 +41,14 @@ class Task(Protocol):
     """What is trained and by which losses; the loop calls it in this order.
 
     Attributes:
-        generator: what the training is for; its weights are averaged.
         optimizers: by name; the ``lr`` they are made with is scaled by the recipe's schedule.
     """
 
-    generator: nn.Module
     optimizers: dict[str, torch.optim.Optimizer]
+
+    @property
+    def generator(self) -> nn.Module:
+        """What the training is for; its weights are averaged."""
 
     def parts(self) -> dict[str, nn.Module]:
         """Everything with state, the generator included."""
@@ -286,7 +288,8 @@ class _Report:
 
     def add(self, losses: dict[str, Tensor]) -> None:
         self.counted += 1
-        self.sums = {name: self.sums[name] + value if name in self.sums else value for name, value in losses.items()}
+        for name, value in losses.items():
+            self.sums[name] = self.sums[name] + value if name in self.sums else value
 
     def due(self) -> bool:
         return time.monotonic() - self.since > 1

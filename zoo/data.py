@@ -130,7 +130,12 @@ def save_array(path: Path, arrays: dict[str, np.ndarray]) -> None:
     os.replace(file.name, path)
 
 
-def _image_files(folder: Path) -> list[Path]:
+def image_files(folder: Path) -> list[Path]:
+    """The pictures of a folder, by name.
+
+    Raises:
+        DataError: the folder is missing or holds none.
+    """
     if not folder.is_dir():
         raise DataError(f"data folder {str(folder)!r} does not exist; give a folder with pictures")
     files = sorted(p for p in folder.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES)
@@ -167,7 +172,7 @@ def folder_pairs(folder: str | Path, *, size: int, direction: str = "AtoB") -> P
     directions = ("AtoB", "BtoA", "unpaired")
     if direction not in directions:
         raise DataError(f"direction {direction!r} is unknown. Allowed: {', '.join(directions)}")
-    files = _image_files(Path(folder))
+    files = image_files(Path(folder))
     stamp = "|".join(f"{f.name}:{f.stat().st_size}:{f.stat().st_mtime_ns}" for f in files)
     key = hashlib.sha256(f"{Path(folder).resolve()}|{size}|{direction}|{stamp}".encode()).hexdigest()[:16]
     cached = cache_folder() / f"folder-{key}.npy"

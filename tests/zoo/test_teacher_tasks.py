@@ -1,0 +1,162 @@
+"""Training teachers from pictures alone: every task runs, resumes exactly, and its losses are their formulas."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import gantailor
+from gantailor.cli import main
+from supernet.errors import ConfigError
+from supernet.recipe import Recipe
+from supernet.trainer import Trainer
+from zoo.cyclegan_task import CycleGan
+from zoo.domains import Domains, ImagePool
+from zoo.labels import label_pairs
+from zoo.munit_task import Munit
+from zoo.stylegan2_task import StyleGan2
+
+
+def pictures(count, seed=0, size=32):
+    return np.random.default_rng(seed).integers(0, 256, (count, size, size, 3), dtype=np.uint8)
+
+
+def recipe(preset, **changes):
+    return Recipe(preset=preset, **{"kimg": 0.012, "batch": 2, "ndf": 4, "discriminator_layers": 2, **changes})
+
+
+def cyclegan():
+    r = recipe("teacher-cyclegan", task_options={"pool": 3})
+    return CycleGan(gantailor.build("resnet_6blocks", ngf=4), Domains(pictures(5), pictures(4, 1)), r), r
+
+
+def munit():
+    r = recipe("teacher-munit")
+    torch.manual_seed(1)
+    net = gantailor.build("munit", ngf=4, mlp_dim=8, n_res=1)
+    return Munit(net, Domains(pictures(5), pictures(4, 1)), r), r
+
+
+def stylegan2():
+    torch.manual_seed(1)
+    net = gantailor.build("stylegan2", size=32, style_dim=8, n_mlp=2, channels={4: 8, 8: 8, 16: 8, 32: 4})
+    r = recipe("teacher-stylegan2", task_options={"r1_every": 2, "path_every": 3})
+    return StyleGan2(net, pictures(6), r), r
+
+
+@pytest.mark.parametrize("make", [cyclegan, munit, stylegan2])
+def test_resuming_is_exact(make, tmp_path):
+    task, r = make()
+    whole = Trainer(task, r).run().state_dict()
+    path = tmp_path / "state.safetensors"
+    for stop in (4, None):
+        task, r = make()
+        resumed = Trainer(task, r).run(path, stop_after=stop).state_dict()
+    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+    fresh = make()[0].generator.state_dict()
+    assert any(not torch.equal(fresh[name], whole[name]) for name in whole), "nothing was learned"
+
+
+def test_cyclegan_losses():
+    task, _ = cyclegan()
+    batch = task.draw(0)
+    terms = task.backward(0, batch, 1.0)
+    with torch.no_grad():
+        fake = task.generator(batch.a)
+        cycle = 10 * (task.back(fake) - batch.a).abs().mean()
+        identity = 5 * (task.generator(batch.b) - batch.b).abs().mean()
+        gan = (task.judges["b"](fake) - 1).square().mean()
+    assert float(terms["cycle_b"]) == pytest.approx(float(cycle), rel=1e-4)
+    assert float(terms["identity_b"]) == pytest.approx(float(identity), rel=1e-4)
+    assert float(terms["gan_b"]) == pytest.approx(float(gan), rel=1e-4)
+
+
+def test_image_pool():
+    pool, rng = ImagePool(2, (1,)), np.random.default_rng(0)
+    assert pool.swap(torch.tensor([[1.0], [2.0]]), rng).tolist() == [[1.0], [2.0]]
+    shown = [float(pool.swap(torch.tensor([[float(n)]]), rng)) for n in range(3, 60)]
+    old = [s != n for n, s in zip(range(3, 60), shown, strict=True)]
+    assert 15 < sum(old) < 42
+    assert pool.state_dict()["filled"] == 2
+
+
+def test_stylegan2_penalties():
+    task, _ = stylegan2()
+    real = task.draw(0).images.clone().requires_grad_(True)
+    terms = task.backward(0, task.draw(0), 1.0)
+    (slope,) = torch.autograd.grad(task.discriminator(real).sum(), real)
+    assert float(terms["r1"]) == pytest.approx(10 / 2 * 2 * float(slope.square().sum((1, 2, 3)).mean()), rel=1e-3)
+    assert "path" in terms and "path" not in task.backward(1, task.draw(1), 1.0)
+    assert float(task.state.mean_path) > 0
+    rates = [o.param_groups[0]["lr"] for o in task.optimizers.values()]
+    assert rates == pytest.approx([2e-3 * 3 / 4, 2e-3 * 2 / 3])
+
+
+def test_unknown_task_option():
+    with pytest.raises(ConfigError, match=r"task 'cyclegan' has no option 'cycel'; did you mean 'cycle'"):
+        CycleGan(
+            gantailor.build("resnet_6blocks", ngf=4),
+            Domains(pictures(2), pictures(2)),
+            recipe("teacher-cyclegan", task_options={"cycel": 1}),
+        )
+
+
+def save(folder, arrays):
+    folder.mkdir(parents=True)
+    for number, array in enumerate(arrays):
+        Image.fromarray(array).save(folder / f"{number}.png")
+
+
+def test_labels(tmp_path):
+    labels = np.array([[0, 0, 1, 1], [0, 0, 1, 1], [2, 2, 255, 1], [2, 2, 1, 1]], np.uint8)
+    save(tmp_path / "train_label", [labels])
+    save(tmp_path / "train_inst", [labels])
+    save(tmp_path / "train_img", [np.zeros((4, 4, 3), np.uint8)])
+    pairs = label_pairs(tmp_path, "train", size=4, classes=3)
+    hot, targets = pairs.batch(np.array([0]))
+    assert hot.shape == (1, 5, 4, 4) and set(hot.unique().tolist()) == {0.0, 1.0}
+    assert hot[0, :4].argmax(0).tolist() == [[0, 0, 1, 1], [0, 0, 1, 1], [2, 2, 3, 1], [2, 2, 1, 1]]
+    assert hot[0, 4].tolist() == [[0, 1, 1, 0], [1, 1, 1, 0], [1, 1, 1, 1], [0, 1, 1, 0]]
+    mirrored, _ = pairs.batch(np.array([0]), moves=[(True, 0, 0)])
+    assert torch.equal(mirrored, hot.flip(3))
+    assert float(targets.max()) == -1
+
+
+COMMON = ["--train.kimg", "0.008", "--train.batch", "2", "--train.ndf", "4"]
+
+
+@pytest.mark.parametrize(
+    ("preset", "kind", "generator", "options"),
+    [
+        ("teacher-pix2pix", "openmoji", "resnet_6blocks", "{ngf: 4}"),
+        ("teacher-cyclegan", "domains", "resnet_6blocks", "{ngf: 4}"),
+        ("teacher-munit", "domains", "munit", "{ngf: 4, mlp_dim: 8, n_res: 1}"),
+        (
+            "teacher-stylegan2",
+            "folder",
+            "stylegan2",
+            "{size: 64, style_dim: 8, n_mlp: 1, channels: {4: 4, 8: 4, 16: 4, 32: 4, 64: 4}}",
+        ),
+        ("teacher-spade", "labels", "spade", "{ngf: 2, hidden: 4, label_channels: 4, size: [64, 64]}"),
+    ],
+)
+def test_command_line(tmp_path, monkeypatch, preset, kind, generator, options):
+    monkeypatch.setenv("GANTAILOR_CACHE", str(tmp_path / "cache"))
+    data = tmp_path / "data"
+    for folder in ("trainA", "trainB", "train", "train_img"):
+        save(data / folder, pictures(4, size=64))
+    save(data / "train_label", [p[..., 0] % 4 for p in pictures(4, size=64)])
+    if kind == "openmoji":
+        kind, flags = "folder", ["--data.direction", "AtoB"]
+        save(tmp_path / "pairs" / "train", pictures(4, size=64).repeat(2, axis=2))
+        data = tmp_path / "pairs"
+    else:
+        flags = ["--data.direction", "unpaired"] if kind == "folder" else []
+    flags += ["--data.kind", kind, "--data.path", str(data), "--data.classes", "3", "--train.preset", preset]
+    flags += ["--generator", generator, "--options", options, "--out", str(tmp_path / "run"), *COMMON]
+    assert main(["teacher", *flags, "--data.size", "64"]) == 0
+    made = gantailor.load_teacher(
+        tmp_path / "run" / "teacher.safetensors", generator=generator, **__import__("yaml").safe_load(options)
+    )
+    assert all(torch.isfinite(t).all() for t in made.state_dict().values())
+    assert (tmp_path / "run" / "teacher_BtoA.safetensors").exists() == (preset == "teacher-cyclegan")

@@ -1,0 +1,86 @@
+"""Training a CycleGAN: two generators, two discriminators, no pairs (Zhu et al. 2017, arXiv 1703.10593)."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from supernet.losses import fake_loss, generator_loss, real_loss
+from supernet.recipe import Recipe
+from zoo.builders import init_weights, make_discriminator
+from zoo.domains import Both, Domains, ImagePool, adam, task_options
+
+
+@dataclass(frozen=True)
+class CycleOptions:
+    """Weights of the losses: ``identity`` is a share of ``cycle``. ``pool``: old pictures shown to discriminators."""
+
+    cycle: float = 10.0
+    identity: float = 0.5
+    pool: int = 50
+
+
+class CycleGan:
+    """``generator`` translates A to B, ``back`` B to A."""
+
+    def __init__(self, generator: nn.Module, data: Domains, recipe: Recipe, *, device: str = "cpu") -> None:
+        self.recipe, self.data, self.device = recipe, data, torch.device(device)
+        self.options = task_options(CycleOptions, recipe)
+        torch.manual_seed(recipe.seed)
+        self.generator = init_weights(generator).to(device).train()
+        self.back = init_weights(copy.deepcopy(generator)).to(device).train()
+        self.judges = nn.ModuleDict()
+        for name, seed in (("a", 0), ("b", 1)):
+            made = make_discriminator(recipe.model_copy(update={"seed": recipe.seed + seed}), input_nc=0, output_nc=3)
+            assert made is not None, "a CycleGAN needs an adversarial loss"
+            self.judges[name] = made.to(device)
+        shape = (3, *data.a.shape[1:3])
+        self.pools = nn.ModuleDict({name: ImagePool(self.options.pool, shape) for name in "ab"}).to(device)
+        self._trained = [*self.generator.parameters(), *self.back.parameters()]
+        self.optimizers = {
+            "generator": adam(self._trained, recipe),
+            "discriminator": adam(self.judges.parameters(), recipe, recipe.lr_discriminator),
+        }
+
+    def parts(self) -> dict[str, nn.Module]:
+        """Everything with state."""
+        return {"generator": self.generator, "back": self.back, "judges": self.judges, "pools": self.pools}
+
+    def draw(self, step: int) -> Both:
+        """A batch of each domain."""
+        return self.data.draw(self.recipe, step)
+
+    def backward(self, step: int, batch: Both, share: float) -> dict[str, Tensor]:
+        """Adversarial, cycle and identity losses of both directions."""
+        rng = np.random.default_rng((self.recipe.seed, 3, step))
+        losses: dict[str, Tensor] = {}
+        judged: list[Tensor] = []
+        real = {"a": batch.a.to(self.device), "b": batch.b.to(self.device)}
+        for name, make, undo in (("b", self.generator, self.back), ("a", self.back, self.generator)):
+            source, target, judge = real["a" if name == "b" else "b"], real[name], self.judges[name]
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.recipe.precision == "bfloat16"):
+                fake = make(source)
+                same = make(target) if self.options.identity else None
+                cycled = undo(fake)
+                seen = judge(fake)
+                old = judge(self.pools[name].swap(fake.float(), rng))  # type: ignore[operator]
+                true = judge(target)
+            judged.append(0.5 * (real_loss(self.recipe.gan, true) + fake_loss(self.recipe.gan, old)))
+            losses[f"gan_{name}"] = self.recipe.gan_weight * generator_loss(self.recipe.gan, seen)
+            losses[f"cycle_{name}"] = self.options.cycle * F.l1_loss(cycled.float(), source)
+            if same is not None:
+                weight = self.options.cycle * self.options.identity
+                losses[f"identity_{name}"] = weight * F.l1_loss(same.float(), target)
+        total = torch.stack(list(losses.values())).sum()
+        (share * total).backward(inputs=self._trained)
+        losses["discriminator"] = torch.stack(judged).sum()
+        (share * losses["discriminator"]).backward(inputs=list(self.judges.parameters()))
+        return {name: value.detach() for name, value in losses.items()}
+
+    def after_step(self, step: int) -> None:
+        """Nothing."""
