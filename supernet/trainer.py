@@ -134,8 +134,10 @@ class Trainer:
                     if on_progress and workers.rank() == 0:
                         on_progress(progress)
                 if on_watch and workers.rank() == 0 and (finished or (watch and self.step % watch == 0)):
+                    started = time.monotonic()
                     on_watch(self.result(), self.step)
                     self.task.generator.train()
+                    report.since += time.monotonic() - started  # looking is not training
                 if checkpoint is not None and time.monotonic() - last_save > save_every_s:
                     self.save(checkpoint)
                     last_save = time.monotonic()

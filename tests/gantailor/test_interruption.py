@@ -5,9 +5,13 @@ import subprocess
 import sys
 import time
 
+import pytest
 import torch
 
 import gantailor
+from gantailor.config import load_config
+from gantailor.run import Run
+from supernet.errors import RunError
 from supernet.files import load_tensors
 
 
@@ -28,14 +32,39 @@ def command(folder, out):
     return [sys.executable, "-m", "gantailor.cli", "train", *flags, "--out", str(out)]
 
 
+def started(command, log):
+    """The process, once it has trained for a moment."""
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 120
+    while not log.exists() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return process
+
+
+def test_ctrl_c_saves_the_whole_step(tmp_path):
+    torch.manual_seed(0)
+    torch.save(gantailor.build("resnet_6blocks", ngf=4).state_dict(), tmp_path / "G.pth")
+    stopped, whole = tmp_path / "stopped", tmp_path / "whole"
+    process = started(command(tmp_path, stopped), stopped / "supernet.ckpt.jsonl")
+    with pytest.raises(RunError, match=f"is being written by process {process.pid}; wait for it"):
+        Run(stopped, load_config(None, {})).claim()
+    process.send_signal(signal.SIGINT)
+    _, printed = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "the same command continues" in printed
+    step = load_tensors(stopped / "supernet.ckpt.safetensors")[1]["step"]
+    assert 0 < step < 150, "the checkpoint is of the step at which it was interrupted"
+    for out in (stopped, whole):
+        subprocess.run(command(tmp_path, out), check=True, capture_output=True)
+    first, second = (load_tensors(out / "supernet.safetensors")[0] for out in (stopped, whole))
+    assert all(torch.equal(first[name], second[name]) for name in second)
+
+
 def test_kill_and_continue(tmp_path):
     torch.manual_seed(0)
     torch.save(gantailor.build("resnet_6blocks", ngf=4).state_dict(), tmp_path / "G.pth")
     killed, whole = tmp_path / "killed", tmp_path / "whole"
-    process = subprocess.Popen(command(tmp_path, killed), stderr=subprocess.PIPE, text=True)
-    deadline = time.monotonic() + 120
-    while not (killed / "supernet.ckpt.jsonl").exists() and process.poll() is None and time.monotonic() < deadline:
-        time.sleep(0.05)
+    process = started(command(tmp_path, killed), killed / "supernet.ckpt.jsonl")
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert not (killed / "supernet.safetensors").exists(), "the run ended before it could be killed"
