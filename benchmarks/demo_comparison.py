@@ -57,7 +57,7 @@ def main() -> None:
         print(json.dumps(row), flush=True)
 
     for seed in arguments.seeds:
-        config = load_config(None, {"seed": seed, "trials": arguments.trials, "supernet": str(DEMO_SUPERNET)})
+        config = load_config(None, {"seed": seed, "search.trials": arguments.trials, "supernet": str(DEMO_SUPERNET)})
         run = Run(folder / f"seed{seed}", config)
         budget, supernet = run.budget(), run.supernet()
         run.claim()

@@ -23,6 +23,7 @@ from gantailor.training import train_teacher
 from search.budget import format_macs
 from search.space import space
 from supernet.errors import ConfigError, GantailorError
+from supernet.files import write_bytes
 from supernet.recipe import Recipe
 from zoo.builders import WEIGHTS, build
 from zoo.checkpoints import load_teacher
@@ -149,15 +150,44 @@ def _options(text: str) -> dict[str, Any]:
 
 
 def _pareto(arguments: argparse.Namespace) -> None:
-    import pandas as pd
+    from gantailor import fronts
 
-    from search.study import pareto_rows
+    runs = [fronts.Found.read(folder, budget=arguments.budget) for folder in arguments.run]
+    convention = arguments.convention or runs[0].run.config.convention
+    points = None
+    if arguments.published:
+        points = fronts.published_points(arguments.published, runs[0].score, convention)
+    figure = fronts.draw(runs, convention=convention, log=not arguments.linear, published=points)
+    out = Path(arguments.out or arguments.run[0])
+    for suffix in ("png", "svg"):
+        fronts.save(figure, out / f"front.{suffix}")
+    fronts.write_page(out / "front.html", runs, convention=convention, published=points, pictures=arguments.pictures)
+    for found in runs:
+        columns = ["trial", "macs_true", "macs_published", "params", found.score]
+        rows = found.frame.loc[found.front(convention), columns]
+        print(f"{found.name}: {len(found.frame)} subnets evaluated, the front:")
+        print(rows.to_string(index=False))
+        best = found.frame.loc[found.chosen]
+        print(f"best within {found.budget}: trial {best['trial']}, {found.score} {best[found.score]:.5g}, ", end="")
+        print(f"{format_macs(best['macs_true'])} MACs (true), {format_macs(best['params'])} parameters")
+        if arguments.budget:
+            file = out / f"subnet-{best['trial']}.json"
+            write_bytes(file, (found.config.to_json() + "\n").encode())
+            print(f"its widths: {file}; fine-tune and export it with:")
+            folder = found.run.folder
+            print(f"  gantailor compress {folder}/config.json --out {folder} --budget '{arguments.budget}'")
+        if arguments.table:
+            _write_table(found.frame, Path(arguments.table))
+    print(f"{out / 'front.html'}, front.png, front.svg")
 
-    path = Path(arguments.run) / "front.csv"
-    if not path.exists():
-        raise ConfigError(f"{arguments.run!r} has no front.csv; run a search there first")
-    frame = pd.read_csv(path)
-    print(frame[pareto_rows(frame)].sort_values("macs")[["macs", "score"]].to_string(index=False))
+
+def _write_table(frame: Any, path: Path) -> None:
+    if path.suffix not in (".csv", ".parquet"):
+        raise ConfigError(f"--table {str(path)!r}: the name must end with .csv or .parquet")
+    try:
+        frame.to_csv(path, index=False) if path.suffix == ".csv" else frame.to_parquet(path, index=False)
+    except ImportError:
+        raise ConfigError("Parquet needs pyarrow; run: pip install pyarrow, or choose .csv") from None
 
 
 def _evaluate(arguments: argparse.Namespace) -> None:
@@ -224,7 +254,14 @@ def _parser() -> argparse.ArgumentParser:
     scores.add_argument("--json", action="store_true", help="print JSON with provenance")
     _add_settings(scores)
     front = add("pareto", "the accuracy-compute front of a run", _pareto)
-    front.add_argument("run", help="run folder")
+    front.add_argument("run", nargs="+", help="run folders; several share one plot")
+    front.add_argument("--budget", help="choose the best subnet for this budget: 1.8G, 0.05x, macs<=2G,params<=1M")
+    front.add_argument("--out", help="where front.png, front.svg and front.html go; the first run if missing")
+    front.add_argument("--convention", choices=("true", "published"), help="how MACs are counted on the axis")
+    front.add_argument("--linear", action="store_true", help="linear MACs in the PNG and SVG (the page has both)")
+    front.add_argument("--published", metavar="TASK", help="show the papers' points: horse2zebra, edges2shoes, ...")
+    front.add_argument("--pictures", type=int, default=60, help="subnets of each run with sample pictures in the page")
+    front.add_argument("--table", metavar="FILE", help="write every evaluated subnet as .csv or .parquet")
     for name, proof in (("inspect", False), ("verify", True)):
         look = add(
             name, "width table, costs and space of a generator" + (", proved in float64" if proof else ""), _inspect

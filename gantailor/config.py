@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from gantailor.scoring import EvaluationConfig
 from search.space import SpaceConfig
+from search.strategies import SAMPLERS, STRATEGIES, check_strategy
 from supernet.errors import ConfigError, nearest
 from supernet.recipe import Recipe
 
@@ -29,6 +30,27 @@ class DataConfig(BaseModel):
     direction: Literal["AtoB", "BtoA", "unpaired"] = Field("AtoB", description="which half of a picture is the input")
 
 
+class SearchConfig(BaseModel):
+    """How subnets are searched."""
+
+    model_config = _STRICT
+    strategy: str = Field("predictor", description=", ".join([*STRATEGIES, *SAMPLERS]))
+    trials: int = Field(40, gt=0, description="subnets that the search evaluates in all")
+    front: bool = Field(False, description="search the whole front of score and MACs below the budget")
+    workers: int = Field(1, gt=0, description="processes that evaluate")
+    ray_address: str | None = Field(None, description="evaluate on a Ray cluster: auto, or its address")
+    ray_cpus: float = Field(1.0, gt=0, description="CPUs of a Ray worker")
+    ray_gpus: float = Field(0.0, ge=0, description="GPUs of a Ray worker, a fraction if you like")
+    storage: str | None = Field(
+        None, description="Optuna storage URL for clusters; a journal file in the run if missing"
+    )
+
+    @field_validator("strategy")
+    @classmethod
+    def _known(cls, value: str) -> str:
+        return check_strategy(value)
+
+
 class Config(BaseModel):
     """A whole run: teacher, supernet, search, fine-tuning, export."""
 
@@ -43,7 +65,7 @@ class Config(BaseModel):
     space: SpaceConfig = SpaceConfig()
     ranking: str = Field("l1", description="which channels stay first")
     train: Recipe = Recipe(kimg=6, output_weight=10, feature_weight=1)
-    trials: int = Field(40, gt=0, description="subnets that the search evaluates")
+    search: SearchConfig = SearchConfig()
     discriminator: str | None = Field(None, description="weights of a discriminator to start from, the teacher's own")
     tensorboard: bool = Field(False, description="write losses for TensorBoard into the run folder")
     evaluation: EvaluationConfig = EvaluationConfig()

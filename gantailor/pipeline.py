@@ -5,6 +5,7 @@ A stage whose file exists is done; delete the file to do it again. Training and 
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
@@ -13,10 +14,11 @@ from torch import nn
 
 from evaluators.errors import EvaluationError
 from gantailor.export import export_onnx
-from gantailor.run import Run, load_supernet
-from gantailor.scoring import Subset, stamped
+from gantailor.run import Run
+from gantailor.scoring import stamped
+from gantailor.searching import evaluate_all, make_search
 from gantailor.training import finetune, train
-from search.study import best_config, open_study, run_search, table
+from search.study import best_config, table
 from supernet import workers
 from supernet.files import write_bytes, write_json
 from supernet.graph import SubnetConfig
@@ -46,25 +48,32 @@ def check(run: Run) -> dict[str, Any]:
 
 
 def search(run: Run) -> SubnetConfig:
-    """Search the best subnet within the budget on the search split; writes ``subnet.json`` and ``front.csv``."""
-    if run.path("subnet.json").exists():
-        return SubnetConfig.from_json(run.path("subnet.json").read_text())
-    budget, supernet = run.budget(), run.supernet()
-    load_supernet(supernet, run.path("supernet.safetensors"))
-    study = open_study(run.path("search.journal"), name="gantailor")
-    pairs = Subset(run.data("search"), run.config.evaluation.search_images)
-    evaluator = run.scoring().evaluator([run.search_metric()])
+    """Search the best subnet within the budget; writes ``subnet.json`` and ``front.csv``.
 
-    def score(config: SubnetConfig) -> float:
-        found = next(iter(evaluator(run.calibrated(supernet.extract(config)), pairs).values()))
-        return found.value if found.lower_is_better else -found.value
-
-    with run.report.counting("search", run.config.trials) as listener:
-        run_search(study, budget, score, trials=run.config.trials, seed=run.config.seed, on_trial=listener)
-    write_bytes(run.path("front.csv"), table(study).to_csv(index=False).encode())
-    best = best_config(study, budget)
+    A study that has enough trials for the budget is not searched again; more ``trials`` add to it. A study of a whole
+    front answers every later budget.
+    """
+    searcher = make_search(run)
+    if searcher.history().counted < run.config.search.trials:
+        with run.report.counting("search", run.config.search.trials) as listener:
+            evaluate_all(run, searcher, listener)
+    write_bytes(run.path("front.csv"), table(searcher.study).to_csv(index=False).encode())
+    best = best_config(searcher.study, searcher.budget, provenance=searcher.provenance)
+    _set_aside(run, best)
     write_bytes(run.path("subnet.json"), (best.to_json() + "\n").encode())
     return best
+
+
+def _set_aside(run: Run, best: SubnetConfig) -> None:
+    """Where a longer search found another subnet, what was made of the earlier one moves into ``earlier/``."""
+    file = run.path("subnet.json")
+    if not file.exists() or SubnetConfig.from_json(file.read_text()) == best:
+        return
+    folder = run.path("earlier") / hashlib.sha256(file.read_bytes()).hexdigest()[:8]
+    folder.mkdir(parents=True, exist_ok=True)
+    for found in [*run.folder.glob("subnet.*"), *run.folder.glob("finetune.*"), run.path("export")]:
+        if found.exists():
+            found.rename(folder / found.name)
 
 
 def export(run: Run) -> dict[str, Any]:
@@ -87,10 +96,15 @@ def score(run: Run) -> dict[str, Any]:
 
 
 def report(run: Run) -> None:
-    """Write ``front.png`` and ``report.html``."""
-    from gantailor.report import draw_front, write_report
+    """Write ``front.png``, ``front.svg``, ``front.html`` and ``report.html``."""
+    from gantailor import fronts
+    from gantailor.report import write_report
 
-    draw_front(run)
+    found = [fronts.Found.read(run.folder)]
+    figure = fronts.draw(found)
+    fronts.save(figure, run.path("front.png"))
+    fronts.save(figure, run.path("front.svg"))
+    fronts.write_page(run.path("front.html"), found)
     write_report(run)
 
 

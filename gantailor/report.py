@@ -9,41 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 import jinja2
 import numpy as np
-import pandas as pd
 import torch
 
-from search.budget import format_macs
-from search.study import pareto_rows
 from supernet.files import write_bytes
 from zoo.data import to_uint8
 
 if TYPE_CHECKING:
     from gantailor.run import Run
-
-
-def draw_front(run: Run) -> None:
-    """``front.png``: score against MACs of everything the search evaluated, the front marked."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
-    frame = pd.read_csv(run.path("front.csv"))
-    front = frame[pareto_rows(frame)].sort_values("macs")
-    budget = run.budget()
-    figure, axes = plt.subplots(figsize=(6.4, 4), layout="constrained")
-    axes.scatter(frame["macs"] / 1e6, frame["score"], s=18, color="#999999", label="evaluated")
-    axes.plot(front["macs"] / 1e6, front["score"], "o-", color="#0072B2", label="Pareto front")
-    best = frame.loc[frame["score"].idxmin()]
-    axes.plot(best["macs"] / 1e6, best["score"], "*", ms=14, color="#D55E00", label="chosen")
-    axes.axvline(budget.macs / 1e6, color="#444444", ls="--", lw=1, label=f"budget {format_macs(budget.macs)}")
-    axes.set_xlabel(f"million MACs ({budget.convention})")
-    axes.set_ylabel(f"{run.search_metric()} on the search pictures (lower is better)", fontsize="small")
-    axes.legend(frameon=False)
-    buffer = io.BytesIO()
-    figure.savefig(buffer, dpi=150)
-    plt.close(figure)
-    write_bytes(run.path("front.png"), buffer.getvalue())
 
 
 def _png(picture: np.ndarray) -> str:

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from gantailor.config import Config
+from gantailor.config import Config, load_config
 from gantailor.progress import Reporter
 from gantailor.scoring import Scoring
 from search.budget import Budget, parse_budget
@@ -54,10 +54,12 @@ class Run:
             RunError: other settings, another process writing there, or no right to write.
         """
         file, mine = self.path("config.json"), self.config.model_dump(mode="json")
+        changeable = ("search", "budget", "tensorboard", "device")  # a search goes on, or serves another budget
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             self._lock_folder()
-            if file.exists() and json.loads(file.read_text()) != mine:
+            known = json.loads(file.read_text()) if file.exists() else mine
+            if any(known.get(name) != mine[name] for name in mine if name not in changeable):
                 raise RunError(
                     f"{str(self.folder)!r} holds a run with other settings; choose another --out, or delete it"
                 )
@@ -154,9 +156,18 @@ class Run:
 
     def budget(self) -> Budget:
         """The budget, checked against the space."""
-        supernet = self.supernet()
-        full = supernet.macs(supernet.full_config(), convention=self.config.convention)
-        return Budget(self.space(), parse_budget(self.config.budget, full=full), self.config.convention)
+        return self.budget_of(self.config.budget)
+
+    def budget_of(self, text: str) -> Budget:
+        """Any budget over this run's space.
+
+        Raises:
+            BudgetError: it cannot be read or reached.
+        """
+        supernet, convention = self.supernet(), self.config.convention
+        config = supernet.full_config()
+        full = {"macs": supernet.macs(config, convention=convention), "params": supernet.parameter_count(config)}
+        return Budget(self.space(), parse_budget(text, full=full), convention, fill=not self.config.search.front)
 
     def feature_layers(self) -> tuple[str, ...]:
         """Where features are distilled: what the generator names."""
@@ -200,6 +211,18 @@ class Run:
         _, narrow = self.subnet()
         load_state(narrow, read_state(path), str(path))
         return narrow.eval()
+
+
+def open_run(folder: str | Path) -> Run:
+    """A run folder that exists, with the configuration that it was made with.
+
+    Raises:
+        ConfigError: it holds no run.
+    """
+    file = Path(folder) / "config.json"
+    if not file.exists():
+        raise ConfigError(f"{str(folder)!r} is no run folder: it has no config.json")
+    return Run(folder, load_config(str(file), {}))
 
 
 def load_supernet(supernet: Supernet, path: Path) -> None:

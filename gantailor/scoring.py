@@ -38,6 +38,12 @@ FAMILIES = {
 }
 
 
+def lower_is_better(metric: str) -> bool:
+    """The direction of a metric."""
+    higher = ("precision", "recall", "density", "coverage", "psnr", "ssim", "diversity", "miou", "pixel_accuracy")
+    return metric.removesuffix("[teacher]") not in higher
+
+
 class EvaluationConfig(BaseModel):
     """How generators are scored."""
 

@@ -36,7 +36,7 @@ def small(tmp_path_factory):
     torch.save(gantailor.build("resnet_6blocks", ngf=8).state_dict(), weights)
     yaml = folder / "config.yaml"
     yaml.write_text(
-        f"generator: resnet_6blocks\noptions: {{ngf: 8}}\nteacher: {weights}\nbudget: 0.5x\ntrials: 3\n"
+        f"generator: resnet_6blocks\noptions: {{ngf: 8}}\nteacher: {weights}\nbudget: 0.5x\nsearch: {{trials: 3}}\n"
         "data: {size: 32}\ntrain: {kimg: 0.03, batch: 8}\nfinetune: {kimg: 0.03, batch: 8}\n"
     )
     out = folder / "run"
@@ -80,7 +80,7 @@ def test_again_does_nothing_twice(small):
 
 def test_other_settings_need_another_folder(small, capsys):
     yaml, out = small
-    assert "other settings" in fails(capsys, "compress", str(yaml), "--out", str(out), "--trials", "5")
+    assert "other settings" in fails(capsys, "compress", str(yaml), "--out", str(out), "--seed", "5")
 
 
 def test_search_again_adds_trials_only(small, tmp_path):
@@ -108,9 +108,9 @@ def test_wrong_settings(tmp_path, capsys, flag, value, said):
 
 def test_all_config_mistakes_at_once(tmp_path, capsys):
     yaml = tmp_path / "c.yaml"
-    yaml.write_text("trials: 0\ntrain: {lrr: 1, batch: 0}\n")
+    yaml.write_text("search: {trials: 0}\ntrain: {lrr: 1, batch: 0}\n")
     message = fails(capsys, "compress", str(yaml))
-    assert "trials cannot be 0" in message
+    assert "search.trials cannot be 0" in message
     assert "train.lrr is no setting; did you mean 'lr'" in message
     assert "train.batch cannot be 0" in message
 

@@ -1,0 +1,63 @@
+"""Score every subnet of a reduced space of the demo once, so that search strategies can be compared without a GPU.
+
+    python benchmarks/recorded_table.py   # writes benchmarks/results/recorded_table.csv; goes on where it was
+
+Five decisions of four widths each (1,024 subnets): widths of one stage move together. A row: the choice of each
+decision, true MACs, and two scores on pictures of the search split with the shipped supernet's weights: the search's
+feature error and L1.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from gantailor.cli import DEMO_SUPERNET
+from gantailor.config import load_config
+from gantailor.run import Run, load_supernet
+from gantailor.scoring import Subset
+
+SPACE = {
+    "fractions": [0.25, 0.5, 0.75, 1.0],
+    "ties": [
+        ["model.1", "model.19"],
+        ["model.4", "model.16"],
+        ["model.10.*", "model.11.*", "model.12.*"],
+        ["model.13.*", "model.14.*", "model.15.*"],
+    ],
+}
+TABLE = Path(__file__).parent / "results" / "recorded_table.csv"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--pictures", type=int, default=48)
+    parser.add_argument("--out", default=str(TABLE))
+    arguments = parser.parse_args()
+    run = Run("runs/recorded-table", load_config(None, {"space": SPACE}))
+    supernet, space, results = run.supernet(), run.space(), Path(arguments.out)
+    load_supernet(supernet, DEMO_SUPERNET)
+    pairs = Subset(run.data("search"), arguments.pictures)
+    evaluator = run.scoring().evaluator(["features", "l1"])
+    rows = np.array(list(itertools.product(*(range(len(v.choices)) for v in space.variables))))
+    names = [v.name for v in space.variables]
+    done = len(pd.read_csv(results)) if results.exists() else 0
+    started = time.monotonic()
+    for number in range(done, len(rows)):
+        config = space.to_config(rows[number])
+        features, l1 = evaluator(run.calibrated(supernet.extract(config)), pairs).values()
+        row = dict(zip(names, rows[number].tolist(), strict=True))
+        row |= {"macs": supernet.macs(config), "features": round(features.value, 7), "l1": round(l1.value, 7)}
+        pd.DataFrame([row]).to_csv(results, mode="a", header=not results.exists(), index=False)
+        if number % 50 == 49:
+            left = (time.monotonic() - started) / (number + 1 - done) * (len(rows) - number - 1)
+            print(f"{number + 1}/{len(rows)}, {left / 60:.0f} min left", flush=True)
+
+
+if __name__ == "__main__":
+    main()

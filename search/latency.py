@@ -1,0 +1,85 @@
+"""Latency on a device, predicted from a few dozen measured subnets."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+from scipy.optimize import nnls
+
+from search.space import Space
+from supernet.errors import ConfigError
+from supernet.files import write_json
+
+
+@dataclass(frozen=True)
+class LatencyProfile:
+    """Milliseconds as a non-negative sum of a constant, MACs, parameters and widths, so that wider is never faster.
+
+    Attributes:
+        device: what was measured and how, for the reader.
+        widths: names that the last coefficients belong to.
+        coefficients: of (1, true MACs, parameters, each width).
+        error: median relative error on the subnets left out of the fit.
+    """
+
+    device: str
+    widths: tuple[str, ...]
+    coefficients: tuple[float, ...]
+    error: float
+
+    @classmethod
+    def fit(cls, space: Space, indices: np.ndarray, milliseconds: Sequence[float], *, device: str) -> LatencyProfile:
+        """From measured subnets (choice indices ``[N, n_variables]``, N at least 4); every fourth judges the fit."""
+        features, times = _features(space, indices), np.asarray(milliseconds, np.float64)
+        if len(times) < 4:
+            raise ConfigError(f"a latency profile needs at least 4 measured subnets, not {len(times)}")
+        held = np.arange(len(times)) % 4 == 3
+        scale = features.max(0)
+
+        def solve(rows: np.ndarray) -> np.ndarray:
+            weights = 1 / times[rows]  # relative errors count, not absolute ones
+            return nnls(features[rows] / scale * weights[:, None], times[rows] * weights)[0] / scale
+
+        error = np.median(np.abs(features[held] @ solve(~held) / times[held] - 1))
+        names = tuple(width.name for width in space.supernet.graph.widths)
+        everything = solve(np.ones(len(times), bool))
+        return cls(device, names, tuple(everything.tolist()), float(error))
+
+    def predict(self, space: Space, indices: np.ndarray) -> np.ndarray:
+        """Milliseconds of each row of choice indices.
+
+        Raises:
+            ConfigError: the profile was made for another generator.
+        """
+        if self.widths != tuple(width.name for width in space.supernet.graph.widths):
+            raise ConfigError("the latency profile was measured on another generator; make one with: gantailor profile")
+        return _features(space, indices) @ np.array(self.coefficients)
+
+    def save(self, path: Path) -> None:
+        """Write as JSON."""
+        write_json(path, asdict(self))
+
+    @classmethod
+    def load(cls, path: str | Path) -> LatencyProfile:
+        """Read what ``save`` wrote.
+
+        Raises:
+            ConfigError: no such file, or another content.
+        """
+        try:
+            raw = json.loads(Path(path).read_text())
+            return cls(raw["device"], tuple(raw["widths"]), tuple(map(float, raw["coefficients"])), raw["error"])
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise ConfigError(
+                f"latency profile {str(path)!r} cannot be read ({error}); make one with: gantailor profile"
+            ) from None
+
+
+def _features(space: Space, indices: np.ndarray) -> np.ndarray:
+    sizes = space.sizes(indices)
+    macs, parameters = space.supernet.macs_many(sizes), space.supernet.cost.parameters(sizes)
+    return np.concatenate([np.ones((len(sizes), 1)), np.stack([macs, parameters], 1), sizes], 1).astype(np.float64)

@@ -1,0 +1,144 @@
+"""Fronts: picked budgets, figures, and the page in a real browser."""
+
+import shutil
+from contextlib import contextmanager
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+import gantailor
+from gantailor import fronts
+from gantailor.cli import main
+from supernet.errors import ConfigError
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """A whole front, and a random search at one budget."""
+    folder = tmp_path_factory.mktemp("fronts")
+    torch.manual_seed(0)
+    weights = folder / "teacher.pth"
+    torch.save(gantailor.build("resnet_6blocks", ngf=8).state_dict(), weights)
+    settings = f"generator: resnet_6blocks\noptions: {{ngf: 8}}\nteacher: {weights}\ndata: {{size: 32}}\n"
+    settings += "train: {kimg: 0.03, batch: 8}\nevaluation: {search: l1, search_images: 16}\n"
+    (folder / "front.yaml").write_text(settings + "budget: 1x\nsearch: {trials: 22, front: true}\n")
+    (folder / "random.yaml").write_text(settings + "budget: 0.3x\nsearch: {trials: 18, strategy: random}\n")
+    for name in ("front", "random"):
+        assert main(["search", str(folder / f"{name}.yaml"), "--out", str(folder / name)]) == 0
+    return folder
+
+
+def test_a_budget_is_answered_from_the_study(runs, capsys, tmp_path):
+    found = fronts.Found.read(runs / "front", budget="0.5x")
+    frame = found.frame
+    full = found.run.supernet().macs(found.run.supernet().full_config())
+    fits = frame[frame["macs"] <= full // 2]
+    assert found.chosen == fits["l1"].idxmin()
+    assert found.run.supernet().macs(found.config) == fits["macs"][found.chosen]
+    table = tmp_path / "all.parquet"
+    arguments = ["pareto", str(runs / "front"), str(runs / "random"), "--budget", "0.5x", "--out", str(tmp_path)]
+    assert main([*arguments, "--table", str(table)]) == 0
+    assert "best within" in capsys.readouterr().out
+    assert {"l1", "macs_published", "model.1", "origin", "provenance"} <= set(pd.read_parquet(table).columns)
+    assert (tmp_path / "front.png").stat().st_size > 10_000
+    assert (tmp_path / "front.svg").read_text().count("<use") > 40
+
+
+def test_another_budget_needs_no_other_evaluation(runs, tmp_path):
+    folder = tmp_path / "run"
+    shutil.copytree(runs / "front", folder)
+    before = (folder / "subnet.json").read_text()
+    frame = fronts.Found.read(folder).frame
+    tighter = int(frame["macs"][frame["l1"].idxmin()]) - 1  # the best one no longer fits
+    more = ["--budget", str(tighter), "--search.trials", str((frame["macs"] <= tighter).sum())]
+    assert main(["search", str(folder / "config.json"), "--out", str(folder), *more]) == 0
+    assert len(fronts.Found.read(folder).frame) == len(frame)
+    assert (folder / "subnet.json").read_text() != before
+    assert [file.read_text() for file in (folder / "earlier").glob("*/subnet.json")] == [before]
+
+
+def test_front_and_hypervolume(runs):
+    found = [fronts.Found.read(runs / name) for name in ("front", "random")]
+    for one in found:
+        points = one.points("true")
+        literal = [i for i, p in enumerate(points) if not any((q <= p).all() and (q < p).any() for q in points)]
+        assert sorted(one.front("true")) == literal
+        assert (one.frame["origin"] == "start").sum() == 16
+    histories = fronts.hypervolumes(found, "true")
+    assert [len(history) for history in histories] == [22, 18]
+    assert all((np.diff(history) >= 0).all() and 0 <= history[-1] <= 1 for history in histories)
+    every = np.concatenate([one.points("true") for one in found])
+    boxes = (every - every.min(0)) / np.ptp(every, axis=0)
+    corners = np.random.default_rng(0).random((20_000, 2))
+    for rows, history in ((boxes[:22], histories[0]), (boxes[22:], histories[1])):
+        share = (corners[:, None] >= rows[None]).all(2).any(1).mean()
+        assert history[-1] == pytest.approx(share, abs=0.01)
+
+
+def test_mistakes(runs, tmp_path, capsys):
+    assert main(["pareto", str(tmp_path)]) == 2
+    assert "no run folder" in capsys.readouterr().err
+    assert main(["pareto", str(runs / "front"), "--published", "zebras"]) == 2
+    assert "horse2zebra" in capsys.readouterr().err
+    assert main(["pareto", str(runs / "front"), "--published", "maps"]) == 2
+    assert "papers report fid for maps" in capsys.readouterr().err
+    assert main(["pareto", str(runs / "front"), "--budget", "0.001x"]) == 2
+    assert "cannot be reached" in capsys.readouterr().err
+    with pytest.raises(ConfigError, match="--convention published"):
+        fronts.published_points("maps", "fid[inception-2015-12-05]", "true")
+    assert len(fronts.published_points("maps", "fid[inception-2015-12-05]", "published")) == 3
+
+
+@contextmanager
+def browser(page, **options):
+    """The page in headless Chromium, with what its console said."""
+    program = shutil.which("chromium") or shutil.which("google-chrome")
+    if program is None:
+        pytest.skip("no Chromium on this machine")
+    from playwright.sync_api import sync_playwright
+
+    quiet = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-background-networking"]
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=program, args=[*quiet, "--disable-component-update"])
+        view = chromium.new_page(**options)
+        errors = []
+        view.on("pageerror", lambda error: errors.append(str(error)))
+        view.on("request", lambda request: request.url[:5] in ("file:", "data:") or errors.append(request.url))
+        view.goto(page.as_uri())
+        yield view
+        assert errors == []
+        chromium.close()
+
+
+def test_page_in_a_browser(runs, tmp_path):
+    found = [fronts.Found.read(runs / name) for name in ("front", "random")]
+    fronts.write_page(tmp_path / "front.html", found, pictures=24)
+    with browser(tmp_path / "front.html", viewport={"width": 1300, "height": 1000}) as view:
+        details = view.locator("#details")
+        assert f"trial {found[0].frame['trial'][found[0].chosen]}" in details.inner_text()
+        for row in (3, 7):
+            view.locator(f"[id='log-run0'] use[data-row='{row}']").hover(force=True)
+            text = details.inner_text()
+            assert f"{found[0].frame['macs_true'][row]:,}" in text
+            assert f"{found[0].frame['model.1'][row]} of 8" in text
+            assert details.locator("img").count() == 2
+            size = details.locator("img").nth(1).evaluate("picture => [picture.naturalWidth, picture.naturalHeight]")
+            assert size == [96, 32]
+        view.locator("[id='log-run1'] use[data-row='2']").click(force=True)  # held: pointing elsewhere changes nothing
+        view.locator("[id='log-run0'] use[data-row='3']").hover(force=True)
+        assert "random, trial 2" in details.inner_text()
+        view.get_by_label("linear").check()
+        assert not view.locator("#plot-log").is_visible()
+        assert view.locator("[id='linear-run1']").is_visible()
+        view.locator("input[data-run='1']").uncheck()
+        assert not view.locator("[id='linear-run1']").is_visible()
+        assert view.locator("[id='linear-run0']").is_visible()
+
+
+def test_page_on_a_phone_in_the_dark(runs, tmp_path):
+    fronts.write_page(tmp_path / "front.html", [fronts.Found.read(runs / "front")], pictures=2)
+    with browser(tmp_path / "front.html", viewport={"width": 390, "height": 800}, color_scheme="dark") as view:
+        assert view.evaluate("document.documentElement.scrollWidth") <= 390
+        assert view.evaluate("getComputedStyle(document.querySelector('.plot svg')).filter").startswith("invert")
