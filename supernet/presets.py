@@ -11,10 +11,11 @@ from typing import Any
 
 from supernet.errors import ConfigError, nearest
 
-_CLASSIC = {"lr": 2e-4, "beta1": 0.5, "precision": "float32", "ema_kimg": 0.0, "shift": 0}
+_CLASSIC = {"sampling": "uniform", "lr": 2e-4, "beta1": 0.5, "precision": "float32", "ema_kimg": 0.0, "shift": 0}
 _PIX2PIX = {**_CLASSIC, "gan": "hinge", "target_weight": 100.0, "ndf": 128, "batch": 4, "decay_from": 0.25}
 _CYCLEGAN = {**_CLASSIC, "gan": "lsgan", "conditional": False, "target_weight": 0.0, "batch": 1, "decay_from": 0.5}
 _SPADE = {
+    "sampling": "uniform",
     "lr": 1e-4,
     "lr_discriminator": 4e-4,
     "beta1": 0.0,
@@ -31,6 +32,7 @@ _SPADE = {
     "precision": "float32",
 }
 _MUNIT = {
+    "sampling": "uniform",
     "lr": 1e-4,
     "beta1": 0.5,
     "weight_decay": 1e-4,

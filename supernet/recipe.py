@@ -52,7 +52,7 @@ class Recipe(BaseModel):
     )
     ema_kimg: float = Field(2.0, ge=0, description="half-life of the weight average, in kimg; 0 switches it off")
     sampling: Literal["uniform", "sandwich", "spread", "progressive"] = Field(
-        "uniform",
+        "spread",
         description="subnets: at random; largest, smallest and random in turn; evenly over cost; wide ones first",
     )
     subnets: int = Field(1, gt=0, description="subnets trained in each step")
