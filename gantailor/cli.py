@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import yaml
 from pydantic import BaseModel
@@ -30,6 +31,7 @@ from zoo.checkpoints import load_teacher
 from zoo.data import cache_folder
 
 TEACHER_RECIPE = Recipe(kimg=160, ema_kimg=5, decay_from=0.4)
+SHORT = ("search.strategy", "search.trials", "search.workers", "search.ray_address")  # also without their section
 DEMO_SUPERNET = WEIGHTS / "openmoji_supernet.safetensors"
 
 
@@ -53,7 +55,8 @@ def _add_settings(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--dry-run", action="store_true", help="check everything, print the plan, train nothing")
     group = parser.add_argument_group("settings (the same names as in YAML)")
     for name, text in _leaves(Config).items():
-        group.add_argument(f"--{name}", dest=f"set:{name}", metavar="VALUE", help=text.replace("%", "%%"))
+        short = [f"--{name.partition('.')[2].replace('_', '-')}"] if name in SHORT else []
+        group.add_argument(f"--{name}", *short, dest=f"set:{name}", metavar="VALUE", help=text.replace("%", "%%"))
 
 
 def _config(arguments: argparse.Namespace, base: dict[str, Any] | None = None) -> Config:
@@ -181,6 +184,29 @@ def _pareto(arguments: argparse.Namespace) -> None:
     print(f"{out / 'front.html'}, front.png, front.svg")
 
 
+def _profile(arguments: argparse.Namespace) -> None:
+    from gantailor.profiling import measure_profile, profile_from_table
+
+    run, path = Run(".", _config(arguments)), Path(arguments.file)
+    if arguments.table:
+        profile = profile_from_table(run, arguments.table, device=arguments.runtime)
+    else:
+        profile, table = measure_profile(
+            run,
+            runtime=arguments.runtime,
+            subnets=arguments.subnets,
+            threads=arguments.threads,
+            on_subnet=Reporter().pictures("subnets", "subnets"),
+        )
+        table.to_csv(path.with_suffix(".csv"), index=False)
+    profile.save(path)
+    space = run.space()
+    ends = profile.predict(space, np.stack([space.smallest, space.largest]))
+    print(f"{profile.device}: {ends[0]:.3g} to {ends[1]:.3g} ms over the space, ", end="")
+    print(f"median error {100 * profile.error:.1f}% on the subnets left out of the fit")
+    print(f"use it with: --budget 'latency_ms<={ends.mean():.3g}@{path}'")
+
+
 def _write_table(frame: Any, path: Path) -> None:
     if path.suffix not in (".csv", ".parquet"):
         raise ConfigError(f"--table {str(path)!r}: the name must end with .csv or .parquet")
@@ -262,6 +288,13 @@ def _parser() -> argparse.ArgumentParser:
     front.add_argument("--published", metavar="TASK", help="show the papers' points: horse2zebra, edges2shoes, ...")
     front.add_argument("--pictures", type=int, default=60, help="subnets of each run with sample pictures in the page")
     front.add_argument("--table", metavar="FILE", help="write every evaluated subnet as .csv or .parquet")
+    timing = add("profile", "measure subnets on this machine, for budgets in milliseconds", _profile)
+    timing.add_argument("file", help="where the profile (JSON) goes; the measured table lies beside it")
+    timing.add_argument("--runtime", default="onnxruntime-cpu", help="torch-cpu or onnxruntime-cpu; with --table any")
+    timing.add_argument("--subnets", type=int, default=40, help="how many subnets are measured")
+    timing.add_argument("--threads", type=int, default=1)
+    timing.add_argument("--table", metavar="CSV", help="measured elsewhere: a column for each width, and latency_ms")
+    _add_settings(timing)
     for name, proof in (("inspect", False), ("verify", True)):
         look = add(
             name, "width table, costs and space of a generator" + (", proved in float64" if proof else ""), _inspect

@@ -83,7 +83,7 @@ class Reporter:
 
         yield listen
 
-    def pictures(self, name: str) -> Callable[[int, int], None]:
+    def pictures(self, name: str, unit: str = "pictures") -> Callable[[int, int], None]:
         """A listener for (pictures read, all pictures) of one folder after another."""
         last = start = time.monotonic()
 
@@ -93,6 +93,6 @@ class Reporter:
             if now - last < (0.5 if self.live else 10) and not (self.live and done == total):
                 return
             last = now
-            self._line(f"{name} {done}/{total}, {done / max(now - start, 1e-9):.0f} pictures/s", final=done == total)
+            self._line(f"{name} {done}/{total}, {done / max(now - start, 1e-9):.0f} {unit}/s", final=done == total)
 
         return listen

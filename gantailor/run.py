@@ -6,7 +6,7 @@ import fcntl
 import json
 import os
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import numpy as np
 import torch
@@ -42,6 +42,10 @@ class Run:
         self._supernet: Supernet | None = None
         self._data: dict[str, Pairs] = {}
         self._lock: IO[str] | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        """A copy that another process works with does not hold the lock."""
+        return {**self.__dict__, "_lock": None}
 
     def path(self, name: str) -> Path:
         """A file of the run."""

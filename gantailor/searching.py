@@ -12,7 +12,7 @@ import torch
 
 from gantailor.run import Run, load_supernet
 from gantailor.scoring import Subset, lower_is_better
-from search.study import Objective, Search, SearchError, open_study
+from search.study import Objective, Search, SearchError, open_study, release_dead
 from supernet.graph import SubnetConfig
 
 Listener = Callable[[int, float], None]
@@ -69,6 +69,7 @@ def evaluate_all(run: Run, searcher: Search, listener: Listener) -> None:
     if settings.ray_address:
         from gantailor.ray_search import evaluate_with_ray
 
+        release_dead(searcher.study)
         evaluate_with_ray(run, searcher, on_trial=best)
     elif settings.workers == 1:
         searcher.run(settings.trials, on_trial=best)

@@ -13,6 +13,7 @@ from scipy.optimize import nnls
 from search.space import Space
 from supernet.errors import ConfigError
 from supernet.files import write_json
+from supernet.supernet import Supernet
 
 
 @dataclass(frozen=True)
@@ -32,11 +33,20 @@ class LatencyProfile:
     error: float
 
     @classmethod
-    def fit(cls, space: Space, indices: np.ndarray, milliseconds: Sequence[float], *, device: str) -> LatencyProfile:
-        """From measured subnets (choice indices ``[N, n_variables]``, N at least 4); every fourth judges the fit."""
-        features, times = _features(space, indices), np.asarray(milliseconds, np.float64)
-        if len(times) < 4:
-            raise ConfigError(f"a latency profile needs at least 4 measured subnets, not {len(times)}")
+    def fit(
+        cls, supernet: Supernet, sizes: np.ndarray, milliseconds: Sequence[float] | np.ndarray, *, device: str
+    ) -> LatencyProfile:
+        """From measured subnets (widths ``[N, n_widths]``, N at least 8); every fourth of them judges the fit.
+
+        Raises:
+            ConfigError: too few, or times that are not positive.
+        """
+        times = np.asarray(milliseconds, np.float64)
+        if len(times) < 8 or not (times > 0).all():
+            raise ConfigError(
+                f"a latency profile needs at least 8 measured subnets with positive times, not {len(times)}"
+            )
+        features = _features(supernet, sizes)
         held = np.arange(len(times)) % 4 == 3
         scale = features.max(0)
 
@@ -45,7 +55,7 @@ class LatencyProfile:
             return nnls(features[rows] / scale * weights[:, None], times[rows] * weights)[0] / scale
 
         error = np.median(np.abs(features[held] @ solve(~held) / times[held] - 1))
-        names = tuple(width.name for width in space.supernet.graph.widths)
+        names = tuple(width.name for width in supernet.graph.widths)
         everything = solve(np.ones(len(times), bool))
         return cls(device, names, tuple(everything.tolist()), float(error))
 
@@ -57,7 +67,7 @@ class LatencyProfile:
         """
         if self.widths != tuple(width.name for width in space.supernet.graph.widths):
             raise ConfigError("the latency profile was measured on another generator; make one with: gantailor profile")
-        return _features(space, indices) @ np.array(self.coefficients)
+        return _features(space.supernet, space.sizes(indices)) @ np.array(self.coefficients)
 
     def save(self, path: Path) -> None:
         """Write as JSON."""
@@ -79,7 +89,6 @@ class LatencyProfile:
             ) from None
 
 
-def _features(space: Space, indices: np.ndarray) -> np.ndarray:
-    sizes = space.sizes(indices)
-    macs, parameters = space.supernet.macs_many(sizes), space.supernet.cost.parameters(sizes)
+def _features(supernet: Supernet, sizes: np.ndarray) -> np.ndarray:
+    macs, parameters = supernet.macs_many(sizes), supernet.cost.parameters(sizes)
     return np.concatenate([np.ones((len(sizes), 1)), np.stack([macs, parameters], 1), sizes], 1).astype(np.float64)

@@ -215,17 +215,7 @@ class Search:
 
     def evaluate(self, indices: np.ndarray) -> list[float] | str:
         """Objective values of a subnet, or why there are none."""
-        try:
-            found = dict(self.score(self.budget.space.to_config(indices)))
-        except Exception as error:  # a user's evaluator may raise anything; the study goes on
-            return f"{type(error).__name__}: {error}"
-        found.setdefault("macs", float(self.budget.cost(indices)[0]))
-        missing = [objective.name for objective in self.objectives if objective.name not in found]
-        if missing:
-            return f"the evaluator gave {', '.join(found)}, not {missing[0]}"
-        values = [float(found[objective.name]) for objective in self.objectives]
-        broken = [o.name for o, value in zip(self.objectives, values, strict=True) if not math.isfinite(value)]
-        return f"{broken[0]} is not finite" if broken else values
+        return score_candidate(self.score, self.budget, self.objectives, indices)
 
     def record(self, number: int, values: Sequence[float] | str) -> int:
         """Store a result; the number of subnets with scores.
@@ -244,6 +234,23 @@ class Search:
             self._failures = 0
             self.study.tell(number, values)
         return self.history().counted
+
+
+def score_candidate(
+    score: Scorer, budget: Budget, objectives: Sequence[Objective], indices: np.ndarray
+) -> list[float] | str:
+    """Objective values of a subnet, or why there are none; needs no study, so that any machine can do it."""
+    try:
+        found = dict(score(budget.space.to_config(indices)))
+    except Exception as error:  # a user's evaluator may raise anything; the study goes on
+        return f"{type(error).__name__}: {error}"
+    found.setdefault("macs", float(budget.cost(indices)[0]))
+    missing = [objective.name for objective in objectives if objective.name not in found]
+    if missing:
+        return f"the evaluator gave {', '.join(found)}, not {missing[0]}"
+    values = [float(found[objective.name]) for objective in objectives]
+    broken = [o.name for o, value in zip(objectives, values, strict=True) if not math.isfinite(value)]
+    return f"{broken[0]} is not finite" if broken else values
 
 
 def release_dead(study: optuna.Study) -> None:

@@ -1,5 +1,6 @@
 """Fronts: picked budgets, figures, and the page in a real browser."""
 
+import json
 import shutil
 from contextlib import contextmanager
 
@@ -11,6 +12,7 @@ import torch
 import gantailor
 from gantailor import fronts
 from gantailor.cli import main
+from search.latency import LatencyProfile
 from supernet.errors import ConfigError
 
 
@@ -77,6 +79,38 @@ def test_front_and_hypervolume(runs):
         assert history[-1] == pytest.approx(share, abs=0.01)
 
 
+def test_worker_processes_share_the_study(runs, tmp_path):
+    settings = (runs / "random.yaml").read_text().replace("trials: 18", "trials: 20")
+    (tmp_path / "config.yaml").write_text(settings)
+    folder = tmp_path / "run"
+    shutil.copytree(runs / "random", folder)
+    assert main(["search", str(tmp_path / "config.yaml"), "--out", str(folder), "--workers", "2"]) == 0
+    frame = fronts.Found.read(folder).frame
+    assert len(frame) == len(frame.drop_duplicates([c for c in frame if c.startswith("model.")])) == 20
+
+
+def test_profile_and_a_budget_in_milliseconds(runs, tmp_path, capsys):
+    profile = tmp_path / "here.json"
+    settings = ["--generator", "resnet_6blocks", "--options", "{ngf: 8}", "--teacher", str(runs / "teacher.pth")]
+    settings += ["--data.size", "32"]
+    assert main(["profile", str(profile), "--runtime", "torch-cpu", "--subnets", "12", *settings]) == 0
+    assert "median error" in capsys.readouterr().out
+    again = ["profile", str(tmp_path / "b.json"), "--table", str(profile.with_suffix(".csv")), *settings]
+    assert main(again) == 0
+    assert (
+        json.loads(profile.read_text())["coefficients"] == json.loads((tmp_path / "b.json").read_text())["coefficients"]
+    )
+    found = fronts.Found.read(runs / "front")
+    low, high = LatencyProfile.load(profile).predict(
+        found.budget.space, np.stack([found.budget.space.smallest, found.budget.space.largest])
+    )
+    limit = 0.5 * (low + high)
+    assert (
+        main(["pareto", str(runs / "front"), "--budget", f"latency_ms<={limit}@{profile}", "--out", str(tmp_path)]) == 0
+    )
+    assert f"latency_ms<={limit}" in capsys.readouterr().out
+
+
 def test_mistakes(runs, tmp_path, capsys):
     assert main(["pareto", str(tmp_path)]) == 2
     assert "no run folder" in capsys.readouterr().err
@@ -112,13 +146,20 @@ def browser(page, **options):
         chromium.close()
 
 
+UNCOVERED = """[...document.querySelectorAll("[id='log-run0'] use")].filter(use => {
+    const box = use.getBoundingClientRect();
+    return document.elementFromPoint(box.x + box.width / 2, box.y + box.height / 2) === use;
+}).map(use => +use.dataset.row)"""
+
+
 def test_page_in_a_browser(runs, tmp_path):
     found = [fronts.Found.read(runs / name) for name in ("front", "random")]
     fronts.write_page(tmp_path / "front.html", found, pictures=24)
     with browser(tmp_path / "front.html", viewport={"width": 1300, "height": 1000}) as view:
         details = view.locator("#details")
         assert f"trial {found[0].frame['trial'][found[0].chosen]}" in details.inner_text()
-        for row in (3, 7):
+        first, second, *_ = view.evaluate(UNCOVERED)
+        for row in (first, second):
             view.locator(f"[id='log-run0'] use[data-row='{row}']").hover(force=True)
             text = details.inner_text()
             assert f"{found[0].frame['macs_true'][row]:,}" in text
@@ -126,8 +167,9 @@ def test_page_in_a_browser(runs, tmp_path):
             assert details.locator("img").count() == 2
             size = details.locator("img").nth(1).evaluate("picture => [picture.naturalWidth, picture.naturalHeight]")
             assert size == [96, 32]
-        view.locator("[id='log-run1'] use[data-row='2']").click(force=True)  # held: pointing elsewhere changes nothing
-        view.locator("[id='log-run0'] use[data-row='3']").hover(force=True)
+        view.locator("[id='log-run1'] use[data-row='2']").focus()
+        view.keyboard.press("Enter")  # held: pointing elsewhere changes nothing
+        view.locator(f"[id='log-run0'] use[data-row='{first}']").hover(force=True)
         assert "random, trial 2" in details.inner_text()
         view.get_by_label("linear").check()
         assert not view.locator("#plot-log").is_visible()

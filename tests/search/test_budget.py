@@ -117,7 +117,7 @@ def test_latency_profile(tmp_path):
     rows = rng.integers(0, SPACE.largest + 1, (60, len(SPACE.variables)))
     sizes = SPACE.sizes(rows)
     times = 0.3 + 2e-8 * SUPERNET.macs_many(sizes) + 0.01 * sizes[:, 2]
-    profile = LatencyProfile.fit(SPACE, rows, times, device="imaginary")
+    profile = LatencyProfile.fit(SPACE.supernet, SPACE.sizes(rows), times, device="imaginary")
     assert profile.error < 1e-6
     profile.save(tmp_path / "p.json")
     profile = LatencyProfile.load(tmp_path / "p.json")
