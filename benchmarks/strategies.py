@@ -4,6 +4,7 @@
 
 Under three budgets: evaluations until a subnet within 1% of the best that fits. For the front: until the hypervolume of
 score and MACs is 99% of the whole table's. The median of 20 seeds; every strategy begins with the same 16 candidates.
+After ``--limit`` evaluations the limit is written: a median at the limit means "more than".
 """
 
 from __future__ import annotations
@@ -28,16 +29,17 @@ RESULTS = Path(__file__).parent / "results" / "strategies.csv"
 BUDGETS = (0.2, 0.3, 0.5)  # shares of the largest subnet
 
 
-def evaluations(
-    name: str, seed: int, budget: Budget, value: Callable[[np.ndarray], list[float]], reached: Callable[..., bool]
-) -> int:
+Value, Reached = Callable[[np.ndarray], list[float]], Callable[[np.ndarray], bool]
+
+
+def evaluations(name: str, seed: int, budget: Budget, value: Value, reached: Reached, limit: int) -> int:
     """How many evaluations until ``reached(values)``; the number of candidates when the space ends before."""
     strategy, found = make_strategy(name, seed=seed), {}
     objectives = len(value(budget.space.smallest))
     while True:
         rows = np.array(list(found), np.int64).reshape(-1, len(budget.space.variables))
         values = np.array(list(found.values()), np.float64).reshape(-1, objectives)
-        if len(found) and reached(values):
+        if len(found) and (reached(values) or len(found) >= limit):
             return len(found)
         history = History(rows, values, frozenset(found), len(found))
         choose = first if len(found) < START else strategy
@@ -50,6 +52,7 @@ def evaluations(
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, default=20)
+    parser.add_argument("--limit", type=int, default=1024)
     parser.add_argument("--score", default="features", help="features or l1")
     parser.add_argument("--strategies", nargs="+", default=[*STRATEGIES, *SAMPLERS])
     parser.add_argument("--out", default=str(RESULTS))
@@ -91,7 +94,7 @@ def main() -> None:
         if (arguments.score, problem, name, seed) in done:
             continue
         started = time.monotonic()
-        count = evaluations(name, seed, budget, value, reached)
+        count = evaluations(name, seed, budget, value, reached, arguments.limit)
         row = {"score": arguments.score, "problem": problem, "strategy": name, "seed": seed, "evaluations": count}
         row["seconds"] = round(time.monotonic() - started, 3)
         pd.DataFrame([row]).to_csv(out, mode="a", header=not out.exists(), index=False)

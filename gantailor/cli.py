@@ -23,6 +23,7 @@ from gantailor.scoring import FAMILIES, Scoring, compare, score_folders_by_name,
 from gantailor.training import train_teacher
 from search.budget import format_macs
 from search.space import space
+from supernet import workers
 from supernet.errors import ConfigError, GantailorError
 from supernet.files import write_bytes
 from supernet.recipe import Recipe
@@ -310,6 +311,7 @@ def _parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point; returns the exit status: 0, 2 for a user's mistake, 130 for Ctrl-C."""
     arguments = _parser().parse_args(argv)
+    workers.join()  # where torchrun started this
     try:
         arguments.function(arguments)
     except (GantailorError, EvaluationError) as error:

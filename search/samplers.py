@@ -61,7 +61,7 @@ class OptunaStrategy:
                 self._asked[key(settled)] = trial
             return settled
 
-        return untaken(history, draw, budget, rng, draws=4 if self.name == "gp" else 20)  # a GP fits for each
+        return untaken(history, draw, budget, rng, draws=4)  # each repeat slows the sampler down
 
     def _begin(self, history: History) -> optuna.Study:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
