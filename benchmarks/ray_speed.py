@@ -2,8 +2,8 @@
 
     python benchmarks/ray_speed.py
 
-Both clusters live on this machine (``ray.cluster_utils.Cluster``); the evaluations are the demo's (extract a subnet, run
-it on 64 search pictures, EfficientNet features). Seconds a subnet once all workers have begun, and of the whole search.
+Both clusters live on this machine (``ray.cluster_utils.Cluster``). Evaluations are the demo's: extract a subnet, run
+it on 64 search pictures, EfficientNet features. Seconds a subnet once all workers have begun, and of the whole search.
 """
 
 from __future__ import annotations
