@@ -67,6 +67,8 @@ class Config(BaseModel):
     train: Recipe = Recipe(kimg=6, output_weight=10, feature_weight=1)
     search: SearchConfig = SearchConfig()
     discriminator: str | None = Field(None, description="weights of a discriminator to start from, the teacher's own")
+    devices: tuple[str, ...] = Field(("onnxruntime-cpu",), description="what is exported for: names, or FILE.yaml:NAME")
+    round_to_device: bool = Field(False, description="widths are multiples of what the first device likes")
     tensorboard: bool = Field(False, description="write losses for TensorBoard into the run folder")
     evaluation: EvaluationConfig = EvaluationConfig()
     finetune: Recipe = Recipe(kimg=12, output_weight=10, feature_weight=1)

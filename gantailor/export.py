@@ -1,115 +1,185 @@
-"""Export of a subnet: ONNX and safetensors with a manifest, checked numerically before it is called done."""
+"""Export of a subnet for devices: each model is checked numerically before it is called done."""
 
 from __future__ import annotations
 
 import hashlib
-import logging
-import os
+import io
+import json
+import shutil
 import tempfile
-import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 import gantailor
-from evaluators.cost import measured_macs
-from supernet.errors import GantailorError
-from supernet.files import save_tensors, write_json
-from supernet.graph import SubnetConfig
-from supernet.supernet import Supernet
+from evaluators.cost import interleaved, measured_macs
+from gantailor.devices import Device, device
+from gantailor.quantise import quantise
+from gantailor.rewrite import ExportError, rewritten
+from gantailor.run import Run
+from gantailor.scoring import stamped
+from gantailor.targets import TARGETS, Runner
+from supernet.files import save_tensors, write_bytes, write_json
 
-TOLERANCE = 1e-4
+TOLERANCES = {"float32": 1e-4, "float16": 2e-2}
+LEAST_PSNR = 20.0  # dB; an 8-bit model below is broken, not coarse
+CALIBRATION_PICTURES = 64
 
 
-class ExportError(GantailorError):
-    """A model could not be written, or differs from what it was made from."""
+class Exported(nn.Module):
+    """An exported model as a module, for evaluators; a static batch is fed picture by picture."""
+
+    def __init__(self, runner: Runner, *, batch: int | None = 1) -> None:
+        super().__init__()
+        self.runner, self.batch = runner, batch
+
+    def forward(self, x: Tensor) -> Tensor:
+        parts = x.split(self.batch) if self.batch else [x]
+        return torch.from_numpy(np.concatenate([self.runner(np.ascontiguousarray(part.numpy())) for part in parts]))
 
 
-def export_onnx(folder: Path, narrow: nn.Module, config: SubnetConfig, supernet: Supernet, run: Any) -> dict[str, Any]:
-    """Write ``model.onnx``, ``model.safetensors`` and ``manifest.json`` into a folder.
+def export_model(
+    folder: Path, model: nn.Module, example: Tensor, target: Device, *, pictures: Tensor | None = None
+) -> dict[str, Any]:
+    """Write the model for a device with ``check.npz`` and ``bench.py``; what was found, for its manifest.
+
+    Args:
+        example: one input, ``[1, ...]``.
+        pictures: to calibrate 8 bits with, ``[N, ...]``.
 
     Raises:
-        ExportError: the ``onnx`` extra is missing, or the written model differs by more than 1e-4.
+        ExportError: an extra is missing, an operator is not supported, or the written model computes something else.
     """
+    runtime = TARGETS[target.runtime]
+    if target.batch == "dynamic" and not runtime.dynamic:
+        raise ExportError(f"{target.runtime} has no dynamic batch here; use batch: static")
     folder.mkdir(parents=True, exist_ok=True)
-    example = torch.rand(1, *supernet.example_inputs[0].shape[1:], generator=torch.Generator().manual_seed(0)) * 2 - 1
-    difference = write_onnx(folder / "model.onnx", narrow, example)
-    if not difference <= TOLERANCE:
-        raise ExportError(f"the ONNX model differs from PyTorch by {difference:.1e}; allowed is {TOLERANCE}")
-    save_tensors(
-        folder / "model.safetensors", narrow.state_dict(), {"config": dict(config), "generator": run.generator}
-    )
+    file, example = folder / runtime.file, example.contiguous()
+    made = rewritten(model, target.runtime, example)
+    try:
+        if target.precision == "int8":
+            coverage = quantise(made, pictures if pictures is not None else example[:0], file, target)
+        else:
+            coverage = runtime.write(made, example, file, target)
+    except (RuntimeError, ValueError, NotImplementedError, TypeError) as error:
+        raise ExportError(
+            f"device {target.name!r}: {target.runtime} cannot take this generator: {str(error).splitlines()[0]}; "
+            "choose another device"
+        ) from error
+    with torch.no_grad():
+        expected = model(example).numpy()
+    result: dict[str, Any] = {"device": target.name, **target.model_dump(mode="json", exclude={"name"})}
+    result |= {"file": runtime.file, "delegated": coverage, "bytes": _bytes(folder, runtime.file)}
+    if target.runs_here:
+        result |= _checked(runtime.load(file, target)(example.numpy()), expected, target)
+    buffer = io.BytesIO()
+    np.savez(buffer, input=example.numpy(), output=expected)
+    write_bytes(folder / "check.npz", buffer.getvalue())
+    shutil.copy(Path(__file__).with_name("bench.py"), folder / "bench.py")
+    return result
+
+
+def _bytes(folder: Path, file: str) -> int:
+    return sum(path.stat().st_size for path in folder.glob(f"{file.partition('.')[0]}.*"))
+
+
+def _checked(output: np.ndarray, expected: np.ndarray, target: Device) -> dict[str, float]:
+    difference = float(np.abs(output - expected).max())
+    psnr = float(10 * np.log10(4 / max(float(np.square(output - expected).mean()), 1e-20)))
+    allowed = TOLERANCES.get(target.precision)
+    if (allowed is not None and not difference <= allowed) or not psnr >= LEAST_PSNR:
+        raise ExportError(
+            f"the {target.name} model differs from PyTorch by {difference:.1e} ({psnr:.0f} dB)"
+            + (f"; allowed is {allowed}" if allowed else f"; at least {LEAST_PSNR:.0f} dB are expected")
+        )
+    return {"max_difference": difference, "psnr_to_pytorch": psnr}
+
+
+def export_run(run: Run, devices: list[Device]) -> dict[str, Any]:
+    """Write ``export/``: the subnet's weights, and a folder for each device; the manifest of all.
+
+    Raises:
+        ExportError: see ``export_model``; or the subnet does not cost what was planned.
+    """
+    config, narrow = run.subnet()
+    supernet, folder = run.supernet(), run.path("export")
+    folder.mkdir(parents=True, exist_ok=True)
+    example = run.data("test").batch(np.arange(1))[0].contiguous()
     measured, planned = measured_macs(narrow, example), supernet.macs(config)
     if measured != planned:
         raise ExportError(f"the exported generator needs {measured} MACs, {planned} were planned")
+    stored = {"config": dict(config), "generator": run.config.generator}
+    save_tensors(folder / "model.safetensors", narrow.state_dict(), stored)
     full = supernet.full_config()
-    manifest = {
+    manifest: dict[str, Any] = {
         "gantailor": gantailor.__version__,
-        "generator": run.generator,
-        "options": run.options,
+        "generator": run.config.generator,
+        "options": run.config.options,
         "config": dict(config),
+        "ranking": run.config.ranking,
         "input": {"shape": list(example.shape), "range": [-1, 1], "layout": "NCHW"},
         "macs": {c: supernet.macs(config, convention=c) for c in ("true", "published")},
         "teacher_macs": {c: supernet.macs(full, convention=c) for c in ("true", "published")},
         "parameters": supernet.parameter_count(config),
-        "onnx_max_difference": difference,
-        "sha256": {
-            f: hashlib.sha256((folder / f).read_bytes()).hexdigest() for f in ("model.onnx", "model.safetensors")
-        },
+        "scores": json.loads(run.path("scores.json").read_text()) if run.path("scores.json").exists() else {},
+        "sha256": {"model.safetensors": _digest(folder / "model.safetensors")},
+        "devices": {},
     }
+    for target in devices:
+        found = _for_device(run, narrow, example, folder / target.name, target)
+        manifest["devices"][target.name] = found
+        inside = {key: value for key, value in manifest.items() if key not in ("devices", "sha256")}
+        write_json(folder / target.name / "manifest.json", {**inside, **found})
     write_json(folder / "manifest.json", manifest)
     return manifest
 
 
-def write_onnx(path: Path, model: nn.Module, example: torch.Tensor) -> float:
-    """Write the ONNX file; the largest difference between PyTorch and onnxruntime on the example.
-
-    Raises:
-        ExportError: the ``onnx`` extra is missing.
-    """
-    onnxruntime = _onnxruntime()
-    logging.getLogger("torch.onnx._internal.exporter._registration").setLevel(logging.ERROR)  # torchvision: not needed
-    with tempfile.TemporaryDirectory(dir=path.parent) as scratch, warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        file = Path(scratch) / "model.onnx"
-        torch.onnx.export(
-            model,
-            (example,),
-            str(file),
-            dynamo=True,
-            external_data=False,
-            verbose=False,
-            input_names=["input"],
-            output_names=["output"],
-        )
-        session = onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
-        output = session.run(None, {"input": example.numpy()})[0]
-        os.replace(file, path)
-    with torch.no_grad():
-        return float(np.abs(model(example).numpy() - output).max())
-
-
-def onnx_runtime(model: nn.Module, example: torch.Tensor, *, threads: int = 1) -> Callable[[], object]:
-    """A function that runs the model once in onnxruntime, for timing."""
-    onnxruntime = _onnxruntime()
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / "model.onnx"
-        write_onnx(file, model, example)
-        session = onnxruntime.InferenceSession(file.read_bytes(), options, providers=["CPUExecutionProvider"])
-    feed = {"input": example.numpy()}
-    return lambda: session.run(None, feed)
+def _for_device(run: Run, narrow: nn.Module, example: Tensor, folder: Path, target: Device) -> dict[str, Any]:
+    """One device's folder and what was measured: latency beside the teacher's, scores where precision was lost."""
+    pictures = None
+    if target.precision == "int8":
+        train = run.data("train")
+        pictures = train.batch(np.linspace(0, len(train) - 1, min(CALIBRATION_PICTURES, len(train))).astype(int))[0]
+    found = export_model(folder, narrow, example, target, pictures=pictures)
+    file = TARGETS[target.runtime].file
+    found["sha256"] = {path.name: _digest(path) for path in sorted(folder.glob(f"{file.partition('.')[0]}.*"))}
+    if not target.runs_here:
+        return found
+    runner = TARGETS[target.runtime].load(folder / file, target)
+    with tempfile.TemporaryDirectory() as scratch:
+        whole = target.model_copy(update={"precision": "float32"})
+        export_model(Path(scratch), run.teacher(), example, whole)
+        runners = {"subnet": runner, "teacher": TARGETS[target.runtime].load(Path(scratch) / file, whole)}
+        feed = example.numpy()
+        calls = {name: lambda call=call: call(feed) for name, call in runners.items()}
+        times = interleaved(calls, warm_up=3, runs=15)
+    found["latency_ms"] = {name: round(float(np.median(ms)), 3) for name, ms in times.items()}
+    if target.precision != "float32":
+        batch = None if target.batch == "dynamic" else 1
+        scores = run.scoring().evaluator(run.config.evaluation.final)(Exported(runner, batch=batch), run.data("test"))
+        found["scores"] = {"subnet, exported": stamped(scores)}
+    return found
 
 
-def _onnxruntime() -> Any:
-    try:
-        import onnxruntime
-    except ImportError:
-        raise ExportError("ONNX export is not installed; run: pip install 'gantailor[onnx]'") from None
-    onnxruntime.set_default_logger_severity(3)
-    return onnxruntime
+def _digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def local_runtime(name: str, *, threads: int = 1) -> Callable[[nn.Module, Tensor], Callable[[], object]]:
+    """For timing: from a model and an example to a function that runs it once on a device of this machine."""
+    target = device(name).model_copy(update={"threads": threads})
+    runtime = TARGETS[target.runtime]
+
+    def make(model: nn.Module, example: Tensor) -> Callable[[], object]:
+        with tempfile.TemporaryDirectory() as folder:
+            file = Path(folder) / runtime.file
+            runtime.write(rewritten(model, target.runtime, example), example, file, target)
+            runner = runtime.load(file, target)
+        feed = example.contiguous().numpy()
+        return lambda: runner(feed)
+
+    return make

@@ -13,10 +13,12 @@ from typing import Any
 from torch import nn
 
 from evaluators.errors import EvaluationError
-from gantailor.export import export_onnx
+from gantailor.devices import device
+from gantailor.export import export_run
 from gantailor.run import Run
 from gantailor.scoring import stamped
 from gantailor.searching import evaluate_all, make_search
+from gantailor.targets import check_installed
 from gantailor.training import finetune, train
 from search.study import best_config, table
 from supernet import workers
@@ -31,6 +33,8 @@ def check(run: Run) -> dict[str, Any]:
     for split in ("train", "search", "test"):
         run.data(split)
     run.scoring().evaluator([run.search_metric(), *run.config.evaluation.final])
+    for name in run.config.devices:
+        check_installed(device(name))
     run.claim()
     proof = verify(supernet, repair=True)
     budget = run.budget()  # widths that had to be frozen move the reachable range
@@ -77,9 +81,8 @@ def _set_aside(run: Run, best: SubnetConfig) -> None:
 
 
 def export(run: Run) -> dict[str, Any]:
-    """Write ``export/``: ONNX, safetensors and a manifest, checked against the PyTorch subnet and the supernet."""
-    config, narrow = run.subnet()
-    return export_onnx(run.path("export"), narrow, config, run.supernet(), run.config)
+    """Write ``export/``: safetensors, a folder for each device, and a manifest, all checked against PyTorch."""
+    return export_run(run, [device(name) for name in run.config.devices])
 
 
 def score(run: Run) -> dict[str, Any]:
@@ -113,8 +116,8 @@ STAGES: dict[str, Callable[[Run], Any]] = {
     "train": train,
     "search": search,
     "finetune": finetune,
-    "export": export,
     "evaluate": score,
+    "export": export,
     "report": report,
 }
 

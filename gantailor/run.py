@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from gantailor.config import Config, load_config
+from gantailor.devices import device
 from gantailor.progress import Reporter
 from gantailor.scoring import Scoring
 from search.budget import Budget, parse_budget
@@ -58,7 +59,13 @@ class Run:
             RunError: other settings, another process writing there, or no right to write.
         """
         file, mine = self.path("config.json"), self.config.model_dump(mode="json")
-        changeable = ("search", "budget", "tensorboard", "device")  # a search goes on, or serves another budget
+        changeable = (
+            "search",
+            "budget",
+            "tensorboard",
+            "device",
+            "devices",
+        )  # a search goes on, or serves another budget
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             self._lock_folder()
@@ -155,8 +162,12 @@ class Run:
         return self._supernet
 
     def space(self) -> Space:
-        """The search space."""
-        return space(self.config.space, self.supernet())
+        """The search space, its widths rounded to what the first device likes if that is asked for."""
+        wanted = self.config.space
+        if self.config.round_to_device and self.config.devices:
+            multiple = max(wanted.multiple, device(self.config.devices[0]).channel_multiple)
+            wanted = wanted.model_copy(update={"multiple": multiple})
+        return space(wanted, self.supernet())
 
     def budget(self) -> Budget:
         """The budget, checked against the space."""

@@ -6,7 +6,6 @@ import importlib.util
 import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -164,11 +163,13 @@ class Scoring:
 
 def latency_runtimes(threads: int) -> dict[str, Callable[[nn.Module, Tensor], Callable[[], object]]]:
     """The runtimes that are installed here: PyTorch, and onnxruntime where the extra is there."""
-    from gantailor.export import onnx_runtime
+    from gantailor.export import local_runtime
 
     found: dict[str, Callable[[nn.Module, Tensor], Callable[[], object]]] = {"torch-cpu": torch_runtime}
     if importlib.util.find_spec("onnxruntime") and importlib.util.find_spec("onnxscript"):
-        found["onnxruntime-cpu"] = partial(onnx_runtime, threads=threads)
+        found["onnxruntime-cpu"] = local_runtime("onnxruntime-cpu", threads=threads)
+    if importlib.util.find_spec("openvino"):
+        found["openvino"] = local_runtime("openvino", threads=threads)
     return found
 
 

@@ -6,7 +6,8 @@ import torch
 from fvcore.nn import FlopCountAnalysis
 
 import gantailor
-from gantailor.export import write_onnx
+from gantailor.devices import device
+from gantailor.export import export_model
 from supernet.files import save_tensors
 from supernet.ranking import rank_channels
 
@@ -82,7 +83,8 @@ def test_macs_equal_fvcore(case):
 
 def test_exports_to_onnx(case, tmp_path):
     supernet, inputs = case
-    assert write_onnx(tmp_path / "model.onnx", supernet.extract(random_config(supernet)), inputs[:1]) <= 1e-4
+    narrow = supernet.extract(random_config(supernet)).eval()
+    assert export_model(tmp_path, narrow, inputs[:1], device("onnxruntime-cpu"))["max_difference"] <= 1e-4
 
 
 @pytest.mark.parametrize("file", ["net.pth", "net.safetensors"])
