@@ -1,6 +1,6 @@
 """Every generator of the zoo on every runtime of this machine: does the exported model equal PyTorch?
 
-    PYTHONPATH=. python benchmarks/devices.py    # writes benchmarks/results/devices.csv; what stands there is not run again
+    PYTHONPATH=. python benchmarks/devices.py    # writes benchmarks/results/devices.csv; goes on where it was
 
 Small versions (the widths do not matter to an exporter), float32, static and dynamic batch (tried with 1 and 3).
 """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,9 +18,12 @@ import gantailor
 from evaluators.errors import EvaluationError
 from gantailor import pipeline
 from gantailor.config import Config, load_config
+from gantailor.devices import device
+from gantailor.export import export_run
 from gantailor.progress import Reporter
-from gantailor.run import Run
+from gantailor.run import Run, open_run
 from gantailor.scoring import FAMILIES, Scoring, compare, score_folders_by_name, show, stamped
+from gantailor.targets import check_installed
 from gantailor.training import train_teacher
 from search.budget import format_macs
 from search.space import space
@@ -51,11 +55,13 @@ def _leaves(model: type[BaseModel], prefix: str = "") -> dict[str, str]:
     return found
 
 
-def _add_settings(parser: argparse.ArgumentParser) -> None:
+def _add_settings(parser: argparse.ArgumentParser, *, without: Sequence[str] = ()) -> None:
     parser.add_argument("--out", default="runs/run", help="run folder")
     parser.add_argument("--dry-run", action="store_true", help="check everything, print the plan, train nothing")
     group = parser.add_argument_group("settings (the same names as in YAML)")
     for name, text in _leaves(Config).items():
+        if name in without:
+            continue
         short = [f"--{name.partition('.')[2].replace('_', '-')}"] if name in SHORT else []
         group.add_argument(f"--{name}", *short, dest=f"set:{name}", metavar="VALUE", help=text.replace("%", "%%"))
 
@@ -95,6 +101,35 @@ def _demo(arguments: argparse.Namespace) -> None:
 
 def _stage(until: str) -> Any:
     return lambda arguments: _run(arguments, _config(arguments), until)
+
+
+def _export(arguments: argparse.Namespace) -> None:
+    names = [name.strip() for name in (arguments.device or "").split(",") if name.strip()]
+    targets = [device(name) for name in names]
+    for target in targets:
+        check_installed(target)
+    if arguments.config and Path(arguments.config).is_dir():
+        run = open_run(arguments.config)
+        if not run.path("subnet.json").exists():
+            raise ConfigError(f"{arguments.config!r} has no searched subnet yet; run: gantailor compress there first")
+        run.claim()
+        manifest = export_run(run, targets or [device(name) for name in run.config.devices])
+        run.release()
+    else:
+        run = Run(arguments.out, _config(arguments, {"devices": names} if names else None))
+        if arguments.dry_run:
+            _run(arguments, run.config, "export")
+            return
+        pipeline.compress(run, until="export")
+        manifest = json.loads(run.path("export/manifest.json").read_text())
+    for name, found in manifest["devices"].items():
+        print(f"{run.path('export') / name / found['file']}: {found['bytes']:,} bytes, {found['delegated']}")
+        if "latency_ms" in found:
+            ms = found["latency_ms"]
+            print(f"  {found['max_difference']:.1e} from PyTorch ({found['psnr_to_pytorch']:.0f} dB); ", end="")
+            print(f"{ms['subnet']:.3g} ms, the teacher {ms['teacher']:.3g} ms ({found['threads']} threads)")
+        else:
+            print("  cannot run here; on the device: python bench.py checks and times it")
 
 
 def _teacher(arguments: argparse.Namespace) -> None:
@@ -263,10 +298,16 @@ def _parser() -> argparse.ArgumentParser:
     _add_settings(whole)
     teacher = add("teacher", "train a teacher", _teacher)
     _add_settings(teacher)
-    for name in ("train", "search", "finetune", "export"):
+    for name in ("train", "search", "finetune"):
         stage = add(name, f"the job up to {name}; what is done already is kept", _stage(name))
         stage.add_argument("config", nargs="?", help="YAML file")
         _add_settings(stage)
+    files = add("export", "the job up to the exported files, or the files of a finished run for other devices", _export)
+    files.add_argument("config", nargs="?", help="YAML file, or a run folder")
+    files.add_argument(
+        "--device", metavar="NAMES", help="device profiles, comma between them; FILE.yaml:NAME for your own"
+    )
+    _add_settings(files, without=("device",))
     scores = add("evaluate", "scores of a checkpoint on a data split, or of one folder against another", _evaluate)
     scores.add_argument("--weights", help="checkpoint (the demo's teacher if missing); with --images the extractor's")
     scores.add_argument("--images", help="folder of pictures to score; needs --reference, no generator")

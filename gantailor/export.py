@@ -107,7 +107,10 @@ def export_run(run: Run, devices: list[Device]) -> dict[str, Any]:
     """
     config, narrow = run.subnet()
     supernet, folder = run.supernet(), run.path("export")
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ExportError(f"{str(folder)!r} cannot be written: {error}") from None
     example = run.data("test").batch(np.arange(1))[0].contiguous()
     measured, planned = measured_macs(narrow, example), supernet.macs(config)
     if measured != planned:
@@ -127,10 +130,14 @@ def export_run(run: Run, devices: list[Device]) -> dict[str, Any]:
         "parameters": supernet.parameter_count(config),
         "scores": json.loads(run.path("scores.json").read_text()) if run.path("scores.json").exists() else {},
         "sha256": {"model.safetensors": _digest(folder / "model.safetensors")},
+        "made_from": made_from(run),
         "devices": {},
     }
     for target in devices:
-        found = _for_device(run, narrow, example, folder / target.name, target)
+        try:
+            found = _for_device(run, narrow, example, folder / target.name, target)
+        except OSError as error:
+            raise ExportError(f"{str(folder / target.name)!r} cannot be written: {error}") from None
         manifest["devices"][target.name] = found
         inside = {key: value for key, value in manifest.items() if key not in ("devices", "sha256")}
         write_json(folder / target.name / "manifest.json", {**inside, **found})
@@ -163,6 +170,12 @@ def _for_device(run: Run, narrow: nn.Module, example: Tensor, folder: Path, targ
         scores = run.scoring().evaluator(run.config.evaluation.final)(Exported(runner, batch=batch), run.data("test"))
         found["scores"] = {"subnet, exported": stamped(scores)}
     return found
+
+
+def made_from(run: Run) -> str:
+    """Identifies the widths and weights that an export is of, and the scores in its manifest."""
+    files = [run.path(name) for name in ("subnet.json", "subnet.safetensors", "scores.json")]
+    return hashlib.sha256(b"|".join(file.read_bytes() for file in files if file.exists())).hexdigest()
 
 
 def _digest(path: Path) -> str:

@@ -261,6 +261,12 @@ def _rendered(figure: Figure, kind: str, *, salt: str = "", font: str = "path") 
     return buffer.getvalue()
 
 
+def svg(figure: Figure, *, salt: str) -> str:
+    """For a page: the ``<svg>`` element, its text as text; ``salt`` keeps ids of several figures apart."""
+    text = _rendered(figure, "svg", salt=salt, font="none").decode()
+    return text[text.index("<svg") :]
+
+
 def write_page(
     path: Path,
     runs: Sequence[Found],
@@ -278,8 +284,7 @@ def write_page(
     plots = {}
     for name in ("log", "linear"):
         figure = draw(runs, convention=convention, log=name == "log", published=published, mark=f"{name}-")
-        svg = _rendered(figure, "svg", salt=name, font="none").decode()
-        plots[name] = svg[svg.index("<svg") :]
+        plots[name] = svg(figure, salt=name)
     data: list[dict[str, Any]] = []
     for found in runs:
         first = dict.fromkeys([found.chosen, *found.front(convention).tolist(), *found.frame.index.tolist()])

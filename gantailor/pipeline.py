@@ -6,6 +6,7 @@ A stage whose file exists is done; delete the file to do it again. Training and 
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
@@ -14,7 +15,7 @@ from torch import nn
 
 from evaluators.errors import EvaluationError
 from gantailor.devices import device
-from gantailor.export import export_run
+from gantailor.export import export_run, made_from
 from gantailor.run import Run
 from gantailor.scoring import stamped
 from gantailor.searching import evaluate_all, make_search
@@ -82,7 +83,11 @@ def _set_aside(run: Run, best: SubnetConfig) -> None:
 
 def export(run: Run) -> dict[str, Any]:
     """Write ``export/``: safetensors, a folder for each device, and a manifest, all checked against PyTorch."""
-    return export_run(run, [device(name) for name in run.config.devices])
+    targets, file = [device(name) for name in run.config.devices], run.path("export/manifest.json")
+    done = json.loads(file.read_text()) if file.exists() else {}
+    if done.get("made_from") == made_from(run) and all(target.name in done["devices"] for target in targets):
+        return done
+    return export_run(run, targets)
 
 
 def score(run: Run) -> dict[str, Any]:
@@ -108,7 +113,7 @@ def report(run: Run) -> None:
     fronts.save(figure, run.path("front.png"))
     fronts.save(figure, run.path("front.svg"))
     fronts.write_page(run.path("front.html"), found)
-    write_report(run)
+    write_report(run, found)
 
 
 STAGES: dict[str, Callable[[Run], Any]] = {

@@ -33,6 +33,8 @@ from zoo.openmoji import openmoji
 
 CALIBRATION_IMAGES = 128  # enough for means and variances of hundreds of thousands of places
 
+CHANGEABLE = ("search", "budget", "tensorboard", "device", "devices")  # in a run that exists: a search goes on, ...
+
 
 class Run:
     """A run folder with its configuration, teacher, data and supernet, each made when first asked for."""
@@ -59,20 +61,15 @@ class Run:
             RunError: other settings, another process writing there, or no right to write.
         """
         file, mine = self.path("config.json"), self.config.model_dump(mode="json")
-        changeable = (
-            "search",
-            "budget",
-            "tensorboard",
-            "device",
-            "devices",
-        )  # a search goes on, or serves another budget
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             self._lock_folder()
-            known = json.loads(file.read_text()) if file.exists() else mine
-            if any(known.get(name) != mine[name] for name in mine if name not in changeable):
+            known = {**Config().model_dump(mode="json"), **json.loads(file.read_text())} if file.exists() else mine
+            other = [name for name in mine if name not in CHANGEABLE and known[name] != mine[name]]
+            if other:
                 raise RunError(
-                    f"{str(self.folder)!r} holds a run with other settings; choose another --out, or delete it"
+                    f"{str(self.folder)!r} holds a run with other settings ({', '.join(other)}); choose another --out, "
+                    "or delete it"
                 )
             write_json(file, mine)
         except (OSError, json.JSONDecodeError) as error:

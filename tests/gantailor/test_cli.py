@@ -57,6 +57,54 @@ def test_every_stage_wrote_its_file(small):
     assert manifest["devices"]["onnxruntime-cpu"]["max_difference"] <= 1e-4
 
 
+def test_report_in_a_browser(small, browser):
+    _, out = small
+    with browser(out / "report.html", viewport={"width": 1200, "height": 900}) as view:
+        top = view.locator("#compare img").nth(1)
+        assert "50%" in top.evaluate("picture => getComputedStyle(picture).clipPath")
+        view.locator("#slider").fill("20")
+        assert "20%" in top.evaluate("picture => getComputedStyle(picture).clipPath")
+        before = top.get_attribute("src")
+        view.locator(".case").nth(1).click()
+        assert (
+            top.get_attribute("src")
+            == view.locator(".case").nth(1).locator("[alt=subnet]").get_attribute("src")
+            != before
+        )
+        assert {image.get_attribute("alt") for image in view.locator(".case").first.locator("img").all()} == {
+            "input",
+            "teacher",
+            "subnet",
+            "difference",
+            "real",
+        }
+        assert view.evaluate("[...document.images].every(image => image.naturalWidth > 0)")
+        text = view.locator("body").inner_text()
+        for part in ("onnxruntime-cpu", "bytes (float32)", "ratio", "sha256", "thousand images"):
+            assert part in text
+    with browser(out / "report.html", viewport={"width": 390, "height": 800}, color_scheme="dark") as view:
+        assert view.evaluate("document.documentElement.scrollWidth") <= 390
+        assert view.evaluate("getComputedStyle(document.body).colorScheme") != "light"
+        assert view.evaluate("getComputedStyle(document.querySelector('.chart svg')).filter").startswith("invert")
+
+
+def test_a_finished_run_is_exported_for_other_devices(small, tmp_path, capsys):
+    _, out = small
+    own = tmp_path / "phone.yaml"
+    own.write_text("phone: {runtime: onnxruntime, batch: dynamic, threads: 2}\n")
+    assert main(["export", str(out), "--device", f"torch-export,onnxruntime-cpu-int8,{own}"]) == 0
+    printed = capsys.readouterr().out
+    assert "the teacher" in printed
+    manifest = json.loads((out / "export/phone/manifest.json").read_text())
+    assert manifest["macs"]["true"] < manifest["teacher_macs"]["true"]
+    assert manifest["scores"]["subnet"]
+    assert manifest["latency_ms"]["subnet"] > 0
+    eight = json.loads((out / "export/onnxruntime-cpu-int8/manifest.json").read_text())
+    assert eight["scores"]["subnet, exported"].keys() == manifest["scores"]["subnet"].keys()
+    assert "unknown" in fails(capsys, "export", str(out), "--device", "phoen")
+    assert "no run folder" in fails(capsys, "export", str(tmp_path))
+
+
 def test_onnx_equals_the_supernet(small):
     _, out = small
     manifest = json.loads((out / "export/manifest.json").read_text())

@@ -2,7 +2,6 @@
 
 import json
 import shutil
-from contextlib import contextmanager
 
 import numpy as np
 import pandas as pd
@@ -125,34 +124,13 @@ def test_mistakes(runs, tmp_path, capsys):
     assert len(fronts.published_points("maps", "fid[inception-2015-12-05]", "published")) == 3
 
 
-@contextmanager
-def browser(page, **options):
-    """The page in headless Chromium, with what its console said."""
-    program = shutil.which("chromium") or shutil.which("google-chrome")
-    if program is None:
-        pytest.skip("no Chromium on this machine")
-    from playwright.sync_api import sync_playwright
-
-    quiet = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-background-networking"]
-    with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=program, args=[*quiet, "--disable-component-update"])
-        view = chromium.new_page(**options)
-        errors = []
-        view.on("pageerror", lambda error: errors.append(str(error)))
-        view.on("request", lambda request: request.url[:5] in ("file:", "data:") or errors.append(request.url))
-        view.goto(page.as_uri())
-        yield view
-        assert errors == []
-        chromium.close()
-
-
 UNCOVERED = """[...document.querySelectorAll("[id='log-run0'] use")].filter(use => {
     const box = use.getBoundingClientRect();
     return document.elementFromPoint(box.x + box.width / 2, box.y + box.height / 2) === use;
 }).map(use => +use.dataset.row)"""
 
 
-def test_page_in_a_browser(runs, tmp_path):
+def test_page_in_a_browser(runs, tmp_path, browser):
     found = [fronts.Found.read(runs / name) for name in ("front", "random")]
     fronts.write_page(tmp_path / "front.html", found, pictures=24)
     with browser(tmp_path / "front.html", viewport={"width": 1300, "height": 1000}) as view:
@@ -179,7 +157,7 @@ def test_page_in_a_browser(runs, tmp_path):
         assert view.locator("[id='linear-run0']").is_visible()
 
 
-def test_page_on_a_phone_in_the_dark(runs, tmp_path):
+def test_page_on_a_phone_in_the_dark(runs, tmp_path, browser):
     fronts.write_page(tmp_path / "front.html", [fronts.Found.read(runs / "front")], pictures=2)
     with browser(tmp_path / "front.html", viewport={"width": 390, "height": 800}, color_scheme="dark") as view:
         assert view.evaluate("document.documentElement.scrollWidth") <= 390

@@ -1,0 +1,179 @@
+"""Exports: every runtime of this machine equals PyTorch; rewrites; 8 bits; the bench script; mistakes."""
+
+import importlib.util
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import gantailor
+from gantailor.devices import device
+from gantailor.export import Exported, export_model
+from gantailor.quantise import kept_in_float, quantise, sensitivities
+from gantailor.rewrite import ExportError, PlainInstanceNorm, SlicedReflectionPad, rewritten
+from gantailor.targets import TARGETS, check_installed
+
+SMALL = {
+    "resnet_6blocks": ({"ngf": 8}, (3, 32, 32)),
+    "unet_256": ({"ngf": 4}, (3, 256, 256)),
+    "spade": ({"ngf": 4, "label_channels": 8, "size": (64, 128)}, (8, 64, 128)),
+    "stylegan2": ({"size": 16, "style_dim": 16, "n_mlp": 2, "channels": {4: 16, 8: 8, 16: 8}}, (16,)),
+}
+
+
+def made(name, seed=0):
+    torch.manual_seed(seed)
+    options, shape = SMALL[name]
+    model = gantailor.build(name, **options).eval()
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):  # statistics that a wrong fold would show
+            module.running_mean.normal_()
+            module.running_var.uniform_(0.5, 2)
+    return model, torch.randn(3, *shape)
+
+
+@pytest.mark.parametrize("batch", ["static", "dynamic"])
+@pytest.mark.parametrize("name", SMALL)
+@pytest.mark.parametrize("target", ["onnxruntime-cpu", "openvino", "torch-export", "torchscript"])
+def test_equals_pytorch(target, name, batch, tmp_path):
+    profile = device(target).model_copy(update={"batch": batch})
+    model, inputs = made(name)
+    found = export_model(tmp_path, model, inputs[:1], profile)
+    assert found["max_difference"] <= 1e-4
+    runner = TARGETS[profile.runtime].load(tmp_path / found["file"], profile)
+    with torch.no_grad():
+        exported = Exported(runner, batch=None if batch == "dynamic" else 1)(inputs)
+        assert torch.allclose(exported, model(inputs), atol=1e-4)
+
+
+def test_executorch_is_delegated_whole(tmp_path):
+    """Without the rewrites instance norms and reflection pads stay outside XNNPACK."""
+    model, inputs = made("resnet_6blocks")
+    target = device("executorch-xnnpack")
+    inputs = inputs.contiguous(memory_format=torch.channels_last)  # as pictures come: strides must not matter
+    found = export_model(tmp_path, model, inputs[:1], target)
+    assert found["max_difference"] <= 1e-4
+    done, _, whole, *_ = found["delegated"].split()
+    assert done == whole
+    first = TARGETS["executorch"].load(tmp_path / "model.pte", target)
+    outputs = [first(inputs[i : i + 1].contiguous().numpy()) for i in (0, 1)]  # not one memory
+    assert np.abs(outputs[0] - outputs[1]).max() > 1e-3
+
+
+@pytest.mark.parametrize(
+    ("module", "replacement"),
+    [
+        (nn.InstanceNorm2d(5), PlainInstanceNorm),
+        (nn.InstanceNorm2d(5, affine=True), PlainInstanceNorm),
+        (nn.ReflectionPad2d(3), SlicedReflectionPad),
+        (nn.ReflectionPad2d((1, 0, 2, 3)), SlicedReflectionPad),
+    ],
+)
+def test_rewrites_are_the_same_function(module, replacement):
+    for parameter in module.parameters():
+        nn.init.normal_(parameter)
+    x = torch.randn(2, 5, 7, 6, dtype=torch.float64)
+    new = rewritten(nn.Sequential(module, nn.Identity()), "executorch", x)[0].double()
+    assert type(new) is replacement
+    assert torch.allclose(new(x), module.double()(x), atol=1e-6)  # parameters went through float32
+
+
+def test_batch_norms_are_folded_and_given_a_scale():
+    model = nn.Sequential(
+        nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ConvTranspose2d(4, 5, 2), nn.BatchNorm2d(5, affine=False)
+    )
+    for norm in (model[1], model[3]):
+        norm.running_mean.normal_()
+        norm.running_var.uniform_(0.5, 2)
+    x = torch.randn(2, 3, 8, 8)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    new = rewritten(model.train(), "onnxruntime", x)
+    assert [type(layer) for layer in new] == [nn.Conv2d, nn.Identity, nn.ConvTranspose2d, nn.Identity]
+    assert torch.allclose(new(x), model.eval()(x), atol=1e-5)
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+def test_grouped_modulation_is_exported_in_its_shared_form(tmp_path):
+    model, inputs = made("stylegan2")
+    model.modulation = "grouped"
+    profile = device("onnxruntime-cpu").model_copy(update={"batch": "dynamic"})
+    assert export_model(tmp_path, model, inputs[:1], profile)["max_difference"] <= 1e-4
+    assert model.modulation == "grouped"
+
+
+def test_eight_bits(tmp_path):
+    torch.manual_seed(0)
+    model = gantailor.build("resnet_6blocks", ngf=32).eval()
+    pictures = torch.rand(12, 3, 64, 64) * 2 - 1
+    sizes = {}
+    for name in ("onnxruntime-cpu", "onnxruntime-cpu-int8"):
+        found = export_model(tmp_path / name, model, pictures[:1], device(name), pictures=pictures)
+        sizes[name] = found["bytes"]
+    assert found["psnr_to_pytorch"] > 33
+    assert sizes["onnxruntime-cpu-int8"] < 0.3 * sizes["onnxruntime-cpu"]
+
+
+def test_sensitive_layers_stay_in_float():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 32, 3), nn.Conv2d(32, 32, 3), nn.Conv2d(32, 3, 3)).eval()
+    with torch.no_grad():
+        model[2].weight[:, 0] *= 1000  # one channel rules the scale, the rest is rounded away
+    pictures = torch.rand(4, 3, 16, 16)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    errors = sensitivities(model, pictures)
+    assert max(errors, key=errors.get) == "2"
+    assert kept_in_float(model, pictures)[0] == "2"
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+BARE = """
+import runpy, sys
+for name in ("torch", "gantailor", "supernet", "zoo", "search", "evaluators", "onnx", "pandas"):
+    sys.modules[name] = None  # importing it is an error
+sys.argv = ["bench.py", "--runs", "3"]
+runpy.run_path({path!r}, run_name="__main__")
+"""
+
+
+def test_bench_needs_numpy_and_the_runtime_only(tmp_path):
+    model, inputs = made("resnet_6blocks")
+    for name in ("onnxruntime-cpu", "openvino"):
+        found = export_model(tmp_path / name, model, inputs[:1], device(name))
+        (tmp_path / name / "manifest.json").write_text(json.dumps(found))
+        program = BARE.format(path=str(tmp_path / name / "bench.py"))
+        done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=tmp_path)
+        header, row = done.stdout.strip().splitlines()
+        values = dict(zip(header.split(","), row.split(","), strict=True))
+        assert values["runtime"] == found["runtime"]
+        assert float(values["max_difference"]) <= 1e-4
+        assert float(values["median_ms"]) > 0
+
+
+class Odd(nn.Module):
+    def forward(self, x):
+        return torch.linalg.eigvals(x[..., :4, :4]).real
+
+
+def test_mistakes(tmp_path, monkeypatch):
+    model, inputs = made("resnet_6blocks")
+    with pytest.raises(gantailor.GantailorError, match="did you mean 'openvino'"):
+        device("openvinno")
+    (tmp_path / "own.yaml").write_text("phone: {runtime: onnxruntime, precision: int4}\n")
+    with pytest.raises(gantailor.GantailorError, match="precision: Input should be"):
+        device(f"{tmp_path}/own.yaml")
+    (tmp_path / "own.yaml").write_text("phone: {runtime: onnxruntime, threads: 2}\ntablet: {runtime: openvino}\n")
+    assert device(f"{tmp_path}/own.yaml").threads == 2
+    assert device(f"{tmp_path}/own.yaml:tablet").runtime == "openvino"
+    with pytest.raises(ExportError, match="cannot take this generator"):
+        export_model(tmp_path / "odd", Odd(), inputs[:1], device("onnxruntime-cpu"))
+    with pytest.raises(ExportError, match="need pictures to calibrate"):
+        export_model(tmp_path / "empty", model, inputs[:1], device("onnxruntime-cpu-int8"), pictures=inputs[:0])
+    with pytest.raises(ExportError, match="openvino has no 8-bit export"):
+        quantise(model, inputs, tmp_path / "x", device("openvino"))
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(ExportError, match=r"pip install 'gantailor\[executorch\]'"):
+        check_installed(device("executorch-xnnpack"))
