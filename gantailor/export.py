@@ -70,14 +70,22 @@ def export_model(
             f"device {target.name!r}: {target.runtime} cannot take this generator: {str(error).splitlines()[0]}; "
             "choose another device"
         ) from error
+    inputs = torch.cat([example, example.flip(-1)]) if target.batch == "dynamic" else example
     with torch.no_grad():
-        expected = model(example).numpy()
+        expected = model(inputs).numpy()
     result: dict[str, Any] = {"device": target.name, **target.model_dump(mode="json", exclude={"name"})}
     result |= {"file": runtime.file, "delegated": coverage, "bytes": _bytes(folder, runtime.file)}
     if target.runs_here:
-        result |= _checked(runtime.load(file, target)(example.numpy()), expected, target)
+        try:
+            output = runtime.load(file, target)(inputs.numpy())
+        except RuntimeError as error:
+            raise ExportError(
+                f"device {target.name!r}: {target.runtime} wrote a model that it cannot run: {error}; choose another "
+                "device" + (", or batch: static" if target.batch == "dynamic" else "")
+            ) from error
+        result |= _checked(output, expected, target)
     buffer = io.BytesIO()
-    np.savez(buffer, input=example.numpy(), output=expected)
+    np.savez(buffer, input=example.numpy(), output=expected[:1])
     write_bytes(folder / "check.npz", buffer.getvalue())
     shutil.copy(Path(__file__).with_name("bench.py"), folder / "bench.py")
     return result
