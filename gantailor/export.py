@@ -70,7 +70,7 @@ def export_model(
             f"device {target.name!r}: {target.runtime} cannot take this generator: {str(error).splitlines()[0]}; "
             "choose another device"
         ) from error
-    inputs = torch.cat([example, example.flip(-1)]) if target.batch == "dynamic" else example
+    inputs = torch.cat([example, example.flip(-1), example]) if target.batch == "dynamic" else example
     with torch.no_grad():
         expected = model(inputs).numpy()
     result: dict[str, Any] = {"device": target.name, **target.model_dump(mode="json", exclude={"name"})}

@@ -143,7 +143,7 @@ class Budget:
             elif limit.metric == "params":
                 columns.append(self.space.supernet.cost.parameters(self.space.sizes(rows)))
             else:
-                columns.append(self.profiles[limit.profile].predict(self.space, rows))
+                columns.append(self.profiles[limit.profile].bound(self.space, rows))
         return np.stack(columns, 1).astype(np.float64)
 
     def _under(self, indices: np.ndarray) -> np.ndarray:

@@ -25,12 +25,14 @@ class LatencyProfile:
         widths: names that the last coefficients belong to.
         coefficients: of (1, true MACs, parameters, each width).
         error: median relative error on the subnets left out of the fit.
+        margin: the largest share by which one of those took longer than predicted; budgets keep that far away.
     """
 
     device: str
     widths: tuple[str, ...]
     coefficients: tuple[float, ...]
     error: float
+    margin: float = 0.0
 
     @classmethod
     def fit(
@@ -54,10 +56,12 @@ class LatencyProfile:
             weights = 1 / times[rows]  # relative errors count, not absolute ones
             return nnls(features[rows] / scale * weights[:, None], times[rows] * weights)[0] / scale
 
-        error = np.median(np.abs(features[held] @ solve(~held) / times[held] - 1))
+        longer = times[held] / (features[held] @ solve(~held)) - 1
         names = tuple(width.name for width in supernet.graph.widths)
         everything = solve(np.ones(len(times), bool))
-        return cls(device, names, tuple(everything.tolist()), float(error))
+        return cls(
+            device, names, tuple(everything.tolist()), float(np.median(np.abs(longer))), max(0.0, float(longer.max()))
+        )
 
     def predict(self, space: Space, indices: np.ndarray) -> np.ndarray:
         """Milliseconds of each row of choice indices.
@@ -68,6 +72,10 @@ class LatencyProfile:
         if self.widths != tuple(width.name for width in space.supernet.graph.widths):
             raise ConfigError("the latency profile was measured on another generator; make one with: gantailor profile")
         return _features(space.supernet, space.sizes(indices)) @ np.array(self.coefficients)
+
+    def bound(self, space: Space, indices: np.ndarray) -> np.ndarray:
+        """Milliseconds that are hardly exceeded: the prediction and the margin."""
+        return self.predict(space, indices) * (1 + self.margin)
 
     def save(self, path: Path) -> None:
         """Write as JSON."""
@@ -82,7 +90,13 @@ class LatencyProfile:
         """
         try:
             raw = json.loads(Path(path).read_text())
-            return cls(raw["device"], tuple(raw["widths"]), tuple(map(float, raw["coefficients"])), raw["error"])
+            return cls(
+                raw["device"],
+                tuple(raw["widths"]),
+                tuple(map(float, raw["coefficients"])),
+                raw["error"],
+                raw.get("margin", 0.0),
+            )
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise ConfigError(
                 f"latency profile {str(path)!r} cannot be read ({error}); make one with: gantailor profile"
