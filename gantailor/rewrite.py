@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import copy
+import inspect
 import itertools
 from collections.abc import Callable
+from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
+from torch.overrides import TorchFunctionMode
 
 from supernet.errors import GantailorError
 
@@ -31,11 +35,37 @@ class PlainInstanceNorm(nn.Module):
         self.eps, self.weight, self.bias = norm.eps, norm.weight, norm.bias
 
     def forward(self, x: Tensor) -> Tensor:
-        centred = x - x.mean((2, 3), keepdim=True)
-        result = centred / torch.sqrt((centred * centred).mean((2, 3), keepdim=True) + self.eps)
-        if self.weight is not None:
-            result = result * self.weight[:, None, None] + self.bias[:, None, None]
-        return result
+        return _by_means(x, self.weight, self.bias, self.eps)
+
+
+def _by_means(x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float) -> Tensor:
+    centred = x - x.mean((2, 3), keepdim=True)
+    result = centred / torch.sqrt((centred * centred).mean((2, 3), keepdim=True) + eps)
+    result = result if weight is None else result * weight[:, None, None]
+    return result if bias is None else result + bias[:, None, None]
+
+
+class _FunctionalNorms(TorchFunctionMode):
+    """``F.instance_norm`` in somebody's forward, by means."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is F.instance_norm:
+            values = inspect.signature(F.instance_norm).bind(*args, **(kwargs or {}))
+            values.apply_defaults()
+            given = values.arguments
+            if given["running_mean"] is None and given["input"].dim() == 4:
+                return _by_means(given["input"], given["weight"], given["bias"], given["eps"])
+        return func(*args, **(kwargs or {}))
+
+
+class _WithoutFunctionalNorms(nn.Module):
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, x: Tensor) -> Tensor:
+        with _FunctionalNorms():
+            return self.model(x)
 
 
 class SlicedReflectionPad(nn.Module):
@@ -111,6 +141,8 @@ def rewritten(model: nn.Module, runtime: str, example: Tensor) -> nn.Module:
         setattr(made, "modulation", "shared")  # noqa: B010  (a property of some generators, not of every module)
     for rewrite in REWRITES[runtime]:
         made = _replaced(made, rewrite)
+    if runtime == "executorch":
+        made = _WithoutFunctionalNorms(made).eval()
     with torch.no_grad():
         expected = copy.deepcopy(model).eval().double()(example.double())
         difference = float((made(example.double()) - expected).abs().max() / expected.abs().max().clamp(min=1e-12))

@@ -77,9 +77,22 @@ def test_rewrites_are_the_same_function(module, replacement):
     for parameter in module.parameters():
         nn.init.normal_(parameter)
     x = torch.randn(2, 5, 7, 6, dtype=torch.float64)
-    new = rewritten(nn.Sequential(module, nn.Identity()), "executorch", x)[0].double()
+    new = rewritten(nn.Sequential(module, nn.Identity()), "executorch", x).model[0].double()
     assert type(new) is replacement
     assert torch.allclose(new(x), module.double()(x), atol=1e-6)  # parameters went through float32
+
+
+class Functional(nn.Module):
+    def forward(self, x):
+        return nn.functional.instance_norm(x, None, None, torch.arange(5.0).to(x), None, eps=0.1)
+
+
+def test_functional_instance_norms_are_rewritten():
+    x = torch.randn(2, 5, 7, 6)
+    new = rewritten(Functional(), "executorch", x)
+    assert torch.allclose(new(x), Functional()(x), atol=1e-5)
+    targets = [str(node.target) for node in torch.export.export(new, (x,)).graph.nodes]
+    assert not any("instance_norm" in target for target in targets)
 
 
 def test_batch_norms_are_folded_and_given_a_scale():
