@@ -124,12 +124,13 @@ def _export(arguments: argparse.Namespace) -> None:
         manifest = json.loads(run.path("export/manifest.json").read_text())
     for name, found in manifest["devices"].items():
         print(f"{run.path('export') / name / found['file']}: {found['bytes']:,} bytes, {found['delegated']}")
+        if "max_difference" in found:
+            print(f"  {found['max_difference']:.1e} from PyTorch ({found['psnr_to_pytorch']:.0f} dB)")
         if "latency_ms" in found:
             ms = found["latency_ms"]
-            print(f"  {found['max_difference']:.1e} from PyTorch ({found['psnr_to_pytorch']:.0f} dB); ", end="")
-            print(f"{ms['subnet']:.3g} ms, the teacher {ms['teacher']:.3g} ms ({found['threads']} threads)")
+            print(f"  {ms['subnet']:.3g} ms, the teacher {ms['teacher']:.3g} ms ({found['threads']} threads)")
         else:
-            print("  cannot run here; on the device: python bench.py checks and times it")
+            print("  not timed here; on the device: python bench.py checks and times it")
 
 
 def _teacher(arguments: argparse.Namespace) -> None:

@@ -29,11 +29,14 @@ class Device(BaseModel):
     providers: tuple[str, ...] = ("CPUExecutionProvider",)
 
     @property
-    def runs_here(self) -> bool:
-        """Whether this machine can run it: files for other devices are written and checked elsewhere."""
-        if self.runtime == "coreml":
-            return False
-        return self.runtime != "onnxruntime" or "CPUExecutionProvider" in self.providers
+    def checked_here(self) -> bool:
+        """Whether this machine can run the file at all: a CUDA device's ONNX file runs on the CPU too."""
+        return self.runtime != "coreml"
+
+    @property
+    def timed_here(self) -> bool:
+        """Whether a latency measured on this machine's CPU says anything about the device."""
+        return self.checked_here and (self.runtime != "onnxruntime" or "CPUExecutionProvider" in self.providers)
 
 
 def device(name: str) -> Device:

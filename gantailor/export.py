@@ -75,7 +75,7 @@ def export_model(
         expected = model(inputs).numpy()
     result: dict[str, Any] = {"device": target.name, **target.model_dump(mode="json", exclude={"name"})}
     result |= {"file": runtime.file, "delegated": coverage, "bytes": _bytes(folder, runtime.file)}
-    if target.runs_here:
+    if target.checked_here:
         try:
             output = runtime.load(file, target)(inputs.numpy())
         except RuntimeError as error:
@@ -162,7 +162,7 @@ def _for_device(run: Run, narrow: nn.Module, example: Tensor, folder: Path, targ
     found = export_model(folder, narrow, example, target, pictures=pictures)
     file = TARGETS[target.runtime].file
     found["sha256"] = {path.name: _digest(path) for path in sorted(folder.glob(f"{file.partition('.')[0]}.*"))}
-    if not target.runs_here:
+    if not target.timed_here:
         return found
     runner = TARGETS[target.runtime].load(folder / file, target)
     with tempfile.TemporaryDirectory() as scratch:

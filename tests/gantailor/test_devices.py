@@ -118,6 +118,14 @@ def test_grouped_modulation_is_exported_in_its_shared_form(tmp_path):
     assert model.modulation == "grouped"
 
 
+def test_a_gpu_file_is_checked_on_the_cpu(tmp_path):
+    model, inputs = made("resnet_6blocks")
+    found = export_model(tmp_path, model, inputs[:1], device("tensorrt"))
+    assert found["max_difference"] <= 1e-4
+    assert found["providers"] == ["TensorrtExecutionProvider", "CUDAExecutionProvider"]
+    assert not device("tensorrt").timed_here
+
+
 def test_eight_bits(tmp_path):
     torch.manual_seed(0)
     model = gantailor.build("resnet_6blocks", ngf=32).eval()
