@@ -9,6 +9,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from gantailor.scoring import EvaluationConfig
+from search.budget import METRICS
 from search.space import SpaceConfig
 from search.strategies import SAMPLERS, STRATEGIES, check_strategy
 from supernet.errors import ConfigError, nearest
@@ -37,6 +38,7 @@ class SearchConfig(BaseModel):
     strategy: str = Field("predictor", description=", ".join([*STRATEGIES, *SAMPLERS]))
     trials: int = Field(40, gt=0, description="subnets that the search evaluates in all")
     front: bool = Field(False, description="search the whole front of score and MACs below the budget")
+    front_cost: str = Field("macs", description="the front's cost: macs, params, or latency_ms@PROFILE")
     workers: int = Field(1, gt=0, description="processes that evaluate")
     ray_address: str | None = Field(None, description="evaluate on a Ray cluster: auto, or its address")
     ray_cpus: float = Field(1.0, gt=0, description="CPUs of a Ray worker")
@@ -44,6 +46,14 @@ class SearchConfig(BaseModel):
     storage: str | None = Field(
         None, description="Optuna storage URL for clusters; a journal file in the run if missing"
     )
+
+    @field_validator("front_cost")
+    @classmethod
+    def _cost(cls, value: str) -> str:
+        metric, _, profile = value.partition("@")
+        if metric not in METRICS or (metric == "latency_ms") != bool(profile):
+            raise ValueError("allowed: macs, params, latency_ms@PROFILE (made by: gantailor profile)")
+        return value
 
     @field_validator("strategy")
     @classmethod

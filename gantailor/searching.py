@@ -8,10 +8,12 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 
 from gantailor.run import Run, load_supernet
 from gantailor.scoring import Subset, lower_is_better
+from search.latency import LatencyProfile
 from search.study import Objective, Search, SearchError, open_study, release_dead
 from supernet.graph import SubnetConfig
 
@@ -19,9 +21,10 @@ Listener = Callable[[int, float], None]
 
 
 def objectives_of(run: Run) -> tuple[Objective, ...]:
-    """The score that the search follows, and MACs where it searches the whole front."""
+    """The score that the search follows, and a cost where it searches the whole front."""
     score = Objective(run.search_metric(), lower_is_better(run.search_metric()))
-    return (score, Objective("macs")) if run.config.search.front else (score,)
+    cost = Objective(run.config.search.front_cost.partition("@")[0])
+    return (score, cost) if run.config.search.front else (score,)
 
 
 def make_search(run: Run) -> Search:
@@ -32,11 +35,18 @@ def make_search(run: Run) -> Search:
     metric = run.search_metric()
     evaluator = run.scoring().evaluator([metric])
 
+    file = run.config.search.front_cost.partition("@")[2]
+    profile = LatencyProfile.load(file) if file and run.config.search.front else None
+
     def score(config: SubnetConfig) -> dict[str, float]:
         scores = evaluator(run.calibrated(supernet.extract(config)), pairs)
-        return {metric: next(iter(scores.values())).value}
+        found = {metric: next(iter(scores.values())).value, "params": float(supernet.parameter_count(config))}
+        if profile:
+            found["latency_ms"] = float(profile.predict_sizes(supernet, np.array([list(config.values())]))[0])
+        return found
 
-    parts = (run.path("supernet.safetensors").read_bytes(), metric, pairs.digest(), evaluation.extractor)
+    timing = repr(profile) if profile else ""
+    parts = (run.path("supernet.safetensors").read_bytes(), metric, pairs.digest(), evaluation.extractor, timing)
     content = b"|".join(part if isinstance(part, bytes) else part.encode() for part in parts)
     objectives = objectives_of(run)
     return Search(

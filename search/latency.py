@@ -69,9 +69,13 @@ class LatencyProfile:
         Raises:
             ConfigError: the profile was made for another generator.
         """
-        if self.widths != tuple(width.name for width in space.supernet.graph.widths):
+        return self.predict_sizes(space.supernet, space.sizes(indices))
+
+    def predict_sizes(self, supernet: Supernet, sizes: np.ndarray) -> np.ndarray:
+        """Milliseconds of each row of widths, see ``predict``."""
+        if self.widths != tuple(width.name for width in supernet.graph.widths):
             raise ConfigError("the latency profile was measured on another generator; make one with: gantailor profile")
-        return _features(space.supernet, space.sizes(indices)) @ np.array(self.coefficients)
+        return _features(supernet, sizes) @ np.array(self.coefficients)
 
     def bound(self, space: Space, indices: np.ndarray) -> np.ndarray:
         """Milliseconds that are hardly exceeded: the prediction and the margin."""

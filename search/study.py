@@ -308,7 +308,7 @@ def table(study: optuna.Study) -> pd.DataFrame:
 def _row(trial: FrozenTrial, names: Sequence[str]) -> dict[str, Any]:
     costs = ("macs", "convention", "macs_true", "macs_published", "params")
     row: dict[str, Any] = {"trial": trial.number, **{name: trial.user_attrs.get(name) for name in costs}}
-    row |= {name: value for name, value in zip(names, trial.values, strict=True) if name != "macs"}
+    row |= {name: value for name, value in zip(names, trial.values, strict=True) if name not in costs}
     stamps = ("origin", "budget", "provenance")
     return {**row, **trial.params, **{name: trial.user_attrs.get(name, "") for name in stamps}}
 

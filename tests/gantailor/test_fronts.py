@@ -108,6 +108,12 @@ def test_profile_and_a_budget_in_milliseconds(runs, tmp_path, capsys):
         main(["pareto", str(runs / "front"), "--budget", f"latency_ms<={limit}@{profile}", "--out", str(tmp_path)]) == 0
     )
     assert f"latency_ms<={limit}" in capsys.readouterr().out
+    more = ["--search.front_cost", f"latency_ms@{profile}", "--trials", "18", "--out", str(tmp_path / "timed")]
+    assert main(["search", str(runs / "front.yaml"), *more]) == 0
+    frame = fronts.Found.read(tmp_path / "timed").frame
+    supernet = found.run.supernet()
+    sizes = np.array([[row[w.name] for w in supernet.graph.widths] for row in frame.to_dict("records")])
+    np.testing.assert_allclose(frame["latency_ms"], LatencyProfile.load(profile).predict_sizes(supernet, sizes))
 
 
 def test_mistakes(runs, tmp_path, capsys):
