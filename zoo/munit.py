@@ -9,10 +9,10 @@ Papers: Huang et al. 2018 (arXiv 1804.04732), Li et al. 2020 (arXiv 2003.08936).
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from supernet.errors import CheckpointError, ConfigError, nearest
@@ -59,7 +59,8 @@ class Pieces(nn.Module):
     """``[N, sum(sizes)]`` cut into ``[N, size]`` for each of ``sizes``."""
 
     def forward(self, x: Tensor, sizes: Sequence[int]) -> list[Tensor]:
-        return list(torch.split(x, list(sizes), dim=1))
+        ends = list(itertools.accumulate(sizes))  # slices: ExecuTorch fixes the batch of a torch.split
+        return [x[:, end - size : end] for size, end in zip(sizes, ends, strict=True)]
 
 
 @leaf(Pieces)
