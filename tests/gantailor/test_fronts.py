@@ -127,7 +127,10 @@ def test_mistakes(runs, tmp_path, capsys):
     assert "cannot be reached" in capsys.readouterr().err
     with pytest.raises(ConfigError, match="--convention published"):
         fronts.published_points("maps", "fid[inception-2015-12-05]", "true")
-    assert len(fronts.published_points("maps", "fid[inception-2015-12-05]", "published")) == 3
+    points = fronts.published_points("maps", "fid[inception-2015-12-05]", "published")
+    assert len(points) == 3
+    axes = fronts.draw([fronts.Found.read(runs / "front")], convention="published", published=points).axes[0]
+    assert {text.get_text() for text in axes.texts} == {"original", "GAN Compression", "Fast GAN Compression"}
 
 
 UNCOVERED = """[...document.querySelectorAll("[id='log-run0'] use")].filter(use => {
