@@ -64,7 +64,7 @@ def _curves(run: Run) -> str:
     """Losses of every training as an SVG, smoothed over a fiftieth of its steps; empty without logs."""
     from matplotlib.figure import Figure
 
-    logs = {name: run.path(f"{name}.ckpt.jsonl") for name in ("supernet", "finetune")}
+    logs = {"supernet": run.path("supernet.ckpt.jsonl"), "fine-tuning": run.path("subnet.ckpt.jsonl")}
     frames = {
         name: pd.read_json(file, lines=True) for name, file in logs.items() if file.exists() and file.stat().st_size
     }

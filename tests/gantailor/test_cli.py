@@ -80,7 +80,7 @@ def test_report_in_a_browser(small, browser):
         }
         assert view.evaluate("[...document.images].every(image => image.naturalWidth > 0)")
         text = view.locator("body").inner_text()
-        for part in ("onnxruntime-cpu", "bytes (float32)", "ratio", "sha256", "thousand images"):
+        for part in ("onnxruntime-cpu", "bytes (float32)", "ratio", "sha256", "thousand images", "fine-tuning"):
             assert part in text
     with browser(out / "report.html", viewport={"width": 390, "height": 800}, color_scheme="dark") as view:
         assert view.evaluate("document.documentElement.scrollWidth") <= 390
