@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import platform
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 
 import numpy as np
 import torch
@@ -59,6 +60,17 @@ class Cost:
         return {name: Score(value, unit, True, provenance) for name, (value, unit) in figures.items()}
 
 
+@contextmanager
+def torch_threads(count: int) -> Iterator[None]:
+    """PyTorch with so many threads, and with as many as before afterwards."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
 class Latency:
     """Milliseconds of a forward: ``latency_ms[runtime]`` (median) and ``latency_p95_ms[runtime]``.
 
@@ -84,14 +96,9 @@ class Latency:
 
     def __call__(self, generator: nn.Module, pairs: Pairs) -> dict[str, Score]:
         example = pairs.batch(np.zeros(self.batch, np.int64))[0]
-        before = torch.get_num_threads()
-        torch.set_num_threads(self.threads)
-        try:
-            with evaluating(generator):
-                runners = {name: make(generator, example) for name, make in self.runtimes.items()}
-                times = interleaved(runners, warm_up=self.warm_up, runs=self.runs)
-        finally:
-            torch.set_num_threads(before)
+        with torch_threads(self.threads), evaluating(generator):
+            runners = {name: make(generator, example) for name, make in self.runtimes.items()}
+            times = interleaved(runners, warm_up=self.warm_up, runs=self.runs)
         provenance = provenance_of(
             pairs,
             input=list(example.shape),

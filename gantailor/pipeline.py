@@ -113,7 +113,7 @@ def report(run: Run) -> None:
     fronts.save(figure, run.path("front.png"))
     fronts.save(figure, run.path("front.svg"))
     fronts.write_page(run.path("front.html"), found)
-    write_report(run, found)
+    write_report(run, figure)
 
 
 STAGES: dict[str, Callable[[Run], Any]] = {

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from evaluators.cost import interleaved
+from evaluators.cost import interleaved, torch_threads
 from gantailor.run import Run
 from gantailor.scoring import latency_runtimes
 from search.budget import Budget
@@ -50,18 +50,13 @@ def measure_profile(
     indices = spread_subnets(space, subnets)
     example = supernet.example_inputs[0][:1]
     runners = {}
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
-        with torch.inference_mode():
-            for number, row in enumerate(indices):
-                narrow = supernet.extract(space.to_config(row)).eval()
-                runners[str(number)] = known[runtime](narrow, example)
-                if on_subnet:
-                    on_subnet(number + 1, subnets)
-            times = interleaved(runners, warm_up=3, runs=runs)
-    finally:
-        torch.set_num_threads(before)
+    with torch_threads(threads), torch.inference_mode():
+        for number, row in enumerate(indices):
+            narrow = supernet.extract(space.to_config(row)).eval()
+            runners[str(number)] = known[runtime](narrow, example)
+            if on_subnet:
+                on_subnet(number + 1, subnets)
+        times = interleaved(runners, warm_up=3, runs=runs)
     milliseconds = [float(np.median(times[str(number)])) for number in range(subnets)]
     size = "x".join(map(str, example.shape))
     device = f"{runtime}, {threads} threads, {size}, {platform.machine()}"

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from gantailor.devices import Device
 from gantailor.rewrite import ExportError
-from gantailor.targets import TARGETS, _quietly, exported_program
+from gantailor.targets import TARGETS, exported_program, quietly
 from supernet.files import write_bytes
 
 LAYERS = (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)
@@ -82,7 +82,7 @@ def quantise_onnx(model: nn.Module, pictures: Tensor, path: Path, device: Device
         ExportError: nothing to calibrate with, or the extra is missing.
     """
     kept = kept_in_float(model, pictures[:8])
-    with _quietly("onnx"), tempfile.TemporaryDirectory() as scratch:
+    with quietly("onnx"), tempfile.TemporaryDirectory() as scratch:
         import onnx
         from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
         from onnxruntime.quantization.shape_inference import quant_pre_process
@@ -119,7 +119,7 @@ def quantise_onnx(model: nn.Module, pictures: Tensor, path: Path, device: Device
 
 def quantise_executorch(model: nn.Module, pictures: Tensor, path: Path, device: Device) -> str:
     """Write an ExecuTorch program for XNNPACK in 8 bits (torchao's PT2E); returns the delegate's coverage."""
-    with _quietly("executorch"):
+    with quietly("executorch"):
         from executorch.backends.xnnpack.quantizer.xnnpack_quantizer import (
             XNNPACKQuantizer,
             get_symmetric_quantization_config,

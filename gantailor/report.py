@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import io
 import json
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import jinja2
@@ -19,6 +18,8 @@ from supernet.files import write_bytes
 from zoo.data import to_uint8
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
     from gantailor.run import Run
 
 AMPLIFIED = 4  # differences of pictures are shown so many times as strong
@@ -84,8 +85,12 @@ def _curves(run: Run) -> str:
 
 
 @torch.no_grad()
-def write_report(run: Run, front: Sequence[fronts.Found], *, pictures: int = 12) -> None:
-    """``report.html``: costs, scores, pictures before and after, front, training, provenance; needs no network."""
+def write_report(run: Run, front: Figure, *, pictures: int = 12) -> None:
+    """``report.html``: costs, scores, pictures before and after, front, training, provenance; needs no network.
+
+    Args:
+        front: the search's, drawn by ``fronts.draw``.
+    """
     config, narrow = run.subnet()
     manifest = json.loads(run.path("export/manifest.json").read_text())
     columns = {name: to_uint8(images) for name, images in _columns(run, narrow, pictures).items()}
@@ -99,7 +104,7 @@ def write_report(run: Run, front: Sequence[fronts.Found], *, pictures: int = 12)
         devices=manifest["devices"],
         widths=[(w.name, config[w.name], w.size) for w in run.supernet().graph.widths],
         scores=json.loads(run.path("scores.json").read_text()),
-        front=fronts.svg(fronts.draw(front), salt="front"),
+        front=fronts.svg(front, salt="front"),
         curves=_curves(run),
         amplified=AMPLIFIED,
         config=run.config.model_dump(mode="json"),

@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from evaluators.cost import torch_threads
 from gantailor.devices import Device
 from gantailor.rewrite import ExportError
 from supernet.files import write_bytes
@@ -46,7 +47,7 @@ class Target:
 
 
 @contextlib.contextmanager
-def _quietly(extra: str) -> Iterator[None]:
+def quietly(extra: str) -> Iterator[None]:
     """Without the exporters' warnings; a missing package becomes one message."""
     logging.getLogger("torch.onnx._internal.exporter._registration").setLevel(logging.ERROR)  # torchvision: not needed
     for name in ("torchao", "torch.utils._pytree", "coremltools"):
@@ -61,11 +62,16 @@ def _quietly(extra: str) -> Iterator[None]:
             ) from None
 
 
+def _batched(example: Tensor, device: Device, *, most: int) -> tuple[Tensor, Any]:
+    """What an exporter traces with, and its dynamic shapes: a batch of one would be taken for a constant."""
+    if device.batch == "static":
+        return example, None
+    return torch.cat([example, example]), ({0: torch.export.Dim("batch", min=1, max=most)},)
+
+
 def _write_onnx(model: nn.Module, example: Tensor, path: Path, device: Device) -> str:
-    dynamic = ({0: torch.export.Dim("batch", min=1, max=1024)},) if device.batch == "dynamic" else None
-    if dynamic is not None:
-        example = torch.cat([example, example])  # a batch of one would be taken for a constant
-    with _quietly("onnx"), tempfile.TemporaryDirectory(dir=path.parent) as scratch:
+    example, dynamic = _batched(example, device, most=1024)
+    with quietly("onnx"), tempfile.TemporaryDirectory(dir=path.parent) as scratch:
         import onnx
 
         file = Path(scratch) / "model.onnx"
@@ -87,7 +93,7 @@ def _write_onnx(model: nn.Module, example: Tensor, path: Path, device: Device) -
 
 
 def _load_onnx(path: Path, device: Device) -> Runner:
-    with _quietly("onnx"):
+    with quietly("onnx"):
         import onnxruntime
 
         onnxruntime.set_default_logger_severity(3)
@@ -100,7 +106,7 @@ def _load_onnx(path: Path, device: Device) -> Runner:
 
 
 def _write_openvino(model: nn.Module, example: Tensor, path: Path, device: Device) -> str:
-    with _quietly("openvino"), tempfile.TemporaryDirectory() as scratch:
+    with quietly("openvino"), tempfile.TemporaryDirectory() as scratch:
         import openvino
 
         file = Path(scratch) / "model.onnx"
@@ -115,7 +121,7 @@ def _write_openvino(model: nn.Module, example: Tensor, path: Path, device: Devic
 
 
 def _load_openvino(path: Path, device: Device) -> Runner:
-    with _quietly("openvino"):
+    with quietly("openvino"):
         import openvino
 
         hint = "f32" if device.precision == "float32" else "f16"
@@ -126,18 +132,17 @@ def _load_openvino(path: Path, device: Device) -> Runner:
 
 def exported_program(model: nn.Module, example: Tensor, device: Device) -> Any:
     """``torch.export``'s program with a static or a dynamic batch."""
-    dynamic = ({0: torch.export.Dim("batch", min=1, max=64)},) if device.batch == "dynamic" else None
-    example = (torch.cat([example, example]) if dynamic else example).contiguous()  # strides become part of a program
-    with torch.no_grad():
-        return torch.export.export(model, (example,), dynamic_shapes=dynamic)
+    example, dynamic = _batched(example, device, most=64)
+    with torch.no_grad():  # strides become part of a program, hence contiguous
+        return torch.export.export(model, (example.contiguous(),), dynamic_shapes=dynamic)
 
 
 def _write_executorch(model: nn.Module, example: Tensor, path: Path, device: Device) -> str:
-    with _quietly("executorch"), contextlib.redirect_stderr(io.StringIO()):
+    with quietly("executorch"), contextlib.redirect_stderr(io.StringIO()):
         from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
         from executorch.exir import to_edge_transform_and_lower
 
-    with _quietly("executorch"):
+    with quietly("executorch"):
         program = exported_program(model, example, device)
         before = sum(node.op == "call_function" for node in program.graph.nodes)
         lowered = to_edge_transform_and_lower(program, partitioner=[XnnpackPartitioner()])
@@ -153,7 +158,7 @@ def _write_executorch(model: nn.Module, example: Tensor, path: Path, device: Dev
 
 
 def _load_executorch(path: Path, device: Device) -> Runner:
-    with _quietly("executorch"):
+    with quietly("executorch"):
         from executorch.runtime import Runtime
 
         method = Runtime.get().load_program(path).load_method("forward")
@@ -177,33 +182,28 @@ def _load_torch_export(path: Path, device: Device) -> Runner:
 def _write_torchscript(model: nn.Module, example: Tensor, path: Path, device: Device) -> str:
     logging.getLogger(__name__).warning("TorchScript is deprecated in PyTorch; device torch-export is its successor")
     buffer = io.BytesIO()
-    with _quietly("onnx"), torch.no_grad():
+    with quietly("onnx"), torch.no_grad():
         torch.jit.save(torch.jit.trace(model, example, check_trace=False), buffer)
     write_bytes(path, buffer.getvalue())
     return "all in PyTorch"
 
 
 def _load_torchscript(path: Path, device: Device) -> Runner:
-    with _quietly("onnx"):
+    with quietly("onnx"):
         module = torch.jit.load(str(path))
     return _torch_runner(module, device)
 
 
 def _torch_runner(module: Any, device: Device) -> Runner:
     def run(x: np.ndarray) -> np.ndarray:
-        before = torch.get_num_threads()
-        torch.set_num_threads(device.threads)
-        try:
-            with torch.inference_mode():
-                return module(torch.from_numpy(x)).numpy()
-        finally:
-            torch.set_num_threads(before)
+        with torch_threads(device.threads), torch.inference_mode():
+            return module(torch.from_numpy(x)).numpy()
 
     return run
 
 
 def _write_coreml(model: nn.Module, example: Tensor, path: Path, device: Device) -> str:
-    with _quietly("coreml"), contextlib.redirect_stderr(io.StringIO()):
+    with quietly("coreml"), contextlib.redirect_stderr(io.StringIO()):
         import coremltools
 
         program = exported_program(model, example, device).run_decompositions({})

@@ -124,7 +124,7 @@ def predictor(history: History, budget: Budget, rng: np.random.Generator, *, exp
         pool = np.stack(drawn + [budget.mutate(best[rng.integers(len(best))], rng) for _ in range(150)])
     pool = np.array([row for row in pool if key(row) not in history.taken])
     if not len(pool):
-        return untaken(history, lambda: budget.sample(rng), budget, rng)
+        return random(history, budget, rng)
     known, new = _features(budget, history.indices), _features(budget, pool)
     mean, deviation = _gaussian_process(known, target, new)
     return pool[int(np.argmin(mean - 0.5 * deviation))]

@@ -13,7 +13,7 @@ import json
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -35,6 +35,13 @@ class Part(Protocol):
     """A batch that can be cut into equal parts."""
 
     def part(self, number: int, of: int) -> Any: ...
+
+
+def adam(parameters: Iterable[nn.Parameter], recipe: Recipe, lr: float | None = None) -> torch.optim.Optimizer:
+    """The recipe's optimiser; ``lr`` where it is not the generator's."""
+    r = recipe
+    betas = (r.beta1, r.beta2)
+    return torch.optim.Adam(parameters, lr=lr or r.lr, betas=betas, weight_decay=r.weight_decay, fused=True)
 
 
 class Task(Protocol):

@@ -17,6 +17,7 @@ from supernet.errors import ConfigError
 from supernet.losses import fake_loss, generator_loss, matching_loss, real_loss
 from supernet.recipe import Recipe
 from supernet.teaching import Teacher
+from supernet.trainer import adam
 
 Move = tuple[bool, int, int]
 Sampler = Callable[[np.random.Generator, int, int], Any]
@@ -94,14 +95,10 @@ class Translation:
         if recipe.compile and self.discriminator is not None:
             self._judge_with = torch.compile(self.discriminator)
         self.trained = [*self.generator.parameters(), *(self.maps.parameters() if self.maps else ())]
-        self.optimizers = {"generator": self._adam(self.trained, recipe.lr)}
+        self.optimizers = {"generator": adam(self.trained, recipe)}
         if self.discriminator is not None:
-            own = recipe.lr_discriminator or recipe.lr
-            self.optimizers["discriminator"] = self._adam(self.discriminator.parameters(), own)
-
-    def _adam(self, parameters: Iterable[nn.Parameter], lr: float) -> torch.optim.Optimizer:
-        r = self.recipe
-        return torch.optim.Adam(parameters, lr=lr, betas=(r.beta1, r.beta2), weight_decay=r.weight_decay, fused=True)
+            own = recipe.lr_discriminator
+            self.optimizers["discriminator"] = adam(self.discriminator.parameters(), recipe, own)
 
     def _make_teacher(self, model: nn.Module, layers: tuple[str, ...], folder: Path | None) -> Teacher:
         model = model.to(self.device).to(memory_format=self.layout)  # type: ignore[call-overload]

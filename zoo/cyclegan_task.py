@@ -12,8 +12,9 @@ from torch import Tensor, nn
 
 from supernet.losses import fake_loss, generator_loss, real_loss
 from supernet.recipe import Recipe
-from zoo.builders import init_weights, make_discriminator
-from zoo.domains import Both, Domains, ImagePool, adam, task_options
+from supernet.trainer import adam
+from zoo.builders import init_weights
+from zoo.domains import Both, Domains, ImagePool, backward_both, judges_of, task_options
 
 
 @dataclass(frozen=True)
@@ -34,11 +35,7 @@ class CycleGan:
         torch.manual_seed(recipe.seed)
         self.generator = init_weights(generator).to(device).train()
         self.back = init_weights(copy.deepcopy(generator)).to(device).train()
-        self.judges = nn.ModuleDict()
-        for name, seed in (("a", 0), ("b", 1)):
-            made = make_discriminator(recipe.model_copy(update={"seed": recipe.seed + seed}), input_nc=0, output_nc=3)
-            assert made is not None, "a CycleGAN needs an adversarial loss"
-            self.judges[name] = made.to(device)
+        self.judges = nn.ModuleDict(dict(zip("ab", judges_of(recipe, device), strict=True)))
         shape = (3, *data.a.shape[1:3])
         self.pools = nn.ModuleDict({name: ImagePool(self.options.pool, shape) for name in "ab"}).to(device)
         self._trained = [*self.generator.parameters(), *self.back.parameters()]
@@ -76,11 +73,7 @@ class CycleGan:
             if same is not None:
                 weight = self.options.cycle * self.options.identity
                 losses[f"identity_{name}"] = weight * F.l1_loss(same.float(), target)
-        total = torch.stack(list(losses.values())).sum()
-        (share * total).backward(inputs=self._trained)
-        losses["discriminator"] = torch.stack(judged).sum()
-        (share * losses["discriminator"]).backward(inputs=list(self.judges.parameters()))
-        return {name: value.detach() for name, value in losses.items()}
+        return backward_both(losses, judged, share, trained=self._trained, judges=self.judges)
 
     def after_step(self, step: int) -> None:
         """Nothing."""

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from supernet.errors import ConfigError, nearest
 from supernet.recipe import Recipe
+from zoo.builders import make_discriminator
 from zoo.data import to_float
 
 Options = TypeVar("Options")
@@ -88,12 +89,33 @@ class ImagePool(nn.Module):
         return torch.stack(shown)
 
 
-def adam(parameters: Iterable[nn.Parameter], recipe: Recipe, lr: float | None = None) -> torch.optim.Optimizer:
-    """The recipe's optimiser."""
-    r = recipe
-    return torch.optim.Adam(
-        parameters, lr=lr or r.lr, betas=(r.beta1, r.beta2), weight_decay=r.weight_decay, fused=True
-    )
+def judges_of(recipe: Recipe, device: str) -> list[nn.Module]:
+    """A discriminator for each of the two domains.
+
+    Raises:
+        AssertionError: the recipe has no adversarial loss, without which two domains cannot be told apart.
+    """
+    made = [
+        make_discriminator(recipe.model_copy(update={"seed": recipe.seed + number}), input_nc=0, output_nc=3)
+        for number in range(2)
+    ]
+    assert all(judge is not None for judge in made), "two unpaired domains need an adversarial loss"
+    return [judge.to(device) for judge in made if judge is not None]
+
+
+def backward_both(
+    losses: dict[str, Tensor],
+    judged: list[Tensor],
+    share: float,
+    *,
+    trained: list[nn.Parameter],
+    judges: nn.Module,
+) -> dict[str, Tensor]:
+    """Add ``share`` of the generators' and of the discriminators' gradients; all loss terms, detached."""
+    (share * torch.stack(list(losses.values())).sum()).backward(inputs=trained)
+    discriminator = torch.stack(judged).sum()
+    (share * discriminator).backward(inputs=list(judges.parameters()))
+    return {name: value.detach() for name, value in {**losses, "discriminator": discriminator}.items()}
 
 
 def task_options(kind: type[Options], recipe: Recipe) -> Options:

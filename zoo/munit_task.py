@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from supernet.losses import fake_loss, generator_loss, real_loss
 from supernet.recipe import Recipe
-from zoo.builders import make_discriminator
-from zoo.domains import Both, Domains, adam, task_options
+from supernet.trainer import adam
+from zoo.domains import Both, Domains, backward_both, judges_of, task_options
 from zoo.munit import MunitGenerator
 
 
@@ -35,12 +35,7 @@ class Munit:
         torch.manual_seed(recipe.seed)
         self.generator = _kaiming(generator).to(device).train()
         self.other = _kaiming(copy.deepcopy(generator)).to(device).train()
-        self.judges = nn.ModuleList()
-        for number in range(2):
-            seeded = recipe.model_copy(update={"seed": recipe.seed + number})
-            made = make_discriminator(seeded, input_nc=0, output_nc=3)
-            assert made is not None, "MUNIT needs an adversarial loss"
-            self.judges.append(made.to(device))
+        self.judges = nn.ModuleList(judges_of(recipe, device))
         self._trained = [*self.generator.parameters(), *self.other.parameters()]
         self.optimizers = {
             "generator": adam(self._trained, recipe),
@@ -81,11 +76,7 @@ class Munit:
                 judged.append(
                     real_loss(self.recipe.gan, judge(real[k])) + fake_loss(self.recipe.gan, judge(fake.detach()))
                 )
-        total = torch.stack(list(losses.values())).sum()
-        (share * total).backward(inputs=self._trained)
-        losses["discriminator"] = torch.stack(judged).sum()
-        (share * losses["discriminator"]).backward(inputs=list(self.judges.parameters()))
-        return {name: value.detach() for name, value in losses.items()}
+        return backward_both(losses, judged, share, trained=self._trained, judges=self.judges)
 
     def after_step(self, step: int) -> None:
         """Nothing."""

@@ -4,6 +4,18 @@ import shutil
 from contextlib import contextmanager
 
 import pytest
+import torch
+
+import gantailor
+
+
+@pytest.fixture(scope="session")
+def tiny_teacher(tmp_path_factory):
+    """A checkpoint of ``resnet_6blocks`` with ngf 8 and random weights."""
+    torch.manual_seed(0)
+    weights = tmp_path_factory.mktemp("teacher") / "latest_net_G.pth"
+    torch.save(gantailor.build("resnet_6blocks", ngf=8).state_dict(), weights)
+    return weights
 
 
 @pytest.fixture

@@ -28,15 +28,13 @@ def fails(capsys, *arguments):
 
 
 @pytest.fixture(scope="module")
-def small(tmp_path_factory):
+def small(tmp_path_factory, tiny_teacher):
     """A tiny run on the embedded pictures, from a YAML file, through every stage."""
     folder = tmp_path_factory.mktemp("small")
-    torch.manual_seed(0)
-    weights = folder / "latest_net_G.pth"
-    torch.save(gantailor.build("resnet_6blocks", ngf=8).state_dict(), weights)
     yaml = folder / "config.yaml"
     yaml.write_text(
-        f"generator: resnet_6blocks\noptions: {{ngf: 8}}\nteacher: {weights}\nbudget: 0.5x\nsearch: {{trials: 3}}\n"
+        "generator: resnet_6blocks\noptions: {ngf: 8}\nbudget: 0.5x\nsearch: {trials: 3}\n"
+        f"teacher: {tiny_teacher}\n"
         "data: {size: 32}\ntrain: {kimg: 0.03, batch: 8}\nfinetune: {kimg: 0.03, batch: 8}\n"
     )
     out = folder / "run"

@@ -6,9 +6,7 @@ import shutil
 import numpy as np
 import pandas as pd
 import pytest
-import torch
 
-import gantailor
 from gantailor import fronts
 from gantailor.cli import main
 from search.latency import LatencyProfile
@@ -16,13 +14,10 @@ from supernet.errors import ConfigError
 
 
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory):
+def runs(tmp_path_factory, tiny_teacher):
     """A whole front, and a random search at one budget."""
     folder = tmp_path_factory.mktemp("fronts")
-    torch.manual_seed(0)
-    weights = folder / "teacher.pth"
-    torch.save(gantailor.build("resnet_6blocks", ngf=8).state_dict(), weights)
-    settings = f"generator: resnet_6blocks\noptions: {{ngf: 8}}\nteacher: {weights}\ndata: {{size: 32}}\n"
+    settings = f"generator: resnet_6blocks\noptions: {{ngf: 8}}\nteacher: {tiny_teacher}\ndata: {{size: 32}}\n"
     settings += "train: {kimg: 0.03, batch: 8}\nevaluation: {search: l1, search_images: 16}\n"
     (folder / "front.yaml").write_text(settings + "budget: 1x\nsearch: {trials: 22, front: true}\n")
     (folder / "random.yaml").write_text(settings + "budget: 0.3x\nsearch: {trials: 18, strategy: random}\n")
@@ -88,9 +83,9 @@ def test_worker_processes_share_the_study(runs, tmp_path):
     assert len(frame) == len(frame.drop_duplicates([c for c in frame if c.startswith("model.")])) == 20
 
 
-def test_profile_and_a_budget_in_milliseconds(runs, tmp_path, capsys):
+def test_profile_and_a_budget_in_milliseconds(runs, tiny_teacher, tmp_path, capsys):
     profile = tmp_path / "here.json"
-    settings = ["--generator", "resnet_6blocks", "--options", "{ngf: 8}", "--teacher", str(runs / "teacher.pth")]
+    settings = ["--generator", "resnet_6blocks", "--options", "{ngf: 8}", "--teacher", str(tiny_teacher)]
     settings += ["--data.size", "32"]
     assert main(["profile", str(profile), "--runtime", "torch-cpu", "--subnets", "12", *settings]) == 0
     assert "median error" in capsys.readouterr().out
