@@ -8,11 +8,13 @@ from typing import Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from gantailor.methods import METHODS, beneath
 from gantailor.scoring import EvaluationConfig
 from search.budget import METRICS
 from search.space import SpaceConfig
 from search.strategies import SAMPLERS, STRATEGIES, check_strategy
 from supernet.errors import ConfigError, nearest
+from supernet.ranking import RANKINGS
 from supernet.recipe import Recipe
 
 _STRICT = ConfigDict(frozen=True, extra="forbid")
@@ -67,13 +69,19 @@ class Config(BaseModel):
     model_config = _STRICT
     generator: str = Field("resnet_6blocks", description="a zoo generator, or module:function")
     options: dict[str, Any] = Field({"ngf": 48}, description="the generator's options")
+    method: str = Field("supernet", description="compression system: " + ", ".join(METHODS))
     teacher: str | None = Field(None, description="checkpoint of the trained generator; the demo's own if missing")
     supernet: str | None = Field(None, description="weights of a supernet to start from instead of the teacher's")
     data: DataConfig = DataConfig()
     budget: str = Field("0.1x", description="MACs: 2.6G, 800M, or 0.1x of the generator")
     convention: Literal["true", "published", "published_convs"] = Field("true", description="how MACs are counted")
     space: SpaceConfig = SpaceConfig()
-    ranking: str = Field("l1", description="which channels stay first")
+    ranking: str = Field(
+        "l1", description="which channels stay first: " + ", ".join(RANKINGS) + ", or a file of gantailor rank"
+    )
+    region: str | None = Field(
+        None, description="part of the teacher's picture that distillation looks at, module:function (latents only)"
+    )
     train: Recipe = Recipe(kimg=6, output_weight=10, feature_weight=1)
     search: SearchConfig = SearchConfig()
     discriminator: str | None = Field(None, description="weights of a discriminator to start from, the teacher's own")
@@ -84,6 +92,13 @@ class Config(BaseModel):
     finetune: Recipe = Recipe(kimg=12, output_weight=10, feature_weight=1)
     device: str = Field("cpu", description="cpu or cuda")
     seed: int = Field(0, ge=0, description="seed of the search")
+
+    @field_validator("ranking")
+    @classmethod
+    def _ranking(cls, value: str) -> str:
+        if value not in RANKINGS and not value.endswith(".json"):
+            raise ValueError(f"{nearest(value, RANKINGS)}, or a file of gantailor rank (.json)")
+        return value
 
     @field_validator("space", mode="before")
     @classmethod
@@ -106,7 +121,6 @@ def load_config(path: str | None, flags: dict[str, Any]) -> Config:
             raise ConfigError(f"config {path!r} cannot be read: {error}") from None
         if not isinstance(values, dict):
             raise ConfigError(f"config {path!r} must hold 'name: value' lines")
-    defaults = Config().model_dump()
     for name, value in flags.items():
         *sections, leaf = name.split(".")
         target = values
@@ -115,6 +129,8 @@ def load_config(path: str | None, flags: dict[str, Any]) -> Config:
                 target[section] = {"name": target[section]}
             target = target.setdefault(section, {})
         target[leaf] = value
+    values = beneath(values)
+    defaults = Config().model_dump()
     for section in ("train", "finetune"):
         if isinstance(values.get(section), dict) and not values[section].get("preset"):
             values[section] = {**defaults[section], **values[section]}

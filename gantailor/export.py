@@ -175,7 +175,9 @@ def _for_device(run: Run, narrow: nn.Module, example: Tensor, folder: Path, targ
     found["latency_ms"] = {name: round(float(np.median(ms)), 3) for name, ms in times.items()}
     if target.precision != "float32":
         batch = None if target.batch == "dynamic" else 1
-        scores = run.scoring().evaluator(run.config.evaluation.final)(Exported(runner, batch=batch), run.data("test"))
+        scores = run.scoring().evaluator(run.metrics(run.config.evaluation.final))(
+            Exported(runner, batch=batch), run.data("test")
+        )
         found["scores"] = {"subnet, exported": stamped(scores)}
     return found
 

@@ -23,7 +23,7 @@ from search.study import best_trial, load_study, pareto_rows, table
 from supernet.errors import ConfigError
 from supernet.files import write_bytes
 from supernet.graph import SubnetConfig
-from zoo.data import to_uint8
+from zoo.data import is_picture, to_uint8
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -92,7 +92,7 @@ class Found:
         supernet, pairs = self.run.supernet(), self.run.data("search")
         load_supernet(supernet, self.run.path("supernet.safetensors"))
         inputs, _ = pairs.batch(np.linspace(0, len(pairs) - 1, count).astype(int))
-        strips = {-1: _strip(inputs)} if inputs.shape[1] == 3 else {}
+        strips = {-1: _strip(inputs)} if is_picture(inputs) else {}
         space = self.budget.space
         for row in rows:
             values = self.frame.loc[row]

@@ -11,9 +11,11 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
+import numpy as np
 from torch import nn
 
 from evaluators.errors import EvaluationError
+from gantailor import rankings
 from gantailor.devices import device
 from gantailor.export import export_run, made_from
 from gantailor.run import Run
@@ -26,6 +28,7 @@ from supernet import workers
 from supernet.files import write_bytes, write_json
 from supernet.graph import SubnetConfig
 from supernet.verify import verify
+from zoo.data import is_picture
 
 
 def check(run: Run) -> dict[str, Any]:
@@ -33,10 +36,12 @@ def check(run: Run) -> dict[str, Any]:
     budget, supernet = run.budget(), run.supernet()
     for split in ("train", "search", "test"):
         run.data(split)
-    run.scoring().evaluator([run.search_metric(), *run.config.evaluation.final])
+    run.scoring().evaluator([run.search_metric(), *run.metrics(run.config.evaluation.final)])
     for name in run.config.devices:
         check_installed(device(name))
     run.claim()
+    if not run.path("ranking.json").exists():
+        rankings.save(run.path("ranking.json"), run.scores, **rankings.provenance(run, run.config.ranking))
     proof = verify(supernet, repair=True)
     budget = run.budget()  # widths that had to be frozen move the reachable range
     full = supernet.full_config()
@@ -92,13 +97,14 @@ def export(run: Run) -> dict[str, Any]:
 
 def score(run: Run) -> dict[str, Any]:
     """Scores of teacher and subnet on the test split; writes ``scores.json``."""
-    pairs, evaluator = run.data("test"), run.scoring().evaluator(run.config.evaluation.final)
+    pairs, evaluator = run.data("test"), run.scoring().evaluator(run.metrics(run.config.evaluation.final))
     models = {"teacher": run.teacher(), "subnet": run.subnet()[1]}
     last = run.last_subnet()
     models |= {"subnet, last step": last} if last is not None else {}
     scores = {name: stamped(evaluator(model, pairs)) for name, model in models.items()}
-    with suppress(EvaluationError):  # what no generator at all would score, where inputs are pictures like the outputs
-        scores = {"input": stamped(evaluator(nn.Identity(), pairs)), **scores}
+    if is_picture(pairs.batch(np.arange(1))[0]):
+        with suppress(EvaluationError):  # what no generator at all would score; sizes and channels may differ
+            scores = {"input": stamped(evaluator(nn.Identity(), pairs)), **scores}
     write_json(run.path("scores.json"), scores)
     return scores
 

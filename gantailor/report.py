@@ -15,7 +15,7 @@ from torch import Tensor
 
 from gantailor import fronts
 from supernet.files import write_bytes
-from zoo.data import to_uint8
+from zoo.data import is_picture, to_uint8
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -38,10 +38,10 @@ def _columns(run: Run, narrow: torch.nn.Module, count: int) -> dict[str, Tensor]
     pairs = run.data("test")
     inputs, targets = pairs.batch(np.linspace(0, len(pairs) - 1, min(count, len(pairs))).astype(int))
     teacher, subnet = run.teacher()(inputs), narrow(inputs)
-    columns = {"input": inputs} if inputs.shape[1] == 3 else {}
+    columns = {"input": inputs} if is_picture(inputs) else {}
     columns |= {"teacher": teacher, "subnet": subnet}
     columns["difference"] = ((teacher - subnet).abs() * AMPLIFIED / 2).clamp(0, 1) * 2 - 1
-    return columns if targets is None else {**columns, "real": targets}
+    return {**columns, "real": targets} if is_picture(targets) and pairs.paired else columns
 
 
 def _costs(run: Run, manifest: dict[str, Any]) -> list[dict[str, Any]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import IO, Any
 
@@ -15,21 +16,25 @@ from torch import nn
 from gantailor.config import Config, load_config
 from gantailor.devices import device
 from gantailor.progress import Reporter
-from gantailor.scoring import Scoring
+from gantailor.rankings import scores_of
+from gantailor.scoring import PICTURE_BY_PICTURE, Scoring
 from search.budget import Budget, parse_budget
 from search.space import Space, space
 from supernet.calibration import has_running_statistics, recalibrate
 from supernet.errors import ConfigError, DataError, RunError
 from supernet.files import write_json
 from supernet.graph import SubnetConfig
-from supernet.ranking import RANKINGS, rank_channels
+from supernet.ranking import Scores, order_channels
 from supernet.supernet import Supernet
-from zoo.builders import WEIGHTS, build
+from zoo.builders import WEIGHTS
 from zoo.checkpoints import load_state, load_teacher, read_state
-from zoo.data import Pairs, folder_pairs
+from zoo.data import SPLITS, Pairs, folder_pairs
 from zoo.domains import Domains
 from zoo.labels import label_pairs
+from zoo.latents import Latents
 from zoo.openmoji import openmoji
+
+Data = Pairs | Latents
 
 CALIBRATION_IMAGES = 128  # enough for means and variances of hundreds of thousands of places
 
@@ -43,7 +48,9 @@ class Run:
         self.folder, self.config = Path(folder), config
         self.report = report or Reporter()
         self._supernet: Supernet | None = None
-        self._data: dict[str, Pairs] = {}
+        self.scores: Scores = {}
+        self._pictures: dict[str, Pairs] = {}
+        self._data: dict[str, Data] = {}
         self._lock: IO[str] | None = None
 
     def __getstate__(self) -> dict[str, Any]:
@@ -99,11 +106,25 @@ class Run:
             self._lock.close()
             self._lock = None
 
-    def data(self, split: str) -> Pairs:
-        """One split: train, search or test."""
+    def data(self, split: str) -> Data:
+        """One split, train, search or test: what the generator takes, and real pictures.
+
+        A generator that takes latents (``input_shape`` of one number) gets other ones in each split, beside the real
+        pictures that it was trained on.
+        """
         if split not in self._data:
-            self._data[split] = self._read(split)
+            shape: tuple[int, ...] = getattr(self.teacher(), "input_shape", ())
+            self._data[split] = self.pictures(split)
+            if len(shape) == 1:
+                real, seed = self.pictures("train"), SPLITS.index(split)
+                self._data[split] = Latents.of(real, shape[0], seed=seed, name=split)
         return self._data[split]
+
+    def pictures(self, split: str) -> Pairs:
+        """The pictures of one split as they lie on disk."""
+        if split not in self._pictures:
+            self._pictures[split] = self._read(split)
+        return self._pictures[split]
 
     def _read(self, split: str) -> Pairs:
         data = self.config.data
@@ -128,33 +149,32 @@ class Run:
         data = self.config.data
         if data.kind == "domains" and data.path is not None:
             second = folder_pairs(Path(data.path) / "trainB", size=data.size, direction="unpaired")
-            return Domains(self.data("train").inputs, second.inputs)
-        pairs = self.data("train")
+            return Domains(self.pictures("train").inputs, second.inputs)
+        pairs = self.pictures("train")
         if pairs.targets is None or data.kind == "labels":
             raise DataError("this teacher needs two sets of pictures: data.kind domains, with trainA and trainB inside")
         return Domains(pairs.inputs, pairs.targets)
 
     def teacher(self) -> nn.Module:
         """The trained generator, frozen."""
-        path = self.config.teacher or WEIGHTS / "openmoji_teacher.safetensors"
+        path = self.config.teacher or teacher_file(self.config.generator)
         model = load_teacher(path, generator=self.config.generator, **self.config.options)
         return model.requires_grad_(False)
 
     def supernet(self) -> Supernet:
         """The traced supernet with the ranked weights of the teacher."""
         if self._supernet is None:
-            size = self.config.data.size
-            multiple = getattr(build(self.config.generator, **self.config.options), "size_multiple", 1)
+            size, teacher = self.config.data.size, self.teacher()
+            multiple = getattr(teacher, "size_multiple", 1)
             if size % multiple:
                 raise ConfigError(
                     f"data.size {size} does not fit {self.config.generator}: it must be a multiple of {multiple}"
                 )
-            channels = self.data("train").batch(np.arange(1))[0].shape[1]
-            example = torch.randn(1, channels, size, size, generator=torch.Generator().manual_seed(0))
-            supernet = Supernet(self.teacher().requires_grad_(True), (example,))
-            if self.config.ranking not in RANKINGS:
-                raise ConfigError(f"ranking {self.config.ranking!r} is unknown. Allowed: {', '.join(RANKINGS)}")
-            rank_channels(supernet, criterion=self.config.ranking)
+            shape = self.data("train").batch(np.arange(1))[0].shape
+            example = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+            supernet = Supernet(teacher.requires_grad_(True), (example,))
+            self.scores = scores_of(self, supernet)
+            order_channels(supernet, self.scores)
             self._supernet = supernet
         return self._supernet
 
@@ -162,7 +182,7 @@ class Run:
         """The search space, its widths rounded to what the first device likes if that is asked for."""
         wanted = self.config.space
         if self.config.round_to_device and self.config.devices:
-            multiple = max(wanted.multiple, device(self.config.devices[0]).channel_multiple)
+            multiple = max(wanted.rounding, device(self.config.devices[0]).channel_multiple)
             wanted = wanted.model_copy(update={"multiple": multiple})
         return space(wanted, self.supernet())
 
@@ -200,9 +220,13 @@ class Run:
         return Scoring(self.config.evaluation, teacher=self.teacher())
 
     def search_metric(self) -> str:
-        """The score that the search follows; against the teacher where there are no real pictures."""
-        metric = self.config.evaluation.search
-        return f"{metric}[teacher]" if metric == "features" and self.data("search").targets is None else metric
+        """The score that the search follows."""
+        return self.metrics([self.config.evaluation.search])[0]
+
+    def metrics(self, names: Iterable[str]) -> list[str]:
+        """Those that compare picture by picture are against the teacher where no real picture belongs to an input."""
+        by_picture = () if self.data("test").paired else PICTURE_BY_PICTURE
+        return [f"{name}[teacher]" if name in by_picture else name for name in names]
 
     def subnet(self) -> tuple[SubnetConfig, nn.Module]:
         """The searched config and the extracted generator, fine-tuned if that was done."""
@@ -223,6 +247,11 @@ class Run:
         _, narrow = self.subnet()
         load_state(narrow, read_state(path), str(path))
         return narrow.eval()
+
+
+def teacher_file(generator: str) -> Path:
+    """The shipped teacher of a generator."""
+    return WEIGHTS / ("openmoji_stylegan2.safetensors" if generator == "stylegan2" else "openmoji_teacher.safetensors")
 
 
 def open_run(folder: str | Path) -> Run:

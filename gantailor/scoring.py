@@ -37,6 +37,9 @@ FAMILIES = {
 }
 
 
+PICTURE_BY_PICTURE = tuple(name for name in FAMILIES if FAMILIES[name] in ("features", "fidelity")) + ("lpips",)
+
+
 def lower_is_better(metric: str) -> bool:
     """The direction of a metric."""
     higher = ("precision", "recall", "density", "coverage", "psnr", "ssim", "diversity", "miou", "pixel_accuracy")

@@ -6,6 +6,7 @@ import json
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,13 +23,15 @@ from supernet.sampling import draw_choices
 from supernet.supernet import Supernet
 from supernet.trainer import Task, Trainer
 from supernet.translation import Sampler, Translation
-from zoo.builders import build, init_weights, make_discriminator
+from zoo.builders import build, build_function, init_weights, make_discriminator
 from zoo.checkpoints import load_state, read_state
 from zoo.cyclegan_task import CycleGan
-from zoo.data import cache_folder, picture_grid, to_uint8
+from zoo.data import cache_folder, is_picture, picture_grid, to_uint8
+from zoo.latents import Latents
 from zoo.munit import MunitGenerator, read_munit
 from zoo.munit_task import Munit
-from zoo.stylegan2 import StyleGan2Generator
+from zoo.stylegan2 import StyleGan2Generator, generator_widths
+from zoo.stylegan2_discriminator import StyleGan2Discriminator
 from zoo.stylegan2_task import StyleGan2
 
 Forms = Callable[[nn.Module], dict[str, nn.Module]]
@@ -45,27 +48,55 @@ def fit(
     on_watch: Callable[[nn.Module, int], None] | None = None,
 ) -> nn.Module:
     """Train a supernet or a plain net with the run's data, teacher and progress; ``file`` is its checkpoint."""
+    task = distillation_task(run, model, recipe, sample)
+    with run.report.training(title, run.path("tensorboard") if run.config.tensorboard else None) as listener:
+        return Trainer(task, recipe).run(run.path(file), on_progress=listener, on_watch=on_watch)
+
+
+def distillation_task(run: Run, model: nn.Module, recipe: Recipe, sample: Sampler | None) -> Task:
+    """Training of a supernet or a narrow generator beside its teacher, by what the generator takes.
+
+    Raises:
+        ConfigError: a generator from latents that is no StyleGAN2.
+    """
     data, teacher = run.data("train"), run.teacher()
+    discriminator: nn.Module | None
+    common: dict[str, Any] = {
+        "teacher": teacher,
+        "sample": sample,
+        "perceptual": run.scoring().lpips() if recipe.perceptual_weight else None,
+        "device": run.config.device,
+    }
+    if isinstance(data, Latents):
+        if not isinstance(teacher, StyleGan2Generator):
+            raise ConfigError(
+                f"generators from latents are trained if they are a stylegan2, not {run.config.generator!r}"
+            )
+        discriminator = StyleGan2Discriminator(size=teacher.size, channels=generator_widths(teacher))
+        region = build_function(run.config.region, "region") if run.config.region else None
+        return StyleGan2(
+            model, data.pictures, recipe, discriminator=_continued(run, discriminator), region=region, **common
+        )
     inputs, targets = data.batch(np.arange(1))
     with torch.no_grad():
         outputs = targets if targets is not None else teacher(inputs)
     discriminator = make_discriminator(recipe, input_nc=inputs.shape[1], output_nc=outputs.shape[1])
-    if discriminator is not None and run.config.discriminator:
-        load_state(discriminator, read_state(Path(run.config.discriminator)), run.config.discriminator)
-    task = Translation(
+    return Translation(
         model,
         data,
         recipe,
-        discriminator=discriminator,
-        teacher=teacher,
+        discriminator=_continued(run, discriminator),
         feature_layers=run.feature_layers(),
-        sample=sample,
-        perceptual=run.scoring().lpips() if recipe.perceptual_weight else None,
         cache_folder=cache_folder(),
-        device=run.config.device,
+        **common,
     )
-    with run.report.training(title, run.path("tensorboard") if run.config.tensorboard else None) as listener:
-        return Trainer(task, recipe).run(run.path(file), on_progress=listener, on_watch=on_watch)
+
+
+def _continued(run: Run, discriminator: nn.Module | None) -> nn.Module | None:
+    """The discriminator with the configured weights, if there are any."""
+    if discriminator is not None and run.config.discriminator:
+        load_state(discriminator, read_state(Path(run.config.discriminator)), run.config.discriminator)
+    return discriminator
 
 
 class Watcher:
@@ -107,9 +138,8 @@ class Watcher:
     def _draw(self, forms: dict[str, nn.Module], step: int) -> None:
         chosen = np.linspace(0, len(self.pairs) - 1, min(6, len(self.pairs))).astype(int)
         inputs, targets = self.pairs.batch(chosen)
-        columns = [inputs, self.run.teacher()(inputs), *(form.eval()(inputs) for form in forms.values())]
-        columns += [targets] if targets is not None else []
-        drawn = [to_uint8(images) for images in columns if images is not None and images.shape[1] == 3]
+        columns = [inputs, self.run.teacher()(inputs), *(form.eval()(inputs) for form in forms.values()), targets]
+        drawn = [to_uint8(images) for images in columns if is_picture(images)]
         write_bytes(self.run.path("samples") / f"{self.name}-{step:07d}.png", picture_grid(drawn))
 
 
@@ -118,6 +148,9 @@ def train(run: Run) -> None:
     if run.path("supernet.safetensors").exists():
         return
     recipe, supernet, variables = run.config.train, run.supernet(), run.space()
+    if not recipe.kimg:
+        save_tensors(run.path("supernet.safetensors"), supernet.generator.state_dict(), {"stage": "teacher"})
+        return
     if run.config.supernet:
         load_supernet(supernet, Path(run.config.supernet))
     counts = [len(variable.choices) for variable in variables.variables]
@@ -177,7 +210,7 @@ def teacher_task(run: Run) -> Task:
         if not isinstance(generator, MunitGenerator):
             raise ConfigError(f"task 'munit' trains munit and mobile_munit, not {config.generator!r}")
         return Munit(generator, run.domains(), recipe, device=config.device)
-    data = run.data("train")
+    data = run.pictures("train")
     if recipe.task == "stylegan2":
         if not isinstance(generator, StyleGan2Generator):
             raise ConfigError(f"task 'stylegan2' trains stylegan2, not {config.generator!r}")

@@ -106,24 +106,39 @@ class Space:
         return np.array([len(variable.choices) - 1 for variable in self.variables])
 
 
+FRACTIONS = (1 / 4, 1 / 3, 1 / 2, 2 / 3, 5 / 6, 1.0)
+
+
 class SpaceConfig(BaseModel):
     """Which subnets a search may look at."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
-    name: str = Field("default", description="search space: default, or a published table such as resnet/channels-48")
-    fractions: tuple[float, ...] = Field(
-        (1 / 4, 1 / 3, 1 / 2, 2 / 3, 5 / 6, 1.0), description="default space: shares of the full width"
+    name: str = Field(
+        "default",
+        description="default, uniform (one share for all widths), or a published table such as resnet/channels-48",
     )
-    multiple: int = Field(4, gt=0, description="default space: round widths to this multiple of channels")
+    fractions: tuple[float, ...] | None = Field(
+        None, description="shares of the full width; 1/4, 1/3, 1/2, 2/3, 5/6 and 1, or every size if uniform"
+    )
+    multiple: int | None = Field(
+        None, gt=0, description="round widths to this multiple of channels; 4, or 1 if uniform"
+    )
     ties: tuple[tuple[str, ...], ...] = Field((), description="default space: lists of widths that shrink together")
     freeze: tuple[str, ...] = Field((), description="default space: widths that stay whole; wildcards allowed")
 
     @field_validator("fractions")
     @classmethod
-    def _shares(cls, value: tuple[float, ...]) -> tuple[float, ...]:
+    def _shares(cls, value: tuple[float, ...] | None) -> tuple[float, ...] | None:
+        if value is None:
+            return None
         if not value or any(not 0 < fraction <= 1 for fraction in value):
             raise ValueError("shares of the full width, each above 0 and at most 1")
         return tuple(sorted(set(value)))
+
+    @property
+    def rounding(self) -> int:
+        """The multiple, that of the space where none was given."""
+        return self.multiple or (1 if self.name == "uniform" else 4)
 
 
 def default_space(supernet: Supernet, config: SpaceConfig | None = None) -> Space:
@@ -159,11 +174,12 @@ def _fractions(group: Sequence[str], full: Mapping[str, int], config: SpaceConfi
     """The widths of a group at each fraction; the widest of them labels the choices."""
     rows: dict[int, tuple[int, ...]] = {}
     widest = max(group, key=full.__getitem__)
-    for fraction in config.fractions:
+    multiple = config.rounding
+    for fraction in config.fractions or FRACTIONS:
         sizes = {
             name: full[name]
             if fraction == 1
-            else min(full[name], max(config.multiple, round(full[name] * fraction / config.multiple) * config.multiple))
+            else min(full[name], max(multiple, round(full[name] * fraction / multiple) * multiple))
             for name in group
         }
         rows[sizes[widest]] = tuple(sizes[name] for name in group)
@@ -175,8 +191,30 @@ def _fractions(group: Sequence[str], full: Mapping[str, int], config: SpaceConfi
     )
 
 
+def uniform_space(supernet: Supernet, config: SpaceConfig) -> Space:
+    """One variable: the share of its channels that every width keeps, of C channels ``C - floor((1 - share) * C)``.
+
+    So a share of 0.3 drops the lowest ``floor(0.7 * C)``, as DCP-GAN and CAGAN prune. A budget chooses the largest
+    share that meets it.
+    """
+    full = supernet.full_config()
+    frozen = {name for pattern in config.freeze for name in _matching(pattern, full)}
+    group = [name for name in full if name not in frozen]
+    widest, multiple = max(group, key=full.__getitem__), config.rounding
+    rows: dict[int, tuple[int, ...]] = {}
+    for share in config.fractions or [kept / full[widest] for kept in range(1, full[widest] + 1)]:
+        kept = [full[name] - math.floor((1 - share) * full[name] + 1e-9) for name in group]
+        sizes = [
+            min(full[name], max(1, -(-size // multiple) * multiple)) for name, size in zip(group, kept, strict=True)
+        ]
+        rows[sizes[group.index(widest)]] = tuple(sizes)
+    choices = tuple(sorted(rows))
+    sizes_of = tuple((name, tuple(rows[c][i] for c in choices)) for i, name in enumerate(group))
+    return Space("uniform", [Variable(widest, choices, sizes_of)], supernet)
+
+
 def space(name: str | SpaceConfig, supernet: Supernet) -> Space:
-    """A search space by name (``default``, or one of the published tables), or from its settings.
+    """A search space by name (``default``, ``uniform``, or one of the published tables), or from its settings.
 
     Raises:
         ConfigError: unknown name, a table that does not fit the generator, or settings that name no width.
@@ -186,8 +224,12 @@ def space(name: str | SpaceConfig, supernet: Supernet) -> Space:
     config = name if isinstance(name, SpaceConfig) else SpaceConfig(name=name)
     if config.name == "default":
         return default_space(supernet, config)
+    if config.name == "uniform":
+        if config.ties:
+            raise ConfigError("space 'uniform' ties all widths already; leave out ties, or choose 'default'")
+        return uniform_space(supernet, config)
     if config.name not in TABLES:
-        raise ConfigError(f"space {config.name!r} is unknown: {nearest(config.name, [*TABLES, 'default'])}")
+        raise ConfigError(f"space {config.name!r} is unknown: {nearest(config.name, [*TABLES, 'default', 'uniform'])}")
     if config != SpaceConfig(name=config.name):
         raise ConfigError(
             f"space {config.name!r} is a fixed table; fractions, multiple, ties and freeze need 'default'"

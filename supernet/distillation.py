@@ -78,22 +78,26 @@ def alignment_loss(student: Mapping[str, Tensor], teacher: Mapping[str, Tensor])
     return torch.stack(losses).sum()
 
 
-def relation_loss(student: Mapping[str, Tensor], teacher: Mapping[str, Tensor]) -> Tensor:
+def relation_loss(student: Mapping[str, Tensor], teacher: Mapping[str, Tensor], *, views: int = 1) -> Tensor:
     """Sum over layers of KL(teacher || student) between the softmaxed cosine similarities of the batch's images.
+
+    With ``views`` of 2 the second half of the batch are shifted copies of the first, and images are compared with
+    copies, as StyleKD does.
 
     Raises:
         ConfigError: a batch of one image has no relations.
     """
     losses = []
     for name in student:
-        mine, theirs = (_relations(f[name]) for f in (student, teacher))
+        mine, theirs = (_relations(f[name], views) for f in (student, teacher))
         if len(mine) < 2:
             raise ConfigError("feature_loss relation compares the images of a batch; raise batch to 2 or more")
         losses.append(F.kl_div(mine, theirs, reduction="batchmean", log_target=True))
     return torch.stack(losses).sum()
 
 
-def _relations(feature: Tensor) -> Tensor:
-    """Log softmax over the other images' cosine similarity to each, ``[N, N]``."""
+def _relations(feature: Tensor, views: int) -> Tensor:
+    """Log softmax over each image's cosine similarity to the images, or to their copies, ``[N, N]``."""
     units = F.normalize(feature.float().flatten(1), dim=1)
-    return F.log_softmax(units @ units.T, dim=1)
+    first, second = units.chunk(2) if views == 2 else (units, units)
+    return F.log_softmax(first @ second.T, dim=1)

@@ -2,7 +2,8 @@
 
 Sources: GAN Compression (Li et al. 2020, arXiv 2003.08936, and its public configurations) for the supernets; the
 generators' own papers for the teachers: pix2pix (1611.07004), CycleGAN (1703.10593), SPADE (1903.07291), MUNIT
-(1804.04732), StyleGAN2 (1912.04958). Lengths are for the data set in the comment; ``kimg`` is there to be set.
+(1804.04732), StyleGAN2 (1912.04958); StyleKD (2208.14840) for its retraining. Lengths are for the data set in the
+comment; ``kimg`` is there to be set.
 """
 
 from __future__ import annotations
@@ -79,6 +80,15 @@ PRESETS: dict[str, dict[str, Any]] = {
         "precision": "float32",
         "kimg": 25000.0,
     },
+}
+# A pruned StyleGAN2 taught by the whole one, as StyleKD (Xu et al. 2022, arXiv 2208.14840) and DCP-GAN do.
+PRESETS["stylekd"] = {
+    **PRESETS["teacher-stylegan2"],
+    "output_weight": 3.0,
+    "perceptual_weight": 3.0,
+    "feature_weight": 30.0,
+    "feature_loss": "relation",
+    "kimg": 7200.0,  # 450,000 steps of 16
 }
 
 

@@ -6,15 +6,17 @@ does not change the generator's function.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
+from torch import Tensor
 
-from supernet.errors import nearest
+from supernet.diversity import OnBatch, Scores, activation_scores, content_scores, diversity_scores
+from supernet.errors import ConfigError, nearest
 from supernet.supernet import Supernet
-
-Scores = dict[str, np.ndarray]
 
 
 @torch.no_grad()
@@ -69,18 +71,64 @@ def _norms(supernet: Supernet, places: Sequence[Iterable[tuple[str, int]]]) -> S
     return scores
 
 
-RANKINGS: dict[str, Callable[[Supernet], Scores]] = {
-    "l1": l1_scores,
-    "l1-producers": producer_scores,
-    "random": random_scores,
-    "none": no_scores,
+@dataclass(frozen=True)
+class Criterion:
+    """A ranking by name.
+
+    Attributes:
+        scores: from a supernet, and from inputs where there are any, to a score for each unit; larger stays.
+        inputs: how many latents or pictures it looks at; 0 for one that reads the weights alone.
+    """
+
+    scores: Callable[..., Scores]
+    inputs: int = 0
+
+
+RANKINGS: dict[str, Criterion] = {
+    "l1": Criterion(l1_scores),
+    "l1-producers": Criterion(producer_scores),
+    "random": Criterion(random_scores),
+    "none": Criterion(no_scores),
+    "diversity": Criterion(diversity_scores, 1000),
+    "diversity-magnitude": Criterion(partial(diversity_scores, measure="magnitude"), 1000),
+    "content": Criterion(content_scores, 400),
+    "activation": Criterion(activation_scores, 1000),
 }
 
 
-def rank_channels(supernet: Supernet, *, criterion: str = "l1") -> Scores:
-    """Reorder every width of the supernet in place, most important unit first; returns the scores in the old order."""
+def criterion_scores(
+    supernet: Supernet, criterion: str, inputs: Tensor | None = None, *, on_batch: OnBatch | None = None
+) -> Scores:
+    """The scores of a ranking by name, for each width ``[size]``; larger is more important.
+
+    Args:
+        inputs: ``[N, ...]`` for those that look at inputs; drawn from a normal distribution if missing, which is right
+            for latents only.
+
+    Raises:
+        ConfigError: an unknown ranking, or one that needs pictures and has none.
+    """
     if criterion not in RANKINGS:
-        raise ValueError(f"criterion {criterion!r} is unknown: {nearest(criterion, RANKINGS)}")
-    scores = RANKINGS[criterion](supernet)
-    supernet.permute_({name: np.argsort(-score, kind="stable") for name, score in scores.items()})
+        raise ConfigError(f"ranking {criterion!r} is unknown: {nearest(criterion, RANKINGS)}")
+    chosen = RANKINGS[criterion]
+    if not chosen.inputs:
+        return chosen.scores(supernet)
+    if inputs is None:
+        example = supernet.example_inputs[0]
+        if example.ndim != 2:
+            raise ConfigError(f"ranking {criterion!r} looks at pictures; give inputs, about {chosen.inputs} of them")
+        drawn = torch.randn(chosen.inputs, example.shape[1], generator=torch.Generator().manual_seed(0))
+        inputs = drawn.to(example)
+    return chosen.scores(supernet, inputs, on_batch=on_batch)
+
+
+def order_channels(supernet: Supernet, scores: Mapping[str, np.ndarray]) -> None:
+    """Reorder the units of every scored width in place, most important first."""
+    supernet.permute_({name: np.argsort(-np.asarray(score), kind="stable") for name, score in scores.items()})
+
+
+def rank_channels(supernet: Supernet, *, criterion: str = "l1", inputs: Tensor | None = None) -> Scores:
+    """Reorder every width of the supernet in place, most important unit first; returns the scores in the old order."""
+    scores = criterion_scores(supernet, criterion, inputs)
+    order_channels(supernet, scores)
     return scores

@@ -21,7 +21,7 @@ class Recipe(BaseModel):
         "translation", description="what is trained: pairs, or a teacher of another kind"
     )
     task_options: dict[str, int | float] = Field({}, description="the task's own settings, {cycle: 10}")
-    kimg: float = Field(16.0, gt=0, description="training length in thousands of images")
+    kimg: float = Field(16.0, ge=0, description="training length in thousands of images; 0: train nothing")
     batch: int = Field(16, gt=0, description="images in a step, over all devices")
     accumulate: int = Field(1, gt=0, description="parts that a step's batch is worked through in, to save memory")
     lr: float = Field(2e-4, gt=0, description="Adam learning rate")
@@ -87,7 +87,7 @@ class Recipe(BaseModel):
     @property
     def steps(self) -> int:
         """Optimiser steps of the whole training."""
-        return max(1, round(self.kimg * 1000 / self.batch))
+        return max(1, round(self.kimg * 1000 / self.batch)) if self.kimg else 0
 
     def decay_at(self, step: int) -> float:
         """Factor on the learning rates at a step: constant, then linear to zero; or halved at equal distances."""

@@ -99,7 +99,7 @@ class Supernet(nn.Module):
         """The tensors of a subnet: views where leading channels stay, gathered copies otherwise; differentiable."""
         sizes, masks = self.graph.sizes(subnet), self.graph.masks(subnet)
         leading = [bool(mask[:size].all()) for mask, size in zip(masks, sizes, strict=True)]
-        tensors = self._tensors
+        tensors = self.tensors
         result = {}
         for name, axes in self.graph.axes.items():
             tensor = tensors[name]
@@ -124,7 +124,8 @@ class Supernet(nn.Module):
         return {places[0]: places for places in held.values()}
 
     @property
-    def _tensors(self) -> dict[str, Tensor]:
+    def tensors(self) -> dict[str, Tensor]:
+        """The generator's weights and buffers by name, not copied."""
         return {**dict(self.generator.named_parameters()), **dict(self.generator.named_buffers())}
 
     @contextmanager
@@ -187,7 +188,7 @@ class Supernet(nn.Module):
         ``orders`` maps a width's name to its old unit ids in their new order.
         """
         numbered = {self.graph.index[name]: np.asarray(order) for name, order in orders.items()}
-        tensors = self._tensors
+        tensors = self.tensors
         for name, axes in self.graph.axes.items():
             for dimension, axis in axes.items():
                 source = axis.permuted({w: order for w, order in numbered.items() if w in axis.counts})

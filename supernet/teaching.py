@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Hashable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -12,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from supernet.distillation import capture
-from supernet.files import load_tensors, save_tensors
+from supernet.files import load_tensors, save_tensors, state_digest
 
 Taught = tuple[Tensor, dict[str, Tensor]]
 
@@ -44,11 +43,7 @@ class Teacher:
         self._folder = folder / f"teacher-{self._digest(content)}" if cache == "disk" and folder else None
 
     def _digest(self, content: str) -> str:
-        sha = hashlib.sha256(f"{content}|{self.layers}".encode())
-        for name, tensor in self.model.state_dict().items():
-            sha.update(name.encode())
-            sha.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
-        return sha.hexdigest()[:16]
+        return state_digest(self.model, f"{content}|{self.layers}")[:16]
 
     @torch.no_grad()
     def _compute(self, inputs: Tensor) -> dict[str, Tensor]:

@@ -159,7 +159,7 @@ def _removal_error(
     random = _random_selection(supernet, rng)
     selection = Selection({graph.widths[w].name: random[graph.widths[w].name] for w in exact})
     masks = graph.masks(selection)
-    tensors = dict(supernet._tensors)
+    tensors = dict(supernet.tensors)
     for w in exact:
         for name, dimension in graph.consumers.get(w, ()):
             axis = graph.axes[name][dimension]

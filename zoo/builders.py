@@ -50,16 +50,7 @@ def build(name: str, **options: Any) -> nn.Module:
         ConfigError: unknown name (the nearest are shown) or unknown option.
     """
     if ":" in name:
-        module, _, attribute = name.partition(":")
-        if "" not in sys.path and os.getcwd() not in sys.path:
-            sys.path.append(os.getcwd())  # a console script does not look where it is called
-        try:
-            factory: Callable[..., nn.Module] = getattr(import_module(module), attribute)
-        except (ImportError, AttributeError) as error:
-            raise ConfigError(
-                f"generator {name!r} cannot be imported: {error}; allowed is 'module:function', the module being "
-                "installed or lying in the current folder"
-            ) from None
+        factory: Callable[..., nn.Module] = build_function(name, "generator")
     elif name in GENERATORS:
         factory = GENERATORS[name]
     else:
@@ -69,6 +60,24 @@ def build(name: str, **options: Any) -> nn.Module:
         if option not in allowed and not any(p.kind is p.VAR_KEYWORD for p in allowed.values()):
             raise ConfigError(f"generator {name!r} has no option {option!r}; {nearest(option, allowed)}")
     return factory(**options)
+
+
+def build_function(name: str, what: str) -> Callable[..., Any]:
+    """A user's function, ``module:function``.
+
+    Raises:
+        ConfigError: it cannot be imported; ``what`` names the setting.
+    """
+    module, _, attribute = name.partition(":")
+    if "" not in sys.path and os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())  # a console script does not look where it is called
+    try:
+        return getattr(import_module(module), attribute)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ConfigError(
+            f"{what} {name!r} cannot be imported: {error}; allowed is 'module:function', the module being "
+            "installed or lying in the current folder"
+        ) from None
 
 
 def init_weights(model: nn.Module) -> nn.Module:

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import TypeGuard
 
 import numpy as np
 import torch
@@ -48,6 +49,11 @@ class Pairs:
 
     def __len__(self) -> int:
         return len(self.inputs)
+
+    @property
+    def paired(self) -> bool:
+        """Whether a real picture belongs to each input."""
+        return self.targets is not None
 
     @property
     def size(self) -> tuple[int, int]:
@@ -100,6 +106,11 @@ def _moved(images: np.ndarray, moves: Sequence[tuple[bool, int, int]]) -> np.nda
 def to_float(images: np.ndarray) -> Tensor:
     """uint8 ``[n, H, W, C]`` to float ``[n, C, H, W]`` in [-1, 1]."""
     return torch.from_numpy(np.ascontiguousarray(images)).permute(0, 3, 1, 2).to(torch.float32).div_(127.5).sub_(1)
+
+
+def is_picture(images: Tensor | None) -> TypeGuard[Tensor]:
+    """Whether a batch can be shown: ``[N, 3, H, W]``."""
+    return images is not None and images.ndim == 4 and images.shape[1] == 3
 
 
 def to_uint8(images: Tensor) -> np.ndarray:

@@ -5,10 +5,12 @@ Paper: Karras et al. 2019, "Analyzing and Improving the Image Quality of StyleGA
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from supernet.errors import CheckpointError, ConfigError, nearest
@@ -61,7 +63,8 @@ class StyleGan2Generator(nn.Module):
         self.size = size
         self.n_latent = 2 * len(widths)
         self.style = mapping_network(style_dim, n_mlp, lr_mlp)
-        self.interface_layers = (f"style.{n_mlp}",)  # w: edited, truncated and mixed outside
+        # The mapping network stays whole: w is edited, truncated and mixed outside, and costs next to nothing.
+        self.interface_layers = tuple(f"style.{layer}" for layer in range(1, n_mlp + 1))
         self.input_shape = (style_dim,)
         self.input = ConstantInput(widths[4])
         self.conv1 = StyledConv(widths[4], widths[4], style_dim=style_dim)
@@ -149,23 +152,66 @@ class StyleGan2Generator(nn.Module):
         noise: Noise = "fixed",
         truncation: float = 1.0,
         truncation_latent: Tensor | None = None,
+        input_is_latent: bool = False,
     ) -> Tensor:
         """Image of z.
 
         Args:
+            z: ``[N, style_dim]``; with ``input_is_latent`` it is w already, as :meth:`synthesis` takes it.
             noise: as for :meth:`synthesis`.
             truncation: psi of the truncation trick, 1 for none.
             truncation_latent: w to truncate towards; None for the buffer ``latent_avg``, which the readers
                 fill and which is zero in a new network.
         """
         width = next(self.style.parameters()).shape[1]
-        if z.shape[1:] != (width,):
+        if not input_is_latent and z.shape[1:] != (width,):
             raise ConfigError(f"z has shape {list(z.shape)}. Allowed: [N, {width}]; draw it with torch.randn")
-        w = self.mapping(z)
+        w = z if input_is_latent else self.mapping(z)
         if truncation != 1.0:
             centre = self.latent_avg if truncation_latent is None else truncation_latent
             w = centre + truncation * (w - centre)
         return self.synthesis(w, noise=noise)
+
+
+def generator_widths(generator: Any) -> dict[int, int]:
+    """Input channels of each resolution's first convolution, which make a discriminator of the same size."""
+    widths = {4: generator.conv1.conv.weight.shape[-4]}
+    for level in range(len(generator.to_rgbs)):
+        widths[2 ** (level + 3)] = generator.convs[2 * level].conv.weight.shape[-4]
+    return widths
+
+
+@torch.no_grad()
+def reset_synthesis(generator: StyleGan2Generator) -> None:
+    """New random weights, in place, for everything but the mapping network; widths stay as they are."""
+    generator.input.input.normal_()
+    for module in generator.modules():
+        if isinstance(module, ModulatedConv2d):
+            fan_in = module.weight[0, 0].numel()
+            module.weight.normal_(0, 1 / (module.scale * math.sqrt(fan_in)))
+            module.modulation.weight.normal_(0, 1)
+            module.modulation.bias.fill_(1)
+        elif isinstance(module, StyledConv):
+            module.activate.bias.zero_()
+            module.noise.weight.zero_()
+        elif isinstance(module, ToRgb):
+            module.bias.zero_()
+
+
+@torch.no_grad()
+def style_directions(generator: StyleGan2Generator, top: int = 5) -> Tensor:
+    """Unit directions in w that change each resolution's styles most, ``[resolutions * top, style_dim]``.
+
+    For each resolution the eigenvectors of A^T A with the largest eigenvalues, A being the rows (made unit) of its
+    convolutions' style affines (Shen & Zhou 2021, arXiv 2007.06600; used by StyleKD, arXiv 2208.14840).
+    """
+    convs = [generator.conv1, *generator.convs]
+    blocks = [convs[:1], *(convs[i : i + 2] for i in range(1, len(convs), 2))]
+    found = []
+    for block in blocks:
+        rows = F.normalize(torch.cat([layer.conv.modulation.weight for layer in block]), dim=1)  # type: ignore[union-attr]
+        found.append(torch.linalg.eigh(rows.T @ rows)[1].T.flip(0)[:top])
+    return torch.cat(found)
 
 
 def stylegan2_arguments(state: Mapping[str, Tensor]) -> dict[str, Any]:

@@ -1,26 +1,40 @@
-"""Training StyleGAN2 (Karras et al. 2020, arXiv 1912.04958): R1, path length, style mixing."""
+"""Training a latent-to-image generator: as StyleGAN2 (Karras et al. 2020, arXiv 1912.04958: R1, path length, style
+mixing), and, with a teacher, distilling it as StyleKD (Xu et al. 2022, arXiv 2208.14840) does.
+"""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
+from supernet.distillation import capture, relation_loss
+from supernet.errors import ConfigError
 from supernet.losses import fake_loss, generator_loss, real_loss
 from supernet.recipe import Recipe
+from zoo.augment import augment
 from zoo.data import to_float
 from zoo.domains import task_options
-from zoo.stylegan2 import StyleGan2Generator
+from zoo.stylegan2 import StyleGan2Generator, generator_widths, reset_synthesis, style_directions
 from zoo.stylegan2_discriminator import StyleGan2Discriminator
+
+Sampler = Callable[[np.random.Generator, int, int], Any]
 
 
 @dataclass(frozen=True)
 class StyleGan2Options:
-    """Published regularisation: R1 of ``r1`` every ``r1_every`` steps, path length of ``path`` every ``path_every``."""
+    """Published regularisation: R1 of ``r1`` every ``r1_every`` steps, path length of ``path`` every ``path_every``.
+
+    ``augment`` 1 shows the discriminator augmented pictures (for small data sets), ``shift`` is how far the relation
+    loss moves in w, ``mapping_only`` 1 starts the synthesis network anew, as StyleKD's published command does.
+    """
 
     r1: float = 10.0
     r1_every: int = 16
@@ -28,6 +42,9 @@ class StyleGan2Options:
     path_every: int = 4
     path_shrink: int = 2
     mixing: float = 0.9
+    augment: int = 0
+    shift: float = 5.0
+    mapping_only: int = 0
 
 
 @dataclass(frozen=True)
@@ -56,16 +73,49 @@ class StyleGan2:
     """Trains on uint8 pictures ``[N, size, size, 3]``.
 
     Regularisation is lazy: done every few steps with as many times the weight, and the optimisers' rates are lowered to
-    match. Latents, mixing points and noise are functions of seed and step.
+    match. Latents, mixing points, noise and augmentation are functions of seed and step.
+
+    With a ``teacher`` both render the same latents with the same noise, each from its own mapping network, and the
+    recipe's weights count: ``output_weight`` (L1), ``perceptual_weight``, and ``feature_weight`` for the relations
+    between the features of pictures and of their neighbours along the teacher's style directions.
+
+    Args:
+        generator: a plain generator, or a ``Supernet`` of one together with ``sample``.
+        perceptual: distance ``[N]`` of two batches of pictures.
+        region: from the teacher's pictures ``[N, 3, H, W]`` to the part that L1 and the perceptual distance look at,
+            ``[N, 1, H, W]`` in [0, 1]; all of them without it.
+        sample: for a supernet, the subnet of (random generator, step, position in the step).
+        discriminator: one to go on with; a new one otherwise.
     """
 
-    def __init__(self, generator: StyleGan2Generator, data: np.ndarray, recipe: Recipe, *, device: str = "cpu") -> None:
+    def __init__(
+        self,
+        generator: nn.Module,
+        data: np.ndarray,
+        recipe: Recipe,
+        *,
+        teacher: StyleGan2Generator | None = None,
+        perceptual: Callable[[Tensor, Tensor], Tensor] | None = None,
+        region: Callable[[Tensor], Tensor] | None = None,
+        sample: Sampler | None = None,
+        discriminator: nn.Module | None = None,
+        device: str = "cpu",
+    ) -> None:
         self.recipe, self.data, self.device = recipe, data, torch.device(device)
+        self.perceptual, self.region, self.sample = perceptual, region, sample
         self.options = options = task_options(StyleGan2Options, recipe)
+        if recipe.perceptual_weight and perceptual is None:
+            raise ConfigError("perceptual_weight needs LPIPS's weights: set evaluation.lpips_features and .lpips_heads")
         torch.manual_seed(recipe.seed)
         self.generator = generator.to(device).train()
-        widths = {int(side): width for side, width in _widths(generator).items()}
-        self.discriminator = StyleGan2Discriminator(size=generator.size, channels=widths).to(device)
+        self.plain = _plain(self.generator)
+        if options.mapping_only:
+            reset_synthesis(self.plain)
+        self.teacher = None if teacher is None else teacher.to(device).eval().requires_grad_(False)
+        self.directions = None if self.teacher is None else style_directions(self.teacher)
+        widths = generator_widths(self.teacher or self.plain)
+        made = discriminator or StyleGan2Discriminator(size=self.plain.size, channels=widths)
+        self.discriminator = made.to(device)
         self.state = _State().to(device)
         self.optimizers = {
             "generator": self._adam(self.generator, options.path_every if options.path else 0),
@@ -75,7 +125,7 @@ class StyleGan2:
     def _adam(self, model: nn.Module, every: int) -> torch.optim.Optimizer:
         share = every / (every + 1) if every else 1.0
         betas = (self.recipe.beta1**share, self.recipe.beta2**share)
-        return torch.optim.Adam(model.parameters(), lr=self.recipe.lr * share, betas=betas)
+        return torch.optim.Adam(model.parameters(), lr=self.recipe.lr * share, betas=betas, fused=True)
 
     def parts(self) -> dict[str, nn.Module]:
         """Everything with state."""
@@ -88,46 +138,117 @@ class StyleGan2:
         chosen = [self.data[i][:, ::-1] if self.recipe.mirror and rng.random() < 0.5 else self.data[i] for i in rows]
         return Pictures(to_float(np.stack(chosen)))
 
-    def _styles(self, count: int, random: torch.Generator) -> Tensor:
-        """w for each layer, ``[count, n_latent, style_dim]``; two latents mixed at a random layer, mostly."""
-        width = next(self.generator.style.parameters()).shape[1]
+    def _subnets(self, step: int) -> list[Any]:
+        if self.sample is None:
+            return [None]
+        rng = np.random.default_rng((self.recipe.seed, 2, step))
+        return [self.sample(rng, step, position) for position in range(self.recipe.subnets)]
+
+    def _latents(self, count: int, random: torch.Generator) -> tuple[Tensor, int]:
+        """Two latents for each picture, ``[2, count, style_dim]``, and the layer from which on the second one rules."""
+        width = next(self.plain.style.parameters()).shape[1]
         z = torch.randn(2, count, width, generator=random).to(self.device)
-        layers = self.generator.n_latent
+        layers = self.plain.n_latent
         mixed = bool(torch.rand((), generator=random) < self.options.mixing)
-        cut = int(torch.randint(1, layers, (), generator=random)) if mixed else layers
-        first, second = (self.generator.mapping(one)[:, None] for one in z)
-        return torch.cat([first.expand(-1, cut, -1), second.expand(-1, layers - cut, -1)], 1)
+        return z, int(torch.randint(1, layers, (), generator=random)) if mixed else layers
+
+    def _styles(self, model: StyleGan2Generator, z: Tensor, cut: int) -> Tensor:
+        """w for each layer, ``[count, n_latent, style_dim]``."""
+        first, second = (model.mapping(one)[:, None] for one in z)
+        return torch.cat([first.expand(-1, cut, -1), second.expand(-1, model.n_latent - cut, -1)], 1)
+
+    def _noise(self, count: int, random: torch.Generator) -> list[Tensor]:
+        shapes = [buffer.shape[1:] for buffer in self.plain.noises.buffers()]
+        return [torch.randn(count, *shape, generator=random).to(self.device) for shape in shapes]
+
+    def _render(self, w: Tensor, noise: Any, config: Any) -> Tensor:
+        more = {} if config is None else {"config": config}
+        return self.generator(w, noise=noise, input_is_latent=True, **more)
+
+    def _autocast(self, enabled: bool = True) -> AbstractContextManager[Any]:
+        on = enabled and self.recipe.precision == "bfloat16"
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=on)
+
+    def _judge(self, images: Tensor, random: torch.Generator, *, precise: bool = False) -> Tensor:
+        seen = augment(images, random) if self.options.augment else images
+        with self._autocast(not precise):
+            return self.discriminator(seen).float()
 
     def backward(self, step: int, batch: Pictures, share: float) -> dict[str, Tensor]:
-        """Logistic losses, and the regularisation that is due in this step."""
-        options, judge = self.options, self.discriminator
-        random = torch.Generator().manual_seed(self.recipe.seed * 1_000_003 + step)
+        """Logistic losses, distillation, and the regularisation that is due in this step."""
+        options, recipe = self.options, self.recipe
+        random = torch.Generator().manual_seed(recipe.seed * 1_000_003 + step)
         real = batch.images.to(self.device)
-        fake = self.generator.synthesis(self._styles(len(real), random), noise="random")
-        seen = judge(fake)
-        generator, judged = list(self.generator.parameters()), list(judge.parameters())
-        losses = {"gan": generator_loss("nonsaturating", seen)}
-        losses["discriminator"] = real_loss("nonsaturating", judge(real)) + fake_loss(
-            "nonsaturating", judge(fake.detach())
-        )
-        (share * losses["discriminator"]).backward(inputs=judged)
-        (share * losses["gan"]).backward(inputs=generator)
+        generator, judged = list(self.generator.parameters()), list(self.discriminator.parameters())
+        loss = real_loss(recipe.gan, self._judge(real, random))
+        (share * loss).backward(inputs=judged)
+        terms = {"discriminator": [loss.detach()]}
+        subnets = self._subnets(step)
+        part = share / len(subnets)
+        for config in subnets:
+            losses = self._generator_losses(len(real), random, config, part, judged)
+            mine = [value for name, value in losses.items() if name != "discriminator"]
+            (part * torch.stack(mine).sum()).backward(inputs=generator)
+            for name, value in losses.items():
+                terms.setdefault(name, []).append(value.detach())
+        judged_real = terms["discriminator"].pop(0)  # counted once, the fake half for each subnet
+        summed = {name: torch.stack(values).mean() for name, values in terms.items()}
+        summed["discriminator"] = summed["discriminator"] + judged_real
         if options.r1 and step % options.r1_every == 0:
             real = real.requires_grad_(True)
-            (slope,) = torch.autograd.grad(judge(real).sum(), real, create_graph=True)
-            losses["r1"] = options.r1 / 2 * options.r1_every * slope.square().sum((1, 2, 3)).mean()
-            (share * losses["r1"]).backward(inputs=judged)
+            (slope,) = torch.autograd.grad(self._judge(real, random, precise=True).sum(), real, create_graph=True)
+            summed["r1"] = options.r1 / 2 * options.r1_every * slope.square().sum((1, 2, 3)).mean()
+            (share * summed["r1"]).backward(inputs=judged)
         if options.path and step % options.path_every == 0:
-            losses["path"] = (
-                options.path * options.path_every * self._path(max(1, len(real) // options.path_shrink), random)
-            )
-            (share * losses["path"]).backward(inputs=generator)
-        return {name: value.detach() for name, value in losses.items()}
+            count = max(1, len(real) // options.path_shrink)
+            summed["path"] = options.path * options.path_every * self._path(count, random, subnets[-1])
+            (share * summed["path"]).backward(inputs=generator)
+        return {name: value.detach() for name, value in summed.items()}
 
-    def _path(self, count: int, random: torch.Generator) -> Tensor:
+    def _generator_losses(
+        self, count: int, random: torch.Generator, config: Any, share: float, judged: list[nn.Parameter]
+    ) -> dict[str, Tensor]:
+        """The generator's loss terms; the discriminator's half for the same pictures goes back at once."""
+        recipe, teacher = self.recipe, self.teacher
+        z, cut = self._latents(count, random)
+        noise = self._noise(count, random)
+        w = self._styles(self.plain, z, cut)
+        shift = self._shifts(count, random) if teacher is not None and recipe.feature_weight else None
+        layers = self.plain.feature_layers if shift is not None else ()
+        with capture(self.plain, layers) as mine, self._autocast():
+            both = w if shift is None else torch.cat([w, w + shift])
+            fake = self._render(both, _twice(noise, shift), config).float()[:count]
+        seen = self._judge(fake, random)
+        loss = fake_loss(recipe.gan, seen)
+        (share * loss).backward(inputs=judged, retain_graph=True)
+        losses = {"discriminator": loss, "gan": recipe.gan_weight * generator_loss(recipe.gan, seen)}
+        if teacher is None or not (shift is not None or recipe.output_weight or recipe.perceptual_weight):
+            return losses
+        with torch.no_grad(), capture(teacher, layers) as theirs, self._autocast():
+            aim = self._styles(teacher, z, cut)
+            both = aim if shift is None else torch.cat([aim, aim + shift])
+            taught = teacher(both, noise=_twice(noise, shift), input_is_latent=True).float()[:count]
+        if shift is not None:
+            losses["feature"] = recipe.feature_weight * relation_loss(mine, theirs, views=2)
+        region = self.region(taught) if self.region is not None else None
+        fake, taught = (fake, taught) if region is None else (fake * region, taught * region)
+        if recipe.output_weight:
+            losses["output"] = recipe.output_weight * F.l1_loss(fake, taught)
+        if recipe.perceptual_weight and self.perceptual is not None:
+            losses["perceptual"] = recipe.perceptual_weight * self.perceptual(fake, taught).mean()
+        return losses
+
+    def _shifts(self, count: int, random: torch.Generator) -> Tensor:
+        """A step along one of the style directions for each picture, ``[count, 1, style_dim]``, normal in length."""
+        assert self.directions is not None
+        chosen = self.directions[torch.randint(len(self.directions), (count,), generator=random)]
+        length = self.options.shift * torch.randn(count, 1, generator=random).to(self.device)
+        return (chosen * length)[:, None]
+
+    def _path(self, count: int, random: torch.Generator, config: Any) -> Tensor:
         """How far a step in w moves the picture should always be the same: squared distance from the running mean."""
-        w = self._styles(count, random)
-        image = self.generator.synthesis(w, noise="random")
+        w = self._styles(self.plain, *self._latents(count, random))
+        image = self._render(w, self._noise(count, random), config)
         noise = torch.randn(image.shape, generator=random).to(self.device) / math.sqrt(image[0, 0].numel())
         (slope,) = torch.autograd.grad((image * noise).sum(), w, create_graph=True)
         lengths = slope.square().sum(2).mean(1).sqrt()
@@ -139,14 +260,16 @@ class StyleGan2:
         """The mean latent follows, for truncation (half-life about 70 steps)."""
         with torch.no_grad():
             random = torch.Generator().manual_seed(self.recipe.seed * 1_000_003 + step)
-            width = next(self.generator.style.parameters()).shape[1]
-            w = self.generator.mapping(torch.randn(64, width, generator=random).to(self.device))
-            self.generator.latent_avg.lerp_(w.mean(0), 0.01)
+            width = next(self.plain.style.parameters()).shape[1]
+            w = self.plain.mapping(torch.randn(64, width, generator=random).to(self.device))
+            self.plain.latent_avg.lerp_(w.mean(0), 0.01)
 
 
-def _widths(generator: Any) -> dict[int, int]:
-    """Channels at each resolution, read off the generator's layers."""
-    widths = {4: generator.conv1.conv.weight.shape[-4]}
-    for level in range(len(generator.to_rgbs)):
-        widths[2 ** (level + 3)] = generator.convs[2 * level].conv.weight.shape[-4]
-    return widths
+def _twice(noise: list[Tensor], shift: Tensor | None) -> list[Tensor]:
+    return noise if shift is None else [torch.cat([one, one]) for one in noise]
+
+
+def _plain(model: nn.Module) -> StyleGan2Generator:
+    """The generator inside a supernet, or the model itself."""
+    inner: Any = getattr(model, "generator", model)
+    return inner

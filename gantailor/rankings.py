@@ -1,0 +1,103 @@
+"""The ranking of a run: computed once, kept in a file, shown."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from supernet.errors import ConfigError
+from supernet.files import state_digest, write_json
+from supernet.ranking import RANKINGS, Scores, criterion_scores
+from supernet.supernet import Supernet
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from gantailor.run import Run
+
+
+def is_file(ranking: str) -> bool:
+    """Whether a config's ``ranking`` names a file instead of a criterion."""
+    return ranking.endswith(".json")
+
+
+def compute(run: Run, supernet: Supernet, criterion: str, *, inputs: int | None = None) -> Scores:
+    """Scores by a criterion, with the run's training inputs; progress goes to the run's reporter.
+
+    Args:
+        inputs: how many latents or pictures to look at instead of the criterion's own number.
+    """
+    wanted = RANKINGS[criterion].inputs if criterion in RANKINGS else 0
+    if not wanted:
+        return criterion_scores(supernet, criterion)
+    data = run.data("train")
+    order = np.random.default_rng(0).permutation(len(data))[: inputs or wanted]
+    listener = run.report.pictures(f"ranking by {criterion}", "inputs")
+    return criterion_scores(supernet, criterion, data.batch(order)[0], on_batch=listener)
+
+
+def save(path: Path, scores: Scores, **provenance: Any) -> None:
+    """Write a ranking file."""
+    write_json(path, {**provenance, "scores": {name: values.tolist() for name, values in scores.items()}})
+
+
+def load(path: str | Path, supernet: Supernet) -> Scores:
+    """The scores of a ranking file.
+
+    Raises:
+        ConfigError: it cannot be read, or belongs to another generator.
+    """
+    try:
+        found = json.loads(Path(path).read_text(encoding="utf8"))["scores"]
+        scores = {str(name): np.array(values, np.float64) for name, values in found.items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ConfigError(
+            f"ranking {str(path)!r} cannot be read ({error}); give a criterion ({', '.join(RANKINGS)}) or a file that "
+            "gantailor rank wrote"
+        ) from None
+    full = supernet.full_config()
+    for name, values in scores.items():
+        if full.get(name) != len(values):
+            raise ConfigError(
+                f"ranking {str(path)!r} is of another generator: it scores {len(values)} channels of {name!r}, the "
+                f"generator has {full.get(name, 'no such width')}; rank this one with: gantailor rank"
+            )
+    return scores
+
+
+def scores_of(run: Run, supernet: Supernet) -> Scores:
+    """What the run ranks by: its own file where there is one already, the file its config names, or computed now."""
+    stored = run.path("ranking.json")
+    if stored.exists():
+        return load(stored, supernet)
+    name = run.config.ranking
+    return load(name, supernet) if is_file(name) else compute(run, supernet, name)
+
+
+def provenance(run: Run, criterion: str) -> dict[str, Any]:
+    """What a ranking file says of where it comes from."""
+    return {"criterion": criterion, "generator": run.config.generator, "weights": state_digest(run.teacher())[:12]}
+
+
+def draw(scores: Scores) -> Figure:
+    """Every width's scores, largest first, as shares of the width's largest: how quickly importance falls."""
+    from matplotlib.figure import Figure
+
+    names = [name for name, values in scores.items() if len(values) > 1 and values.max() > 0]
+    columns = min(5, max(1, len(names)))
+    rows = max(1, -(-len(names) // columns))
+    figure = Figure(figsize=(2.3 * columns, 1.9 * rows), layout="constrained")
+    grid = np.atleast_1d(figure.subplots(rows, columns, squeeze=False)).ravel()
+    for axes, name in zip(grid, names, strict=False):
+        values = np.sort(scores[name])[::-1]
+        axes.fill_between(np.arange(len(values)), values / values[0], color="#0072B2", alpha=0.35, lw=0)
+        axes.plot(values / values[0], color="#0072B2", lw=1.2)
+        axes.set_title(f"{name} ({len(values)})", fontsize=7)
+        axes.set_ylim(0, 1.02)
+        axes.tick_params(labelsize=6)
+    for axes in grid[len(names) :]:
+        axes.axis("off")
+    return figure

@@ -1,0 +1,49 @@
+"""Flags and YAML fill the same typed configuration."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from typing import Any
+
+import yaml
+from pydantic import BaseModel
+
+from gantailor.config import Config, load_config
+
+SHORT = ("search.strategy", "search.trials", "search.workers", "search.ray_address")  # also without their section
+
+
+def _leaves(model: type[BaseModel], prefix: str = "") -> dict[str, str]:
+    """Dotted setting names with their descriptions."""
+    found: dict[str, str] = {}
+    for name, field in model.model_fields.items():
+        kind = field.annotation
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            inner = _leaves(kind, f"{prefix}{name}.")
+            if f"{prefix}{name}.name" in inner:  # ``--space NAME`` is short for ``--space.name NAME``
+                found[prefix + name] = inner.pop(f"{prefix}{name}.name")
+            found |= inner
+        else:
+            found[prefix + name] = field.description or ""
+    return found
+
+
+def add_settings(parser: argparse.ArgumentParser, *, without: Sequence[str] = ()) -> None:
+    parser.add_argument("--out", default="runs/run", help="run folder")
+    parser.add_argument("--dry-run", action="store_true", help="check everything, print the plan, train nothing")
+    group = parser.add_argument_group("settings (the same names as in YAML)")
+    for name, text in _leaves(Config).items():
+        if name in without:
+            continue
+        short = [f"--{name.partition('.')[2].replace('_', '-')}"] if name in SHORT else []
+        group.add_argument(f"--{name}", *short, dest=f"set:{name}", metavar="VALUE", help=text.replace("%", "%%"))
+
+
+def config_of(arguments: argparse.Namespace, base: dict[str, Any] | None = None) -> Config:
+    flags = dict(base or {})
+    for name, value in vars(arguments).items():
+        if name.startswith("set:") and value is not None:
+            setting = name[4:]
+            flags[setting] = value if setting == "budget" else yaml.safe_load(value)
+    return load_config(getattr(arguments, "config", None), flags)
