@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 
 from supernet.errors import ConfigError
 from supernet.files import state_digest, write_json
 from supernet.ranking import RANKINGS, Scores, criterion_scores
 from supernet.supernet import Supernet
+from zoo.latents import Latents
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -33,10 +35,13 @@ def compute(run: Run, supernet: Supernet, criterion: str, *, inputs: int | None 
     wanted = RANKINGS[criterion].inputs if criterion in RANKINGS else 0
     if not wanted:
         return criterion_scores(supernet, criterion)
-    data = run.data("train")
-    order = np.random.default_rng(0).permutation(len(data))[: inputs or wanted]
+    data, count = run.data("train"), inputs or wanted
+    if isinstance(data, Latents):  # as many as are wanted, however few the real pictures
+        chosen = torch.randn(count, data.width, generator=torch.Generator().manual_seed(0))
+    else:
+        chosen = data.batch(np.random.default_rng(0).permutation(len(data))[:count])[0]
     listener = run.report.pictures(f"ranking by {criterion}", "inputs")
-    return criterion_scores(supernet, criterion, data.batch(order)[0], on_batch=listener)
+    return criterion_scores(supernet, criterion, chosen, on_batch=listener)
 
 
 def save(path: Path, scores: Scores, **provenance: Any) -> None:

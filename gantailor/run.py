@@ -114,10 +114,11 @@ class Run:
         """
         if split not in self._data:
             shape: tuple[int, ...] = getattr(self.teacher(), "input_shape", ())
-            self._data[split] = self.pictures(split)
             if len(shape) == 1:
                 real, seed = self.pictures("train"), SPLITS.index(split)
                 self._data[split] = Latents.of(real, shape[0], seed=seed, name=split)
+            else:
+                self._data[split] = self.pictures(split)
         return self._data[split]
 
     def pictures(self, split: str) -> Pairs:

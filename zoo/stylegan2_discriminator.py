@@ -60,8 +60,9 @@ def append_deviation(x: Tensor, group: int = 4) -> Tensor:
     """
     samples, _, height, width = x.shape
     group = max(size for size in range(1, group + 1) if samples % size == 0)
-    y = x.reshape(group, samples // group, -1, height, width)
-    deviation = torch.sqrt(y.var(0, unbiased=False) + 1e-8).mean((1, 2, 3))
+    precise = x.float() if x.dtype == torch.bfloat16 else x  # half precision takes pictures that are alike for equal
+    y = precise.reshape(group, samples // group, -1, height, width)
+    deviation = torch.sqrt(y.var(0, unbiased=False) + 1e-8).mean((1, 2, 3)).to(x.dtype)
     return torch.cat([x, deviation.repeat(group).reshape(samples, 1, 1, 1).expand(-1, -1, height, width)], 1)
 
 

@@ -34,6 +34,10 @@ class StyleGan2Options:
 
     ``augment`` 1 shows the discriminator augmented pictures (for small data sets), ``shift`` is how far the relation
     loss moves in w, ``mapping_only`` 1 starts the synthesis network anew, as StyleKD's published command does.
+
+    ``anchor`` is the weight of L1 between each real picture and what a latent of its own gives (Bojanowski et al. 2018,
+    arXiv 1707.05776), which keeps a generator of a few thousand unlike pictures from drawing a few of them only; for the
+    first ``anchor_kimg`` it trains on nothing else, without a discriminator.
     """
 
     r1: float = 10.0
@@ -45,18 +49,22 @@ class StyleGan2Options:
     augment: int = 0
     shift: float = 5.0
     mapping_only: int = 0
+    anchor: float = 0.0
+    anchor_kimg: float = 0.0
 
 
 @dataclass(frozen=True)
 class Pictures:
-    """Real pictures ``[n, 3, H, W]`` in [-1, 1]."""
+    """Real pictures ``[n, 3, H, W]`` in [-1, 1], some mirrored, and their numbers in the data set."""
 
     images: Tensor
+    rows: Tensor
 
     def part(self, number: int, of: int) -> Pictures:
         """One of ``of`` equal parts."""
         size = len(self.images) // of
-        return Pictures(self.images[number * size : (number + 1) * size])
+        mine = slice(number * size, (number + 1) * size)
+        return Pictures(self.images[mine], self.rows[mine])
 
 
 class _State(nn.Module):
@@ -136,7 +144,7 @@ class StyleGan2:
         rng = np.random.default_rng((self.recipe.seed, step))
         rows = rng.integers(0, len(self.data), self.recipe.batch)
         chosen = [self.data[i][:, ::-1] if self.recipe.mirror and rng.random() < 0.5 else self.data[i] for i in rows]
-        return Pictures(to_float(np.stack(chosen)))
+        return Pictures(to_float(np.stack(chosen)), torch.from_numpy(rows))
 
     def _subnets(self, step: int) -> list[Any]:
         if self.sample is None:
@@ -180,6 +188,12 @@ class StyleGan2:
         random = torch.Generator().manual_seed(recipe.seed * 1_000_003 + step)
         real = batch.images.to(self.device)
         generator, judged = list(self.generator.parameters()), list(self.discriminator.parameters())
+        anchors = {}
+        if options.anchor:
+            anchors["anchor"] = options.anchor * self._anchors(batch.rows)
+            (share * anchors["anchor"]).backward(inputs=generator)
+            if step * recipe.batch < 1000 * options.anchor_kimg:
+                return {"anchor": anchors["anchor"].detach()}
         loss = real_loss(recipe.gan, self._judge(real, random))
         (share * loss).backward(inputs=judged)
         terms = {"discriminator": [loss.detach()]}
@@ -203,7 +217,16 @@ class StyleGan2:
             count = max(1, len(real) // options.path_shrink)
             summed["path"] = options.path * options.path_every * self._path(count, random, subnets[-1])
             (share * summed["path"]).backward(inputs=generator)
-        return {name: value.detach() for name, value in summed.items()}
+        return {name: value.detach() for name, value in {**anchors, **summed}.items()}
+
+    def _anchors(self, rows: Tensor) -> Tensor:
+        """L1 between real pictures and what the latents that belong to them give."""
+        width = next(self.plain.style.parameters()).shape[1]
+        own = torch.randn(len(self.data), width, generator=torch.Generator().manual_seed(self.recipe.seed))
+        w = self.plain.mapping(own[rows].to(self.device))
+        with self._autocast():
+            made = self._render(w, None, None)
+        return F.l1_loss(made.float(), to_float(self.data[rows.numpy()]).to(self.device))
 
     def _generator_losses(
         self, count: int, random: torch.Generator, config: Any, share: float, judged: list[nn.Parameter]

@@ -1,0 +1,158 @@
+"""Methods of compression from one YAML file to an exported generator."""
+
+import json
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+from PIL import Image
+
+import gantailor
+from gantailor.cli import main
+from gantailor.config import load_config
+from gantailor.methods import METHODS
+from gantailor.run import Run, open_run
+from supernet.errors import ConfigError
+from supernet.files import load_tensors
+
+
+@pytest.fixture(scope="module")
+def stylegan2(tmp_path_factory):
+    """Weights of a tiny StyleGAN2 at 32 px."""
+    torch.manual_seed(0)
+    path = tmp_path_factory.mktemp("stylegan2") / "g.pt"
+    net = gantailor.build("stylegan2", size=32, style_dim=8, n_mlp=2, channels={4: 8, 8: 8, 16: 8, 32: 6})
+    torch.save({"g_ema": net.state_dict()}, path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def common(tmp_path_factory, stylegan2):
+    """What every configuration here begins with: that generator, and a few pictures."""
+    folder = tmp_path_factory.mktemp("pictures") / "train"
+    folder.mkdir()
+    pictures = np.random.default_rng(0).integers(0, 256, (12, 32, 32, 3), dtype=np.uint8)
+    for number, picture in enumerate(pictures):
+        Image.fromarray(picture).save(folder / f"{number}.png")
+    data = f"{{kind: folder, path: {folder.parent}, direction: unpaired, size: 32}}"
+    return f"generator: stylegan2\nteacher: {stylegan2}\ndata: {data}\n"
+
+
+@pytest.fixture(scope="module")
+def pruned(tmp_path_factory, common):
+    """A ranking made by the command, and a whole run of ``method: diversity`` on it."""
+    folder = tmp_path_factory.mktemp("diversity")
+    yaml = folder / "config.yaml"
+    yaml.write_text(common)
+    assert main(["rank", str(yaml), "--criterion", "diversity", "--inputs", "10", "--out", str(folder)]) == 0
+    yaml.write_text(
+        f"{common}method: diversity\nranking: {folder}/diversity.json\nbudget: 0.3x\n"
+        "finetune: {kimg: 0.02, batch: 4}\nevaluation: {final: [fid, recall, l1]}\n"
+        "devices: [onnxruntime-cpu, onnxruntime-cpu-int8]\n"
+    )
+    assert main(["compress", str(yaml), "--out", str(folder / "run")]) == 0
+    return folder
+
+
+def test_diversity_end_to_end(pruned):
+    run = open_run(pruned / "run")
+    config, narrow = run.subnet()
+    shares = {name: size / run.supernet().full_config()[name] for name, size in config.items()}
+    assert max(shares.values()) - min(shares.values()) < 0.2, "the same share of every width"
+    assert run.supernet().macs(config) <= run.budget().macs
+    session = onnxruntime.InferenceSession(str(pruned / "run" / "export" / "onnxruntime-cpu" / "model.onnx"))
+    z = torch.randn(1, 8)
+    (made,) = session.run(None, {session.get_inputs()[0].name: z.numpy()})
+    assert made.shape == (1, 3, 32, 32)
+    np.testing.assert_allclose(made, narrow(z).detach().numpy(), atol=1e-4)
+    scores = json.loads((pruned / "run" / "scores.json").read_text())
+    assert set(scores["subnet"]) == {"fid[efficientnet-lite0]", "recall[efficientnet-lite0]", "l1[teacher]"}
+    assert scores["teacher"]["l1[teacher]"]["value"] == 0 and "input" not in scores
+    assert "data:image/png" in (pruned / "run" / "report.html").read_text()
+
+
+def test_most_important_channels_stay(pruned, stylegan2):
+    """The supernet's leading channels are the teacher's best by the ranking file."""
+    ranking = json.loads((pruned / "diversity.json").read_text())
+    assert ranking["criterion"] == "diversity" and len(ranking["weights"]) == 12
+    weights, _ = load_tensors(pruned / "run" / "supernet.safetensors")
+    order = np.argsort(-np.array(ranking["scores"]["conv1.conv"]), kind="stable")
+    teacher = torch.load(stylegan2, weights_only=True)["g_ema"]["conv1.activate.bias"]
+    assert torch.equal(weights["conv1.activate.bias"], teacher[torch.from_numpy(order)])
+    assert (pruned / "run" / "ranking.json").exists() and (pruned / "diversity.png").stat().st_size > 1000
+
+
+def test_searched_widths(pruned, common, tmp_path):
+    """The same ranking under the search: a supernet is trained, then widths are searched."""
+    yaml = tmp_path / "config.yaml"
+    yaml.write_text(
+        f"{common}method: diversity\nspace: default\n"
+        f"ranking: {pruned}/diversity.json\nbudget: 0.5x\ntrain: {{kimg: 0.02, batch: 4}}\nsearch: {{trials: 3}}\n"
+        "evaluation: {search_images: 8}\n"
+    )
+    assert main(["search", str(yaml), "--out", str(tmp_path / "run")]) == 0
+    run = Run(tmp_path / "run", load_config(str(yaml), {}))
+    assert run.search_metric() == "features[teacher]"
+    config, _ = run.subnet()
+    assert run.supernet().macs(config) <= run.budget().macs
+    trained, _ = load_tensors(tmp_path / "run" / "supernet.safetensors")
+    untrained, _ = load_tensors(pruned / "run" / "supernet.safetensors")
+    assert any(not torch.equal(trained[name], untrained[name]) for name in trained)
+
+
+def test_pictures_can_be_ranked_too(tiny_teacher, tmp_path):
+    yaml = tmp_path / "config.yaml"
+    yaml.write_text(f"generator: resnet_6blocks\noptions: {{ngf: 8}}\nteacher: {tiny_teacher}\ndata: {{size: 32}}\n")
+    assert main(["rank", str(yaml), "--inputs", "5", "--out", str(tmp_path)]) == 0
+    scores = json.loads((tmp_path / "diversity.json").read_text())["scores"]
+    assert all(max(values) > 0 for values in scores.values())
+
+
+def test_methods_fill_in_what_the_user_leaves_out():
+    plain = load_config(None, {})
+    assert plain.ranking == "l1" and plain.space.name == "default"
+    pruning = load_config(None, {"method": "diversity", "train.kimg": 3})
+    assert (pruning.ranking, pruning.space.name, pruning.train.kimg) == ("diversity", "uniform", 3)
+    assert pruning.train.output_weight == plain.train.output_weight
+    latents = load_config(None, {"generator": "stylegan2", "method": "diversity", "finetune.kimg": 2})
+    assert (
+        latents.finetune.preset == "stylekd" and latents.finetune.kimg == 2 and latents.finetune.perceptual_weight == 0
+    )
+    given = {"evaluation.lpips_features": "a", "evaluation.lpips_heads": "b", "generator": "stylegan2"}
+    assert load_config(None, given).finetune.perceptual_weight == 3
+    assert load_config(None, {"generator": "stylegan2", "finetune.task_options": {"r1": 2}}).finetune.task_options == {
+        "r1": 2
+    }
+    for method in METHODS:
+        stored = load_config(None, {"method": method}).model_dump(mode="json")
+        assert load_config(None, stored).model_dump(mode="json") == stored, "a run's own configuration is a fixed point"
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ({"method": "diverse"}, "method 'diverse' is unknown.*did you mean 'diversity'"),
+        ({"ranking": "diverse"}, "ranking cannot be 'diverse'.*did you mean 'diversity'"),
+        ({"space": "unifrm"}, None),
+    ],
+)
+def test_mistakes(flags, message, tiny_teacher, tmp_path):
+    if message is not None:
+        with pytest.raises(ConfigError, match=message):
+            load_config(None, flags)
+        return
+    run = Run(
+        tmp_path, load_config(None, {**flags, "teacher": str(tiny_teacher), "options": {"ngf": 8}, "data.size": 32})
+    )
+    with pytest.raises(ConfigError, match="did you mean 'uniform'"):
+        run.budget()
+
+
+def test_a_ranking_of_another_generator(tiny_teacher, pruned, tmp_path):
+    flags = {"teacher": str(tiny_teacher), "options": {"ngf": 8}, "data.size": 32}
+    with pytest.raises(ConfigError, match="is of another generator"):
+        Run(tmp_path, load_config(None, {**flags, "ranking": str(pruned / "diversity.json")})).supernet()
+    (tmp_path / "broken.json").write_text("{}")
+    with pytest.raises(ConfigError, match=r"cannot be read .*a file that gantailor rank wrote"):
+        Run(tmp_path, load_config(None, {**flags, "ranking": str(tmp_path / "broken.json")})).supernet()
