@@ -36,8 +36,8 @@ class StyleGan2Options:
     loss moves in w, ``mapping_only`` 1 starts the synthesis network anew, as StyleKD's published command does.
 
     ``anchor`` is the weight of L1 between each real picture and what a latent of its own gives (Bojanowski et al. 2018,
-    arXiv 1707.05776), which keeps a generator of a few thousand unlike pictures from drawing a few of them only; for the
-    first ``anchor_kimg`` it trains on nothing else, without a discriminator.
+    arXiv 1707.05776), which keeps a generator of a few thousand unlike pictures from drawing a few of them only; for
+    the first ``anchor_kimg`` it trains on nothing else, without a discriminator.
     """
 
     r1: float = 10.0

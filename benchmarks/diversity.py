@@ -1,0 +1,114 @@
+"""Rankings for StyleGAN2 at 70% pruning, and the best of them under a search of widths; on the shipped teacher.
+
+    python benchmarks/diversity.py --out runs/diversity --seeds 0 1 2
+
+One arm for each ranking: the paper's uniform pruning, then the same retraining (StyleKD's losses, starting from the
+pruned weights). Then, at the same MACs, the widths searched on a supernet with the diversity ranking (as long in
+training as each retraining) against uniform widths retrained on as many images. A row for each arm and seed is appended
+to ``results.csv``; arms that stand there are not run again: processes can share the work by ``--arms`` and ``--seeds``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import fcntl
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from gantailor import pipeline, rankings
+from gantailor.config import load_config
+from gantailor.run import Run
+
+CRITERIA = ("diversity", "diversity-magnitude", "l1", "content", "activation", "random")
+ARMS = (*CRITERIA, "longer", "searched")
+METRICS = ("fid", "kid", "precision", "recall", "density", "coverage", "l1")
+
+
+def ranking_file(folder: Path, criterion: str, seed: int, settings: dict[str, Any]) -> Path:
+    """The criterion's scores, computed once; a random order is another one for each seed."""
+    name = f"random-{seed}" if criterion == "random" else criterion
+    path = folder / "rankings" / f"{name}.json"
+    if not path.exists():
+        run = Run(folder / "rankings", load_config(None, {**settings, "ranking": "none"}))
+        supernet = run.supernet()
+        started = time.monotonic()
+        scores = rankings.compute(run, supernet, criterion)
+        if criterion == "random":
+            rng = np.random.default_rng(seed)
+            scores = {width: rng.random(len(values)) for width, values in scores.items()}
+        found = {**rankings.provenance(run, criterion), "seconds": round(time.monotonic() - started, 1)}
+        rankings.save(path, scores, **found)
+    return path
+
+
+def settings_of(arm: str, seed: int, arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
+    """The run of an arm."""
+    length = {"kimg": arguments.kimg, "seed": seed, "ema_kimg": 1.0, "watch_kimg": 0.0}
+    common: dict[str, Any] = {"generator": "stylegan2", "method": "diversity", "seed": seed}
+    common |= {"teacher": arguments.teacher, "discriminator": arguments.discriminator}
+    common = {name: value for name, value in common.items() if value is not None}
+    criterion = arm if arm in CRITERIA else "diversity"
+    flags = {**common, **{f"finetune.{name}": value for name, value in length.items()}}
+    flags["ranking"] = str(ranking_file(folder, criterion, seed, common))
+    flags |= {"space.name": "uniform", "space.fractions": [0.3], "budget": "1x"}
+    if arm == "longer":
+        flags["finetune.kimg"] = 2 * arguments.kimg
+    if arm == "searched":
+        uniform = Run(folder, load_config(None, flags))
+        macs = uniform.supernet().macs(uniform.space().to_config(uniform.space().largest))
+        flags |= {f"train.{name}": value for name, value in length.items()}
+        flags |= {"space.name": "default", "space.fractions": [0.125, 0.1875, 0.25, 0.3, 0.375, 0.5, 0.625, 0.75]}
+        flags |= {"space.multiple": 1, "budget": str(macs), "search.trials": arguments.trials}
+    return flags
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", default="runs/diversity")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--arms", nargs="+", default=list(ARMS), choices=[*ARMS, "teacher"])
+    parser.add_argument("--kimg", type=float, default=8, help="length of each training")
+    parser.add_argument("--trials", type=int, default=30)
+    parser.add_argument("--teacher", help="the shipped one if missing")
+    parser.add_argument("--discriminator", help="the shipped one if missing")
+    parser.add_argument("--lpips", nargs=2, metavar=("FEATURES", "HEADS"), help="weights, to measure LPIPS diversity")
+    arguments = parser.parse_args()
+    folder = Path(arguments.out)
+    folder.mkdir(parents=True, exist_ok=True)
+    results, evaluator = folder / "results.csv", None
+    for seed in arguments.seeds:
+        for arm in arguments.arms:
+            known = pd.read_csv(results) if results.exists() else pd.DataFrame({"arm": [], "seed": []})
+            if ((known["arm"] == arm) & (known["seed"] == seed)).any():
+                continue
+            flags = settings_of("l1" if arm == "teacher" else arm, seed, arguments, folder)
+            if arguments.lpips:
+                flags |= dict(
+                    zip(("evaluation.lpips_features", "evaluation.lpips_heads"), arguments.lpips, strict=True)
+                )
+                flags |= {"finetune.perceptual_weight": 0.0, "train.perceptual_weight": 0.0}
+            run = Run(folder / f"{arm}-{seed}", load_config(None, flags))
+            started = time.monotonic()
+            if arm != "teacher":
+                pipeline.compress(run, until="finetune")
+            spent = time.monotonic() - started
+            evaluator = evaluator or run.scoring().evaluator(
+                run.metrics([*METRICS, *(["diversity"] if arguments.lpips else [])])
+            )
+            model = run.teacher() if arm == "teacher" else run.subnet()[1]
+            config = run.supernet().full_config() if arm == "teacher" else run.subnet()[0]
+            scores = {name.partition("[")[0]: score.value for name, score in evaluator(model, run.data("test")).items()}
+            row = {"arm": arm, "seed": seed, "macs": run.supernet().macs(config), **scores, "seconds": round(spent)}
+            with results.open("a") as file:
+                fcntl.flock(file, fcntl.LOCK_EX)
+                pd.DataFrame([row]).to_csv(file, header=file.tell() == 0, index=False)
+            print(json.dumps(row), flush=True)
+
+
+if __name__ == "__main__":
+    main()
