@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import shutil
 from collections.abc import Callable, Mapping
@@ -13,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from gantailor.run import Run, load_supernet
-from gantailor.scoring import Subset
+from gantailor.scoring import FAMILIES, Scoring, Subset
 from supernet import workers
 from supernet.errors import ConfigError
 from supernet.files import load_tensors, save_tensors, write_bytes
@@ -26,7 +27,7 @@ from supernet.translation import Sampler, Translation
 from zoo.builders import build, build_function, init_weights, make_discriminator
 from zoo.checkpoints import load_state, read_state
 from zoo.cyclegan_task import CycleGan
-from zoo.data import cache_folder, is_picture, picture_grid, to_uint8
+from zoo.data import SPLITS, cache_folder, is_picture, picture_grid, to_uint8
 from zoo.latents import Latents
 from zoo.munit import MunitGenerator, read_munit
 from zoo.munit_task import Munit
@@ -230,20 +231,43 @@ def train_teacher(run: Run) -> Path:
     """Train a teacher; writes ``teacher.safetensors`` in half precision and returns its path.
 
     A CycleGAN leaves ``teacher_BtoA.safetensors`` as well; of MUNIT's two auto-encoders the translator from A to B is
-    kept.
+    kept. A StyleGAN2 leaves ``teacher_discriminator.safetensors``, which retraining can go on with.
     """
     run.claim()
     task, recipe = teacher_task(run), run.config.train
+    watcher = _latent_watcher(run, task) if isinstance(task, StyleGan2) and workers.rank() == 0 else None
     with run.report.training("teacher", run.path("tensorboard") if run.config.tensorboard else None) as listener:
-        trained = Trainer(task, recipe).run(run.path("teacher.ckpt.safetensors"), on_progress=listener)
+        checkpoint = run.path("teacher.ckpt.safetensors")
+        trained = Trainer(task, recipe).run(checkpoint, on_progress=listener, on_watch=watcher)
     state = trained.state_dict()
     if isinstance(task, Munit):
         state = read_munit({"a": state, "b": task.other.state_dict()}, side="a2b")
     _save_teacher(run, "teacher.safetensors", state)
     if isinstance(task, CycleGan):
         _save_teacher(run, "teacher_BtoA.safetensors", task.back.state_dict())
+    if isinstance(task, StyleGan2):
+        _save_teacher(run, "teacher_discriminator.safetensors", task.discriminator.state_dict())
     run.release()
     return run.path("teacher.safetensors")
+
+
+def _latent_watcher(run: Run, task: StyleGan2) -> Callable[[nn.Module, int], None]:
+    """Every so often a sheet of pictures, and the scores against the training pictures: does it still improve?"""
+    width = next(task.plain.style.parameters()).shape[1]
+    data = Latents.of(run.pictures("train"), width, seed=SPLITS.index("search"), name="search")
+    names = [name for name in run.config.evaluation.final if FAMILIES[name] == "distribution"]
+    evaluator = Scoring(run.config.evaluation).evaluator(names if len(data) >= 100 else ["fid"])  # too few neighbours
+
+    def watch(model: nn.Module, step: int) -> None:
+        model = copy.deepcopy(model).to("cpu").eval()
+        with torch.no_grad():
+            drawn = to_uint8(model(data.batch(np.arange(min(64, len(data))))[0]))
+        write_bytes(run.path("samples") / f"teacher-{step:07d}.png", picture_grid([drawn[i::8] for i in range(8)]))
+        row = {"step": step, **{name: score.value for name, score in evaluator(model, data).items()}}
+        with run.path("teacher.watch.jsonl").open("a") as file:
+            file.write(json.dumps(row) + "\n")
+
+    return watch
 
 
 def _save_teacher(run: Run, name: str, state: Mapping[str, Tensor]) -> None:
