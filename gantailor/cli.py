@@ -40,7 +40,7 @@ def _run(arguments: argparse.Namespace, config: Config, until: str) -> None:
         budget, supernet = run.budget(), run.supernet()
         print(supernet.graph)
         print(f"generator {format_macs(supernet.macs(supernet.full_config(), convention=budget.convention))} MACs")
-        print(f"budget {format_macs(budget.macs)} MACs ({budget.convention}), space of {len(budget.space):,} subnets")
+        print(f"budget {format_macs(budget.macs)} MACs ({budget.convention}), space of {budget.space.count:,} subnets")
         print(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False))
         return
     pipeline.compress(run, until=until)

@@ -19,11 +19,13 @@ import gantailor
 from evaluators.cost import interleaved, measured_macs
 from gantailor.devices import Device, device
 from gantailor.quantise import quantise
+from gantailor.ranges import load_ranges
 from gantailor.rewrite import ExportError, rewritten
 from gantailor.run import Run
 from gantailor.scoring import stamped
 from gantailor.targets import TARGETS, Runner
 from supernet.files import save_tensors, write_bytes, write_json
+from supernet.quantisers import Quantised, Quantisers
 
 TOLERANCES = {"float32": 1e-4, "float16": 2e-2}
 LEAST_PSNR = 20.0  # dB; an 8-bit model below is broken, not coarse
@@ -43,13 +45,20 @@ class Exported(nn.Module):
 
 
 def export_model(
-    folder: Path, model: nn.Module, example: Tensor, target: Device, *, pictures: Tensor | None = None
+    folder: Path,
+    model: nn.Module,
+    example: Tensor,
+    target: Device,
+    *,
+    pictures: Tensor | None = None,
+    trained: Quantisers | None = None,
 ) -> dict[str, Any]:
     """Write the model for a device with ``check.npz`` and ``bench.py``; what was found, for its manifest.
 
     Args:
         example: one input, ``[1, ...]``.
         pictures: to calibrate 8 bits with, ``[N, ...]``.
+        trained: quantisers that the model was trained with in 8 bits; the result is compared with what they compute.
 
     Raises:
         ExportError: an extra is missing, an operator is not supported, or the written model computes something else.
@@ -62,7 +71,7 @@ def export_model(
     made = rewritten(model, target.runtime, example)
     try:
         if target.precision == "int8":
-            coverage = quantise(made, pictures if pictures is not None else example[:0], file, target)
+            coverage = quantise(made, pictures if pictures is not None else example[:0], file, target, trained)
         else:
             coverage = runtime.write(made, example, file, target)
     except (RuntimeError, ValueError, NotImplementedError, TypeError) as error:
@@ -84,6 +93,11 @@ def export_model(
                 "device" + (", or batch: static" if target.batch == "dynamic" else "")
             ) from error
         result |= _checked(output, expected, target)
+    if trained is not None and target.checked_here and target.precision == "int8":
+        runner = Exported(runtime.load(file, target), batch=None if target.batch == "dynamic" else 1)
+        result["psnr_to_simulated"] = _agreement(
+            runner, Quantised(model, trained), example if pictures is None else pictures
+        )
     buffer = io.BytesIO()
     np.savez(buffer, input=example.numpy(), output=expected[:1])
     write_bytes(folder / "check.npz", buffer.getvalue())
@@ -93,6 +107,13 @@ def export_model(
 
 def _bytes(folder: Path, file: str) -> int:
     return sum(path.stat().st_size for path in folder.glob(f"{file.partition('.')[0]}.*"))
+
+
+@torch.no_grad()
+def _agreement(first: nn.Module, second: nn.Module, inputs: Tensor) -> float:
+    """PSNR in dB between two models' pictures in [-1, 1]."""
+    error = (first(inputs) - second.eval()(inputs)).square().mean()
+    return float(10 * torch.log10(4 / error.clamp(min=1e-20)))
 
 
 def _checked(output: np.ndarray, expected: np.ndarray, target: Device) -> dict[str, float]:
@@ -159,7 +180,8 @@ def _for_device(run: Run, narrow: nn.Module, example: Tensor, folder: Path, targ
     if target.precision == "int8":
         train = run.data("train")
         pictures = train.batch(np.linspace(0, len(train) - 1, min(CALIBRATION_PICTURES, len(train))).astype(int))[0]
-    found = export_model(folder, narrow, example, target, pictures=pictures)
+    trained = load_ranges(run.path("subnet.ranges.json"), narrow)
+    found = export_model(folder, narrow, example, target, pictures=pictures, trained=trained)
     file = TARGETS[target.runtime].file
     found["sha256"] = {path.name: _digest(path) for path in sorted(folder.glob(f"{file.partition('.')[0]}.*"))}
     if not target.timed_here:

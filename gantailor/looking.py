@@ -47,7 +47,7 @@ def inspect(arguments: argparse.Namespace) -> None:
     spaces = space(arguments.space, supernet)
     subnets = {"full": supernet.full_config()}
     subnets |= {"largest": spaces.to_config(spaces.largest), "smallest": spaces.to_config(spaces.smallest)}
-    print(f"space {spaces.name!r}: {len(spaces):,} subnets")
+    print(f"space {spaces.name!r}: {spaces.count:,} subnets")
     print(f"{'':<10}{'MACs (true)':>20}{'MACs (published)':>20}{'parameters':>14}")
     for name, config in subnets.items():
         costs = [supernet.macs(config, convention=c) for c in ("true", "published")]

@@ -12,6 +12,14 @@ METHODS: dict[str, dict[str, Any]] = {
     "supernet": {},
     # Diversity-aware channel pruning (DCP-GAN, CVPR 2024): a ranking, the same share of every width, retraining. With
     # ``space: default`` and a ``train`` length the ranked supernet is trained and searched instead.
+    # Scales, distillation and 8 bits trained together (GAN Slimming, arXiv 2008.11062); no search.
+    "slimming": {
+        "ranking": "none",
+        "space": {"name": "every"},
+        "train": {"kimg": 24.0, "bits": 8, "ema_kimg": 0.0},
+        "finetune": {"bits": 8},
+        "devices": ("onnxruntime-cpu", "onnxruntime-cpu-int8"),
+    },
     "diversity": {"ranking": "diversity", "space": {"name": "uniform"}, "search": {"trials": 1}, "train": {"kimg": 0}},
 }
 

@@ -15,9 +15,10 @@ import numpy as np
 from torch import nn
 
 from evaluators.errors import EvaluationError
-from gantailor import rankings
+from gantailor import rankings, slimming
 from gantailor.devices import device
 from gantailor.export import export_run, made_from
+from gantailor.ranges import load_ranges
 from gantailor.run import Run
 from gantailor.scoring import stamped
 from gantailor.searching import evaluate_all, make_search
@@ -27,6 +28,7 @@ from search.study import best_config, table
 from supernet import workers
 from supernet.files import write_bytes, write_json
 from supernet.graph import SubnetConfig
+from supernet.quantisers import Quantised
 from supernet.verify import verify
 from zoo.data import is_picture
 
@@ -51,7 +53,7 @@ def check(run: Run) -> dict[str, Any]:
         "macs_full": {c: supernet.macs(full, convention=c) for c in ("true", "published")},
         "budget_macs": budget.macs,
         "convention": budget.convention,
-        "space": len(budget.space),
+        "space": budget.space.count,
     }
     write_json(run.path("trace.json"), result)
     return result
@@ -98,7 +100,9 @@ def export(run: Run) -> dict[str, Any]:
 def score(run: Run) -> dict[str, Any]:
     """Scores of teacher and subnet on the test split; writes ``scores.json``."""
     pairs, evaluator = run.data("test"), run.scoring().evaluator(run.metrics(run.config.evaluation.final))
-    models = {"teacher": run.teacher(), "subnet": run.subnet()[1]}
+    models: dict[str, nn.Module] = {"teacher": run.teacher(), "subnet": run.subnet()[1]}
+    quantisers = load_ranges(run.path("subnet.ranges.json"), models["subnet"])
+    models |= {"subnet, 8 bits simulated": Quantised(models["subnet"], quantisers)} if quantisers else {}
     last = run.last_subnet()
     models |= {"subnet, last step": last} if last is not None else {}
     scores = {name: stamped(evaluator(model, pairs)) for name, model in models.items()}
@@ -122,10 +126,16 @@ def report(run: Run) -> None:
     write_report(run, figure)
 
 
+def by_method(stage: str, usual: Callable[[Run], Any]) -> Callable[[Run], Any]:
+    """A stage that a method may do in its own way."""
+    own = {("slimming", "train"): slimming.train, ("slimming", "search"): slimming.select}
+    return lambda run: own.get((run.config.method, stage), usual)(run)
+
+
 STAGES: dict[str, Callable[[Run], Any]] = {
     "check": check,
-    "train": train,
-    "search": search,
+    "train": by_method("train", train),
+    "search": by_method("search", search),
     "finetune": finetune,
     "evaluate": score,
     "export": export,

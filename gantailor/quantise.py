@@ -15,8 +15,8 @@ from gantailor.devices import Device
 from gantailor.rewrite import ExportError
 from gantailor.targets import TARGETS, exported_program, quietly
 from supernet.files import write_bytes
+from supernet.quantisers import LAYERS, Quantisers
 
-LAYERS = (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)
 GOAL = 38.0  # dB between the quantised and the float outputs, predicted; layers stay in float until it is met
 KEPT = 0.1  # at most this share of the weights stays in float
 
@@ -75,13 +75,17 @@ def kept_in_float(model: nn.Module, pictures: Tensor) -> list[str]:
     return kept
 
 
-def quantise_onnx(model: nn.Module, pictures: Tensor, path: Path, device: Device) -> str:
+def quantise_onnx(
+    model: nn.Module, pictures: Tensor, path: Path, device: Device, trained: Quantisers | None = None
+) -> str:
     """Write an ONNX file with QDQ nodes; returns which layers stayed in float.
+
+    With ``trained`` quantisers none does, and the layers' inputs have the ranges of the training.
 
     Raises:
         ExportError: nothing to calibrate with, or the extra is missing.
     """
-    kept = kept_in_float(model, pictures[:8])
+    kept = [] if trained else kept_in_float(model, pictures[:8])
     with quietly("onnx"), tempfile.TemporaryDirectory() as scratch:
         import onnx
         from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
@@ -101,20 +105,38 @@ def quantise_onnx(model: nn.Module, pictures: Tensor, path: Path, device: Device
         graph = onnx.load(ready).graph
         weights = {f"{name}.weight" for name in kept}
         left_out = [node.name for node in graph.node if weights & set(node.input)]
+        ranges = _onnx_ranges(graph, trained) if trained else {}
+        overrides = {name: [{"quant_type": QuantType.QUInt8, **range_}] for name, range_ in ranges.items()}
         quantize_static(
             ready,
             file,
             Reader(),
             quant_format=QuantFormat.QDQ,
-            per_channel=True,
+            per_channel=trained.per_channel if trained else True,
             activation_type=QuantType.QUInt8,
             weight_type=QuantType.QInt8,
             nodes_to_exclude=left_out,
             op_types_to_quantize=["Conv", "ConvTranspose", "Gemm", "MatMul"],
-            extra_options={"ActivationSymmetric": False},
+            extra_options={"ActivationSymmetric": False, "TensorQuantOverrides": overrides},
         )
         write_bytes(path, file.read_bytes())
-    return f"kept in float: {', '.join(kept) or 'none'}"
+    return "ranges of the training" if trained else f"kept in float: {', '.join(kept) or 'none'}"
+
+
+def _onnx_ranges(graph: Any, trained: Quantisers) -> dict[str, dict[str, Any]]:
+    """For each tensor that enters or leaves a quantised layer the range it was trained with; the widest where several
+    read it."""
+    found: dict[str, dict[str, Any]] = {}
+    for end, by_layer in trained.found().items():
+        for layer, (low, high) in by_layer.items():
+            for node in graph.node:
+                if f"{layer}.weight" not in node.input:
+                    continue
+                tensor = node.input[0] if end == "input" else node.output[0]
+                known = found.get(tensor, {"rmin": 0.0, "rmax": 0.0})
+                wide = {"rmin": min(known["rmin"], low), "rmax": max(known["rmax"], high)}
+                found[tensor] = {name: np.array(value, np.float32) for name, value in wide.items()}
+    return found
 
 
 def quantise_executorch(model: nn.Module, pictures: Tensor, path: Path, device: Device) -> str:
@@ -152,11 +174,12 @@ def _inside(node: Any, names: list[str]) -> bool:
 QUANTISERS = {"onnxruntime": quantise_onnx, "executorch": quantise_executorch}
 
 
-def quantise(model: nn.Module, pictures: Tensor, path: Path, device: Device) -> str:
+def quantise(model: nn.Module, pictures: Tensor, path: Path, device: Device, trained: Quantisers | None = None) -> str:
     """Write an 8-bit model for the device's runtime.
 
     Args:
         pictures: ``[N, C, H, W]`` to calibrate with, as the generator takes them.
+        trained: quantisers that the generator was trained with; used where the runtime's tools take ranges.
 
     Raises:
         ExportError: no pictures, or the runtime has no 8-bit form here.
@@ -165,4 +188,6 @@ def quantise(model: nn.Module, pictures: Tensor, path: Path, device: Device) -> 
         raise ExportError("8 bits need pictures to calibrate with, there are none: name a data folder with train/")
     if device.runtime not in QUANTISERS:
         raise ExportError(f"{device.runtime} has no 8-bit export here; there is one for {', '.join(QUANTISERS)}")
+    if trained is not None and device.runtime == "onnxruntime":
+        return quantise_onnx(model, pictures.contiguous(), path, device, trained)
     return QUANTISERS[device.runtime](model, pictures.contiguous(), path, device)

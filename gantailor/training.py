@@ -13,12 +13,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from gantailor.ranges import make_quantisers, save_ranges, set_ranges
 from gantailor.run import Run, load_supernet
 from gantailor.scoring import FAMILIES, Scoring, Subset
 from supernet import workers
 from supernet.errors import ConfigError
 from supernet.files import load_tensors, save_tensors, write_bytes
 from supernet.graph import SubnetConfig
+from supernet.quantisers import Quantised
 from supernet.recipe import Recipe
 from supernet.sampling import draw_choices
 from supernet.supernet import Supernet
@@ -50,6 +52,19 @@ def fit(
 ) -> nn.Module:
     """Train a supernet or a plain net with the run's data, teacher and progress; ``file`` is its checkpoint."""
     task = distillation_task(run, model, recipe, sample)
+    return run_task(run, task, recipe, file=file, title=title, on_watch=on_watch)
+
+
+def run_task(
+    run: Run,
+    task: Task,
+    recipe: Recipe,
+    *,
+    file: str,
+    title: str,
+    on_watch: Callable[[nn.Module, int], None] | None = None,
+) -> nn.Module:
+    """Train a task with the run's progress; ``file`` is its checkpoint. The trained generator."""
     with run.report.training(title, run.path("tensorboard") if run.config.tensorboard else None) as listener:
         return Trainer(task, recipe).run(run.path(file), on_progress=listener, on_watch=on_watch)
 
@@ -180,13 +195,21 @@ def finetune(run: Run) -> None:
     if run.path("subnet.safetensors").exists():
         return
     _, narrow = run.subnet()
-    best = "subnet.best.safetensors"
+    recipe = run.config.finetune
+    quantisers, trained = make_quantisers(narrow, recipe), narrow
+    if quantisers is not None:  # the forward rounds, what is stored are the plain weights, and beside them the ranges
+        set_ranges(quantisers, run.path("slimming.ranges.json"))
+        trained = Quantised(narrow, quantisers)
+    best = None if quantisers is not None else "subnet.best.safetensors"
     watcher = Watcher(run, "finetune", lambda model: {"subnet": model}, best=best) if workers.rank() == 0 else None
-    tuned = fit(run, narrow, run.config.finetune, file="subnet.ckpt.safetensors", title="fine-tune", on_watch=watcher)
+    tuned = fit(run, trained, recipe, file="subnet.ckpt.safetensors", title="fine-tune", on_watch=watcher)
     if workers.rank() != 0:
         return
+    if isinstance(tuned, Quantised):
+        save_ranges(run.path("subnet.ranges.json"), tuned.quantisers)
+        tuned = tuned.generator
     last = {"stage": "finetune", "step": run.config.finetune.steps}
-    if watcher is not None and run.path(best).exists() and watcher.rows():
+    if best is not None and watcher is not None and run.path(best).exists() and watcher.rows():
         scored = {int(row["step"]): row["subnet"] for row in watcher.rows()}
         if _best_step(run.path(best)) != max(scored):
             save_tensors(run.path("subnet.last.safetensors"), tuned.state_dict(), last)

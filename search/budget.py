@@ -136,15 +136,24 @@ class Budget:
 
     def costs(self, indices: np.ndarray) -> np.ndarray:
         """Every limited cost of each row, ``[N, n_limits]``."""
-        rows, columns = np.atleast_2d(indices), []
+        return self.costs_of(self.space.sizes(np.atleast_2d(indices)))
+
+    def costs_of(self, sizes: np.ndarray) -> np.ndarray:
+        """Every limited cost of rows of widths ``[N, n_widths]``, in the space or not: ``[N, n_limits]``."""
+        supernet, columns = self.space.supernet, []
         for limit in self._limits:
             if limit.metric == "macs":
-                columns.append(self.cost(rows))
+                columns.append(supernet.macs_many(sizes, convention=self.convention))
             elif limit.metric == "params":
-                columns.append(self.space.supernet.cost.parameters(self.space.sizes(rows)))
+                columns.append(supernet.cost.parameters(sizes))
             else:
-                columns.append(self.profiles[limit.profile].bound(self.space, rows))
+                columns.append(self.profiles[limit.profile].bound(supernet, sizes))
         return np.stack(columns, 1).astype(np.float64)
+
+    def usage(self, sizes: np.ndarray) -> np.ndarray:
+        """Cost of rows of widths as a share of the upper limit, the largest of several: 1 just meets the budget."""
+        uppers = np.array([limit.upper for limit in self._limits])
+        return (self.costs_of(sizes) / uppers).max(1)
 
     def _under(self, indices: np.ndarray) -> np.ndarray:
         uppers = np.array([limit.upper for limit in self._limits])
@@ -165,7 +174,7 @@ class Budget:
     @cached_property
     def feasible(self) -> np.ndarray | None:
         """Every candidate that fits, ``[N, n_variables]``, where the space is small enough to be costed whole."""
-        if len(self.space) > ENUMERATED:
+        if self.space.count > ENUMERATED:
             return None
         rows = np.indices([len(v.choices) for v in self.space.variables]).reshape(len(self.space.variables), -1).T
         return rows[self.fits(rows)]

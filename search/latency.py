@@ -77,9 +77,9 @@ class LatencyProfile:
             raise ConfigError("the latency profile was measured on another generator; make one with: gantailor profile")
         return _features(supernet, sizes) @ np.array(self.coefficients)
 
-    def bound(self, space: Space, indices: np.ndarray) -> np.ndarray:
-        """Milliseconds that are hardly exceeded: the prediction and the margin."""
-        return self.predict(space, indices) * (1 + self.margin)
+    def bound(self, supernet: Supernet, sizes: np.ndarray) -> np.ndarray:
+        """Milliseconds of each row of widths that are hardly exceeded: the prediction and the margin."""
+        return self.predict_sizes(supernet, sizes) * (1 + self.margin)
 
     def save(self, path: Path) -> None:
         """Write as JSON."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import fnmatch
 import math
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -57,8 +58,13 @@ class Space:
                         f"generator has {full[columns[width]]}; build it wider or choose another space"
                     )
 
-    def __len__(self) -> int:
+    @property
+    def count(self) -> int:
+        """Number of subnets; ``len`` is the same as far as Python lets a length go."""
         return math.prod(len(variable.choices) for variable in self.variables)
+
+    def __len__(self) -> int:
+        return min(self.count, sys.maxsize)
 
     def sizes(self, indices: np.ndarray) -> np.ndarray:
         """Choice indices ``[N, n_variables]`` to widths ``[N, n_widths]``."""
@@ -115,13 +121,13 @@ class SpaceConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
     name: str = Field(
         "default",
-        description="default, uniform (one share for all widths), or a published table such as resnet/channels-48",
+        description="default, uniform (one share for all widths), every (size), or a table such as resnet/channels-48",
     )
     fractions: tuple[float, ...] | None = Field(
         None, description="shares of the full width; 1/4, 1/3, 1/2, 2/3, 5/6 and 1, or every size if uniform"
     )
     multiple: int | None = Field(
-        None, gt=0, description="round widths to this multiple of channels; 4, or 1 if uniform"
+        None, gt=0, description="round widths to this multiple of channels; 4, or 1 if uniform or every"
     )
     ties: tuple[tuple[str, ...], ...] = Field((), description="default space: lists of widths that shrink together")
     freeze: tuple[str, ...] = Field((), description="default space: widths that stay whole; wildcards allowed")
@@ -138,7 +144,7 @@ class SpaceConfig(BaseModel):
     @property
     def rounding(self) -> int:
         """The multiple, that of the space where none was given."""
-        return self.multiple or (1 if self.name == "uniform" else 4)
+        return self.multiple or (1 if self.name in ("uniform", "every") else 4)
 
 
 def default_space(supernet: Supernet, config: SpaceConfig | None = None) -> Space:
@@ -213,8 +219,17 @@ def uniform_space(supernet: Supernet, config: SpaceConfig) -> Space:
     return Space("uniform", [Variable(widest, choices, sizes_of)], supernet)
 
 
+def every_space(supernet: Supernet, config: SpaceConfig) -> Space:
+    """A variable for each width, and every size of it: what methods that choose channels themselves end in."""
+    full = supernet.full_config()
+    frozen = {name for pattern in config.freeze for name in _matching(pattern, full)}
+    step = config.rounding
+    choices = {name: sorted({*range(step, size, step), size}) for name, size in full.items() if name not in frozen}
+    return Space("every", [Variable.scaled(name, sizes, [(name, 1)]) for name, sizes in choices.items()], supernet)
+
+
 def space(name: str | SpaceConfig, supernet: Supernet) -> Space:
-    """A search space by name (``default``, ``uniform``, or one of the published tables), or from its settings.
+    """A search space by name (``default``, ``uniform``, ``every``, or a published table), or from its settings.
 
     Raises:
         ConfigError: unknown name, a table that does not fit the generator, or settings that name no width.
@@ -224,12 +239,13 @@ def space(name: str | SpaceConfig, supernet: Supernet) -> Space:
     config = name if isinstance(name, SpaceConfig) else SpaceConfig(name=name)
     if config.name == "default":
         return default_space(supernet, config)
-    if config.name == "uniform":
+    if config.name in ("uniform", "every"):
         if config.ties:
-            raise ConfigError("space 'uniform' ties all widths already; leave out ties, or choose 'default'")
-        return uniform_space(supernet, config)
+            raise ConfigError(f"space {config.name!r} takes no ties; leave them out, or choose 'default'")
+        return (uniform_space if config.name == "uniform" else every_space)(supernet, config)
     if config.name not in TABLES:
-        raise ConfigError(f"space {config.name!r} is unknown: {nearest(config.name, [*TABLES, 'default', 'uniform'])}")
+        known = [*TABLES, "default", "uniform", "every"]
+        raise ConfigError(f"space {config.name!r} is unknown: {nearest(config.name, known)}")
     if config != SpaceConfig(name=config.name):
         raise ConfigError(
             f"space {config.name!r} is a fixed table; fractions, multiple, ties and freeze need 'default'"

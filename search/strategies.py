@@ -72,7 +72,7 @@ def exhaustive(history: History, budget: Budget, rng: np.random.Generator) -> np
         ConfigError: the space is too large to be listed.
     """
     if budget.feasible is None:
-        raise ConfigError(f"exhaustive search of {len(budget.space):,} subnets is hopeless; use predictor")
+        raise ConfigError(f"exhaustive search of {budget.space.count:,} subnets is hopeless; use predictor")
     order = np.argsort(-budget.cost(budget.feasible), kind="stable")
     return next((row for row in budget.feasible[order] if key(row) not in history.taken), None)
 

@@ -180,6 +180,21 @@ class Search:
             mine = {c for c, fits in zip(mine, self.budget.fits(np.array(list(mine))), strict=True) if fits}
         return History(indices, values, frozenset(taken), len(mine))
 
+    def take(self, indices: np.ndarray, origin: str) -> None:
+        """Evaluate and store one subnet that a method chose, if that was not done.
+
+        Raises:
+            SearchError: it has no score.
+        """
+        if tuple(indices.tolist()) in set(map(tuple, self.history().indices.tolist())):
+            return
+        with exclusive(self.lock):
+            number = self._mark(indices, origin)
+        values = self.evaluate(indices)
+        self.record(number, values)
+        if isinstance(values, str):
+            raise SearchError(f"the chosen subnet cannot be scored: {values}")
+
     def claim(self, trials: int) -> tuple[int, np.ndarray] | None:
         """A trial number and the subnet it is for, marked as running; ``None`` when enough are done or running."""
         with exclusive(self.lock):
@@ -191,27 +206,31 @@ class Search:
             indices = strategy(history, self.budget, rng)
             if indices is None:
                 return None
-            assert self.budget.fits(indices)[0], "a strategy left the budget"
-            space = self.budget.space
-            attributes = {
-                "macs": int(self.budget.cost(indices)[0]),
-                "convention": self.budget.convention,
-                **{f"macs_{c}": int(space.macs(indices, convention=c)[0]) for c in ("true", "published")},
-                "params": int(space.supernet.cost.parameters(space.sizes(indices))[0]),
-                "budget": str(self.budget),
-                "origin": "start" if strategy is first else self.strategy_name,
-                "provenance": self.provenance,
-                "process": f"{socket.gethostname()}:{os.getpid()}",
-            }
-            self.study.add_trial(
-                optuna.create_trial(
-                    state=TrialState.RUNNING,
-                    params={name: int(v) for name, v in as_mapping(space, indices.tolist()).items()},
-                    distributions={v.name: CategoricalDistribution(v.choices) for v in space.variables},
-                    user_attrs=attributes,
-                )
+            return self._mark(indices, "start" if strategy is first else self.strategy_name), indices
+
+    def _mark(self, indices: np.ndarray, origin: str) -> int:
+        """Store a subnet as running; its trial's number."""
+        assert self.budget.fits(indices)[0], "a strategy left the budget"
+        space = self.budget.space
+        attributes = {
+            "macs": int(self.budget.cost(indices)[0]),
+            "convention": self.budget.convention,
+            **{f"macs_{c}": int(space.macs(indices, convention=c)[0]) for c in ("true", "published")},
+            "params": int(space.supernet.cost.parameters(space.sizes(indices))[0]),
+            "budget": str(self.budget),
+            "origin": origin,
+            "provenance": self.provenance,
+            "process": f"{socket.gethostname()}:{os.getpid()}",
+        }
+        self.study.add_trial(
+            optuna.create_trial(
+                state=TrialState.RUNNING,
+                params={name: int(v) for name, v in as_mapping(space, indices.tolist()).items()},
+                distributions={v.name: CategoricalDistribution(v.choices) for v in space.variables},
+                user_attrs=attributes,
             )
-            return self.study.get_trials(deepcopy=False)[-1].number, indices
+        )
+        return self.study.get_trials(deepcopy=False)[-1].number
 
     def evaluate(self, indices: np.ndarray) -> list[float] | str:
         """Objective values of a subnet, or why there are none."""

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from dataclasses import fields
+from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from supernet.errors import ConfigError, nearest
 from supernet.losses import GanLoss
 
 DiscriminatorKind = Literal["patch", "multiscale", "munit", "stylegan2"]
+
+
+Options = TypeVar("Options")
 
 
 class Recipe(BaseModel):
@@ -62,6 +67,11 @@ class Recipe(BaseModel):
     precision: Literal["float32", "bfloat16"] = Field("bfloat16", description="precision of the networks' forward")
     channels_last: bool = Field(False, description="store pictures with channels innermost")
     compile: bool = Field(False, description="torch.compile teacher and discriminator (needs a C++ compiler)")
+    bits: int = Field(0, ge=0, le=8, description="weights and layer inputs are rounded to so many bits; 0: not")
+    ranges: Literal["calibrated", "learned", "published"] = Field(
+        "calibrated", description="with bits: ranges of inputs measured, trained, or GAN Slimming's fixed [0, 4]"
+    )
+    weights_per_channel: bool = Field(True, description="with bits: a step for each output channel of a weight")
     watch_kimg: float = Field(4.0, ge=0, description="every so often: sample pictures and the search's score; 0: never")
     seed: int = Field(0, ge=0, description="seed of data order, subnets and initial weights")
 
@@ -83,6 +93,19 @@ class Recipe(BaseModel):
         if self.batch % self.accumulate:
             raise ValueError(f"batch {self.batch} cannot be worked through in {self.accumulate} equal parts")
         return self
+
+    def options_of(self, kind: type[Options]) -> Options:
+        """The task's own settings, as the dataclass that it keeps them in.
+
+        Raises:
+            ConfigError: a name that this task does not have.
+        """
+        allowed = [field.name for field in fields(kind)]  # type: ignore[arg-type]
+        for name in self.task_options:
+            if name not in allowed:
+                raise ConfigError(f"task {self.task!r} has no option {name!r}; {nearest(name, allowed)}")
+        values: dict[str, Any] = dict(self.task_options)
+        return kind(**values)
 
     @property
     def steps(self) -> int:

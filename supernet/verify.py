@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map
 
 from supernet.errors import VerificationError
+from supernet.gates import GatePlaces
 from supernet.graph import Selection
 from supernet.supernet import Supernet
 
@@ -158,17 +159,8 @@ def _removal_error(
     exact = [w for w in widths if w not in graph.inexact]
     random = _random_selection(supernet, rng)
     selection = Selection({graph.widths[w].name: random[graph.widths[w].name] for w in exact})
-    masks = graph.masks(selection)
-    tensors = dict(supernet.tensors)
-    for w in exact:
-        for name, dimension in graph.consumers.get(w, ()):
-            axis = graph.axes[name][dimension]
-            gate = np.ones(len(axis))
-            mine = axis.width == w
-            gate[mine] = masks[w][axis.unit[mine]]
-            shape = [1] * tensors[name].dim()
-            shape[dimension] = -1
-            tensors[name] = tensors[name] * torch.from_numpy(gate).reshape(shape)
+    gates = torch.from_numpy(np.concatenate(graph.masks(selection))).double()
+    tensors = GatePlaces(graph, exact).apply(supernet.tensors, gates)
     return _difference(
         _run(lambda *given: supernet.call_with(tensors, given), inputs), _run(supernet, inputs, selection)
     )

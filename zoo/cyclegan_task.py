@@ -14,7 +14,7 @@ from supernet.losses import fake_loss, generator_loss, real_loss
 from supernet.recipe import Recipe
 from supernet.trainer import adam
 from zoo.builders import init_weights
-from zoo.domains import Both, Domains, ImagePool, backward_both, judges_of, task_options
+from zoo.domains import Both, Domains, ImagePool, backward_both, judges_of
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class CycleGan:
 
     def __init__(self, generator: nn.Module, data: Domains, recipe: Recipe, *, device: str = "cpu") -> None:
         self.recipe, self.data, self.device = recipe, data, torch.device(device)
-        self.options = task_options(CycleOptions, recipe)
+        self.options = recipe.options_of(CycleOptions)
         torch.manual_seed(recipe.seed)
         self.generator = init_weights(generator).to(device).train()
         self.back = init_weights(copy.deepcopy(generator)).to(device).train()

@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, fields
-from typing import Any, TypeVar
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from supernet.errors import ConfigError, nearest
 from supernet.recipe import Recipe
 from zoo.builders import make_discriminator
 from zoo.data import to_float
-
-Options = TypeVar("Options")
 
 
 @dataclass(frozen=True)
@@ -116,17 +112,3 @@ def backward_both(
     discriminator = torch.stack(judged).sum()
     (share * discriminator).backward(inputs=list(judges.parameters()))
     return {name: value.detach() for name, value in {**losses, "discriminator": discriminator}.items()}
-
-
-def task_options(kind: type[Options], recipe: Recipe) -> Options:
-    """The task's own settings.
-
-    Raises:
-        ConfigError: a name that this task does not have.
-    """
-    allowed = [field.name for field in fields(kind)]  # type: ignore[arg-type]
-    for name in recipe.task_options:
-        if name not in allowed:
-            raise ConfigError(f"task {recipe.task!r} has no option {name!r}; {nearest(name, allowed)}")
-    values: dict[str, Any] = dict(recipe.task_options)
-    return kind(**values)

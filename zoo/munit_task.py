@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from supernet.losses import fake_loss, generator_loss, real_loss
 from supernet.recipe import Recipe
 from supernet.trainer import adam
-from zoo.domains import Both, Domains, backward_both, judges_of, task_options
+from zoo.domains import Both, Domains, backward_both, judges_of
 from zoo.munit import MunitGenerator
 
 
@@ -31,7 +31,7 @@ class Munit:
 
     def __init__(self, generator: MunitGenerator, data: Domains, recipe: Recipe, *, device: str = "cpu") -> None:
         self.recipe, self.data, self.device = recipe, data, torch.device(device)
-        self.options = task_options(MunitOptions, recipe)
+        self.options = recipe.options_of(MunitOptions)
         torch.manual_seed(recipe.seed)
         self.generator = _kaiming(generator).to(device).train()
         self.other = _kaiming(copy.deepcopy(generator)).to(device).train()

@@ -21,7 +21,6 @@ from supernet.losses import fake_loss, generator_loss, real_loss
 from supernet.recipe import Recipe
 from zoo.augment import augment
 from zoo.data import to_float
-from zoo.domains import task_options
 from zoo.stylegan2 import StyleGan2Generator, generator_widths, reset_synthesis, style_directions
 from zoo.stylegan2_discriminator import StyleGan2Discriminator
 
@@ -111,7 +110,7 @@ class StyleGan2:
     ) -> None:
         self.recipe, self.data, self.device = recipe, data, torch.device(device)
         self.perceptual, self.region, self.sample = perceptual, region, sample
-        self.options = options = task_options(StyleGan2Options, recipe)
+        self.options = options = recipe.options_of(StyleGan2Options)
         if recipe.perceptual_weight and perceptual is None:
             raise ConfigError("perceptual_weight needs LPIPS's weights: set evaluation.lpips_features and .lpips_heads")
         torch.manual_seed(recipe.seed)

@@ -1,0 +1,97 @@
+"""Gates: one factor for each unit of every width, multiplied into the weights that *read* the unit.
+
+A gate at zero is then exactly the removal of its channel. On the weights that write a channel it would not be: behind
+an instance norm the channel's constant stays. That is also why nothing has to be folded into a bias when a channel
+goes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from supernet.graph import FIXED, Selection, WidthGraph
+
+
+class GatePlaces:
+    """Where each gate acts: for every weight that reads widths, the gate of each element along that axis.
+
+    Gates are one vector over all units of all widths, in the graph's order.
+
+    Attributes:
+        starts: position of each width's first gate, and the number of gates at the end.
+    """
+
+    def __init__(self, graph: WidthGraph, widths: Iterable[int] | None = None) -> None:
+        self.graph = graph
+        self.starts = np.concatenate([[0], np.cumsum([width.size for width in graph.widths])]).astype(np.int64)
+        gated = set(range(len(graph.widths)) if widths is None else widths)
+        places = dict.fromkeys(place for number in sorted(gated) for place in graph.consumers.get(number, ()))
+        self._index: dict[tuple[str, int], Tensor] = {}
+        for name, dimension in places:
+            axis = graph.axes[name][dimension]
+            mine = np.isin(axis.width, list(gated)) & (axis.width != FIXED)
+            index = np.full(len(axis), self.starts[-1])
+            index[mine] = self.starts[axis.width[mine]] + axis.unit[mine]
+            self._index[name, dimension] = torch.from_numpy(index)
+
+    def apply(self, tensors: Mapping[str, Tensor], gates: Tensor) -> dict[str, Tensor]:
+        """The tensors with those that read widths multiplied by their gates ``[units]``; differentiable in both."""
+        every = torch.cat([gates, gates.new_ones(1)])
+        result = dict(tensors)
+        for (name, dimension), index in self._index.items():
+            shape = [1] * result[name].dim()
+            shape[dimension] = -1
+            result[name] = result[name] * every[index.to(gates.device)].reshape(shape).to(result[name].dtype)
+        return result
+
+    def by_width(self, gates: np.ndarray) -> dict[str, np.ndarray]:
+        """The vector in parts, by the widths' names."""
+        parts = np.split(gates, self.starts[1:-1])
+        return {width.name: part for width, part in zip(self.graph.widths, parts, strict=True)}
+
+    def selection(self, kept: np.ndarray) -> Selection:
+        """The units whose place in the boolean vector is true.
+
+        Raises:
+            SelectionError: a width would lose every unit (when the selection is used).
+        """
+        return Selection({name: np.flatnonzero(part).tolist() for name, part in self.by_width(kept).items()})
+
+    def sizes(self, kept: np.ndarray) -> np.ndarray:
+        """Units kept of each width, for one or many boolean vectors: ``[..., units]`` to ``[..., widths]``."""
+        return np.add.reduceat(np.asarray(kept, np.int64), self.starts[:-1], axis=-1)
+
+
+class Gates(nn.Module):
+    """Trainable gates.
+
+    Attributes:
+        values: ``[units]``, all 1 at first.
+        open: False for gates that were closed for good.
+    """
+
+    open: Tensor
+
+    def __init__(self, graph: WidthGraph, widths: Iterable[int] | None = None) -> None:
+        super().__init__()
+        self.places = GatePlaces(graph, widths)
+        self.values = nn.Parameter(torch.ones(int(self.places.starts[-1])))
+        self.register_buffer("open", torch.ones(len(self.values), dtype=torch.bool))
+        free = torch.zeros(len(self.values), dtype=torch.bool)
+        for number in range(len(graph.widths)) if widths is None else widths:
+            free[self.places.starts[number] : self.places.starts[number + 1]] = True
+        self.register_buffer("free", free, persistent=False)
+
+    free: Tensor
+
+    def forward(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The gated tensors."""
+        return self.places.apply(tensors, self.values * self.open)
+
+    def kept(self) -> np.ndarray:
+        """Which gates are open, as a boolean vector."""
+        return ((self.values != 0) & self.open).detach().cpu().numpy()
