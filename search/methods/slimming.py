@@ -109,6 +109,7 @@ def strongest(gates: Gates, magnitudes: np.ndarray, usage: Usage) -> np.ndarray:
     """The gates to keep, a boolean vector: by magnitude, as many as fit; one of each width always stays.
 
     Candidates are nested, so that bisection finds the last one that fits (CAT's global threshold, arXiv 2103.03467).
+    What fits below the threshold is then added, so that the budget is used.
 
     Args:
         magnitudes: ``[units]``, not negative; gates that are not trained always stay.
@@ -131,12 +132,27 @@ def strongest(gates: Gates, magnitudes: np.ndarray, usage: Usage) -> np.ndarray:
         return chosen
 
     low, high = 0, int((magnitudes[order] > 0).sum())
-    if not float(usage(places.sizes(kept(0))[None])[0]) <= 1:
+    if not usage(places.sizes(kept(0))[None])[0] <= 1:
         raise BudgetError("the budget cannot be reached: one channel of every width is more already; raise it")
+    alive = order[:high]
     while low < high:
         middle = (low + high + 1) // 2
         low, high = (middle, high) if usage(places.sizes(kept(middle))[None])[0] <= 1 else (low, middle - 1)
-    return kept(low)
+    return _filled(gates, kept(low), alive[low:], usage)
+
+
+def _filled(gates: Gates, kept: np.ndarray, left: np.ndarray, usage: Usage) -> np.ndarray:
+    """Below the threshold too, in order, what still fits: a channel of a residual trunk may be a tenth of a budget."""
+    owner = np.searchsorted(gates.places.starts, left, "right") - 1
+    room = np.ones(len(gates.places.starts) - 1, bool)
+    while len(left):
+        sizes = gates.places.sizes(kept)
+        room &= usage(sizes + np.eye(len(sizes), dtype=np.int64)) <= 1
+        left, owner = left[room[owner]], owner[room[owner]]
+        if len(left):
+            kept[left[0]] = True
+            left, owner = left[1:], owner[1:]
+    return kept
 
 
 class Slimming:

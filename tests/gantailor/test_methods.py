@@ -101,6 +101,53 @@ def test_searched_widths(pruned, common, tmp_path):
     assert any(not torch.equal(trained[name], untrained[name]) for name in trained)
 
 
+@pytest.fixture(scope="module")
+def slimmed(tmp_path_factory, tiny_teacher):
+    """A whole run of ``method: slimming`` with a ResNet on a few pairs."""
+    folder = tmp_path_factory.mktemp("slimming")
+    rng = np.random.default_rng(0)
+    for split in ("train", "test"):
+        (folder / "data" / split).mkdir(parents=True)
+        for number in range(8):
+            pair = rng.integers(0, 256, (32, 64, 3), dtype=np.uint8)
+            Image.fromarray(pair).save(folder / "data" / split / f"{number}.png")
+    yaml = folder / "config.yaml"
+    yaml.write_text(
+        f"options: {{ngf: 8}}\nteacher: {tiny_teacher}\ndata: {{kind: folder, path: {folder}/data, size: 32}}\n"
+        "method: slimming\nbudget: 0.3x\ntrain: {kimg: 0.08, batch: 4, ndf: 4}\n"
+        "finetune: {kimg: 0.04, batch: 4, ndf: 4}\n"
+        "evaluation: {final: [l1], search_images: 4}\n"
+    )
+    assert main(["compress", str(yaml), "--out", str(folder / "run")]) == 0
+    return yaml, folder / "run"
+
+
+def test_slimming_end_to_end(slimmed):
+    _, folder = slimmed
+    run = open_run(folder)
+    config, _ = run.subnet()
+    used = run.supernet().macs(config) / run.supernet().macs(run.supernet().full_config())
+    assert 0.294 <= used <= 0.3
+    manifest = json.loads((folder / "export" / "manifest.json").read_text())
+    whole, small = (manifest["devices"][name] for name in ("onnxruntime-cpu", "onnxruntime-cpu-int8"))
+    assert small["psnr_to_simulated"] > 40 and small["delegated"] == "ranges of the training"
+    assert whole["max_difference"] < 1e-4
+    scores = json.loads((folder / "scores.json").read_text())
+    assert {"teacher", "subnet", "subnet, 8 bits simulated"} <= set(scores)
+    simulated = scores["subnet, 8 bits simulated"]["l1"]["value"]
+    assert small["scores"]["subnet, exported"]["l1"]["value"] == pytest.approx(simulated, rel=0.01)
+    assert "slimming" in (folder / "front.csv").read_text()
+
+
+def test_slimming_goes_on_where_it_was(slimmed):
+    """A finished run is finished; what is deleted is made again from what is left, and comes out the same."""
+    yaml, folder = slimmed
+    before = (folder / "subnet.json").read_bytes()
+    (folder / "subnet.json").unlink()
+    assert main(["compress", str(yaml), "--out", str(folder)]) == 0
+    assert (folder / "subnet.json").read_bytes() == before
+
+
 def test_pictures_can_be_ranked_too(tiny_teacher, tmp_path):
     yaml = tmp_path / "config.yaml"
     yaml.write_text(f"generator: resnet_6blocks\noptions: {{ngf: 8}}\nteacher: {tiny_teacher}\ndata: {{size: 32}}\n")

@@ -1,0 +1,179 @@
+"""GAN Slimming: the proximal step, the control of the penalty, and what is kept, against literal references."""
+
+import numpy as np
+import pytest
+import torch
+
+import gantailor
+from search.budget import Budget, parse_budget
+from search.methods.slimming import Slimmed, Slimming, SlimmingOptions, soft_threshold, strongest
+from search.space import space
+from supernet.errors import BudgetError
+from supernet.gates import Gates
+from supernet.quantisers import Quantisers
+from supernet.recipe import Recipe
+from supernet.trainer import Trainer
+from supernet.translation import Translation
+from zoo.builders import make_discriminator
+from zoo.data import Pairs
+
+
+def supernet(name="resnet_6blocks", size=32):
+    torch.manual_seed(0)
+    return gantailor.Supernet(gantailor.build(name, ngf=4).eval(), (torch.randn(1, 3, size, size),))
+
+
+def budget(net, text):
+    full = net.full_config()
+    limits = parse_budget(text, full={"macs": net.macs(full), "params": net.parameter_count(full)})
+    return Budget(space("every", net), limits)
+
+
+def test_soft_threshold():
+    x = torch.tensor([-2.0, -0.3, 0.0, 0.1, 0.5])
+    expected = [np.sign(v) * max(abs(v) - 0.25, 0) for v in x.tolist()]
+    np.testing.assert_allclose(soft_threshold(x, 0.25), expected, atol=1e-7)
+
+
+@torch.no_grad()
+def test_scales_begin_without_changing_anything():
+    net, inputs = supernet(), torch.randn(2, 3, 32, 32)
+    before = net(inputs)
+    slimmed = Slimmed(net)
+    values = slimmed.gates.values
+    assert float(values.std()) > 0.01 and float(values.min()) >= 0.05
+    torch.testing.assert_close(slimmed(inputs), before, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(slimmed.folded()(inputs), before, atol=1e-4, rtol=1e-4)
+
+
+def test_trunk_is_left_alone_on_request():
+    net = supernet()
+    everything, paper = Slimmed(net), Slimmed(supernet(), trunk=False)
+    assert bool(everything.gates.free.all())
+    left = [
+        w.name
+        for w, f in zip(net.graph.widths, paper.gates.places.by_width(paper.gates.free.numpy()).values())
+        if not f.any()
+    ]
+    assert len(left) == 1 and len(net.graph.widths[net.graph.index[left[0]]].layers) > 5
+    assert torch.equal(paper.gates.values[~paper.gates.free], torch.ones(16))
+
+
+@pytest.mark.parametrize("text", ["0.5x", "0.1x", "params<=0.3x", "macs<=0.3x, params<=0.2x"])
+def test_strongest_fills_the_budget(text):
+    net = supernet()
+    limits, gates = budget(net, text), Gates(net.graph)
+    magnitudes = np.random.default_rng(0).random(len(gates.values))
+    kept = strongest(gates, magnitudes, limits.usage)
+    sizes = gates.places.sizes(kept)
+    assert 0.9 < float(limits.usage(sizes[None])[0]) <= 1 and (sizes >= 1).all()
+    out = np.flatnonzero(~kept)
+    for one in out:
+        wider = kept.copy()
+        wider[one] = True
+        assert float(limits.usage(gates.places.sizes(wider)[None])[0]) > 1, "no other one fits any more"
+    for width, part in gates.places.by_width(magnitudes).items():
+        chosen = gates.places.by_width(kept)[width]
+        assert chosen.all() or part[chosen].min() >= part[~chosen].max(), "within a width the strongest stay"
+
+
+def test_an_unreachable_budget():
+    net = supernet()
+    gates = Gates(net.graph)
+    with pytest.raises(BudgetError, match="one channel of every width is more already"):
+        strongest(gates, np.ones(len(gates.values)), lambda sizes: np.full(len(sizes), 1.5))
+
+
+def training(net, *, text="0.3x", bits=0, steps=20, **options):
+    pictures = np.random.default_rng(0).integers(0, 256, (8, 32, 32, 3), dtype=np.uint8)
+    pairs = Pairs(pictures, pictures[::-1].copy(), ("x",) * 8, "noise")
+    recipe = Recipe(
+        kimg=steps * 0.002,
+        batch=2,
+        ndf=4,
+        discriminator_layers=2,
+        output_weight=10,
+        bits=bits,
+        ema_kimg=0,
+        precision="float32",
+        decay_from=1.0,
+        task_options=options,
+    )
+    slimmed = Slimmed(net, quantisers=Quantisers(net.generator) if bits else None)
+    whole = supernet().generator
+    inner = Translation(
+        slimmed, pairs, recipe, discriminator=make_discriminator(recipe, input_nc=3, output_nc=3), teacher=whole
+    )
+    return Slimming(inner, slimmed, recipe, usage=budget(net, text).usage), slimmed, recipe
+
+
+def test_a_step_is_the_published_one():
+    """SGD with momentum on the scales, Adam on the weights, then the soft threshold."""
+    task, slimmed, recipe = training(supernet(), strength=0.02, scale_lr=0.5, reach=1.0, steps=100)
+    before = slimmed.gates.values.detach().clone()
+    assert all(p is not slimmed.gates.values for g in task.optimizers["generator"].param_groups for p in g["params"])
+    Trainer(task, recipe).train_step()
+    slope = slimmed.gates.values.grad
+    moved = before - 0.5 * slope
+    expected = [np.sign(v) * max(abs(v) - 0.02 * 0.5, 0) for v in moved.tolist()]
+    np.testing.assert_allclose(slimmed.gates.values.detach(), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("bits", [0, 8])
+def test_training_meets_the_budget(bits):
+    net = supernet()
+    task, slimmed, recipe = training(net, bits=bits)
+    Trainer(task, recipe).run()
+    selection = task.selection()
+    limits = budget(net, "0.3x")
+    used = limits.usage(np.array([[len(selection[w.name]) for w in net.graph.widths]]))[0]
+    assert 0.98 < used <= 1, "within 2% of the request"
+    values, opened = slimmed.gates.values.detach(), slimmed.gates.open
+    assert (values[~opened] == 0).all() and int((values != 0).sum()) > 0.9 * int(opened.sum())
+    slimmed.eval()
+    inputs = torch.randn(2, 3, 32, 32)
+    slimmed.quantisers = None
+    with torch.no_grad():
+        expected = slimmed(inputs)
+        whole = gantailor.Supernet(slimmed.folded(), (inputs,))
+        torch.testing.assert_close(whole.extract(selection)(inputs), expected, atol=1e-5, rtol=1e-4)
+
+
+def test_the_penalty_adapts():
+    task, slimmed, _ = training(supernet(), strength=0.001, reach=0.5, steps=40)
+    assert task.planned(19) == pytest.approx(1) and task.planned(9) == pytest.approx(task._full**0.5)
+    strength = float(task.state.strength)
+    task.after_step(5)
+    assert float(task.state.strength) == pytest.approx(1.03 * strength), "behind its plan"
+    with torch.no_grad():
+        slimmed.gates.values[: len(slimmed.gates.values) // 4] = 0
+    task.after_step(0)
+    assert float(task.state.strength) == pytest.approx(1.03 * 0.97 * strength), "ahead of it"
+
+
+def test_resuming_is_exact(tmp_path):
+    task, _, recipe = training(supernet(), bits=8)
+    whole = Trainer(task, recipe).run().state_dict()
+    path = tmp_path / "state.safetensors"
+    for stop in (9, None):
+        task, _, recipe = training(supernet(), bits=8)
+        resumed = Trainer(task, recipe).run(path, stop_after=stop).state_dict()
+    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+
+
+def test_automatic_strength():
+    task, slimmed, recipe = training(supernet())
+    mean = float(slimmed.gates.values.detach().mean())
+    expected = mean / (SlimmingOptions.scale_lr * SlimmingOptions.reach * recipe.steps)
+    assert float(task.state.strength) == pytest.approx(expected)
+
+
+def test_space_of_every_size():
+    net = supernet()
+    every = space("every", net)
+    assert every.count == np.prod([float(s) for s in net.full_config().values()])
+    assert dict(every.to_config(every.largest)) == dict(net.full_config())
+    assert (
+        len(space("every", gantailor.Supernet(gantailor.build("resnet_9blocks"), (torch.randn(1, 3, 32, 32),))))
+        > 10**18
+    )
