@@ -28,7 +28,9 @@ class ScaledInstanceNorm(nn.Module):
 
 
 class CartoonGenerator(nn.Module):
-    """Photo to cartoon, ``[N, input_nc, H, W]`` to ``[N, output_nc, H, W]``, both BGR in [-1, 1].
+    """Photo to cartoon, ``[N, input_nc, H, W]`` to ``[N, output_nc, H, W]`` in [-1, 1].
+
+    The published weights are for BGR; :func:`read_cartoongan` turns them round, so that pictures are RGB as elsewhere.
 
     H and W should be multiples of 4; others come out rounded up to the next one, as in the original.
 
@@ -92,10 +94,11 @@ class CartoonGenerator(nn.Module):
         return torch.tanh(self.deconv03_1(pad(x)))
 
 
-def read_cartoongan(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def read_cartoongan(state: Mapping[str, Tensor], *, bgr: bool = True) -> dict[str, Tensor]:
     """The weights of the port's ``*_net_G_float.pth``, whose names are those of :class:`CartoonGenerator`.
 
-    Only a leading ``module.`` (``nn.DataParallel``) is dropped.
+    A leading ``module.`` (``nn.DataParallel``) is dropped, and the picture channels of the first and the last layer are
+    turned from BGR to RGB, unless ``bgr`` is False.
     """
     weights = {name.removeprefix("module."): value for name, value in state.items()}
     missing = [name for name in ("conv01_1.weight", "in01_1.scale", "deconv03_1.bias") if name not in weights]
@@ -105,4 +108,7 @@ def read_cartoongan(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
             f"{', '.join(list(weights)[:4]) or 'nothing'}, ... Allowed: the state dict of the port's "
             "*_net_G_float.pth. Pass what torch.load(path, weights_only=True) reads from that file."
         )
+    if bgr:
+        weights["conv01_1.weight"] = weights["conv01_1.weight"].flip(1)
+        weights |= {name: weights[name].flip(0) for name in ("deconv03_1.weight", "deconv03_1.bias")}
     return weights

@@ -37,9 +37,9 @@ def test_golden_outputs(hayao: CartoonGenerator, name: str) -> None:
     ratio = width / height
     size = (450, int(450 / ratio)) if ratio > 1 else (int(450 * ratio), 450)
     pixels = np.array(picture.resize(size, Image.Resampling.BICUBIC))
-    bgr = torch.from_numpy(pixels).permute(2, 0, 1).flip(0).unsqueeze(0) / 127.5 - 1
+    rgb = torch.from_numpy(pixels).permute(2, 0, 1).unsqueeze(0) / 127.5 - 1
     with torch.no_grad():
-        y = hayao(bgr)[0].flip(0).permute(1, 2, 0)
+        y = hayao(rgb)[0].permute(1, 2, 0)
     rendered = ((y + 1) * 127.5).round().clamp(0, 255).double().numpy()
     golden = np.asarray(one("golden_output", f"{name}_Hayao"), dtype=np.float64)
     assert rendered.shape == golden.shape
