@@ -9,7 +9,8 @@ from gantailor.ranges import make_quantisers, save_ranges
 from gantailor.run import Run
 from gantailor.searching import make_search
 from gantailor.training import Watcher, distillation_task, run_task
-from search.methods.slimming import Slimmed, Slimming, SlimmingOptions
+from search.methods.slimming import Slimmed, SlimmingOptions, slimming
+from search.methods.sparsify import Sparsifying
 from search.study import best_config, table
 from supernet import workers
 from supernet.files import save_tensors, write_bytes
@@ -25,7 +26,7 @@ def train(run: Run) -> None:
     recipe, supernet, budget = run.config.train, run.supernet(), run.budget()
     options = recipe.options_of(SlimmingOptions)
     slimmed = Slimmed(supernet, trunk=bool(options.trunk), quantisers=make_quantisers(supernet.generator, recipe))
-    task = Slimming(distillation_task(run, slimmed, recipe, None), slimmed, recipe, usage=budget.usage)
+    task = slimming(distillation_task(run, slimmed, recipe, None), slimmed, recipe, usage=budget.usage)
 
     def forms(model: nn.Module) -> dict[str, nn.Module]:
         assert isinstance(model, Slimmed)
@@ -45,7 +46,7 @@ def train(run: Run) -> None:
     write_bytes(run.path("selected.json"), (selection.config.to_json() + "\n").encode())
 
 
-def _extracted(model: Slimmed, task: Slimming) -> nn.Module:
+def _extracted(model: Slimmed, task: Sparsifying) -> nn.Module:
     """The narrow generator of the channels kept at this moment, on the CPU."""
     selection = task.selection()
     whole = model.supernet.generator.state_dict()

@@ -67,7 +67,12 @@ class GatePlaces:
 
 
 class Gates(nn.Module):
-    """Trainable gates.
+    """Trainable numbers, one for each unit: scales of channels, or a hypernetwork's latents.
+
+    Args:
+        widths: those whose gates are trained; the others stay open.
+        threshold: a gate counts as closed when its magnitude is not above this.
+        least: units of each width that always stay.
 
     Attributes:
         values: ``[units]``, all 1 at first.
@@ -76,8 +81,16 @@ class Gates(nn.Module):
 
     open: Tensor
 
-    def __init__(self, graph: WidthGraph, widths: Iterable[int] | None = None) -> None:
+    def __init__(
+        self,
+        graph: WidthGraph,
+        widths: Iterable[int] | None = None,
+        *,
+        threshold: float = 0.0,
+        least: int = 1,
+    ) -> None:
         super().__init__()
+        self.threshold, self.least = threshold, least
         self.places = GatePlaces(graph, widths)
         self.values = nn.Parameter(torch.ones(int(self.places.starts[-1])))
         self.register_buffer("open", torch.ones(len(self.values), dtype=torch.bool))
@@ -94,4 +107,4 @@ class Gates(nn.Module):
 
     def kept(self) -> np.ndarray:
         """Which gates are open, as a boolean vector."""
-        return ((self.values != 0) & self.open).detach().cpu().numpy()
+        return ((self.values.abs() > self.threshold) & self.open).detach().cpu().numpy()

@@ -94,7 +94,8 @@ class Translation:
         self._judge_with: Any = self.discriminator
         if recipe.compile and self.discriminator is not None:
             self._judge_with = torch.compile(self.discriminator)
-        self.trained = [*self.generator.parameters(), *(self.maps.parameters() if self.maps else ())]
+        every = [*self.generator.parameters(), *(self.maps.parameters() if self.maps else ())]
+        self.trained = [parameter for parameter in every if parameter.requires_grad]
         self.optimizers = {"generator": adam(self.trained, recipe)}
         if self.discriminator is not None:
             own = recipe.lr_discriminator

@@ -6,7 +6,8 @@ import torch
 
 import gantailor
 from search.budget import Budget, parse_budget
-from search.methods.slimming import Slimmed, Slimming, SlimmingOptions, soft_threshold, strongest
+from search.methods.slimming import Slimmed, SlimmingOptions, slimming
+from search.methods.sparsify import soft_threshold, strongest
 from search.space import space
 from supernet.errors import BudgetError
 from supernet.gates import Gates
@@ -80,7 +81,7 @@ def test_strongest_fills_the_budget(text):
 def test_an_unreachable_budget():
     net = supernet()
     gates = Gates(net.graph)
-    with pytest.raises(BudgetError, match="one channel of every width is more already"):
+    with pytest.raises(BudgetError, match="of every width cost more already"):
         strongest(gates, np.ones(len(gates.values)), lambda sizes: np.full(len(sizes), 1.5))
 
 
@@ -104,7 +105,7 @@ def training(net, *, text="0.3x", bits=0, steps=20, **options):
     inner = Translation(
         slimmed, pairs, recipe, discriminator=make_discriminator(recipe, input_nc=3, output_nc=3), teacher=whole
     )
-    return Slimming(inner, slimmed, recipe, usage=budget(net, text).usage), slimmed, recipe
+    return slimming(inner, slimmed, recipe, usage=budget(net, text).usage), slimmed, recipe
 
 
 def test_a_step_is_the_published_one():
