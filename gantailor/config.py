@@ -70,7 +70,9 @@ class Config(BaseModel):
     generator: str = Field("resnet_6blocks", description="a zoo generator, or module:function")
     options: dict[str, Any] = Field({"ngf": 48}, description="the generator's options")
     method: str = Field("supernet", description="compression system: " + ", ".join(METHODS))
-    teacher: str | None = Field(None, description="checkpoint of the trained generator; the demo's own if missing")
+    teacher: str | None = Field(
+        None, description="checkpoint of the trained generator; the shipped one if missing; none: untrained"
+    )
     supernet: str | None = Field(None, description="weights of a supernet to start from instead of the teacher's")
     data: DataConfig = DataConfig()
     budget: str = Field("0.1x", description="MACs: 2.6G, 800M, or 0.1x of the generator")

@@ -20,6 +20,14 @@ METHODS: dict[str, dict[str, Any]] = {
         "finetune": {"bits": 8},
         "devices": ("onnxruntime-cpu", "onnxruntime-cpu-int8"),
     },
+    # Weights made by a hypernetwork whose latents are sparsified (CoroNet-GAN); no teacher, no search.
+    "hypernetwork": {
+        "teacher": "none",
+        "ranking": "none",
+        "space": {"name": "every"},
+        "train": {"kimg": 24.0, "output_weight": 0.0, "feature_weight": 0.0, "ema_kimg": 0.0},
+        "finetune": {"kimg": 24.0, "output_weight": 0.0, "feature_weight": 0.0},
+    },
     "diversity": {"ranking": "diversity", "space": {"name": "uniform"}, "search": {"trials": 1}, "train": {"kimg": 0}},
 }
 

@@ -15,7 +15,7 @@ import numpy as np
 from torch import nn
 
 from evaluators.errors import EvaluationError
-from gantailor import rankings, slimming
+from gantailor import rankings, sparsifying
 from gantailor.devices import device
 from gantailor.export import export_run, made_from
 from gantailor.ranges import load_ranges
@@ -100,7 +100,8 @@ def export(run: Run) -> dict[str, Any]:
 def score(run: Run) -> dict[str, Any]:
     """Scores of teacher and subnet on the test split; writes ``scores.json``."""
     pairs, evaluator = run.data("test"), run.scoring().evaluator(run.metrics(run.config.evaluation.final))
-    models: dict[str, nn.Module] = {"teacher": run.teacher(), "subnet": run.subnet()[1]}
+    models: dict[str, nn.Module] = {"teacher": run.teacher()} if run.taught else {}
+    models["subnet"] = run.subnet()[1]
     quantisers = load_ranges(run.path("subnet.ranges.json"), models["subnet"])
     models |= {"subnet, 8 bits simulated": Quantised(models["subnet"], quantisers)} if quantisers else {}
     last = run.last_subnet()
@@ -128,8 +129,8 @@ def report(run: Run) -> None:
 
 def by_method(stage: str, usual: Callable[[Run], Any]) -> Callable[[Run], Any]:
     """A stage that a method may do in its own way."""
-    own = {("slimming", "train"): slimming.train, ("slimming", "search"): slimming.select}
-    return lambda run: own.get((run.config.method, stage), usual)(run)
+    own = {"train": sparsifying.train, "search": sparsifying.select}[stage]
+    return lambda run: (own if run.config.method in ("slimming", "hypernetwork") else usual)(run)
 
 
 STAGES: dict[str, Callable[[Run], Any]] = {

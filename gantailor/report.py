@@ -37,10 +37,12 @@ def _columns(run: Run, narrow: torch.nn.Module, count: int) -> dict[str, Tensor]
     """Pictures ``[N, 3, H, W]`` of each column of the grid."""
     pairs = run.data("test")
     inputs, targets = pairs.batch(np.linspace(0, len(pairs) - 1, min(count, len(pairs))).astype(int))
-    teacher, subnet = run.teacher()(inputs), narrow(inputs)
-    columns = {"input": inputs} if is_picture(inputs) else {}
-    columns |= {"teacher": teacher, "subnet": subnet}
-    columns["difference"] = ((teacher - subnet).abs() * AMPLIFIED / 2).clamp(0, 1) * 2 - 1
+    columns, subnet = {"input": inputs} if is_picture(inputs) else {}, narrow(inputs)
+    if run.taught:
+        teacher = run.teacher()(inputs)
+        columns |= {"teacher": teacher, "subnet": subnet}
+        columns["difference"] = ((teacher - subnet).abs() * AMPLIFIED / 2).clamp(0, 1) * 2 - 1
+    columns["subnet"] = subnet
     return {**columns, "real": targets} if is_picture(targets) and pairs.paired else columns
 
 
@@ -100,6 +102,7 @@ def write_report(run: Run, front: Figure, *, pictures: int = 12) -> None:
     page = environment.get_template("report.html").render(
         rows=rows,
         columns=list(columns),
+        before=next(name for name in ("teacher", "real", "input", "subnet") if name in columns),
         costs=_costs(run, manifest),
         devices=manifest["devices"],
         widths=[(w.name, config[w.name], w.size) for w in run.supernet().graph.widths],

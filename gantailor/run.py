@@ -26,7 +26,7 @@ from supernet.files import write_json
 from supernet.graph import SubnetConfig
 from supernet.ranking import Scores, order_channels
 from supernet.supernet import Supernet
-from zoo.builders import WEIGHTS
+from zoo.builders import WEIGHTS, build
 from zoo.checkpoints import load_state, load_teacher, read_state
 from zoo.data import SPLITS, Pairs, folder_pairs
 from zoo.domains import Domains
@@ -157,10 +157,18 @@ class Run:
         return Domains(pairs.inputs, pairs.targets)
 
     def teacher(self) -> nn.Module:
-        """The trained generator, frozen."""
+        """The trained generator, frozen; with fresh weights where there is none."""
+        if not self.taught:
+            torch.manual_seed(self.config.seed)
+            return build(self.config.generator, **self.config.options).eval().requires_grad_(False)
         path = self.config.teacher or teacher_file(self.config.generator)
         model = load_teacher(path, generator=self.config.generator, **self.config.options)
         return model.requires_grad_(False)
+
+    @property
+    def taught(self) -> bool:
+        """Whether there is a trained teacher; with ``teacher: none`` only its architecture counts."""
+        return self.config.teacher != "none"
 
     def supernet(self) -> Supernet:
         """The traced supernet with the ranked weights of the teacher."""
@@ -218,7 +226,7 @@ class Run:
 
     def scoring(self) -> Scoring:
         """What makes this run's evaluators."""
-        return Scoring(self.config.evaluation, teacher=self.teacher())
+        return Scoring(self.config.evaluation, teacher=self.teacher() if self.taught else None)
 
     def search_metric(self) -> str:
         """The score that the search follows."""

@@ -78,7 +78,7 @@ def distillation_task(run: Run, model: nn.Module, recipe: Recipe, sample: Sample
     data, teacher = run.data("train"), run.teacher()
     discriminator: nn.Module | None
     common: dict[str, Any] = {
-        "teacher": teacher,
+        "teacher": teacher if run.taught and (recipe.distils or not data.paired) else None,
         "sample": sample,
         "perceptual": run.scoring().lpips() if recipe.perceptual_weight else None,
         "device": run.config.device,
@@ -154,7 +154,8 @@ class Watcher:
     def _draw(self, forms: dict[str, nn.Module], step: int) -> None:
         chosen = np.linspace(0, len(self.pairs) - 1, min(6, len(self.pairs))).astype(int)
         inputs, targets = self.pairs.batch(chosen)
-        columns = [inputs, self.run.teacher()(inputs), *(form.eval()(inputs) for form in forms.values()), targets]
+        taught = self.run.teacher()(inputs) if self.run.taught else None
+        columns = [inputs, taught, *(form.eval()(inputs) for form in forms.values()), targets]
         drawn = [to_uint8(images) for images in columns if is_picture(images)]
         write_bytes(self.run.path("samples") / f"{self.name}-{step:07d}.png", picture_grid(drawn))
 

@@ -108,6 +108,11 @@ class Recipe(BaseModel):
         return kind(**values)
 
     @property
+    def distils(self) -> bool:
+        """Whether a teacher's outputs or features have a part in it."""
+        return bool(self.output_weight or self.feature_weight)
+
+    @property
     def steps(self) -> int:
         """Optimiser steps of the whole training."""
         return max(1, round(self.kimg * 1000 / self.batch)) if self.kimg else 0

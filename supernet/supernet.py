@@ -95,11 +95,14 @@ class Supernet(nn.Module):
         # tie_weights would swap a module that has two names twice, and leave the second swap behind
         return functional_call(self.generator, every, tuple(inputs), dict(options or {}), tie_weights=False)
 
-    def sliced(self, subnet: Subnet) -> dict[str, Tensor]:
-        """The tensors of a subnet: views where leading channels stay, gathered copies otherwise; differentiable."""
+    def sliced(self, subnet: Subnet, tensors: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
+        """The tensors of a subnet: views where leading channels stay, gathered copies otherwise; differentiable.
+
+        ``tensors`` are sliced in the place of the generator's own, whose names and shapes they have.
+        """
         sizes, masks = self.graph.sizes(subnet), self.graph.masks(subnet)
         leading = [bool(mask[:size].all()) for mask, size in zip(masks, sizes, strict=True)]
-        tensors = self.tensors
+        tensors = self.tensors if tensors is None else tensors
         result = {}
         for name, axes in self.graph.axes.items():
             tensor = tensors[name]
@@ -138,9 +141,12 @@ class Supernet(nn.Module):
             for module, name, value in reversed(changed):
                 object.__setattr__(module, name, value)
 
-    def extract(self, subnet: Subnet) -> nn.Module:
-        """A plain narrow module of the generator's own class, with its own copy of the kept weights."""
-        sliced = self.sliced(subnet)
+    def extract(self, subnet: Subnet, tensors: Mapping[str, Tensor] | None = None) -> nn.Module:
+        """A plain narrow module of the generator's own class, with its own copy of the kept weights.
+
+        ``tensors``, all of them, stand for the generator's own.
+        """
+        sliced = {**(tensors or {}), **self.sliced(subnet, tensors)}
         narrow = copy.deepcopy(self.generator)
         for name, tensor in sliced.items():
             value = tensor.detach().clone().contiguous()

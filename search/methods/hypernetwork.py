@@ -148,14 +148,6 @@ class Hypernetwork(nn.Module):
     def forward(self, *inputs: Any, **options: Any) -> Any:
         return self.supernet.call_with(self.tensors(), inputs, options)
 
-    @torch.no_grad()
-    def folded(self) -> nn.Module:
-        """A plain copy of the whole generator with the made weights."""
-        full = self.supernet.extract(self.supernet.full_config())
-        tensors = self.tensors()
-        full.load_state_dict({name: tensors[name] for name in full.state_dict()})
-        return full.requires_grad_(True)
-
 
 def hypernetwork_task(task: Task, model: Hypernetwork, recipe: Recipe, *, usage: Usage) -> Sparsifying:
     """The task that trains a hypernetwork's generator while its latents are sparsified."""

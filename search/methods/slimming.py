@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from search.methods.sparsify import Sparsifying, Usage
 from supernet.gates import Gates
@@ -72,20 +72,16 @@ class Slimmed(nn.Module):
         """The user's generator."""
         return self.supernet.generator
 
+    def tensors(self) -> dict[str, Tensor]:
+        """Every tensor of the generator, with the scales multiplied in."""
+        return self.gates(self.supernet.tensors)
+
     def forward(self, *inputs: Any, **options: Any) -> Any:
-        tensors = self.gates(self.supernet.tensors)
+        tensors = self.tensors()
         if self.quantisers is None:
             return self.supernet.call_with(tensors, inputs, options)
         with self.quantisers.rounding(self.generator):
             return self.supernet.call_with(self.quantisers.weights(tensors), inputs, options)
-
-    @torch.no_grad()
-    def folded(self) -> nn.Module:
-        """A copy of the whole generator with the scales multiplied into its weights."""
-        full = self.supernet.extract(self.supernet.full_config())
-        tensors = self.gates(self.supernet.tensors)
-        full.load_state_dict({name: tensors[name] for name in full.state_dict() if name in tensors}, strict=False)
-        return full
 
 
 def _writers(supernet: Supernet, number: int) -> set[str]:

@@ -66,7 +66,7 @@ def test_materialised_equals_masked(name):
     model.gates.open.copy_(torch.from_numpy(kept))
     inputs = torch.randn(2, 3, CASES[name], CASES[name], dtype=torch.float64)
     expected = model(inputs)
-    narrow = gantailor.Supernet(model.folded(), (inputs,)).extract(model.gates.places.selection(kept))
+    narrow = model.supernet.extract(model.gates.places.selection(kept), model.tensors())
     torch.testing.assert_close(narrow.eval()(inputs), expected, atol=1e-6, rtol=1e-5)
     assert not any(isinstance(module, Hypernetwork) for module in narrow.modules())
     torch.testing.assert_close(narrow.float()(inputs.float()), model.float()(inputs.float()), atol=1e-4, rtol=1e-3)

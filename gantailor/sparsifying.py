@@ -1,0 +1,80 @@
+"""The stages of the methods that sparsify one training to the budget: slimming, and hypernetworks."""
+
+from __future__ import annotations
+
+import numpy as np
+from torch import nn
+
+from gantailor.ranges import make_quantisers, save_ranges
+from gantailor.run import Run
+from gantailor.searching import make_search
+from gantailor.training import Watcher, distillation_task, run_task
+from search.methods.hypernetwork import Hypernetwork, hypernetwork_task
+from search.methods.slimming import Slimmed, SlimmingOptions, slimming
+from search.methods.sparsify import Sparsifying
+from search.study import best_config, table
+from supernet import workers
+from supernet.files import save_tensors, write_bytes
+from supernet.graph import Selection, SubnetConfig
+
+Sparse = Slimmed | Hypernetwork
+
+
+def make_task(run: Run) -> Sparsifying:
+    """The run's method as a training task; what it trains is ``generator``."""
+    recipe, supernet, usage = run.config.train, run.supernet(), run.budget().usage
+    if run.config.method == "hypernetwork":
+        made = Hypernetwork(supernet, seed=recipe.seed)
+        return hypernetwork_task(distillation_task(run, made, recipe, None), made, recipe, usage=usage)
+    quantisers = make_quantisers(supernet.generator, recipe)
+    slimmed = Slimmed(supernet, trunk=bool(recipe.options_of(SlimmingOptions).trunk), quantisers=quantisers)
+    return slimming(distillation_task(run, slimmed, recipe, None), slimmed, recipe, usage=usage)
+
+
+def train(run: Run) -> None:
+    """Train to the budget; writes ``supernet.safetensors`` (the kept channels lead) and ``selected.json``."""
+    if run.path("selected.json").exists():
+        return
+    task, recipe, method = make_task(run), run.config.train, run.config.method
+
+    def forms(model: nn.Module) -> dict[str, nn.Module]:
+        assert isinstance(model, Sparse)
+        return {"kept so far": run.calibrated(model.supernet.extract(task.selection(), model.tensors()).cpu())}
+
+    watcher = Watcher(run, method, forms) if workers.rank() == 0 else None
+    model = run_task(run, task, recipe, file="supernet.ckpt.safetensors", title=method, on_watch=watcher)
+    assert isinstance(model, Sparse)
+    if workers.rank() != 0:
+        return
+    supernet, selection = model.supernet, task.selection()
+    magnitudes = model.gates.values.detach().abs().double().cpu().numpy()
+    full = supernet.extract(supernet.full_config(), model.tensors()).cpu()
+    supernet.to("cpu").requires_grad_(True).generator.load_state_dict(full.state_dict())
+    supernet.permute_(_orders(model, selection, magnitudes))
+    save_tensors(run.path("supernet.safetensors"), supernet.generator.state_dict(), {"stage": method})
+    if isinstance(model, Slimmed) and model.quantisers is not None:
+        save_ranges(run.path("slimming.ranges.json"), model.quantisers)
+    write_bytes(run.path("selected.json"), (selection.config.to_json() + "\n").encode())
+
+
+def _orders(model: Sparse, selection: Selection, magnitudes: np.ndarray) -> dict[str, np.ndarray]:
+    """For each width its kept units, strongest first, and then the others."""
+    orders = {}
+    for name, part in model.gates.places.by_width(magnitudes).items():
+        chosen = np.zeros(len(part), bool)
+        chosen[list(selection[name])] = True
+        orders[name] = np.lexsort((-part, ~chosen))
+    return orders
+
+
+def select(run: Run) -> SubnetConfig:
+    """Score what was kept and note it as the study's only subnet; writes ``subnet.json`` and ``front.csv``."""
+    config = SubnetConfig.from_json(run.path("selected.json").read_text())
+    searcher = make_search(run)
+    variables = searcher.budget.space.variables
+    indices = np.array([v.choices.index(config[v.name]) for v in variables])
+    searcher.take(indices, run.config.method)
+    write_bytes(run.path("front.csv"), table(searcher.study).to_csv(index=False).encode())
+    best = best_config(searcher.study, searcher.budget, provenance=searcher.provenance)
+    write_bytes(run.path("subnet.json"), (best.to_json() + "\n").encode())
+    return best
