@@ -6,6 +6,7 @@ One arm for each ranking: the paper's uniform pruning, then the same retraining 
 pruned weights). Then, at the same MACs, the widths searched on a supernet with the diversity ranking (as long in
 training as each retraining) against uniform widths retrained on as many images. A row for each arm and seed is appended
 to ``results.csv``; arms that stand there are not run again: processes can share the work by ``--arms`` and ``--seeds``.
+Scores are against the training pictures, and (``teacher_``) against the teacher's own: how much of its variety is left.
 """
 
 from __future__ import annotations
@@ -19,10 +20,13 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import torch
 
 from gantailor import pipeline, rankings
 from gantailor.config import load_config
 from gantailor.run import Run
+from zoo.data import to_uint8
+from zoo.latents import Latents
 
 CRITERIA = ("diversity", "diversity-magnitude", "l1", "content", "activation", "random")
 ARMS = (*CRITERIA, "longer", "searched")
@@ -67,6 +71,14 @@ def settings_of(arm: str, seed: int, arguments: argparse.Namespace, folder: Path
     return flags
 
 
+@torch.no_grad()
+def teachers_own(run: Run) -> Latents:
+    """The teacher's pictures in the place of the real ones: how much of its variety is left?"""
+    data, teacher = run.data("train"), run.teacher()
+    pictures = np.concatenate([to_uint8(teacher(z)) for z in data.latents.split(64)])
+    return Latents(pictures, data.width, run.data("test").seed, "the teacher's pictures")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", default="runs/diversity")
@@ -80,7 +92,8 @@ def main() -> None:
     arguments = parser.parse_args()
     folder = Path(arguments.out)
     folder.mkdir(parents=True, exist_ok=True)
-    results, evaluator = folder / "results.csv", None
+    results = folder / "results.csv"
+    evaluator = own = own_evaluator = None
     for seed in arguments.seeds:
         for arm in arguments.arms:
             known = pd.read_csv(results) if results.exists() else pd.DataFrame({"arm": [], "seed": []})
@@ -103,6 +116,10 @@ def main() -> None:
             model = run.teacher() if arm == "teacher" else run.subnet()[1]
             config = run.supernet().full_config() if arm == "teacher" else run.subnet()[0]
             scores = {name.partition("[")[0]: score.value for name, score in evaluator(model, run.data("test")).items()}
+            own = own or teachers_own(run)
+            own_evaluator = own_evaluator or run.scoring().evaluator(METRICS[:-1])
+            found = own_evaluator(model, own)
+            scores |= {f"teacher_{name.partition('[')[0]}": score.value for name, score in found.items()}
             row = {"arm": arm, "seed": seed, "macs": run.supernet().macs(config), **scores, "seconds": round(spent)}
             with results.open("a") as file:
                 fcntl.flock(file, fcntl.LOCK_EX)

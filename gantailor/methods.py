@@ -35,7 +35,7 @@ _STYLEKD = {
     "preset": "stylekd",
     "precision": "bfloat16",
     "ema_kimg": 2.0,
-    "task_options": {"augment": 1, "r1": 0.3},
+    "task_options": {"augment": 1, "r1": 2.0},
 }
 
 # What a generator from latents needs instead of the settings for pictures in, pictures out.

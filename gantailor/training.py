@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import json
-import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -201,23 +200,26 @@ def finetune(run: Run) -> None:
     if quantisers is not None:  # the forward rounds, what is stored are the plain weights, and beside them the ranges
         set_ranges(quantisers, run.path("slimming.ranges.json"))
         trained = Quantised(narrow, quantisers)
-    best = None if quantisers is not None else "subnet.best.safetensors"
+    best = "subnet.best.safetensors"
     watcher = Watcher(run, "finetune", lambda model: {"subnet": model}, best=best) if workers.rank() == 0 else None
     tuned = fit(run, trained, recipe, file="subnet.ckpt.safetensors", title="fine-tune", on_watch=watcher)
-    if workers.rank() != 0:
+    if watcher is None:
         return
+    step = recipe.steps
+    if run.path(best).exists() and watcher.rows():
+        state, info = load_tensors(run.path(best))
+        if info["step"] != max(int(row["step"]) for row in watcher.rows()):
+            last = {"stage": "finetune", "step": step}
+            save_tensors(run.path("subnet.last.safetensors"), _plain(tuned).state_dict(), last)
+        tuned.load_state_dict(state)
+        step = info["step"]
     if isinstance(tuned, Quantised):
         save_ranges(run.path("subnet.ranges.json"), tuned.quantisers)
-        tuned = tuned.generator
-    last = {"stage": "finetune", "step": run.config.finetune.steps}
-    if best is not None and watcher is not None and run.path(best).exists() and watcher.rows():
-        scored = {int(row["step"]): row["subnet"] for row in watcher.rows()}
-        if _best_step(run.path(best)) != max(scored):
-            save_tensors(run.path("subnet.last.safetensors"), tuned.state_dict(), last)
-        shutil.copyfile(run.path(best), run.path("subnet.part"))
-        run.path("subnet.part").replace(run.path("subnet.safetensors"))
-        return
-    save_tensors(run.path("subnet.safetensors"), tuned.state_dict(), last)
+    save_tensors(run.path("subnet.safetensors"), _plain(tuned).state_dict(), {"stage": "finetune", "step": step})
+
+
+def _plain(model: nn.Module) -> nn.Module:
+    return model.generator if isinstance(model, Quantised) else model
 
 
 def teacher_task(run: Run) -> Task:
@@ -299,7 +301,3 @@ def _save_teacher(run: Run, name: str, state: Mapping[str, Tensor]) -> None:
     half = {key: tensor.half() if tensor.is_floating_point() else tensor for key, tensor in state.items()}
     info = {"generator": config.generator, "options": config.options, "recipe": config.train.model_dump()}
     save_tensors(run.path(name), half, info)
-
-
-def _best_step(path: Path) -> int:
-    return int(load_tensors(path)[1]["step"])

@@ -33,10 +33,6 @@ class StyleGan2Options:
 
     ``augment`` 1 shows the discriminator augmented pictures (for small data sets), ``shift`` is how far the relation
     loss moves in w, ``mapping_only`` 1 starts the synthesis network anew, as StyleKD's published command does.
-
-    ``anchor`` is the weight of L1 between each real picture and what a latent of its own gives (Bojanowski et al. 2018,
-    arXiv 1707.05776), which keeps a generator of a few thousand unlike pictures from drawing a few of them only; for
-    the first ``anchor_kimg`` it trains on nothing else, without a discriminator.
     """
 
     r1: float = 10.0
@@ -48,22 +44,20 @@ class StyleGan2Options:
     augment: int = 0
     shift: float = 5.0
     mapping_only: int = 0
-    anchor: float = 0.0
-    anchor_kimg: float = 0.0
 
 
 @dataclass(frozen=True)
 class Pictures:
-    """Real pictures ``[n, 3, H, W]`` in [-1, 1], some mirrored, and their numbers in the data set."""
+    """Real pictures ``[n, 3, H, W]`` in [-1, 1]; ``number`` says which part of a batch, so that parts draw other
+    latents."""
 
     images: Tensor
-    rows: Tensor
+    number: int = 0
 
     def part(self, number: int, of: int) -> Pictures:
         """One of ``of`` equal parts."""
         size = len(self.images) // of
-        mine = slice(number * size, (number + 1) * size)
-        return Pictures(self.images[mine], self.rows[mine])
+        return Pictures(self.images[number * size : (number + 1) * size], number)
 
 
 class _State(nn.Module):
@@ -143,7 +137,7 @@ class StyleGan2:
         rng = np.random.default_rng((self.recipe.seed, step))
         rows = rng.integers(0, len(self.data), self.recipe.batch)
         chosen = [self.data[i][:, ::-1] if self.recipe.mirror and rng.random() < 0.5 else self.data[i] for i in rows]
-        return Pictures(to_float(np.stack(chosen)), torch.from_numpy(rows))
+        return Pictures(to_float(np.stack(chosen)))
 
     def _subnets(self, step: int) -> list[Any]:
         if self.sample is None:
@@ -184,15 +178,9 @@ class StyleGan2:
     def backward(self, step: int, batch: Pictures, share: float) -> dict[str, Tensor]:
         """Logistic losses, distillation, and the regularisation that is due in this step."""
         options, recipe = self.options, self.recipe
-        random = torch.Generator().manual_seed(recipe.seed * 1_000_003 + step)
+        random = torch.Generator().manual_seed(recipe.seed * 1_000_003 + step + 15_485_863 * batch.number)
         real = batch.images.to(self.device)
         generator, judged = list(self.generator.parameters()), list(self.discriminator.parameters())
-        anchors = {}
-        if options.anchor:
-            anchors["anchor"] = options.anchor * self._anchors(batch.rows)
-            (share * anchors["anchor"]).backward(inputs=generator)
-            if step * recipe.batch < 1000 * options.anchor_kimg:
-                return {"anchor": anchors["anchor"].detach()}
         loss = real_loss(recipe.gan, self._judge(real, random))
         (share * loss).backward(inputs=judged)
         terms = {"discriminator": [loss.detach()]}
@@ -216,16 +204,7 @@ class StyleGan2:
             count = max(1, len(real) // options.path_shrink)
             summed["path"] = options.path * options.path_every * self._path(count, random, subnets[-1])
             (share * summed["path"]).backward(inputs=generator)
-        return {name: value.detach() for name, value in {**anchors, **summed}.items()}
-
-    def _anchors(self, rows: Tensor) -> Tensor:
-        """L1 between real pictures and what the latents that belong to them give."""
-        width = next(self.plain.style.parameters()).shape[1]
-        own = torch.randn(len(self.data), width, generator=torch.Generator().manual_seed(self.recipe.seed))
-        w = self.plain.mapping(own[rows].to(self.device))
-        with self._autocast():
-            made = self._render(w, None, None)
-        return F.l1_loss(made.float(), to_float(self.data[rows.numpy()]).to(self.device))
+        return {name: value.detach() for name, value in summed.items()}
 
     def _generator_losses(
         self, count: int, random: torch.Generator, config: Any, share: float, judged: list[nn.Parameter]

@@ -154,4 +154,4 @@ def hypernetwork_task(task: Task, model: Hypernetwork, recipe: Recipe, *, usage:
     options = recipe.options_of(HypernetworkOptions)
     optimizer = torch.optim.Adam([model.gates.values], lr=options.latent_lr, betas=(recipe.beta1, recipe.beta2))
     s, r = options.strength, options.reach
-    return Sparsifying(task, model.gates, recipe, optimizer=optimizer, usage=usage, strength=s, reach=r)
+    return Sparsifying(task, model.gates, recipe, optimizer=optimizer, usage=usage, strength=s, reach=r, name="latents")

@@ -101,4 +101,6 @@ def slimming(task: Task, slimmed: Slimmed, recipe: Recipe, *, usage: Usage) -> S
     options = recipe.options_of(SlimmingOptions)
     optimizer = torch.optim.SGD([slimmed.gates.values], lr=options.scale_lr, momentum=options.scale_momentum)
     s, r = options.strength, options.reach
-    return Sparsifying(task, slimmed.gates, recipe, optimizer=optimizer, usage=usage, strength=s, reach=r)
+    return Sparsifying(
+        task, slimmed.gates, recipe, optimizer=optimizer, usage=usage, strength=s, reach=r, name="scales"
+    )

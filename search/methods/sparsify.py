@@ -83,6 +83,7 @@ class Sparsifying:
         usage: cost of sizes ``[N, widths]`` as a share of the budget.
         strength: first weight of the penalty; 0: such that the mean gate would vanish in the time there is.
         reach: share of the training after which the budget is met.
+        name: of these gates, where a task has several: wrap it once for each.
     """
 
     def __init__(
@@ -95,11 +96,13 @@ class Sparsifying:
         usage: Usage,
         strength: float = 0.0,
         reach: float = 0.7,
+        name: str = "gates",
     ) -> None:
+        self.name = name
         self.task, self.gates, self.recipe, self.usage, self.reach = task, gates, recipe, usage, reach
         for group in task.optimizers["generator"].param_groups:
             group["params"] = [p for p in group["params"] if p is not gates.values]
-        self.optimizers = {**task.optimizers, "gates": optimizer}
+        self.optimizers = {**task.optimizers, name: optimizer}
         rate, steps = optimizer.param_groups[0]["lr"], max(1.0, reach * recipe.steps)
         self.state = _Strength(strength or float(gates.values.detach().abs().mean()) / (rate * steps))
         self.state.to(gates.values.device)
@@ -115,18 +118,18 @@ class Sparsifying:
 
     def parts(self) -> dict[str, nn.Module]:
         """Everything with state."""
-        return {**self.task.parts(), "strength": self.state}
+        return {**self.task.parts(), f"{self.name} strength": self.state}
 
     def draw(self, step: int) -> Any:
         """The task's batch."""
         return self.task.draw(step)
 
     def backward(self, step: int, batch: Any, share: float) -> dict[str, Tensor]:
-        """The task's losses; ``gates`` is their mean magnitude, ``share`` the cost that is left of the full one."""
+        """The task's losses, the gates' mean magnitude, and what is left of the full cost, beside its target."""
         losses = self.task.backward(step, batch, share)
         values = self.gates.values.detach()
-        left = self._used(self.gates.kept()) / self._full
-        return {**losses, "gates": values.abs().mean(), "share": values.new_tensor(left)}
+        left = values.new_tensor(self._used(self.gates.kept()) / self._full)
+        return {**losses, self.name: values.abs().mean(), f"{self.name} cost (target {1 / self._full:.3g})": left}
 
     def planned(self, step: int) -> float:
         """Cost that the training should be down to after a step."""
@@ -140,7 +143,7 @@ class Sparsifying:
         gates = self.gates
         before = gates.values.clone()
         if not bool(self.state.reached):
-            rate = self.optimizers["gates"].param_groups[0]["lr"]
+            rate = self.optimizers[self.name].param_groups[0]["lr"]
             shrunk = soft_threshold(gates.values, float(self.state.strength) * rate)
             gates.values.copy_(torch.where(gates.free & gates.open, shrunk, gates.values))
             self._keep_least(before)

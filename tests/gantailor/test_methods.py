@@ -102,32 +102,44 @@ def test_searched_widths(pruned, common, tmp_path):
 
 
 @pytest.fixture(scope="module")
-def slimmed(tmp_path_factory, tiny_teacher):
-    """A whole run of ``method: slimming`` with a ResNet on a few pairs."""
-    folder = tmp_path_factory.mktemp("slimming")
+def pairs(tmp_path_factory):
+    """A folder of a few aligned pairs at 32 px."""
+    folder = tmp_path_factory.mktemp("pairs")
     rng = np.random.default_rng(0)
     for split in ("train", "test"):
-        (folder / "data" / split).mkdir(parents=True)
+        (folder / split).mkdir()
         for number in range(8):
-            pair = rng.integers(0, 256, (32, 64, 3), dtype=np.uint8)
-            Image.fromarray(pair).save(folder / "data" / split / f"{number}.png")
+            Image.fromarray(rng.integers(0, 256, (32, 64, 3), dtype=np.uint8)).save(folder / split / f"{number}.png")
+    return folder
+
+
+def sparse(folder, pairs, method, more=""):
+    """A whole run of a method that sparsifies; its YAML file and its folder."""
     yaml = folder / "config.yaml"
     yaml.write_text(
-        f"options: {{ngf: 8}}\nteacher: {tiny_teacher}\ndata: {{kind: folder, path: {folder}/data, size: 32}}\n"
-        "method: slimming\nbudget: 0.3x\ntrain: {kimg: 0.08, batch: 4, ndf: 4}\n"
-        "finetune: {kimg: 0.04, batch: 4, ndf: 4}\n"
-        "evaluation: {final: [l1], search_images: 4}\n"
+        f"options: {{ngf: 8}}\ndata: {{kind: folder, path: {pairs}, size: 32}}\nmethod: {method}\nbudget: 0.3x\n"
+        "train: {kimg: 0.08, batch: 4, ndf: 4}\nfinetune: {kimg: 0.04, batch: 4, ndf: 4}\n"
+        f"evaluation: {{final: [l1], search_images: 4}}\n{more}"
     )
     assert main(["compress", str(yaml), "--out", str(folder / "run")]) == 0
     return yaml, folder / "run"
 
 
+@pytest.fixture(scope="module")
+def slimmed(tmp_path_factory, tiny_teacher, pairs):
+    """A whole run of ``method: slimming`` with a ResNet."""
+    return sparse(tmp_path_factory.mktemp("slimming"), pairs, "slimming", f"teacher: {tiny_teacher}\n")
+
+
+def used(run):
+    """The share of the generator's MACs that the subnet needs."""
+    return run.supernet().macs(run.subnet()[0]) / run.supernet().macs(run.supernet().full_config())
+
+
 def test_slimming_end_to_end(slimmed):
     _, folder = slimmed
     run = open_run(folder)
-    config, _ = run.subnet()
-    used = run.supernet().macs(config) / run.supernet().macs(run.supernet().full_config())
-    assert 0.294 <= used <= 0.3
+    assert 0.294 <= used(run) <= 0.3
     manifest = json.loads((folder / "export" / "manifest.json").read_text())
     whole, small = (manifest["devices"][name] for name in ("onnxruntime-cpu", "onnxruntime-cpu-int8"))
     assert small["psnr_to_simulated"] > 40 and small["delegated"] == "ranges of the training"
@@ -146,6 +158,18 @@ def test_slimming_goes_on_where_it_was(slimmed):
     (folder / "subnet.json").unlink()
     assert main(["compress", str(yaml), "--out", str(folder)]) == 0
     assert (folder / "subnet.json").read_bytes() == before
+
+
+def test_hypernetwork_end_to_end(tmp_path, pairs):
+    """No teacher anywhere: not in training, not in the scores, not on the page."""
+    _, folder = sparse(tmp_path, pairs, "hypernetwork")
+    run = open_run(folder)
+    assert 0.294 <= used(run) <= 0.3
+    assert set(json.loads((folder / "scores.json").read_text())) <= {"input", "subnet", "subnet, last step"}
+    page = (folder / "report.html").read_text()
+    assert 'alt="teacher"' not in page and 'alt="real"' in page
+    losses = [json.loads(line) for line in (folder / "supernet.ckpt.jsonl").read_text().splitlines()]
+    assert "output" not in losses[0] and any("cost (target 0.3)" in name for name in losses[-1])
 
 
 def test_pictures_can_be_ranked_too(tiny_teacher, tmp_path):

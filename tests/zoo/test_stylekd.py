@@ -145,19 +145,6 @@ def test_mapping_only():
         assert 0.1 < float(run.generator(torch.randn(64, 8)).std()) < 10
 
 
-def test_anchors_hold_each_picture_to_a_latent_of_its_own():
-    run, r = task(task_options={"anchor": 10, "anchor_kimg": 0.006})
-    batch = run.draw(0)
-    terms = run.backward(0, batch, 1.0)
-    assert set(terms) == {"anchor"}, "at first there is no discriminator"
-    own = torch.randn(6, 8, generator=torch.Generator().manual_seed(r.seed))
-    with torch.no_grad():
-        made = run.generator(own[batch.rows], noise=None)
-    real = torch.from_numpy(pictures()[batch.rows.numpy()]).permute(0, 3, 1, 2) / 127.5 - 1
-    assert float(terms["anchor"]) == pytest.approx(10 * float((made - real).abs().mean()), rel=1e-4)
-    assert {"anchor", "gan", "discriminator", "output"} <= set(run.backward(3, run.draw(3), 1.0))
-
-
 def test_perceptual_needs_weights():
     with pytest.raises(ConfigError, match="perceptual_weight needs LPIPS"):
         task(perceptual_weight=1.0)
