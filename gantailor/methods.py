@@ -74,7 +74,11 @@ def merged(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     result = dict(under)
     for name, value in over.items():
         below = result.get(name)
-        if isinstance(below, Mapping) and isinstance(value, Mapping) and name not in ("options", "task_options"):
+        if (
+            isinstance(below, Mapping)
+            and isinstance(value, Mapping)
+            and name not in ("options", "task_options", "method_options")
+        ):
             result[name] = merged(below, value)
         else:
             result[name] = value

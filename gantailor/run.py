@@ -29,12 +29,12 @@ from supernet.supernet import Supernet
 from zoo.builders import WEIGHTS, build
 from zoo.checkpoints import load_state, load_teacher, read_state
 from zoo.data import SPLITS, Pairs, folder_pairs
-from zoo.domains import Domains
+from zoo.domains import Domains, Unpaired
 from zoo.labels import label_pairs
 from zoo.latents import Latents
 from zoo.openmoji import openmoji
 
-Data = Pairs | Latents
+Data = Pairs | Latents | Unpaired
 
 CALIBRATION_IMAGES = 128  # enough for means and variances of hundreds of thousands of places
 
@@ -117,6 +117,8 @@ class Run:
             if len(shape) == 1:
                 real, seed = self.pictures("train"), SPLITS.index(split)
                 self._data[split] = Latents.of(real, shape[0], seed=seed, name=split)
+            elif self.config.data.kind == "domains" and split != "train":
+                self._data[split] = self._unpaired(split)
             else:
                 self._data[split] = self.pictures(split)
         return self._data[split]
@@ -144,6 +146,16 @@ class Run:
         if not found and list(Path(data.path).glob("*.*")):
             return folder_pairs(data.path, size=data.size, direction=data.direction)
         return folder_pairs(Path(data.path) / (found or names)[0], size=data.size, direction=data.direction)
+
+    def _unpaired(self, split: str) -> Data:
+        """Pictures of A, with real ones of B for scores of sets where the folder has them."""
+        pairs, path = self.pictures(split), Path(str(self.config.data.path))
+        names = {"search": ("search", "val", "train"), "test": ("test", "val")}[split]
+        found = [path / f"{name}B" for name in names if (path / f"{name}B").is_dir()]
+        if not found:
+            return pairs
+        real = folder_pairs(found[0], size=self.config.data.size, direction="unpaired")
+        return Unpaired(pairs.inputs, real.inputs, f"{pairs.source} to {real.source}")
 
     def domains(self) -> Domains:
         """Two unpaired sets of pictures, for a CycleGAN or MUNIT teacher."""
@@ -235,6 +247,8 @@ class Run:
     def metrics(self, names: Iterable[str]) -> list[str]:
         """Those that compare picture by picture are against the teacher where no real picture belongs to an input."""
         by_picture = () if self.data("test").paired else PICTURE_BY_PICTURE
+        if not self.taught:  # nothing to compare with: the search's score is then one of sets
+            return ["kid" if name == "features" and by_picture else name for name in names]
         return [f"{name}[teacher]" if name in by_picture else name for name in names]
 
     def subnet(self) -> tuple[SubnetConfig, nn.Module]:

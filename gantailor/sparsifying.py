@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+from typing import Any
+
 import numpy as np
 from torch import nn
 
@@ -16,6 +19,7 @@ from search.study import best_config, table
 from supernet import workers
 from supernet.files import save_tensors, write_bytes
 from supernet.graph import Selection, SubnetConfig
+from zoo.cyclegan_task import CycleGan
 
 Sparse = Slimmed | Hypernetwork
 
@@ -25,14 +29,23 @@ def make_task(run: Run) -> Sparsifying:
     recipe, supernet, usage = run.config.train, run.supernet(), run.budget().usage
     if run.config.method == "hypernetwork":
         made = Hypernetwork(supernet, seed=recipe.seed)
-        return hypernetwork_task(distillation_task(run, made, recipe, None), made, recipe, usage=usage)
+        if recipe.task != "cyclegan":
+            return hypernetwork_task(distillation_task(run, made, recipe, None), made, recipe, usage=usage)
+        back = Hypernetwork(copy.deepcopy(supernet), seed=recipe.seed + 1)
+        cycle = CycleGan(made, run.domains(), recipe, back=back, device=run.config.device)
+        inner = hypernetwork_task(cycle, back, recipe, usage=usage, name="latents back")
+        return hypernetwork_task(inner, made, recipe, usage=usage)
     quantisers = make_quantisers(supernet.generator, recipe)
-    slimmed = Slimmed(supernet, trunk=bool(recipe.options_of(SlimmingOptions).trunk), quantisers=quantisers)
+    slimmed = Slimmed(
+        supernet, trunk=bool(recipe.options_of(SlimmingOptions, method=True).trunk), quantisers=quantisers
+    )
     return slimming(distillation_task(run, slimmed, recipe, None), slimmed, recipe, usage=usage)
 
 
 def train(run: Run) -> None:
-    """Train to the budget; writes ``supernet.safetensors`` (the kept channels lead) and ``selected.json``."""
+    """Train to the budget; writes ``supernet.safetensors`` (the kept channels lead) and ``selected.json``, of a
+    CycleGAN also ``back.safetensors`` and ``back.json``.
+    """
     if run.path("selected.json").exists():
         return
     task, recipe, method = make_task(run), run.config.train, run.config.method
@@ -46,15 +59,23 @@ def train(run: Run) -> None:
     assert isinstance(model, Sparse)
     if workers.rank() != 0:
         return
-    supernet, selection = model.supernet, task.selection()
+    if isinstance(model, Slimmed) and model.quantisers is not None:
+        save_ranges(run.path("slimming.ranges.json"), model.quantisers)
+    if isinstance(task.task, Sparsifying):
+        inner: Any = task.task.task
+        _save(run, inner.back, task.task.selection(), "back.safetensors", "back.json")
+    _save(run, model, task.selection(), "supernet.safetensors", "selected.json")
+
+
+def _save(run: Run, model: Sparse, selection: Selection, weights: str, sizes: str) -> None:
+    """The whole generator's weights, kept channels first, and how many are kept; the latter is written last."""
+    supernet = model.supernet
     magnitudes = model.gates.values.detach().abs().double().cpu().numpy()
     full = supernet.extract(supernet.full_config(), model.tensors()).cpu()
     supernet.to("cpu").requires_grad_(True).generator.load_state_dict(full.state_dict())
     supernet.permute_(_orders(model, selection, magnitudes))
-    save_tensors(run.path("supernet.safetensors"), supernet.generator.state_dict(), {"stage": method})
-    if isinstance(model, Slimmed) and model.quantisers is not None:
-        save_ranges(run.path("slimming.ranges.json"), model.quantisers)
-    write_bytes(run.path("selected.json"), (selection.config.to_json() + "\n").encode())
+    save_tensors(run.path(weights), supernet.generator.state_dict(), {"stage": run.config.method})
+    write_bytes(run.path(sizes), (selection.config.to_json() + "\n").encode())
 
 
 def _orders(model: Sparse, selection: Selection, magnitudes: np.ndarray) -> dict[str, np.ndarray]:

@@ -202,9 +202,17 @@ def finetune(run: Run) -> None:
         trained = Quantised(narrow, quantisers)
     best = "subnet.best.safetensors"
     watcher = Watcher(run, "finetune", lambda model: {"subnet": model}, best=best) if workers.rank() == 0 else None
-    tuned = fit(run, trained, recipe, file="subnet.ckpt.safetensors", title="fine-tune", on_watch=watcher)
+    back = narrow_back(run)
+    if back is None:
+        task = distillation_task(run, trained, recipe, None)
+    else:
+        task = CycleGan(trained, run.domains(), recipe, back=back, device=run.config.device)
+    file = "subnet.ckpt.safetensors"
+    tuned = run_task(run, task, recipe, file=file, title="fine-tune", on_watch=watcher)
     if watcher is None:
         return
+    if back is not None:
+        save_tensors(run.path("subnet_BtoA.safetensors"), back.state_dict(), {"stage": "finetune"})
     step = recipe.steps
     if run.path(best).exists() and watcher.rows():
         state, info = load_tensors(run.path(best))
@@ -216,6 +224,15 @@ def finetune(run: Run) -> None:
     if isinstance(tuned, Quantised):
         save_ranges(run.path("subnet.ranges.json"), tuned.quantisers)
     save_tensors(run.path("subnet.safetensors"), _plain(tuned).state_dict(), {"stage": "finetune", "step": step})
+
+
+def narrow_back(run: Run) -> nn.Module | None:
+    """The other generator of a CycleGAN that was compressed with this one; None where there was none."""
+    if not run.path("back.json").exists():
+        return None
+    full = Supernet(run.teacher().requires_grad_(True), run.supernet().example_inputs)
+    load_supernet(full, run.path("back.safetensors"))
+    return full.extract(SubnetConfig.from_json(run.path("back.json").read_text()))
 
 
 def _plain(model: nn.Module) -> nn.Module:

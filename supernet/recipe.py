@@ -26,6 +26,9 @@ class Recipe(BaseModel):
         "translation", description="what is trained: pairs, or a teacher of another kind"
     )
     task_options: dict[str, int | float] = Field({}, description="the task's own settings, {cycle: 10}")
+    method_options: dict[str, int | float] = Field(
+        {}, description="settings of slimming or a hypernetwork, {strength: 0.01, reach: 0.7}"
+    )
     kimg: float = Field(16.0, ge=0, description="training length in thousands of images; 0: train nothing")
     batch: int = Field(16, gt=0, description="images in a step, over all devices")
     accumulate: int = Field(1, gt=0, description="parts that a step's batch is worked through in, to save memory")
@@ -94,17 +97,18 @@ class Recipe(BaseModel):
             raise ValueError(f"batch {self.batch} cannot be worked through in {self.accumulate} equal parts")
         return self
 
-    def options_of(self, kind: type[Options]) -> Options:
-        """The task's own settings, as the dataclass that it keeps them in.
+    def options_of(self, kind: type[Options], *, method: bool = False) -> Options:
+        """The settings of the task, or of the method around it, as the dataclass that keeps them.
 
         Raises:
-            ConfigError: a name that this task does not have.
+            ConfigError: a name that it does not have.
         """
         allowed = [field.name for field in fields(kind)]  # type: ignore[arg-type]
-        for name in self.task_options:
+        values: dict[str, Any] = dict(self.method_options if method else self.task_options)
+        for name in values:
             if name not in allowed:
-                raise ConfigError(f"task {self.task!r} has no option {name!r}; {nearest(name, allowed)}")
-        values: dict[str, Any] = dict(self.task_options)
+                whose = "the method" if method else f"task {self.task!r}"
+                raise ConfigError(f"{whose} has no option {name!r}; {nearest(name, allowed)}")
         return kind(**values)
 
     @property

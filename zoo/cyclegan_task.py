@@ -27,18 +27,21 @@ class CycleOptions:
 
 
 class CycleGan:
-    """``generator`` translates A to B, ``back`` B to A."""
+    """``generator`` translates A to B, ``back`` B to A: one of its kind, if none is given, and then both start anew."""
 
-    def __init__(self, generator: nn.Module, data: Domains, recipe: Recipe, *, device: str = "cpu") -> None:
+    def __init__(
+        self, generator: nn.Module, data: Domains, recipe: Recipe, *, back: nn.Module | None = None, device: str = "cpu"
+    ) -> None:
         self.recipe, self.data, self.device = recipe, data, torch.device(device)
         self.options = recipe.options_of(CycleOptions)
         torch.manual_seed(recipe.seed)
-        self.generator = init_weights(generator).to(device).train()
-        self.back = init_weights(copy.deepcopy(generator)).to(device).train()
+        if back is None:
+            back = init_weights(copy.deepcopy(init_weights(generator)))
+        self.generator, self.back = generator.to(device).train(), back.to(device).train()
         self.judges = nn.ModuleDict(dict(zip("ab", judges_of(recipe, device), strict=True)))
         shape = (3, *data.a.shape[1:3])
         self.pools = nn.ModuleDict({name: ImagePool(self.options.pool, shape) for name in "ab"}).to(device)
-        self._trained = [*self.generator.parameters(), *self.back.parameters()]
+        self._trained = [p for net in (self.generator, self.back) for p in net.parameters() if p.requires_grad]
         self.optimizers = {
             "generator": adam(self._trained, recipe),
             "discriminator": adam(self.judges.parameters(), recipe, recipe.lr_discriminator),

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -51,6 +54,35 @@ class Domains:
     def _some(recipe: Recipe, images: np.ndarray, rows: Iterable[int], rng: np.random.Generator) -> Tensor:
         chosen = [images[i][:, ::-1] if recipe.mirror and rng.random() < 0.5 else images[i] for i in rows]
         return to_float(np.stack(chosen))
+
+
+@dataclass(frozen=True, eq=False)
+class Unpaired:
+    """Pictures to translate, and real ones of the other domain that they have nothing to do with: for scores of sets.
+
+    As long as the larger of the two, whose pictures come once; the smaller's come again.
+    """
+
+    inputs: np.ndarray
+    real: np.ndarray
+    source: str
+    paired: ClassVar[bool] = False
+
+    def __len__(self) -> int:
+        return max(len(self.inputs), len(self.real))
+
+    def batch(self, indices: np.ndarray, *, moves: Any = None) -> tuple[Tensor, Tensor | None]:
+        """Both as float ``[n, 3, H, W]`` in [-1, 1]; ``moves`` do not matter."""
+        rows = np.asarray(indices)
+        return to_float(self.inputs[rows % len(self.inputs)]), to_float(self.real[rows % len(self.real)])
+
+    def digest(self) -> str:
+        """A short hash of every pixel."""
+        return self._digest
+
+    @cached_property
+    def _digest(self) -> str:
+        return hashlib.sha256(self.inputs.tobytes() + self.real.tobytes()).hexdigest()[:12]
 
 
 class ImagePool(nn.Module):

@@ -32,7 +32,7 @@ LEAST = 4  # channels that every width keeps, as published
 
 @dataclass(frozen=True)
 class HypernetworkOptions:
-    """Settings of the sparsification, in ``train.task_options``.
+    """Settings of the sparsification, in ``train.method_options``.
 
     Attributes:
         strength: first weight of the penalty on the latents (published: 0.1 and 0.0003 at a rate of 0.0001). 0: such
@@ -149,9 +149,11 @@ class Hypernetwork(nn.Module):
         return self.supernet.call_with(self.tensors(), inputs, options)
 
 
-def hypernetwork_task(task: Task, model: Hypernetwork, recipe: Recipe, *, usage: Usage) -> Sparsifying:
+def hypernetwork_task(
+    task: Task, model: Hypernetwork, recipe: Recipe, *, usage: Usage, name: str = "latents"
+) -> Sparsifying:
     """The task that trains a hypernetwork's generator while its latents are sparsified."""
-    options = recipe.options_of(HypernetworkOptions)
+    options = recipe.options_of(HypernetworkOptions, method=True)
     optimizer = torch.optim.Adam([model.gates.values], lr=options.latent_lr, betas=(recipe.beta1, recipe.beta2))
     s, r = options.strength, options.reach
-    return Sparsifying(task, model.gates, recipe, optimizer=optimizer, usage=usage, strength=s, reach=r, name="latents")
+    return Sparsifying(task, model.gates, recipe, optimizer=optimizer, usage=usage, strength=s, reach=r, name=name)

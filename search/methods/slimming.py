@@ -26,7 +26,7 @@ from supernet.trainer import Task
 
 @dataclass(frozen=True)
 class SlimmingOptions:
-    """Settings of the slimming, in ``train.task_options``.
+    """Settings of the slimming, in ``train.method_options``.
 
     Attributes:
         strength: first weight of the penalty on the scales; published 0.01 (0.008 to 0.009 for horse2zebra, over 200
@@ -98,7 +98,7 @@ def _writers(supernet: Supernet, number: int) -> set[str]:
 
 def slimming(task: Task, slimmed: Slimmed, recipe: Recipe, *, usage: Usage) -> Sparsifying:
     """The task that trains a slimmed generator, with SGD and the penalty on its scales."""
-    options = recipe.options_of(SlimmingOptions)
+    options = recipe.options_of(SlimmingOptions, method=True)
     optimizer = torch.optim.SGD([slimmed.gates.values], lr=options.scale_lr, momentum=options.scale_momentum)
     s, r = options.strength, options.reach
     return Sparsifying(

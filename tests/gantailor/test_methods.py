@@ -172,6 +172,33 @@ def test_hypernetwork_end_to_end(tmp_path, pairs):
     assert "output" not in losses[0] and any("cost (target 0.3)" in name for name in losses[-1])
 
 
+def test_both_generators_of_a_cyclegan(tmp_path):
+    """Two hypernetworks, each with its own latents and budget; two narrow generators."""
+    rng = np.random.default_rng(0)
+    for split in ("trainA", "trainB", "testA", "testB"):
+        (tmp_path / split).mkdir()
+        for number in range(6 if split.endswith("A") else 8):
+            Image.fromarray(rng.integers(0, 256, (32, 32, 3), dtype=np.uint8)).save(tmp_path / split / f"{number}.png")
+    yaml, cycle = tmp_path / "config.yaml", "{preset: teacher-cyclegan, batch: 2, ndf: 4, kimg: 0.04}"
+    yaml.write_text(
+        f"options: {{ngf: 8}}\ndata: {{kind: domains, path: {tmp_path}, size: 32}}\nmethod: hypernetwork\n"
+        f"budget: 0.4x\ntrain: {cycle}\nfinetune: {cycle}\nevaluation: {{final: [fid, kid]}}\n"
+    )
+    out = tmp_path / "run"
+    assert main(["compress", str(yaml), "--out", str(out)]) == 0
+    run = open_run(out)
+    back = json.loads((out / "back.json").read_text())
+    full = run.supernet().macs(run.supernet().full_config())
+    assert 0.39 <= used(run) <= 0.4 and 0.39 <= run.supernet().macs(back) / full <= 0.4
+    weights, _ = load_tensors(out / "subnet_BtoA.safetensors")
+    assert weights["model.1.weight"].shape[0] == back["model.1"]
+    assert run.data("test").digest() != run.data("search").digest() and len(run.data("test")) == 8
+    scores = json.loads((out / "scores.json").read_text())["subnet"]
+    assert set(scores) == {"fid[efficientnet-lite0]", "kid[efficientnet-lite0]"}
+    losses = json.loads((out / "supernet.ckpt.jsonl").read_text().splitlines()[-1])
+    assert {"latents cost (target 0.4)", "latents back cost (target 0.4)"} <= set(losses)
+
+
 def test_pictures_can_be_ranked_too(tiny_teacher, tmp_path):
     yaml = tmp_path / "config.yaml"
     yaml.write_text(f"generator: resnet_6blocks\noptions: {{ngf: 8}}\nteacher: {tiny_teacher}\ndata: {{size: 32}}\n")

@@ -98,7 +98,7 @@ def training(net, *, text="0.3x", bits=0, steps=20, **options):
         ema_kimg=0,
         precision="float32",
         decay_from=1.0,
-        task_options=options,
+        method_options=options,
     )
     slimmed = Slimmed(net, quantisers=Quantisers(net.generator) if bits else None)
     whole = supernet().generator
