@@ -60,6 +60,12 @@ class Lpips:
         if [head.shape[1] for head in self.heads] != [64, 192, 384, 256, 256]:
             raise EvaluationError(f"{str(heads)!r} belongs to another network; give lin_v0.1_alex.pth")
 
+    def to(self, device: str | torch.device) -> Lpips:
+        """Move to a device, in place."""
+        self.network.to(device)
+        self.heads = [head.to(device) for head in self.heads]
+        return self
+
     def _features(self, images: Tensor) -> list[Tensor]:
         shift, scale = (images.new_tensor(v).reshape(1, 3, 1, 1) for v in (_SHIFT, _SCALE))
         x, taps = (images - shift) / scale, []

@@ -36,8 +36,7 @@ DEMO_SUPERNET = WEIGHTS / "openmoji_supernet.safetensors"
 def _run(arguments: argparse.Namespace, config: Config, until: str) -> None:
     run = Run(arguments.out, config)
     if arguments.dry_run:
-        run = Run(arguments.out, config.model_copy(update={"ranking": "none"}))  # costs do not depend on the order
-        budget, supernet = run.budget(), run.supernet()
+        budget, supernet = run.budget(), run.traced()
         print(supernet.graph)
         print(f"generator {format_macs(supernet.macs(supernet.full_config(), convention=budget.convention))} MACs")
         print(f"budget {format_macs(budget.macs)} MACs ({budget.convention}), space of {budget.space.count:,} subnets")

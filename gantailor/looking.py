@@ -137,7 +137,8 @@ def _write_table(frame: Any, path: Path) -> None:
 def evaluate(arguments: argparse.Namespace) -> None:
     metrics = tuple(metric.strip() for metric in (arguments.metrics or "").split(",") if metric.strip())
     folders = bool(arguments.images or arguments.reference)
-    base = {"evaluation.extractor": arguments.extractor, "evaluation.weights": arguments.weights if folders else None}
+    base = {"evaluation.extractor": arguments.extractor}
+    base["evaluation.weights" if folders else "teacher"] = arguments.weights  # a generator is its own teacher here
     run = Run(".", config_of(arguments, {name: value for name, value in base.items() if value is not None}))
     evaluation = run.config.evaluation
     if folders:
@@ -153,7 +154,7 @@ def evaluate(arguments: argparse.Namespace) -> None:
             on_picture=Reporter().pictures("pictures"),
         )
     else:
-        path = arguments.weights or teacher_file(run.config.generator)
+        path = run.config.teacher or teacher_file(run.config.generator)
         model = load_teacher(path, generator=run.config.generator, **run.config.options)
         scores = run.scoring().evaluator(metrics or run.metrics(evaluation.final))(model, run.data(arguments.split))
     rows = stamped(scores)

@@ -6,12 +6,15 @@ from collections.abc import Mapping
 from typing import Any
 
 from supernet.errors import ConfigError, nearest
+from supernet.presets import PRESETS
+from zoo.builders import STYLEGAN2_DISCRIMINATOR
 
 METHODS: dict[str, dict[str, Any]] = {
     # Once-for-all supernet and search (GAN Compression, arXiv 2003.08936).
     "supernet": {},
     # Diversity-aware channel pruning (DCP-GAN, CVPR 2024): a ranking, the same share of every width, retraining. With
-    # ``space: default`` and a ``train`` length the ranked supernet is trained and searched instead.
+    # another ``space`` the ranked supernet is trained and searched instead.
+    "diversity": {"ranking": "diversity", "space": {"name": "uniform"}},
     # Scales, distillation and 8 bits trained together (GAN Slimming, arXiv 2008.11062); no search.
     "slimming": {
         "ranking": "none",
@@ -28,22 +31,21 @@ METHODS: dict[str, dict[str, Any]] = {
         "train": {"kimg": 24.0, "output_weight": 0.0, "feature_weight": 0.0, "ema_kimg": 0.0},
         "finetune": {"kimg": 24.0, "output_weight": 0.0, "feature_weight": 0.0},
     },
-    "diversity": {"ranking": "diversity", "space": {"name": "uniform"}, "search": {"trials": 1}, "train": {"kimg": 0}},
 }
+SPARSIFYING = ("slimming", "hypernetwork")  # methods whose training itself ends at a budget
+_UNIFORM = {"search": {"trials": 1}, "train": {"kimg": 0}}
+_MAKES_THE_METHOD = ("bits", "output_weight", "feature_weight", "perceptual_weight")  # whatever preset is named
 
-_STYLEKD = {
-    "preset": "stylekd",
-    "precision": "bfloat16",
-    "ema_kimg": 2.0,
-    "task_options": {"augment": 1, "r1": 2.0},
-}
+_STYLEKD = {"preset": "stylekd", "precision": "bfloat16", "ema_kimg": 2.0, "kimg": 24.0}
+_FEW_PICTURES = {"task_options": {"augment": 1, "r1": 2.0}}
 
 # What a generator from latents needs instead of the settings for pictures in, pictures out.
 GENERATORS: dict[str, dict[str, Any]] = {
     "stylegan2": {
         "options": {},
-        "train": {**_STYLEKD, "kimg": 24.0},
-        "finetune": {**_STYLEKD, "kimg": 24.0},
+        "data": {"direction": "unpaired"},
+        "train": _STYLEKD,
+        "finetune": _STYLEKD,
         "evaluation": {"final": ("fid", "kid", "precision", "recall", "density", "coverage", "l1")},
     },
 }
@@ -52,34 +54,54 @@ GENERATORS: dict[str, dict[str, Any]] = {
 def beneath(values: Mapping[str, Any]) -> dict[str, Any]:
     """A configuration with the settings of its generator and its method filled in where it says nothing.
 
+    A preset that the user names wins over them, but for what makes the method what it is.
+
     Raises:
         ConfigError: an unknown method.
     """
     method = str(values.get("method", "supernet"))
     if method not in METHODS:
         raise ConfigError(f"method {method!r} is unknown; {nearest(method, METHODS)}")
-    generator = GENERATORS.get(str(values.get("generator")), {})
-    own: dict[str, Any] = {
-        name: {"name": value} if name == "space" and isinstance(value, str) else value for name, value in values.items()
-    }
-    settings = merged(merged(generator, METHODS[method]), own)
-    if generator and not dict(settings.get("evaluation") or {}).get("lpips_features"):
-        without = {"train": {"perceptual_weight": 0.0}, "finetune": {"perceptual_weight": 0.0}}
-        settings = merged(without, settings)  # LPIPS where its weights are given
-    return settings
+    own = {k: {"name": v} if k == "space" and isinstance(v, str) else v for k, v in values.items()}
+    below = merged(_of_generator(own), METHODS[method])
+    if method == "diversity" and _section(own, "space").get("name", "uniform") == "uniform":
+        below = merged(below, _UNIFORM)
+    for section in ("train", "finetune"):
+        preset = PRESETS.get(str(_section(own, section).get("preset")))
+        if preset is not None:
+            settled = {*preset, "task_options", "preset", "kimg"} - set(_MAKES_THE_METHOD)
+            below[section] = {k: v for k, v in _section(below, section).items() if k not in settled}
+    return merged(below, own)
+
+
+def _of_generator(own: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of a generator, some of which depend on the data and on what files are given."""
+    name = str(own.get("generator"))
+    found: dict[str, Any] = dict(GENERATORS.get(name, {}))
+    if name != "stylegan2":
+        return found
+    both: list[dict[str, Any]] = []
+    if _section(own, "data").get("kind", "openmoji") == "openmoji":
+        both.append(_FEW_PICTURES)
+    if not _section(own, "evaluation").get("lpips_features"):
+        both.append({"perceptual_weight": 0.0})  # LPIPS where its weights are given
+    for more in both:
+        found = merged(found, {"train": more, "finetune": more})
+    if own.get("teacher") is None and STYLEGAN2_DISCRIMINATOR.exists():
+        found["discriminator"] = str(STYLEGAN2_DISCRIMINATOR)  # the shipped teacher's own
+    return found
+
+
+def _section(values: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    found = values.get(name)
+    return found if isinstance(found, Mapping) else {}
 
 
 def merged(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    """Nested settings: ``over`` wins, leaf by leaf; free mappings such as ``task_options`` are leaves."""
+    """Nested settings: ``over`` wins, leaf by leaf; a generator's ``options`` are one leaf."""
     result = dict(under)
     for name, value in over.items():
         below = result.get(name)
-        if (
-            isinstance(below, Mapping)
-            and isinstance(value, Mapping)
-            and name not in ("options", "task_options", "method_options")
-        ):
-            result[name] = merged(below, value)
-        else:
-            result[name] = value
+        nested = name != "options" and isinstance(below, Mapping) and isinstance(value, Mapping)
+        result[name] = merged(below, value) if nested and isinstance(below, Mapping) else value
     return result

@@ -18,6 +18,7 @@ from evaluators.errors import EvaluationError
 from gantailor import rankings, sparsifying
 from gantailor.devices import device
 from gantailor.export import export_run, made_from
+from gantailor.methods import SPARSIFYING
 from gantailor.ranges import load_ranges
 from gantailor.run import Run
 from gantailor.scoring import stamped
@@ -35,13 +36,15 @@ from zoo.data import is_picture
 
 def check(run: Run) -> dict[str, Any]:
     """Find every mistake before any training: data, teacher, trace, proof, budget. Writes ``trace.json``."""
-    budget, supernet = run.budget(), run.supernet()
+    sparsifying.check(run)
+    budget = run.budget()
     for split in ("train", "search", "test"):
         run.data(split)
     run.scoring().evaluator([run.search_metric(), *run.metrics(run.config.evaluation.final)])
     for name in run.config.devices:
         check_installed(device(name))
     run.claim()
+    supernet = run.supernet()  # ranked from here on, which may take minutes
     if not run.path("ranking.json").exists():
         rankings.save(run.path("ranking.json"), run.scores, **rankings.provenance(run, run.config.ranking))
     proof = verify(supernet, repair=True)
@@ -130,7 +133,7 @@ def report(run: Run) -> None:
 def by_method(stage: str, usual: Callable[[Run], Any]) -> Callable[[Run], Any]:
     """A stage that a method may do in its own way."""
     own = {"train": sparsifying.train, "search": sparsifying.select}[stage]
-    return lambda run: (own if run.config.method in ("slimming", "hypernetwork") else usual)(run)
+    return lambda run: (own if run.config.method in SPARSIFYING else usual)(run)
 
 
 STAGES: dict[str, Callable[[Run], Any]] = {

@@ -15,7 +15,7 @@ from gantailor.devices import Device
 from gantailor.rewrite import ExportError
 from gantailor.targets import TARGETS, exported_program, quietly
 from supernet.files import write_bytes
-from supernet.quantisers import LAYERS, Quantisers
+from supernet.quantisers import LAYERS, Quantisers, quantise_activation, quantise_weight
 
 GOAL = 38.0  # dB between the quantised and the float outputs, predicted; layers stay in float until it is met
 KEPT = 0.1  # at most this share of the weights stays in float
@@ -34,9 +34,10 @@ def sensitivities(model: nn.Module, pictures: Tensor) -> dict[str, float]:
             if not isinstance(layer, LAYERS):
                 continue
             weight = layer.weight.detach().clone()
-            handle = layer.register_forward_pre_hook(lambda _, inputs: (_rounded(inputs[0], None), *inputs[1:]))
+            handle = layer.register_forward_pre_hook(lambda _, inputs: (_rounded_input(inputs[0]), *inputs[1:]))
             try:
-                layer.weight.data = _rounded(weight, 1 if isinstance(layer, nn.ConvTranspose2d) else 0)
+                channel = 1 if isinstance(layer, nn.ConvTranspose2d) else 0
+                layer.weight.data = quantise_weight(weight, channel=channel)
                 found[name] = float((model(pictures) - expected).square().mean())
             finally:
                 handle.remove()
@@ -44,15 +45,9 @@ def sensitivities(model: nn.Module, pictures: Tensor) -> dict[str, float]:
     return found
 
 
-def _rounded(x: Tensor, channel: int | None) -> Tensor:
-    """Rounded to 8 bits: symmetric for each channel, or asymmetric for the whole tensor."""
-    if channel is None:
-        low, high = x.amin().clamp(max=0), x.amax().clamp(min=0)
-        scale = ((high - low) / 255).clamp(min=1e-12)
-        return ((x - low) / scale).round() * scale + low
-    others = [d for d in range(x.dim()) if d != channel]
-    scale = (x.abs().amax(others, keepdim=True) / 127).clamp(min=1e-12)
-    return (x / scale).round() * scale
+def _rounded_input(x: Tensor) -> Tensor:
+    """Rounded to 8 bits over the range it has."""
+    return quantise_activation(x, x.amin().clamp(max=0), x.amax().clamp(min=0))
 
 
 def kept_in_float(model: nn.Module, pictures: Tensor) -> list[str]:

@@ -12,7 +12,7 @@ import torch
 from supernet.errors import ConfigError
 from supernet.files import state_digest, write_json
 from supernet.ranking import RANKINGS, Scores, criterion_scores
-from supernet.supernet import Supernet
+from supernet.supernet import Supernet, fold_norms
 from zoo.latents import Latents
 
 if TYPE_CHECKING:
@@ -40,8 +40,11 @@ def compute(run: Run, supernet: Supernet, criterion: str, *, inputs: int | None 
         chosen = torch.randn(count, data.width, generator=torch.Generator().manual_seed(0))
     else:
         chosen = data.batch(np.random.default_rng(0).permutation(len(data))[:count])[0]
-    listener = run.report.pictures(f"ranking by {criterion}", "inputs")
-    return criterion_scores(supernet, criterion, chosen, on_batch=listener)
+    listener, device = run.report.pictures(f"ranking by {criterion}", "inputs"), run.config.device
+    try:
+        return criterion_scores(supernet.to(device), criterion, chosen.to(device), on_batch=listener)
+    finally:
+        supernet.to("cpu")
 
 
 def save(path: Path, scores: Scores, **provenance: Any) -> None:
@@ -56,35 +59,40 @@ def load(path: str | Path, supernet: Supernet) -> Scores:
         ConfigError: it cannot be read, or belongs to another generator.
     """
     try:
-        found = json.loads(Path(path).read_text(encoding="utf8"))["scores"]
+        stored = json.loads(Path(path).read_text(encoding="utf8"))
+        found, weights = stored["scores"], str(stored.get("weights", ""))
         scores = {str(name): np.array(values, np.float64) for name, values in found.items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ConfigError(
             f"ranking {str(path)!r} cannot be read ({error}); give a criterion ({', '.join(RANKINGS)}) or a file that "
             "gantailor rank wrote"
         ) from None
-    full = supernet.full_config()
+    full, own = supernet.full_config(), state_digest(supernet.generator)[:12]
     for name, values in scores.items():
         if full.get(name) != len(values):
             raise ConfigError(
                 f"ranking {str(path)!r} is of another generator: it scores {len(values)} channels of {name!r}, the "
                 f"generator has {full.get(name, 'no such width')}; rank this one with: gantailor rank"
             )
+    if weights not in ("", own):
+        raise ConfigError(
+            f"ranking {str(path)!r} is of other weights ({weights}, these are {own}); rank these with: gantailor rank"
+        )
     return scores
 
 
 def scores_of(run: Run, supernet: Supernet) -> Scores:
     """What the run ranks by: its own file where there is one already, the file its config names, or computed now."""
-    stored = run.path("ranking.json")
-    if stored.exists():
-        return load(stored, supernet)
-    name = run.config.ranking
-    return load(name, supernet) if is_file(name) else compute(run, supernet, name)
+    stored, name = run.path("ranking.json"), run.config.ranking
+    if name != "none" and (stored.exists() or is_file(name)):
+        return load(stored if stored.exists() else name, supernet)
+    return compute(run, supernet, name)
 
 
 def provenance(run: Run, criterion: str) -> dict[str, Any]:
     """What a ranking file says of where it comes from."""
-    return {"criterion": criterion, "generator": run.config.generator, "weights": state_digest(run.teacher())[:12]}
+    weights = state_digest(fold_norms(run.teacher()))[:12]
+    return {"criterion": criterion, "generator": run.config.generator, "weights": weights}
 
 
 def draw(scores: Scores) -> Figure:

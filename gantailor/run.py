@@ -15,6 +15,7 @@ from torch import nn
 
 from gantailor.config import Config, load_config
 from gantailor.devices import device
+from gantailor.methods import SPARSIFYING
 from gantailor.progress import Reporter
 from gantailor.rankings import scores_of
 from gantailor.scoring import PICTURE_BY_PICTURE, Scoring
@@ -26,7 +27,7 @@ from supernet.files import write_json
 from supernet.graph import SubnetConfig
 from supernet.ranking import Scores, order_channels
 from supernet.supernet import Supernet
-from zoo.builders import WEIGHTS, build
+from zoo.builders import STYLEGAN2_TEACHER, WEIGHTS, build
 from zoo.checkpoints import load_state, load_teacher, read_state
 from zoo.data import SPLITS, Pairs, folder_pairs
 from zoo.domains import Domains, Unpaired
@@ -48,6 +49,7 @@ class Run:
         self.folder, self.config = Path(folder), config
         self.report = report or Reporter()
         self._supernet: Supernet | None = None
+        self._ranked = False
         self.scores: Scores = {}
         self._pictures: dict[str, Pairs] = {}
         self._data: dict[str, Data] = {}
@@ -72,7 +74,9 @@ class Run:
             self.folder.mkdir(parents=True, exist_ok=True)
             self._lock_folder()
             known = {**Config().model_dump(mode="json"), **json.loads(file.read_text())} if file.exists() else mine
-            other = [name for name in mine if name not in CHANGEABLE and known[name] != mine[name]]
+            fixed = {"budget"} if self.config.method in SPARSIFYING else set()  # they trained to this one
+            free = set(CHANGEABLE) - fixed
+            other = [name for name in mine if name not in free and known[name] != mine[name]]
             if other:
                 raise RunError(
                     f"{str(self.folder)!r} holds a run with other settings ({', '.join(other)}); choose another --out, "
@@ -113,8 +117,12 @@ class Run:
         pictures that it was trained on.
         """
         if split not in self._data:
-            shape: tuple[int, ...] = getattr(self.teacher(), "input_shape", ())
+            teacher = self.teacher()
+            shape: tuple[int, ...] = getattr(teacher, "input_shape", ())
             if len(shape) == 1:
+                size = self.config.data.size
+                if getattr(teacher, "size", size) != size:
+                    raise ConfigError(f"the generator makes {teacher.size} px, data.size is {size}; make them the same")
                 real, seed = self.pictures("train"), SPLITS.index(split)
                 self._data[split] = Latents.of(real, shape[0], seed=seed, name=split)
             elif self.config.data.kind == "domains" and split != "train":
@@ -184,6 +192,15 @@ class Run:
 
     def supernet(self) -> Supernet:
         """The traced supernet with the ranked weights of the teacher."""
+        supernet = self.traced()
+        if not self._ranked:
+            self.scores = scores_of(self, supernet)
+            order_channels(supernet, self.scores)
+            self._ranked = True
+        return supernet
+
+    def traced(self) -> Supernet:
+        """The supernet, ranked or not yet: all that costs and spaces need."""
         if self._supernet is None:
             size, teacher = self.config.data.size, self.teacher()
             multiple = getattr(teacher, "size_multiple", 1)
@@ -193,10 +210,7 @@ class Run:
                 )
             shape = self.data("train").batch(np.arange(1))[0].shape
             example = torch.randn(shape, generator=torch.Generator().manual_seed(0))
-            supernet = Supernet(teacher.requires_grad_(True), (example,))
-            self.scores = scores_of(self, supernet)
-            order_channels(supernet, self.scores)
-            self._supernet = supernet
+            self._supernet = Supernet(teacher.requires_grad_(True), (example,))
         return self._supernet
 
     def space(self) -> Space:
@@ -205,7 +219,7 @@ class Run:
         if self.config.round_to_device and self.config.devices:
             multiple = max(wanted.rounding, device(self.config.devices[0]).channel_multiple)
             wanted = wanted.model_copy(update={"multiple": multiple})
-        return space(wanted, self.supernet())
+        return space(wanted, self.traced())
 
     def budget(self) -> Budget:
         """The budget, checked against the space."""
@@ -217,7 +231,7 @@ class Run:
         Raises:
             BudgetError: it cannot be read or reached.
         """
-        supernet, convention = self.supernet(), self.config.convention
+        supernet, convention = self.traced(), self.config.convention
         config = supernet.full_config()
         full = {"macs": supernet.macs(config, convention=convention), "params": supernet.parameter_count(config)}
         return Budget(self.space(), parse_budget(text, full=full), convention, fill=not self.config.search.front)
@@ -247,8 +261,9 @@ class Run:
     def metrics(self, names: Iterable[str]) -> list[str]:
         """Those that compare picture by picture are against the teacher where no real picture belongs to an input."""
         by_picture = () if self.data("test").paired else PICTURE_BY_PICTURE
-        if not self.taught:  # nothing to compare with: the search's score is then one of sets
-            return ["kid" if name == "features" and by_picture else name for name in names]
+        if not self.taught and by_picture:  # nothing to compare with; the search's score is then one of sets
+            sets = [name for name in names if name not in by_picture]
+            return ["kid"] if list(names) == ["features"] else sets
         return [f"{name}[teacher]" if name in by_picture else name for name in names]
 
     def subnet(self) -> tuple[SubnetConfig, nn.Module]:
@@ -274,7 +289,7 @@ class Run:
 
 def teacher_file(generator: str) -> Path:
     """The shipped teacher of a generator."""
-    return WEIGHTS / ("openmoji_stylegan2.safetensors" if generator == "stylegan2" else "openmoji_teacher.safetensors")
+    return STYLEGAN2_TEACHER if generator == "stylegan2" else WEIGHTS / "openmoji_teacher.safetensors"
 
 
 def open_run(folder: str | Path) -> Run:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from torch import nn
 
+from gantailor.methods import SPARSIFYING
 from gantailor.ranges import make_quantisers, save_ranges
 from gantailor.run import Run
 from gantailor.searching import make_search
@@ -17,28 +18,53 @@ from search.methods.slimming import Slimmed, SlimmingOptions, slimming
 from search.methods.sparsify import Sparsifying
 from search.study import best_config, table
 from supernet import workers
+from supernet.errors import ConfigError
 from supernet.files import save_tensors, write_bytes
 from supernet.graph import Selection, SubnetConfig
 from zoo.cyclegan_task import CycleGan
+from zoo.latents import Latents
 
 Sparse = Slimmed | Hypernetwork
+
+
+def check(run: Run) -> None:
+    """That the run's settings suit a method that chooses single channels.
+
+    Raises:
+        ConfigError: they do not.
+    """
+    config = run.config
+    if config.method not in SPARSIFYING:
+        return
+    if isinstance(run.data("train"), Latents):
+        raise ConfigError(
+            f"method {config.method!r} works on convolutions and linear layers; {config.generator!r} has its own. Use "
+            "diversity or supernet"
+        )
+    if config.space.name != "every" or config.space.rounding != 1 or config.space.fractions or config.round_to_device:
+        raise ConfigError(
+            f"method {config.method!r} keeps any number of channels: leave out round_to_device, and of space all but "
+            "freeze"
+        )
+    if ">=" in config.budget:
+        raise ConfigError(f"method {config.method!r} takes upper limits only, not budget {config.budget!r}")
 
 
 def make_task(run: Run) -> Sparsifying:
     """The run's method as a training task; what it trains is ``generator``."""
     recipe, supernet, usage = run.config.train, run.supernet(), run.budget().usage
+    free = [supernet.graph.index[variable.name] for variable in run.space().variables]
     if run.config.method == "hypernetwork":
-        made = Hypernetwork(supernet, seed=recipe.seed)
+        made = Hypernetwork(supernet, free, seed=recipe.seed)
         if recipe.task != "cyclegan":
             return hypernetwork_task(distillation_task(run, made, recipe, None), made, recipe, usage=usage)
-        back = Hypernetwork(copy.deepcopy(supernet), seed=recipe.seed + 1)
+        back = Hypernetwork(copy.deepcopy(supernet), free, seed=recipe.seed + 1)
         cycle = CycleGan(made, run.domains(), recipe, back=back, device=run.config.device)
         inner = hypernetwork_task(cycle, back, recipe, usage=usage, name="latents back")
         return hypernetwork_task(inner, made, recipe, usage=usage)
     quantisers = make_quantisers(supernet.generator, recipe)
-    slimmed = Slimmed(
-        supernet, trunk=bool(recipe.options_of(SlimmingOptions, method=True).trunk), quantisers=quantisers
-    )
+    trunk = bool(recipe.options_of(SlimmingOptions, method=True).trunk)
+    slimmed = Slimmed(supernet, free, trunk=trunk, quantisers=quantisers)
     return slimming(distillation_task(run, slimmed, recipe, None), slimmed, recipe, usage=usage)
 
 
@@ -57,6 +83,7 @@ def train(run: Run) -> None:
     watcher = Watcher(run, method, forms) if workers.rank() == 0 else None
     model = run_task(run, task, recipe, file="supernet.ckpt.safetensors", title=method, on_watch=watcher)
     assert isinstance(model, Sparse)
+    run.supernet().to("cpu").requires_grad_(True)  # a hypernetwork froze its weights, in every process
     if workers.rank() != 0:
         return
     if isinstance(model, Slimmed) and model.quantisers is not None:

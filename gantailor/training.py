@@ -36,6 +36,7 @@ from zoo.stylegan2 import StyleGan2Generator, generator_widths
 from zoo.stylegan2_discriminator import StyleGan2Discriminator
 from zoo.stylegan2_task import StyleGan2
 
+WATCHED = 2000  # pictures that a StyleGAN2 in training is scored on
 Forms = Callable[[nn.Module], dict[str, nn.Module]]
 
 
@@ -79,7 +80,7 @@ def distillation_task(run: Run, model: nn.Module, recipe: Recipe, sample: Sample
     common: dict[str, Any] = {
         "teacher": teacher if run.taught and (recipe.distils or not data.paired) else None,
         "sample": sample,
-        "perceptual": run.scoring().lpips() if recipe.perceptual_weight else None,
+        "perceptual": run.scoring().lpips().to(run.config.device) if recipe.perceptual_weight else None,
         "device": run.config.device,
     }
     if isinstance(data, Latents):
@@ -87,7 +88,9 @@ def distillation_task(run: Run, model: nn.Module, recipe: Recipe, sample: Sample
             raise ConfigError(
                 f"generators from latents are trained if they are a stylegan2, not {run.config.generator!r}"
             )
-        discriminator = StyleGan2Discriminator(size=teacher.size, channels=generator_widths(teacher))
+        discriminator = None
+        if run.config.discriminator:
+            discriminator = StyleGan2Discriminator(size=teacher.size, channels=generator_widths(teacher))
         region = build_function(run.config.region, "region") if run.config.region else None
         return StyleGan2(
             model, data.pictures, recipe, discriminator=_continued(run, discriminator), region=region, **common
@@ -135,7 +138,7 @@ class Watcher:
         return [json.loads(line) for line in self.log.read_text().splitlines()] if self.log.exists() else []
 
     def __call__(self, model: nn.Module, step: int) -> None:
-        forms = {name: form.to("cpu") for name, form in self.forms(model).items()}
+        forms = {name: copy.deepcopy(form).to("cpu") for name, form in self.forms(model).items()}
         self._draw(forms, step)
         row: dict[str, float] = {"step": step}
         for name, form in forms.items():
@@ -164,11 +167,11 @@ def train(run: Run) -> None:
     if run.path("supernet.safetensors").exists():
         return
     recipe, supernet, variables = run.config.train, run.supernet(), run.space()
-    if not recipe.kimg:
-        save_tensors(run.path("supernet.safetensors"), supernet.generator.state_dict(), {"stage": "teacher"})
-        return
     if run.config.supernet:
         load_supernet(supernet, Path(run.config.supernet))
+    if not recipe.kimg:
+        save_tensors(run.path("supernet.safetensors"), supernet.generator.state_dict(), {"stage": "untrained"})
+        return
     counts = [len(variable.choices) for variable in variables.variables]
 
     def sample(rng: np.random.Generator, step: int, position: int) -> SubnetConfig:
@@ -184,6 +187,7 @@ def train(run: Run) -> None:
     file = "supernet.ckpt.safetensors"
     trained = fit(run, supernet, recipe, file=file, title="supernet", sample=sample, on_watch=watcher)
     assert isinstance(trained, Supernet)
+    supernet.to("cpu")
     if workers.rank() == 0:
         save_tensors(run.path("supernet.safetensors"), trained.generator.state_dict(), {"stage": "supernet"})
 
@@ -298,7 +302,8 @@ def _latent_watcher(run: Run, task: StyleGan2) -> Callable[[nn.Module, int], Non
     """Every so often a sheet of pictures, and the scores against the training pictures: does it still improve?"""
     width = next(task.plain.style.parameters()).shape[1]
     data = Latents.of(run.pictures("train"), width, seed=SPLITS.index("search"), name="search")
-    names = [name for name in run.config.evaluation.final if FAMILIES[name] == "distribution"]
+    shown = Subset(data, WATCHED)
+    names = [name for name in run.config.evaluation.final if FAMILIES.get(name) == "distribution"]
     evaluator = Scoring(run.config.evaluation).evaluator(names if len(data) >= 100 else ["fid"])  # too few neighbours
 
     def watch(model: nn.Module, step: int) -> None:
@@ -306,7 +311,7 @@ def _latent_watcher(run: Run, task: StyleGan2) -> Callable[[nn.Module, int], Non
         with torch.no_grad():
             drawn = to_uint8(model(data.batch(np.arange(min(64, len(data))))[0]))
         write_bytes(run.path("samples") / f"teacher-{step:07d}.png", picture_grid([drawn[i::8] for i in range(8)]))
-        row = {"step": step, **{name: score.value for name, score in evaluator(model, data).items()}}
+        row = {"step": step, **{name: score.value for name, score in evaluator(model, shown).items()}}
         with run.path("teacher.watch.jsonl").open("a") as file:
             file.write(json.dumps(row) + "\n")
 

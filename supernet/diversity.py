@@ -17,6 +17,7 @@ from torch import Tensor
 
 from supernet.distillation import capture
 from supernet.errors import ConfigError
+from supernet.gates import GatePlaces
 from supernet.supernet import Supernet
 
 Scores = dict[str, np.ndarray]
@@ -42,8 +43,14 @@ def principal_directions(latents: Tensor) -> tuple[Tensor, Tensor]:
         latents: ``[N, ...]``, flattened to d numbers each; k is the smaller of N and d.
     """
     flat = latents.flatten(1).double()
-    _, singular, rows = torch.linalg.svd(flat - flat.mean(0), full_matrices=False)
-    return rows.to(latents.dtype), singular.square() / singular.square().sum()
+    flat = flat - flat.mean(0)
+    if flat.shape[0] >= flat.shape[1]:
+        _, singular, rows = torch.linalg.svd(flat, full_matrices=False)
+    else:  # pictures have far more values than there are of them: the small matrix of their products will do
+        values, vectors = torch.linalg.eigh(flat @ flat.T)
+        singular = values.flip(0).clamp(min=0).sqrt()
+        rows = (vectors.flip(1) / singular.clamp(min=1e-12)).T @ flat
+    return rows.to(latents.dtype), (singular.square() / singular.square().sum()).cpu()
 
 
 def diversity_scores(
@@ -179,7 +186,7 @@ class ChannelGradients:
 
     def __init__(self, supernet: Supernet) -> None:
         self.supernet = supernet
-        graph = supernet.graph
+        graph, self.all = supernet.graph, GatePlaces(supernet.graph)
         held = supernet.tensors
         self.places: list[tuple[int, str, int]] = []
         for number in range(len(graph.widths)):
@@ -188,9 +195,7 @@ class ChannelGradients:
             self.places += [(number, name, d) for name, d in found if held[name].numel() == most]
         names = dict.fromkeys(name for _, name, _ in self.places)
         self.tensors = {name: held[name].detach().clone().requires_grad_() for name in names}
-        sizes = [width.size for width in graph.widths]
-        self.starts = np.concatenate([[0], np.cumsum(sizes)])
-        self.size = int(self.starts[-1])
+        self.size = int(self.all.starts[-1])
 
     def render(self, inputs: Tensor, options: dict[str, Any]) -> Tensor:
         """The generator's pictures, with a graph down to the weights."""
@@ -210,10 +215,9 @@ class ChannelGradients:
             others = [d for d in range(slope.dim()) if d != dimension]
             means = slope.abs().mean(others).double().cpu().numpy()
             mine = axis.width == number
-            np.add.at(total, self.starts[number] + axis.unit[mine], means[mine])
+            np.add.at(total, self.all.starts[number] + axis.unit[mine], means[mine])
         return total
 
     def by_width(self, values: np.ndarray) -> Scores:
         """The vector as scores."""
-        parts = np.split(values, self.starts[1:-1])
-        return {width.name: part for width, part in zip(self.supernet.graph.widths, parts, strict=True)}
+        return self.all.by_width(values)

@@ -97,6 +97,7 @@ PRESETS["stylekd"] = {
     "perceptual_weight": 3.0,
     "feature_weight": 30.0,
     "feature_loss": "relation",
+    "ema_kimg": 5.0,
     "kimg": 7200.0,  # 450,000 steps of 16
 }
 

@@ -101,7 +101,8 @@ class Quantisers(nn.Module):
         model: where the layers are; it is not changed.
         bits: of weights, inputs and outputs.
         per_channel: a step for each output channel of a weight, as runtimes have it; False as published.
-        ranges: how the inputs' ranges come about, see ``ActivationRange``. With ``published`` outputs stay in float.
+        ranges: how the inputs' ranges come about, see ``ActivationRange``. With ``published`` outputs and the picture,
+            the first layer's input, stay in float.
     """
 
     def __init__(
@@ -140,6 +141,8 @@ class Quantisers(nn.Module):
         handles = []
         for name in self.layers:
             layer, before = model.get_submodule(name), self._range("input", name)
+            if before.kind == "published" and name == next(iter(self.layers)):
+                continue
 
             def enter(_layer: nn.Module, inputs: tuple[Any, ...], *, quantiser: Any = before) -> tuple[Any, ...]:
                 return (quantiser(inputs[0]), *inputs[1:])
@@ -162,7 +165,7 @@ class Quantisers(nn.Module):
     def set(self, found: Mapping[str, Mapping[str, Sequence[float]]]) -> None:
         """Take over the ranges that ``found`` gave."""
         for end, by_layer in found.items():
-            for name, (low, high) in by_layer.items():
+            for name, (low, high) in by_layer.items() if end in self.ranges else ():
                 quantiser = self._range(end, name)
                 quantiser.low.fill_(low)
                 quantiser.high.fill_(high)

@@ -93,6 +93,8 @@ class Recipe(BaseModel):
             raise ValueError(f"teacher_cache {self.teacher_cache!r} needs shift 0: moved pictures never come again")
         if self.in_place_weight and self.subnets < 2:
             raise ValueError("in_place_weight needs subnets of 2 or more: the first of a step teaches the others")
+        if self.bits == 1:
+            raise ValueError("bits of 1 leave no levels; allowed are 0 (off) and 2 to 8")
         if self.batch % self.accumulate:
             raise ValueError(f"batch {self.batch} cannot be worked through in {self.accumulate} equal parts")
         return self

@@ -221,7 +221,12 @@ class Translation:
         if not self.feature_layers:
             return {}
         if self.maps is not None:
-            kept = None if config is None else self.generator.kept_channels(self.feature_layers, config)  # type: ignore[operator]
+            kept, still = None, getattr(self.generator, "open_channels", None)
+            if config is not None:
+                kept = self.generator.kept_channels(self.feature_layers, config)  # type: ignore[operator]
+            elif still is not None:  # channels that nothing reads any more must not carry the distillation
+                kept = still(self.feature_layers)
+                mine = {name: feature[:, kept[name]] for name, feature in mine.items()}
             loss = self.maps(mine, taught, kept)
         else:
             loss = (alignment_loss if self.recipe.feature_loss == "alignment" else relation_loss)(mine, taught)

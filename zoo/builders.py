@@ -41,6 +41,8 @@ GENERATORS: dict[str, Callable[..., nn.Module]] = {
 }
 
 WEIGHTS = Path(__file__).parent / "weights"
+STYLEGAN2_TEACHER = WEIGHTS / "openmoji_stylegan2.safetensors"
+STYLEGAN2_DISCRIMINATOR = WEIGHTS / "openmoji_stylegan2_discriminator.safetensors"
 
 
 def build(name: str, **options: Any) -> nn.Module:

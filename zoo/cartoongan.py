@@ -31,6 +31,7 @@ class CartoonGenerator(nn.Module):
     """Photo to cartoon, ``[N, input_nc, H, W]`` to ``[N, output_nc, H, W]`` in [-1, 1].
 
     The published weights are for BGR; :func:`read_cartoongan` turns them round, so that pictures are RGB as elsewhere.
+    The buffer ``rgb`` says so in every file that is made of this generator.
 
     H and W should be multiples of 4; others come out rounded up to the next one, as in the original.
 
@@ -45,6 +46,7 @@ class CartoonGenerator(nn.Module):
 
     def __init__(self, *, input_nc: int = 3, output_nc: int = 3, ngf: int = 64, blocks: int = 8) -> None:
         super().__init__()
+        self.register_buffer("rgb", torch.ones(()))
         self.input_shape = (input_nc, 256, 256)
         self.refpad01_1 = nn.ReflectionPad2d(3)
         self.conv01_1 = nn.Conv2d(input_nc, ngf, 7)
@@ -94,11 +96,11 @@ class CartoonGenerator(nn.Module):
         return torch.tanh(self.deconv03_1(pad(x)))
 
 
-def read_cartoongan(state: Mapping[str, Tensor], *, bgr: bool = True) -> dict[str, Tensor]:
+def read_cartoongan(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The weights of the port's ``*_net_G_float.pth``, whose names are those of :class:`CartoonGenerator`.
 
     A leading ``module.`` (``nn.DataParallel``) is dropped, and the picture channels of the first and the last layer are
-    turned from BGR to RGB, unless ``bgr`` is False.
+    turned from BGR to RGB, unless the file was made here and is RGB already.
     """
     weights = {name.removeprefix("module."): value for name, value in state.items()}
     missing = [name for name in ("conv01_1.weight", "in01_1.scale", "deconv03_1.bias") if name not in weights]
@@ -108,7 +110,8 @@ def read_cartoongan(state: Mapping[str, Tensor], *, bgr: bool = True) -> dict[st
             f"{', '.join(list(weights)[:4]) or 'nothing'}, ... Allowed: the state dict of the port's "
             "*_net_G_float.pth. Pass what torch.load(path, weights_only=True) reads from that file."
         )
-    if bgr:
+    if "rgb" not in weights:
+        weights["rgb"] = torch.ones(())
         weights["conv01_1.weight"] = weights["conv01_1.weight"].flip(1)
         weights |= {name: weights[name].flip(0) for name in ("deconv03_1.weight", "deconv03_1.bias")}
     return weights

@@ -43,7 +43,7 @@ def load_teacher(path: str | Path, *, generator: str, side: str | None = None, *
                   ``module.`` prefixes, or dropout (whose layer names are shifted)
     spade         ``latest_net_G.pth`` of NVlabs/SPADE; spectral norm is folded
     munit         ``gen_*.pt`` of NVlabs/MUNIT
-    cartoongan    ``*_net_G_float.pth`` of the PyTorch port, turned from BGR to RGB (``.safetensors`` are ours, RGB)
+    cartoongan    ``*_net_G_float.pth`` of the PyTorch port, turned from BGR to RGB
     stylegan2     rosinality's ``.pt``; the state dict of a stylegan2-ada or stylegan3 ``G_ema``. Size and widths are
                   read from the file
     ============  ==================================================================================================
@@ -60,10 +60,7 @@ def load_teacher(path: str | Path, *, generator: str, side: str | None = None, *
     loaded = _plain(_read_file(Path(path)))
     reader = READERS.get(generator)
     if reader is not None:
-        more: dict[str, Any] = {"side": side} if side else {}
-        if generator == "cartoongan":
-            more["bgr"] = Path(path).suffix != ".safetensors"  # our own files are RGB already
-        loaded = reader(loaded, **more)
+        loaded = reader(loaded, **({"side": side} if side else {}))
     state = _flat(loaded, str(path))
     if generator == "stylegan2":
         options = stylegan2_arguments(state) | options

@@ -107,6 +107,8 @@ class StyleGan2:
         self.options = options = recipe.options_of(StyleGan2Options)
         if recipe.perceptual_weight and perceptual is None:
             raise ConfigError("perceptual_weight needs LPIPS's weights: set evaluation.lpips_features and .lpips_heads")
+        if recipe.gan == "none" or (recipe.feature_weight and recipe.feature_loss != "relation"):
+            raise ConfigError("a StyleGAN2 trains with an adversarial loss and feature_loss relation; set these")
         torch.manual_seed(recipe.seed)
         self.generator = generator.to(device).train()
         self.plain = _plain(self.generator)
@@ -120,13 +122,15 @@ class StyleGan2:
         self.state = _State().to(device)
         self.optimizers = {
             "generator": self._adam(self.generator, options.path_every if options.path else 0),
-            "discriminator": self._adam(self.discriminator, options.r1_every if options.r1 else 0),
+            "discriminator": self._adam(
+                self.discriminator, options.r1_every if options.r1 else 0, recipe.lr_discriminator
+            ),
         }
 
-    def _adam(self, model: nn.Module, every: int) -> torch.optim.Optimizer:
+    def _adam(self, model: nn.Module, every: int, lr: float | None = None) -> torch.optim.Optimizer:
         share = every / (every + 1) if every else 1.0
         betas = (self.recipe.beta1**share, self.recipe.beta2**share)
-        return torch.optim.Adam(model.parameters(), lr=self.recipe.lr * share, betas=betas, fused=True)
+        return torch.optim.Adam(model.parameters(), lr=(lr or self.recipe.lr) * share, betas=betas, fused=True)
 
     def parts(self) -> dict[str, nn.Module]:
         """Everything with state."""

@@ -10,6 +10,7 @@ met the weights are made for the channels that are left and the hypernetwork is 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -103,14 +104,15 @@ class Hypernetwork(nn.Module):
 
     Args:
         supernet: its weights are not used; the others are trained on.
+        widths: those that may lose channels, by number; all of them by default.
         seed: of the first latents and weights.
     """
 
-    def __init__(self, supernet: Supernet, *, seed: int = 0) -> None:
+    def __init__(self, supernet: Supernet, widths: Iterable[int] | None = None, *, seed: int = 0) -> None:
         super().__init__()
         self.supernet = supernet
         random = torch.Generator().manual_seed(seed)
-        self.gates = Gates(supernet.graph, threshold=THRESHOLD, least=LEAST)
+        self.gates = Gates(supernet.graph, widths, threshold=THRESHOLD, least=LEAST)
         with torch.no_grad():
             self.gates.values.normal_(generator=random)
         layers = {name: layer for name, layer in self.generator.named_modules() if isinstance(layer, LAYERS)}

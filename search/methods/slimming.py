@@ -8,6 +8,7 @@ scales that fit, largest first, are kept.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -44,11 +45,24 @@ class SlimmingOptions:
 
 
 class Slimmed(nn.Module):
-    """A supernet whose channels are scaled and whose layers may be rounded; ``generator`` is the plain one inside."""
+    """A supernet whose channels are scaled and whose layers may be rounded; ``generator`` is the plain one inside.
 
-    def __init__(self, supernet: Supernet, *, trunk: bool = True, quantisers: Quantisers | None = None) -> None:
+    Args:
+        widths: those that may lose channels, by number.
+        trunk: False leaves out those that several layers write.
+    """
+
+    def __init__(
+        self,
+        supernet: Supernet,
+        widths: Iterable[int] | None = None,
+        *,
+        trunk: bool = True,
+        quantisers: Quantisers | None = None,
+    ) -> None:
         super().__init__()
-        widths = [i for i in range(len(supernet.graph.widths)) if trunk or len(_writers(supernet, i)) < 2]
+        every = range(len(supernet.graph.widths)) if widths is None else widths
+        widths = [i for i in every if trunk or len(_writers(supernet, i)) < 2]
         self.supernet, self.quantisers = supernet, quantisers
         self.gates = Gates(supernet.graph, widths)
         self._move_norms_into_scales()
@@ -76,6 +90,10 @@ class Slimmed(nn.Module):
         """Every tensor of the generator, with the scales multiplied in."""
         return self.gates(self.supernet.tensors)
 
+    def open_channels(self, layers: Sequence[str]) -> dict[str, Tensor]:
+        """For named modules, which channels of their output are still read."""
+        return self.supernet.kept_channels(layers, self.gates.places.selection(self.gates.kept()))
+
     def forward(self, *inputs: Any, **options: Any) -> Any:
         tensors = self.tensors()
         if self.quantisers is None:
@@ -85,14 +103,14 @@ class Slimmed(nn.Module):
 
 
 def _writers(supernet: Supernet, number: int) -> set[str]:
-    """Layers with matrices that write a width (on an axis that they do not read)."""
+    """Layers that write a width from others; a depthwise convolution only passes it on."""
     graph, read = supernet.graph, set(supernet.graph.consumers.get(number, ()))
     tensors = supernet.tensors
     return {
         name
         for name, axes in graph.axes.items()
         for d, axis in axes.items()
-        if number in axis.counts and (name, d) not in read and tensors[name].dim() > 1
+        if number in axis.counts and (name, d) not in read and tensors[name].dim() > 1 and tensors[name].shape[1] > 1
     }
 
 

@@ -15,6 +15,7 @@ from gantailor.methods import METHODS
 from gantailor.run import Run, open_run
 from supernet.errors import ConfigError
 from supernet.files import load_tensors
+from supernet.presets import PRESETS
 
 
 @pytest.fixture(scope="module")
@@ -219,12 +220,90 @@ def test_methods_fill_in_what_the_user_leaves_out():
     )
     given = {"evaluation.lpips_features": "a", "evaluation.lpips_heads": "b", "generator": "stylegan2"}
     assert load_config(None, given).finetune.perceptual_weight == 3
-    assert load_config(None, {"generator": "stylegan2", "finetune.task_options": {"r1": 2}}).finetune.task_options == {
-        "r1": 2
-    }
+    options = load_config(None, {"generator": "stylegan2", "finetune.task_options": {"r1": 3}}).finetune.task_options
+    assert options == {"r1": 3, "augment": 1}, "leaf by leaf"
+    faces = {"generator": "stylegan2", "data.kind": "folder", "data.path": "faces"}
+    assert (
+        load_config(None, faces).finetune.task_options == {} and load_config(None, faces).data.direction == "unpaired"
+    )
+    searched = load_config(None, {"method": "diversity", "space": "default"})
+    assert searched.search.trials > 1 and searched.train.kimg > 0
     for method in METHODS:
         stored = load_config(None, {"method": method}).model_dump(mode="json")
         assert load_config(None, stored).model_dump(mode="json") == stored, "a run's own configuration is a fixed point"
+
+
+@pytest.mark.parametrize("preset", ["teacher-stylegan2", "teacher-stylegan2-openmoji", "stylekd"])
+def test_a_named_preset_wins(preset):
+    """What makes the method stays, the rest is the preset's."""
+    recipe = load_config(None, {"generator": "stylegan2", "train.preset": preset}).train
+    wanted = {name: value for name, value in PRESETS[preset].items() if name != "perceptual_weight"}
+    assert {name: getattr(recipe, name) for name in wanted} == wanted
+    for method, kept in (("slimming", {"bits": 8}), ("hypernetwork", {"output_weight": 0, "feature_weight": 0})):
+        recipe = load_config(None, {"method": method, "train.preset": "cyclegan"}).train
+        assert recipe.kimg == PRESETS["cyclegan"]["kimg"] and {name: getattr(recipe, name) for name in kept} == kept
+    assert load_config(None, {"method": "diversity", "train.preset": "pix2pix"}).train.kimg > 0
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ("space: {multiple: 8}", "keeps any number of channels"),
+        ("round_to_device: true", "keeps any number of channels"),
+        ("budget: 'macs>=1M'", "takes upper limits only"),
+    ],
+)
+def test_sparsifying_says_what_it_cannot(settings, message, tmp_path, tiny_teacher, pairs, capsys):
+    yaml = tmp_path / "config.yaml"
+    yaml.write_text(
+        f"options: {{ngf: 8}}\nteacher: {tiny_teacher}\ndata: {{kind: folder, path: {pairs}, size: 32}}\n"
+        f"method: slimming\n{settings}\n"
+    )
+    assert main(["compress", str(yaml), "--out", str(tmp_path / "run")]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_sparsified_widths_may_be_frozen(tmp_path, tiny_teacher, pairs):
+    name = (
+        gantailor.Supernet(gantailor.build("resnet_6blocks", ngf=8), (torch.randn(1, 3, 32, 32),)).graph.widths[0].name
+    )
+    _, folder = sparse(
+        tmp_path, pairs, "slimming", f"teacher: {tiny_teacher}\nspace: {{name: every, freeze: [{name}]}}\n"
+    )
+    config, _ = open_run(folder).subnet()
+    assert config[name] == 8 and used(open_run(folder)) <= 0.3
+
+
+def test_another_budget_is_another_run(slimmed, capsys):
+    yaml, folder = slimmed
+    assert main(["compress", str(yaml), "--out", str(folder), "--budget", "0.5x"]) == 2
+    assert "other settings (budget)" in capsys.readouterr().err
+
+
+def test_latents_only_for_what_can(common, tmp_path, capsys):
+    yaml = tmp_path / "config.yaml"
+    yaml.write_text(f"{common}method: slimming\n")
+    assert main(["compress", str(yaml), "--out", str(tmp_path / "run")]) == 2
+    assert "Use diversity or supernet" in capsys.readouterr().err
+    yaml.write_text(common.replace("size: 32", "size: 64"))
+    assert main(["compress", str(yaml), "--out", str(tmp_path / "run")]) == 2
+    assert "the generator makes 32 px, data.size is 64" in capsys.readouterr().err
+
+
+def test_ranking_twice_is_the_same(pruned, common, tmp_path):
+    """In the folder of a run, whose channels are in order already, the scores are still the teacher's."""
+    yaml = tmp_path / "config.yaml"
+    yaml.write_text(common)
+    run = pruned / "run"
+    assert main(["rank", str(yaml), "--criterion", "l1", "--out", str(run)]) == 0
+    assert main(["rank", str(yaml), "--criterion", "l1", "--out", str(tmp_path)]) == 0
+    again, fresh = (json.loads((folder / "l1.json").read_text()) for folder in (run, tmp_path))
+    assert again == fresh
+    fresh["weights"] = "another"
+    (tmp_path / "l1.json").write_text(json.dumps(fresh))
+    yaml.write_text(f"{common}ranking: {tmp_path}/l1.json\n")
+    with pytest.raises(ConfigError, match="is of other weights"):
+        Run(tmp_path / "x", load_config(str(yaml), {})).supernet()
 
 
 @pytest.mark.parametrize(
