@@ -3,24 +3,22 @@
     python benchmarks/diversity.py --out runs/diversity --seeds 0 1 2
 
 One arm for each ranking: the paper's uniform pruning, then the same retraining (StyleKD's losses, starting from the
-pruned weights). Then, at the same MACs, the widths searched on a supernet with the diversity ranking (as long in
-training as each retraining) against uniform widths retrained on as many images. A row for each arm and seed is appended
-to ``results.csv``; arms that stand there are not run again: processes can share the work by ``--arms`` and ``--seeds``.
-Scores are against the training pictures, and (``teacher_``) against the teacher's own: how much of its variety is left.
+pruned weights). And at the same MACs, on as many images, widths searched on a supernet with the diversity ranking: half
+of the length trains the supernet, half the subnet. A row for each arm and seed is appended to ``results.csv``; arms
+that stand there are not run again: processes can share the work by ``--arms`` and ``--seeds``. Scores are against the
+training pictures, and (``teacher_``) against the teacher's own: how much of its variety is left.
 """
 
 from __future__ import annotations
 
 import argparse
-import fcntl
-import json
 import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import torch
+from rows import append, is_done
 
 from gantailor import pipeline, rankings
 from gantailor.config import load_config
@@ -29,7 +27,7 @@ from zoo.data import to_uint8
 from zoo.latents import Latents
 
 CRITERIA = ("diversity", "diversity-magnitude", "l1", "content", "activation", "random")
-ARMS = (*CRITERIA, "longer", "searched")
+ARMS = (*CRITERIA, "searched")
 METRICS = ("fid", "kid", "precision", "recall", "density", "coverage", "l1")
 
 
@@ -60,9 +58,8 @@ def settings_of(arm: str, seed: int, arguments: argparse.Namespace, folder: Path
     flags = {**common, **{f"finetune.{name}": value for name, value in length.items()}}
     flags["ranking"] = str(ranking_file(folder, criterion, seed, common))
     flags |= {"space.name": "uniform", "space.fractions": [0.3], "budget": "1x"}
-    if arm == "longer":
-        flags["finetune.kimg"] = 2 * arguments.kimg
     if arm == "searched":
+        length["kimg"] = flags["finetune.kimg"] = arguments.kimg / 2
         uniform = Run(folder, load_config(None, flags))
         macs = uniform.supernet().macs(uniform.space().to_config(uniform.space().largest))
         flags |= {f"train.{name}": value for name, value in length.items()}
@@ -84,7 +81,7 @@ def main() -> None:
     parser.add_argument("--out", default="runs/diversity")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--arms", nargs="+", default=list(ARMS), choices=[*ARMS, "teacher"])
-    parser.add_argument("--kimg", type=float, default=8, help="length of each training")
+    parser.add_argument("--kimg", type=float, default=8, help="images that each arm is trained on")
     parser.add_argument("--trials", type=int, default=30)
     parser.add_argument("--teacher", help="the shipped one if missing")
     parser.add_argument("--discriminator", help="the shipped one if missing")
@@ -96,8 +93,7 @@ def main() -> None:
     evaluator = own = own_evaluator = None
     for seed in arguments.seeds:
         for arm in arguments.arms:
-            known = pd.read_csv(results) if results.exists() else pd.DataFrame({"arm": [], "seed": []})
-            if ((known["arm"] == arm) & (known["seed"] == seed)).any():
+            if is_done(results, arm=arm, seed=seed):
                 continue
             flags = settings_of("l1" if arm == "teacher" else arm, seed, arguments, folder)
             if arguments.lpips:
@@ -121,10 +117,7 @@ def main() -> None:
             found = own_evaluator(model, own)
             scores |= {f"teacher_{name.partition('[')[0]}": score.value for name, score in found.items()}
             row = {"arm": arm, "seed": seed, "macs": run.supernet().macs(config), **scores, "seconds": round(spent)}
-            with results.open("a") as file:
-                fcntl.flock(file, fcntl.LOCK_EX)
-                pd.DataFrame([row]).to_csv(file, header=file.tell() == 0, index=False)
-            print(json.dumps(row), flush=True)
+            append(results, [row])
 
 
 if __name__ == "__main__":

@@ -11,13 +11,12 @@ file. A row for each arm, precision and seed is appended to ``results.csv``; arm
 from __future__ import annotations
 
 import argparse
-import fcntl
 import json
 import time
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
+from rows import append, is_done
 
 from gantailor import pipeline
 from gantailor.config import load_config
@@ -71,17 +70,12 @@ def main() -> None:
     results = folder / "results.csv"
     for seed in arguments.seeds:
         for arm in arguments.arms:
-            known = pd.read_csv(results) if results.exists() else pd.DataFrame({"arm": [], "seed": []})
-            if ((known["arm"] == arm) & (known["seed"] == seed)).any():
+            if is_done(results, arm=arm, seed=seed):
                 continue
             run = Run(folder / f"{arm}-{seed}", load_config(None, settings_of(arm, seed, arguments)))
             started = time.monotonic()
             pipeline.compress(run)
-            rows = rows_of(run, arm, seed, time.monotonic() - started)
-            with results.open("a") as file:
-                fcntl.flock(file, fcntl.LOCK_EX)
-                pd.DataFrame(rows).to_csv(file, header=file.tell() == 0, index=False)
-            print(json.dumps(rows), flush=True)
+            append(results, rows_of(run, arm, seed, time.monotonic() - started))
 
 
 if __name__ == "__main__":
