@@ -13,7 +13,7 @@ from gantailor.ranges import make_quantisers, save_ranges
 from gantailor.run import Run
 from gantailor.searching import make_search
 from gantailor.training import Watcher, distillation_task, run_task
-from search.methods.hypernetwork import Hypernetwork, hypernetwork_task
+from search.methods.hypernetwork import Hypernetwork, HypernetworkOptions, hypernetwork_task
 from search.methods.slimming import Slimmed, SlimmingOptions, slimming
 from search.methods.sparsify import Sparsifying
 from search.study import best_config, table
@@ -46,6 +46,15 @@ def check(run: Run) -> None:
             f"method {config.method!r} keeps any number of channels: leave out round_to_device, and of space all but "
             "freeze"
         )
+    cycle = config.train.task == "cyclegan"
+    if not run.taught and not run.data("train").paired and not cycle:
+        raise ConfigError(
+            "pictures without targets and without a teacher need two domains and a cycle: data.kind domains, "
+            "train.preset and finetune.preset teacher-cyclegan"
+        )
+    if cycle != (config.finetune.task == "cyclegan"):
+        raise ConfigError("train and finetune must both be a cyclegan, or neither; name the preset in both")
+    config.train.options_of(HypernetworkOptions if config.method == "hypernetwork" else SlimmingOptions, method=True)
     if ">=" in config.budget:
         raise ConfigError(f"method {config.method!r} takes upper limits only, not budget {config.budget!r}")
 

@@ -251,6 +251,8 @@ def test_a_named_preset_wins(preset):
         ("space: {multiple: 8}", "keeps any number of channels"),
         ("round_to_device: true", "keeps any number of channels"),
         ("budget: 'macs>=1M'", "takes upper limits only"),
+        ("train: {method_options: {strenght: 1}}", "the method has no option 'strenght'; did you mean 'strength'"),
+        ("train: {preset: teacher-cyclegan}", "must both be a cyclegan"),
     ],
 )
 def test_sparsifying_says_what_it_cannot(settings, message, tmp_path, tiny_teacher, pairs, capsys):
