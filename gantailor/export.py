@@ -86,18 +86,20 @@ def export_model(
     result |= {"file": runtime.file, "delegated": coverage, "bytes": _bytes(folder, runtime.file)}
     if target.checked_here:
         try:
-            output = runtime.load(file, target)(inputs.numpy())
+            runner = runtime.load(file, target)
+            output = runner(inputs.numpy())
         except RuntimeError as error:
             raise ExportError(
                 f"device {target.name!r}: {target.runtime} wrote a model that it cannot run: {error}; choose another "
                 "device" + (", or batch: static" if target.batch == "dynamic" else "")
             ) from error
         result |= _checked(output, expected, target)
-    if trained is not None and target.checked_here and target.precision == "int8":
-        runner = Exported(runtime.load(file, target), batch=None if target.batch == "dynamic" else 1)
-        result["psnr_to_simulated"] = _agreement(
-            runner, Quantised(model, trained), example if pictures is None else pictures
-        )
+        if trained is not None and target.precision == "int8":
+            shown = example if pictures is None else pictures
+            exported = Exported(runner, batch=None if target.batch == "dynamic" else 1)
+            with torch.no_grad():
+                simulated = Quantised(model, trained).eval()(shown).numpy()
+            result["psnr_to_simulated"] = _psnr(exported(shown).numpy(), simulated)
     buffer = io.BytesIO()
     np.savez(buffer, input=example.numpy(), output=expected[:1])
     write_bytes(folder / "check.npz", buffer.getvalue())
@@ -109,16 +111,14 @@ def _bytes(folder: Path, file: str) -> int:
     return sum(path.stat().st_size for path in folder.glob(f"{file.partition('.')[0]}.*"))
 
 
-@torch.no_grad()
-def _agreement(first: nn.Module, second: nn.Module, inputs: Tensor) -> float:
-    """PSNR in dB between two models' pictures in [-1, 1]."""
-    error = (first(inputs) - second.eval()(inputs)).square().mean()
-    return float(10 * torch.log10(4 / error.clamp(min=1e-20)))
+def _psnr(first: np.ndarray, second: np.ndarray) -> float:
+    """In dB, for pictures in [-1, 1]."""
+    return float(10 * np.log10(4 / max(float(np.square(first - second).mean()), 1e-20)))
 
 
 def _checked(output: np.ndarray, expected: np.ndarray, target: Device) -> dict[str, float]:
     difference = float(np.abs(output - expected).max())
-    psnr = float(10 * np.log10(4 / max(float(np.square(output - expected).mean()), 1e-20)))
+    psnr = _psnr(output, expected)
     allowed = TOLERANCES.get(target.precision)
     if (allowed is not None and not difference <= allowed) or not psnr >= LEAST_PSNR:
         raise ExportError(

@@ -155,7 +155,7 @@ def default_space(supernet: Supernet, config: SpaceConfig | None = None) -> Spac
     """
     config = config or SpaceConfig()
     full = supernet.full_config()
-    frozen = {name for pattern in config.freeze for name in _matching(pattern, full)}
+    frozen = _frozen(full, config)
     owner: dict[str, int] = {}
     for number, tie in enumerate(config.ties):
         for name in (name for pattern in tie for name in _matching(pattern, full)):
@@ -167,6 +167,10 @@ def default_space(supernet: Supernet, config: SpaceConfig | None = None) -> Spac
             groups.setdefault(f"tie {owner[name]}" if name in owner else name, []).append(name)
     variables = [_fractions(group, full, config) for group in groups.values()]
     return Space("default", variables, supernet)
+
+
+def _frozen(full: Iterable[str], config: SpaceConfig) -> set[str]:
+    return {name for pattern in config.freeze for name in _matching(pattern, full)}
 
 
 def _matching(pattern: str, names: Iterable[str]) -> list[str]:
@@ -204,7 +208,7 @@ def uniform_space(supernet: Supernet, config: SpaceConfig) -> Space:
     share that meets it.
     """
     full = supernet.full_config()
-    frozen = {name for pattern in config.freeze for name in _matching(pattern, full)}
+    frozen = _frozen(full, config)
     group = [name for name in full if name not in frozen]
     widest, multiple = max(group, key=full.__getitem__), config.rounding
     rows: dict[int, tuple[int, ...]] = {}
@@ -222,7 +226,7 @@ def uniform_space(supernet: Supernet, config: SpaceConfig) -> Space:
 def every_space(supernet: Supernet, config: SpaceConfig) -> Space:
     """A variable for each width, and every size of it: what methods that choose channels themselves end in."""
     full = supernet.full_config()
-    frozen = {name for pattern in config.freeze for name in _matching(pattern, full)}
+    frozen = _frozen(full, config)
     step = config.rounding
     choices = {name: sorted({*range(step, size, step), size}) for name, size in full.items() if name not in frozen}
     return Space("every", [Variable.scaled(name, sizes, [(name, 1)]) for name, sizes in choices.items()], supernet)

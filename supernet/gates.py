@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from supernet.graph import FIXED, Selection, WidthGraph
+from supernet.graph import FIXED, Axis, Selection, WidthGraph
 
 
 class GatePlaces:
@@ -33,10 +33,15 @@ class GatePlaces:
         self._index: dict[tuple[str, int], Tensor] = {}
         for name, dimension in places:
             axis = graph.axes[name][dimension]
-            mine = np.isin(axis.width, list(gated)) & (axis.width != FIXED)
-            index = np.full(len(axis), self.starts[-1])
-            index[mine] = self.starts[axis.width[mine]] + axis.unit[mine]
+            index = np.where(np.isin(axis.width, list(gated)), self.positions(axis), self.starts[-1])
             self._index[name, dimension] = torch.from_numpy(index)
+
+    def positions(self, axis: Axis) -> np.ndarray:
+        """For each element of an axis the position of its gate; -1 where it belongs to no width."""
+        found = np.full(len(axis), -1)
+        own = axis.width != FIXED
+        found[own] = self.starts[axis.width[own]] + axis.unit[own]
+        return found
 
     def apply(self, tensors: Mapping[str, Tensor], gates: Tensor) -> dict[str, Tensor]:
         """The tensors with those that read widths multiplied by their gates ``[units]``; differentiable in both."""

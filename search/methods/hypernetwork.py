@@ -20,7 +20,6 @@ from torch import Tensor, nn
 
 from search.methods.sparsify import Sparsifying, Usage
 from supernet.gates import Gates
-from supernet.graph import FIXED
 from supernet.quantisers import LAYERS
 from supernet.recipe import Recipe
 from supernet.supernet import Supernet
@@ -127,15 +126,10 @@ class Hypernetwork(nn.Module):
         return self.supernet.generator
 
     def _maker(self, name: str, layer: Any, random: torch.Generator) -> MadeWeight:
-        axes, starts = self.supernet.graph.axes.get(name, {}), self.gates.places.starts
-        places = []
-        for dimension in (0, 1):
-            place = np.full(layer.weight.shape[dimension], -1)
-            if dimension in axes:
-                axis = axes[dimension]
-                own = axis.width != FIXED
-                place[own] = starts[axis.width[own]] + axis.unit[own]
-            places.append(place)
+        axes, places = self.supernet.graph.axes.get(name, {}), []
+        for dimension, size in enumerate(layer.weight.shape[:2]):
+            whole = np.full(size, -1)
+            places.append(self.gates.places.positions(axes[dimension]) if dimension in axes else whole)
         reads = layer.weight[0].numel()
         if isinstance(layer, nn.ConvTranspose2d):
             reads = layer.weight[:, 0].numel() // math.prod(layer.stride)
