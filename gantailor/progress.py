@@ -36,6 +36,10 @@ class Reporter:
         """A stage begins."""
         self._line(f"== {name}")
 
+    def note(self, text: str) -> None:
+        """What a stage has to say at its end."""
+        self._line(text)
+
     def _line(self, text: str, *, final: bool = True) -> None:
         if self.quiet:
             return

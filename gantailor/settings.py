@@ -10,6 +10,7 @@ import yaml
 from pydantic import BaseModel
 
 from gantailor.config import Config, load_config
+from supernet.errors import ConfigError
 
 SHORT = ("search.strategy", "search.trials", "search.workers", "search.ray_address")  # also without their section
 
@@ -32,6 +33,9 @@ def _leaves(model: type[BaseModel], prefix: str = "") -> dict[str, str]:
 def add_settings(parser: argparse.ArgumentParser, *, without: Sequence[str] = ()) -> None:
     parser.add_argument("--out", default="runs/run", help="run folder")
     parser.add_argument("--dry-run", action="store_true", help="check everything, print the plan, train nothing")
+    if "budget" not in without:
+        parser.add_argument("--target", metavar="SHARE", help="share of the generator's MACs, 0.1: --budget 0.1x")
+        parser.add_argument("--latency", metavar="MS@PROFILE", help="the same as --budget 'latency_ms<=MS@PROFILE'")
     group = parser.add_argument_group("settings (the same names as in YAML)")
     for name, text in _leaves(Config).items():
         if name in without:
@@ -40,10 +44,21 @@ def add_settings(parser: argparse.ArgumentParser, *, without: Sequence[str] = ()
         group.add_argument(f"--{name}", *short, dest=f"set:{name}", metavar="VALUE", help=text.replace("%", "%%"))
 
 
+def _limits(arguments: argparse.Namespace) -> str:
+    """What ``--target`` and ``--latency`` say, as a budget."""
+    target, latency = (getattr(arguments, name, None) for name in ("target", "latency"))
+    parts = [f"{target}x"] if target is not None else []
+    return ", ".join([*parts, f"latency_ms<={latency}"] if latency is not None else parts)
+
+
 def config_of(arguments: argparse.Namespace, base: dict[str, Any] | None = None) -> Config:
     flags = dict(base or {})
     for name, value in vars(arguments).items():
         if name.startswith("set:") and value is not None:
             setting = name[4:]
             flags[setting] = value if setting == "budget" else yaml.safe_load(value)
+    if limits := _limits(arguments):
+        if "budget" in flags:
+            raise ConfigError(f"--target and --latency set the budget, {limits!r}: give them or --budget, not both")
+        flags["budget"] = limits
     return load_config(getattr(arguments, "config", None), flags)

@@ -95,10 +95,12 @@ def train(run: Run) -> None:
     run.supernet().to("cpu").requires_grad_(True)  # a hypernetwork froze its weights, in every process
     if workers.rank() != 0:
         return
+    run.report.note(task.outcome())
     if isinstance(model, Slimmed) and model.quantisers is not None:
         save_ranges(run.path("slimming.ranges.json"), model.quantisers)
     if isinstance(task.task, Sparsifying):
         inner: Any = task.task.task
+        run.report.note(task.task.outcome())
         _save(run, inner.back, task.task.selection(), "back.safetensors", "back.json")
     _save(run, model, task.selection(), "supernet.safetensors", "selected.json")
 

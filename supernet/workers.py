@@ -17,7 +17,12 @@ from torch import Tensor, nn
 def join() -> None:
     """Join the process group that ``torchrun`` describes in the environment; nothing where there is none."""
     if "RANK" in os.environ and not dist.is_initialized():
-        dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+        # One torchrun keeps one store over its restarts: without a part of our own a restarted process may read the
+        # address that a killed one left there, and wait for it for ever.
+        store, rank, world = next(dist.rendezvous("env://"))
+        store = dist.PrefixStore(f"start {os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}", store)
+        backend = "nccl" if torch.cuda.is_available() else "gloo"
+        dist.init_process_group(backend, store=store, rank=rank, world_size=world)
         if torch.cuda.is_available():
             torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
 

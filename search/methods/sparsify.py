@@ -150,6 +150,7 @@ class Sparsifying:
             now = self._used(gates.kept())
             self.state.strength.mul_(1.03 if now > self.planned(step) else 0.97)
             if now <= 1 or step + 1 >= self.reach * self.recipe.steps:
+                self.state.ended.fill_(now / self._full)
                 self._close(before)
         gates.values.mul_(gates.open)
 
@@ -170,6 +171,20 @@ class Sparsifying:
         gates.values.copy_(torch.where(kept, before, torch.zeros_like(before)))
         self.state.reached.fill_(True)
 
+    def outcome(self) -> str:
+        """How the sparsification ended, in a line: met by the penalty, or cut to the budget when its time was over."""
+        target, ended = 1 / self._full, float(self.state.ended)
+        if not bool(self.state.reached):
+            return f"{self.name}: not at its end yet, target {target:.3g}"
+        now = self._used(self.gates.kept()) / self._full
+        if ended <= 1.02 * target:
+            return f"{self.name}: {now:.3g} of the cost is left, target {target:.3g}"
+        return (
+            f"{self.name}: the penalty stopped at {ended:.3g} of the cost, target {target:.3g}, when its share of the "
+            f"training was over; the strongest that fit were kept, {now:.3g}. A larger train.kimg, "
+            "train.method_options.strength or reach lets it arrive by itself"
+        )
+
     def selection(self) -> Selection:
         """What is kept: at the end of training, or what would be kept if it ended now."""
         gates = self.gates
@@ -184,11 +199,13 @@ class _Strength(nn.Module):
 
     strength: Tensor
     reached: Tensor
+    ended: Tensor  # share of the full cost that the penalty had come to when the budget was closed
 
     def __init__(self, strength: float) -> None:
         super().__init__()
         self.register_buffer("strength", torch.tensor(strength))
         self.register_buffer("reached", torch.tensor(False))
+        self.register_buffer("ended", torch.tensor(1.0))
 
 
 def soft_threshold(values: Tensor, amount: float) -> Tensor:

@@ -271,3 +271,14 @@ def test_segmentation_network_of_ones_own(tmp_path, capsys, monkeypatch):
     assert 50 < scores["pixel_accuracy[ownseg.build]"]["value"] <= 100
     assert main([*command, "--evaluation.labels", "streets"]) == 2
     assert "columns id,name,red,green,blue" in capsys.readouterr().err
+
+
+def test_budgets_by_their_other_names(tmp_path, capsys):
+    out = str(tmp_path / "r")
+    assert main(["demo", "--dry-run", "--out", out, "--target", "0.5"]) == 0
+    halved = capsys.readouterr().out
+    assert main(["demo", "--dry-run", "--out", out, "--budget", "0.5x"]) == 0
+    assert capsys.readouterr().out == halved and "budget 623.4M MACs" in halved
+    assert "cannot be read" in fails(capsys, "demo", "--dry-run", "--out", out, "--target", "0.1x")
+    assert "nothing.json" in fails(capsys, "demo", "--dry-run", "--out", out, "--latency", f"4@{tmp_path}/nothing.json")
+    assert "not both" in fails(capsys, "demo", "--dry-run", "--out", out, "--target", "0.1", "--budget", "0.1x")

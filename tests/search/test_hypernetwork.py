@@ -1,5 +1,6 @@
 """Hypernetworks: weights against a literal loop, couplings, and materialisation."""
 
+import re
 import numpy as np
 import pytest
 import torch
@@ -94,11 +95,12 @@ def test_only_pictures_have_latents_of_their_own():
     assert all(sizes == [0, 0] for name, sizes in own.items() if name not in (model.names[0], model.names[-1]))
 
 
-def training(steps=30):
+def training(steps=30, **options):
     net = supernet()
     pictures = np.random.default_rng(0).integers(0, 256, (8, 32, 32, 3), dtype=np.uint8)
     pairs = Pairs(pictures, pictures[::-1].copy(), ("x",) * 8, "noise")
     recipe = Recipe(kimg=steps * 0.002, batch=2, ndf=4, discriminator_layers=2, ema_kimg=0, precision="float32")
+    recipe = recipe.model_copy(update={"method_options": options})
     model = Hypernetwork(net)
     full = net.full_config()
     macs = {"macs": net.macs(full), "params": net.parameter_count(full)}
@@ -117,6 +119,16 @@ def test_training_meets_the_budget_without_a_teacher():
     assert 0.98 < budget.usage(sizes)[0] <= 1 and sizes.min() >= 4
     assert bool(task.state.reached) and float((model.gates.values.detach() - before).abs().max()) > 0.01
     assert not model.supernet.tensors[model.names[0]].requires_grad
+    assert "of the cost is left, target 0.5" in task.outcome()
+
+
+def test_too_short_a_training_says_so():
+    """The penalty has no time: the budget is met by a cut at once, and the line says from where."""
+    task, model, recipe, budget = training(4, strength=1e-6)
+    assert "not at its end yet" in task.outcome()
+    Trainer(task, recipe).run()
+    assert re.search("the penalty stopped at (0.99|1).* of the cost, target 0.5", task.outcome())
+    assert "train.kimg" in task.outcome() and budget.usage(model.gates.places.sizes(model.gates.kept())[None])[0] <= 1
 
 
 def test_resuming_is_exact(tmp_path):
