@@ -13,7 +13,7 @@ import yaml
 
 import gantailor
 from evaluators.errors import EvaluationError
-from gantailor import looking, pipeline
+from gantailor import comparing, looking, pipeline
 from gantailor.config import Config
 from gantailor.devices import device
 from gantailor.export import export_run
@@ -166,6 +166,12 @@ def _parser() -> argparse.ArgumentParser:
     timing.add_argument("--threads", type=int, default=1)
     timing.add_argument("--table", metavar="CSV", help="measured elsewhere: a column for each width, and latency_ms")
     add_settings(timing)
+    several = add(
+        "compare", "several methods on one teacher and image budget: table, plot, pictures", comparing.compare
+    )
+    several.add_argument("config", help="YAML file: methods, budgets, seeds, kimg, share, common")
+    several.add_argument("--out", default="runs/compare", help="folder of all runs; what is done there stays")
+    several.add_argument("--dry-run", action="store_true", help="check everything, list the runs, train nothing")
     for name, proof in (("inspect", False), ("verify", True)):
         look = add(
             name,

@@ -81,6 +81,10 @@ class Config(BaseModel):
     ranking: str = Field(
         "l1", description="which channels stay first: " + ", ".join(RANKINGS) + ", or a file of gantailor rank"
     )
+    embedding: str | None = Field(
+        None,
+        description="what agents find neighbours by, module:function (pictures to [N, d]); the extractor if missing",
+    )
     region: str | None = Field(
         None, description="part of the teacher's picture that distillation looks at, module:function (latents only)"
     )

@@ -31,8 +31,15 @@ METHODS: dict[str, dict[str, Any]] = {
         "train": {"kimg": 24.0, "output_weight": 0.0, "feature_weight": 0.0, "ema_kimg": 0.0},
         "finetune": {"kimg": 24.0, "output_weight": 0.0, "feature_weight": 0.0},
     },
+    # Agents open and close the channels of generator and discriminator (after Ganjdanesh et al. 2024); no search.
+    "agents": {
+        "ranking": "none",
+        "space": {"name": "every"},
+        "train": {"kimg": 8.0, "output_weight": 0.0, "feature_weight": 0.0, "ema_kimg": 0.0, "decay_from": 0.8},
+        "finetune": {"output_weight": 0.0, "feature_weight": 0.0},
+    },
 }
-SPARSIFYING = ("slimming", "hypernetwork")  # methods whose training itself ends at a budget
+SPARSIFYING = ("slimming", "hypernetwork", "agents")  # methods whose training itself ends at a budget
 _UNIFORM = {"search": {"trials": 1}, "train": {"kimg": 0}}
 _MAKES_THE_METHOD = ("bits", "output_weight", "feature_weight", "perceptual_weight")  # whatever preset is named
 

@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+import gantailor
 from supernet.errors import ConfigError
 from supernet.files import state_digest, write_json
 from supernet.ranking import RANKINGS, Scores, criterion_scores
 from supernet.supernet import Supernet, fold_norms
+from zoo.data import cache_folder
 from zoo.latents import Latents
 
 if TYPE_CHECKING:
@@ -86,7 +88,13 @@ def scores_of(run: Run, supernet: Supernet) -> Scores:
     stored, name = run.path("ranking.json"), run.config.ranking
     if name != "none" and (stored.exists() or is_file(name)):
         return load(stored if stored.exists() else name, supernet)
-    return compute(run, supernet, name)
+    if name not in RANKINGS or not RANKINGS[name].inputs:
+        return compute(run, supernet, name)
+    what = f"{name}|{run.data('train').digest()}|{gantailor.__version__}"
+    file = cache_folder() / f"ranking-{state_digest(supernet.generator, what)[:16]}.json"  # it may take minutes
+    if not file.exists():
+        save(file, compute(run, supernet, name), **provenance(run, name))
+    return load(file, supernet)
 
 
 def provenance(run: Run, criterion: str) -> dict[str, Any]:

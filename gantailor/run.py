@@ -22,7 +22,7 @@ from gantailor.scoring import PICTURE_BY_PICTURE, Scoring
 from search.budget import Budget, parse_budget
 from search.space import Space, space
 from supernet.calibration import has_running_statistics, recalibrate
-from supernet.errors import ConfigError, DataError, RunError
+from supernet.errors import BusyError, ConfigError, DataError, RunError
 from supernet.files import write_json
 from supernet.graph import SubnetConfig
 from supernet.ranking import Scores, order_channels
@@ -95,7 +95,7 @@ class Run:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             lock.seek(0)
-            raise RunError(
+            raise BusyError(
                 f"{str(self.folder)!r} is being written by process {lock.read().strip() or 'unknown'}; wait for it, or "
                 "choose another --out"
             ) from None

@@ -98,16 +98,43 @@ def distillation_task(run: Run, model: nn.Module, recipe: Recipe, sample: Sample
     inputs, targets = data.batch(np.arange(1))
     with torch.no_grad():
         outputs = targets if targets is not None else teacher(inputs)
-    discriminator = make_discriminator(recipe, input_nc=inputs.shape[1], output_nc=outputs.shape[1])
+    discriminator = narrow_discriminator(run)
+    if discriminator is None:
+        fresh = make_discriminator(recipe, input_nc=inputs.shape[1], output_nc=outputs.shape[1])
+        discriminator = _continued(run, fresh)
     return Translation(
         model,
         data,
         recipe,
-        discriminator=_continued(run, discriminator),
+        discriminator=discriminator,
         feature_layers=run.feature_layers(),
         cache_folder=cache_folder(),
         **common,
     )
+
+
+def discriminator_supernet(run: Run, recipe: Recipe) -> Supernet:
+    """The traced discriminator of a recipe, with the configured weights if there are any.
+
+    Raises:
+        ConfigError: it cannot be narrowed.
+    """
+    inputs, targets = run.data("train").batch(np.arange(1))
+    with torch.no_grad():
+        outputs = targets if targets is not None else run.teacher()(inputs)
+    plain = _continued(run, make_discriminator(recipe, input_nc=inputs.shape[1], output_nc=outputs.shape[1]))
+    assert plain is not None, "checked before: agents need a gan"
+    seen = torch.cat([inputs, outputs], 1) if recipe.conditional else outputs
+    return Supernet(plain, (seen,))
+
+
+def narrow_discriminator(run: Run) -> nn.Module | None:
+    """The discriminator that was pruned beside the generator; None where there was none."""
+    if not run.path("discriminator.json").exists():
+        return None
+    full = discriminator_supernet(run, run.config.train)
+    load_supernet(full, run.path("discriminator.safetensors"))
+    return full.extract(SubnetConfig.from_json(run.path("discriminator.json").read_text()))
 
 
 def _continued(run: Run, discriminator: nn.Module | None) -> nn.Module | None:

@@ -55,6 +55,10 @@ class RunError(GantailorError):
     """A run folder cannot be used."""
 
 
+class BusyError(RunError):
+    """Another process writes in the run folder."""
+
+
 def nearest(name: str, allowed: Iterable[str]) -> str:
     """The part of a message that lists what is allowed, the most similar names first.
 

@@ -18,7 +18,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from search.methods.sparsify import Sparsifying, Usage
+from search.methods.control import Usage
+from search.methods.sparsify import Sparsifying
 from supernet.gates import Gates
 from supernet.quantisers import LAYERS
 from supernet.recipe import Recipe

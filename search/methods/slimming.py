@@ -16,7 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from search.methods.sparsify import Sparsifying, Usage
+from search.methods.control import Usage
+from search.methods.sparsify import Sparsifying
 from supernet.gates import Gates
 from supernet.quantisers import Quantisers
 from supernet.ranking import l1_scores

@@ -200,6 +200,30 @@ def test_both_generators_of_a_cyclegan(tmp_path):
     assert {"latents cost (target 0.4)", "latents back cost (target 0.4)"} <= set(losses)
 
 
+def test_agents_end_to_end(tmp_path, tiny_teacher, pairs, capsys):
+    """Both networks narrow, and fine-tuned together: the discriminator's checkpoint has its narrow widths."""
+    options = "train: {method_options: {discriminator_kimg: 0.02, neighbours: 2}, kimg: 0.08, batch: 4, ndf: 16}"
+    yaml = tmp_path / "config.yaml"
+    yaml.write_text(
+        f"options: {{ngf: 8}}\nteacher: {tiny_teacher}\ndata: {{kind: folder, path: {pairs}, size: 32}}\n"
+        f"method: agents\nbudget: 0.3x\n{options}\nfinetune: {{kimg: 0.04, batch: 4, ndf: 16}}\n"
+        "evaluation: {final: [l1], search_images: 4}\n"
+    )
+    out = tmp_path / "run"
+    assert main(["compress", str(yaml), "--out", str(out)]) == 0
+    said = capsys.readouterr().err
+    assert "generator: " in said and "discriminator: " in said and "target 0.3" in said
+    run = open_run(out)
+    assert 0.29 <= used(run) <= 0.3
+    sizes = json.loads((out / "discriminator.json").read_text())
+    state, _ = load_tensors(out / "subnet.ckpt.safetensors")
+    assert state["discriminator.model.0.weight"].shape[0] == sizes["model.0"] < 16
+    assert "output" not in json.loads((out / "subnet.ckpt.jsonl").read_text().splitlines()[-1]), "the original losses"
+    yaml.write_text(yaml.read_text().replace("finetune: {kimg: 0.04, batch: 4, ndf: 16}", "finetune: {ndf: 8}"))
+    assert main(["compress", str(yaml), "--out", str(tmp_path / "other")]) == 2
+    assert "make ndf the same in train and finetune" in capsys.readouterr().err
+
+
 def test_pictures_can_be_ranked_too(tiny_teacher, tmp_path):
     yaml = tmp_path / "config.yaml"
     yaml.write_text(f"generator: resnet_6blocks\noptions: {{ngf: 8}}\nteacher: {tiny_teacher}\ndata: {{size: 32}}\n")
@@ -253,6 +277,8 @@ def test_a_named_preset_wins(preset):
         ("budget: 'macs>=1M'", "takes upper limits only"),
         ("train: {method_options: {strenght: 1}}", "the method has no option 'strenght'; did you mean 'strength'"),
         ("train: {preset: teacher-cyclegan}", "must both be a cyclegan"),
+        ("method: agents\ntrain: {kimg: 1}", "leaves nothing for the search after 2.0"),
+        ("method: agents\nteacher: none", "prunes a trained generator"),
     ],
 )
 def test_sparsifying_says_what_it_cannot(settings, message, tmp_path, tiny_teacher, pairs, capsys):

@@ -6,8 +6,9 @@ import torch
 
 import gantailor
 from search.budget import Budget, parse_budget
+from search.methods.control import strongest
 from search.methods.slimming import Slimmed, SlimmingOptions, slimming
-from search.methods.sparsify import soft_threshold, strongest
+from search.methods.sparsify import soft_threshold
 from search.space import space
 from supernet.errors import BudgetError
 from supernet.gates import Gates
@@ -141,14 +142,16 @@ def test_training_meets_the_budget(bits):
 
 def test_the_penalty_adapts():
     task, slimmed, _ = training(supernet(), strength=0.001, reach=0.5, steps=40)
-    assert task.planned(19) == pytest.approx(1) and task.planned(9) == pytest.approx(task._full**0.5)
-    strength = float(task.state.strength)
+    control = task.control
+    assert control.planned(19) == pytest.approx(0.3, rel=1e-3)
+    assert control.planned(9) == pytest.approx(control.target**0.5)
+    strength = task.control.strength
     task.after_step(5)
-    assert float(task.state.strength) == pytest.approx(1.03 * strength), "behind its plan"
+    assert task.control.strength == pytest.approx(1.03 * strength), "behind its plan"
     with torch.no_grad():
         slimmed.gates.values[: len(slimmed.gates.values) // 4] = 0
     task.after_step(0)
-    assert float(task.state.strength) == pytest.approx(1.03 * 0.97 * strength), "ahead of it"
+    assert task.control.strength == pytest.approx(1.03 * 0.97 * strength), "ahead of it"
 
 
 def test_resuming_is_exact(tmp_path):
@@ -165,7 +168,7 @@ def test_automatic_strength():
     task, slimmed, recipe = training(supernet())
     mean = float(slimmed.gates.values.detach().mean())
     expected = mean / (SlimmingOptions.scale_lr * SlimmingOptions.reach * recipe.steps)
-    assert float(task.state.strength) == pytest.approx(expected)
+    assert task.control.strength == pytest.approx(expected)
 
 
 def test_space_of_every_size():

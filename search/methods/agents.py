@@ -1,0 +1,362 @@
+"""Pruning agents that keep the local density structure, after Ganjdanesh et al. (AAAI 2024).
+
+Two recurrent networks, the agents, open and close the channels of a trained generator and of its discriminator, whose
+weights are frozen. The discriminator's agent maximises, the generator's minimises how well the pruned generator's
+picture of an input can be told from the whole generator's pictures of the input's neighbours. Both pay for MACs. The
+paper's code is not public: ``docs/methods.md`` says what follows it, and what is our reading.
+"""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.parametrizations import weight_norm
+
+from search.methods.control import Control, Usage
+from supernet.gates import Gates
+from supernet.graph import Selection
+from supernet.losses import fake_loss, generator_loss, real_loss
+from supernet.recipe import Recipe
+from supernet.supernet import Supernet
+from supernet.translation import Batch, PairSource, Translation
+
+INPUT, HIDDEN = 64, 128  # numbers of an agent's fixed input for each width, and of its recurrent state
+BASE = 3.0  # added to every decision before the sigmoid: agents begin with nearly everything open
+LEAST = 4  # channels that every width keeps
+
+
+@dataclass(frozen=True)
+class AgentsOptions:
+    """Settings of the agents, in ``train.method_options``.
+
+    Attributes:
+        neighbours: pictures in a neighbourhood beside its centre; 0 matches globally: any picture with any.
+        feedback: 0: agents do not see each other's decisions nor what these did to the objective.
+        alone: 1: the generator's agent alone; the discriminator stays whole.
+        discriminator_kimg: images that the discriminator is trained on before, against the whole generator, where no
+            trained one is given.
+        discriminator_share: the discriminator's MAC target as a share; 0: the generator's.
+        agent_lr: AdamW learning rate of the agents, with ``agent_decay``.
+        temperature: of the Gumbel sigmoid.
+        strength: first weight of the penalty on MACs; it adapts.
+        reach: share of the search after which the targets are due; the rest goes on searching at the targets.
+    """
+
+    neighbours: int = 5
+    feedback: int = 1
+    alone: int = 0
+    discriminator_kimg: float = 2.0
+    discriminator_share: float = 0.0
+    agent_lr: float = 0.05
+    agent_decay: float = 0.01
+    temperature: float = 0.4
+    strength: float = 2.0
+    reach: float = 0.7
+
+
+class Agent(nn.Module):
+    """Scores every channel of a network from what its peer did: a bidirectional GRU over the widths, a head for each.
+
+    Args:
+        sizes: channels of each width.
+        seen: numbers that describe the peer; 0 for none.
+        seed: of inputs and weights.
+    """
+
+    inputs: Tensor
+
+    def __init__(self, sizes: list[int], seen: int, *, seed: int) -> None:
+        super().__init__()
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            self.register_buffer("inputs", nn.init.orthogonal_(torch.empty(len(sizes), INPUT)))
+            self.peer = nn.Linear(seen, INPUT) if seen else None
+            self.memory = nn.GRU(2 * INPUT, HIDDEN, bidirectional=True)
+            self.norm = nn.LayerNorm(2 * HIDDEN)
+            self.heads = nn.ModuleList(weight_norm(nn.Linear(2 * HIDDEN, size, bias=False)) for size in sizes)
+
+    def forward(self, peer: Tensor | None = None) -> Tensor:
+        """Decisions ``[units]`` before noise and sigmoid, from what is known of the peer ``[seen]``."""
+        told = self.inputs.new_zeros(INPUT) if peer is None or self.peer is None else self.peer(peer)
+        steps = torch.cat([self.inputs, told.expand(len(self.inputs), -1)], 1)
+        states = torch.relu(self.norm(self.memory(steps)[0]))
+        return torch.cat([head(state) for head, state in zip(self.heads, states, strict=True)]) + BASE
+
+
+def straight_through(decisions: Tensor, noise: Tensor, temperature: float) -> Tensor:
+    """Binary gates: the Gumbel sigmoid ``s((d + n) / T)`` rounded, with its gradient (arXiv 1611.01144)."""
+    soft = torch.sigmoid((decisions + noise) / temperature)
+    return (soft > 0.5).to(soft.dtype) + (soft - soft.detach())
+
+
+def logistic_noise(count: int, random: torch.Generator) -> Tensor:
+    """The difference of two Gumbel variables, ``[count]``."""
+    uniform = torch.rand(count, generator=random, dtype=torch.float64).clamp(1e-9, 1 - 1e-9)
+    return (uniform.log() - (-uniform).log1p()).float()
+
+
+class Gated(nn.Module):
+    """A network with frozen weights whose channels an agent opens and closes.
+
+    Attributes:
+        gates: their values are the probabilities that a channel stays.
+        decision: the last decision ``[units]``, 0 or 1.
+        feedback: what it did to the objective: the objective's gradient at each gate, in units of its deviation.
+    """
+
+    decision: Tensor
+    feedback: Tensor
+
+    def __init__(self, supernet: Supernet, widths: list[int] | None = None, *, peer: int = 0, seed: int = 0) -> None:
+        super().__init__()
+        self.supernet = supernet.requires_grad_(False)
+        self.gates = Gates(supernet.graph, widths, threshold=0.5, least=LEAST)
+        self.gates.values.requires_grad_(False)
+        self.agent = Agent([width.size for width in supernet.graph.widths], 2 * peer, seed=seed)
+        units = len(self.gates.values)
+        self.register_buffer("decision", torch.ones(units))
+        self.register_buffer("feedback", torch.zeros(units))
+        self.refresh(None)
+
+    @property
+    def generator(self) -> nn.Module:
+        """The network itself."""
+        return self.supernet.generator
+
+    def told(self) -> Tensor:
+        """What its peer is told."""
+        return torch.cat([self.decision, self.feedback])
+
+    def decide(self, peer: Tensor | None, noise: Tensor, temperature: float) -> Tensor:
+        """Gates ``[units]``, 0 or 1, with gradients to the agent; each width keeps its least."""
+        decisions = self.agent(peer)
+        wanted = straight_through(decisions, noise, temperature)
+        wanted = torch.where(self.gates.free, wanted, torch.ones_like(wanted))
+        enough = self._enough(wanted.detach() > 0.5, decisions.detach() + noise)
+        self.decision.copy_(enough)
+        return wanted + (enough - wanted).detach()
+
+    @torch.no_grad()
+    def _enough(self, kept: Tensor, order: Tensor) -> Tensor:
+        """The decision with the best of every width that would have too few, as 0 and 1."""
+        kept = kept.clone()
+        for low, high in itertools.pairwise(self.gates.places.starts.tolist()):
+            least = min(LEAST, high - low)
+            if int(kept[low:high].sum()) < least:
+                kept[low + order[low:high].topk(least).indices] = True
+        return kept.to(order.dtype)
+
+    @torch.no_grad()
+    def refresh(self, peer: Tensor | None) -> None:
+        """Bring the probabilities up to date with the agent."""
+        gates = self.gates
+        values = torch.sigmoid(self.agent(peer))
+        values = torch.where(gates.free, values, torch.ones_like(values))
+        enough = self._enough(values > 0.5, values).bool()
+        gates.values.copy_(torch.where(enough, values.clamp(min=0.5 + 1e-6), values))
+
+    @torch.no_grad()
+    def feel(self, slopes: Tensor) -> None:
+        """Remember what the decision did to the objective."""
+        self.feedback.copy_(slopes / slopes.std().clamp(min=1e-12))
+
+    def sizes(self, gates: Tensor) -> Tensor:
+        """Channels of each width, with the gates' gradients."""
+        return torch.stack([part.sum() for part in gates.split(np.diff(self.gates.places.starts).tolist())])
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Every tensor of the network, without gates."""
+        return self.supernet.tensors
+
+    def gated(self, gates: Tensor, *inputs: Any) -> Any:
+        """The network's output with these gates."""
+        return self.supernet.call_with(self.gates.places.apply(self.supernet.tensors, gates), inputs, {})
+
+    def forward(self, *inputs: Any) -> Any:
+        """The output with the channels that would stay if the search ended now."""
+        return self.gated(torch.from_numpy(self.gates.kept()).to(self.decision), *inputs)
+
+
+def share_of(usage: Usage, sizes: Tensor, whole: float) -> Tensor:
+    """Cost of sizes ``[widths]`` as a share of the whole cost, differentiable.
+
+    The slope in a size is the cost's central difference of one channel each way, which for MACs, a polynomial of the
+    second degree, is the derivative itself; so any budget has one, latency too.
+    """
+    rows = np.rint(sizes.detach().double().cpu().numpy()).astype(np.int64)[None]
+    steps = np.eye(rows.shape[1], dtype=np.int64)
+    slopes = (usage(rows + steps) - usage(rows - steps)) / 2
+    here = sizes.new_tensor(float(usage(rows)[0]) / whole)
+    return here + (sizes.new_tensor(slopes / whole) * (sizes - sizes.detach())).sum()
+
+
+def penalty(share: Tensor, allowed: float) -> Tensor:
+    """``log(max(share, allowed) / allowed)``: nothing below what is allowed."""
+    return torch.log(share.clamp(min=allowed) / allowed)
+
+
+@dataclass(frozen=True)
+class Neighbours:
+    """The batch of a step: centres, and for each a picture of its neighbourhood."""
+
+    centres: Batch
+    others: Batch
+
+    def part(self, number: int, of: int) -> Neighbours:
+        """One of ``of`` equal parts."""
+        return Neighbours(self.centres.part(number, of), self.others.part(number, of))
+
+
+class Agents(Translation):
+    """Trains the two agents; nothing else learns once the discriminator is ready.
+
+    Args:
+        generator, discriminator: frozen networks; the latter sees what the recipe's discriminators see.
+        near: for each picture the indices of its neighbourhood ``[N, k + 1]``; None matches globally.
+        usage: costs of generator and discriminator, each as a share of its budget.
+        trained: whether the discriminator comes trained.
+    """
+
+    def __init__(
+        self,
+        generator: Gated,
+        discriminator: Gated,
+        data: PairSource,
+        recipe: Recipe,
+        *,
+        teacher: nn.Module,
+        near: np.ndarray | None,
+        usage: tuple[Usage, Usage],
+        trained: bool = False,
+        device: str | torch.device = "cpu",
+    ) -> None:
+        super().__init__(generator, data, recipe, discriminator=discriminator.generator, teacher=teacher, device=device)
+        self.options = o = recipe.options_of(AgentsOptions, method=True)
+        self.gated, self.judge, self.near = generator, discriminator.to(device), near
+        self.warmup = 0 if trained else round(o.discriminator_kimg * 1000 / recipe.batch)
+        for name, side in (("generator", self.gated), ("discriminator's agent", self.judge)):
+            own = torch.optim.AdamW(side.agent.parameters(), lr=o.agent_lr, weight_decay=o.agent_decay, fused=True)
+            self.optimizers[name] = own
+        due = self.warmup + o.reach * max(0, recipe.steps - self.warmup)
+        self.controls = tuple(
+            Control(side.gates, used, due - self.warmup, strength=o.strength, name=name)
+            for side, used, name in zip((self.gated, self.judge), usage, ("generator", "discriminator"), strict=True)
+        )
+
+    def parts(self) -> dict[str, nn.Module]:
+        """Both sides with weights, agents and gates, and what the controls remember."""
+        states = {f"{control.name} strength": control.state for control in self.controls}
+        return {"generator": self.gated, "discriminator": self.judge, **states}
+
+    def draw(self, step: int) -> Neighbours:  # type: ignore[override]
+        """Centres in a random order, and one picture from each one's neighbourhood."""
+        centres = super().draw(step)
+        rng = np.random.default_rng((self.recipe.seed, 3, step))
+        rows = np.array([key[0] for key in centres.keys])  # type: ignore[index]
+        if self.near is None:
+            chosen = rng.integers(0, len(self.data), len(rows))
+        else:
+            chosen = self.near[rows, rng.integers(0, self.near.shape[1], len(rows))]
+        mirror = [bool(flip) for flip in (rng.random(len(rows)) < 0.5) & self.recipe.mirror]
+        inputs, targets = self.data.batch(chosen, moves=[(flip, 0, 0) for flip in mirror])
+        keys = tuple(zip(chosen.tolist(), map(int, mirror), strict=True))
+        return Neighbours(centres, Batch(inputs, targets, keys))
+
+    def backward(self, step: int, batch: Neighbours, share: float) -> dict[str, Tensor]:  # type: ignore[override]
+        """The discriminator's own training first; then the gradients of the two agents."""
+        learning = step < self.warmup
+        self.judge.generator.requires_grad_(learning)
+        if learning:
+            return self._teach_discriminator(batch.centres, share)
+        return self._teach_agents(step - self.warmup, batch, share)
+
+    def _teach_discriminator(self, batch: Batch, share: float) -> dict[str, Tensor]:
+        """Real pictures against the whole generator's."""
+        assert self.teacher is not None
+        inputs, targets = self._place(batch.inputs), self._place(batch.targets)
+        assert inputs is not None and targets is not None
+        made, _ = self.teacher(inputs, batch.keys)
+        losses = [f(self.recipe.gan, self._judge(inputs, x)) for f, x in ((real_loss, targets), (fake_loss, made))]
+        loss = 0.5 * torch.stack(losses).sum()
+        (share * loss).backward()
+        return {"discriminator": loss.detach()}
+
+    def _judged(self, gates: Tensor, inputs: Tensor, outputs: Tensor) -> Any:
+        seen = torch.cat([inputs, outputs], 1) if self.recipe.conditional else outputs
+        with self._autocast():
+            return self.judge.gated(gates, seen)
+
+    def _decisions(self, step: int) -> tuple[Tensor, Tensor]:
+        random = torch.Generator().manual_seed((self.recipe.seed * 1_000_003 + step) % 2**62)
+        options, made = self.options, []
+        told = [side.told() for side in (self.judge, self.gated)]
+        for side, peer in zip((self.gated, self.judge), told, strict=True):
+            noise = logistic_noise(len(side.decision), random).to(side.decision)
+            if side is self.judge and options.alone:
+                made.append(torch.ones_like(side.decision).requires_grad_())
+            else:
+                made.append(side.decide(peer if self._listens else None, noise, options.temperature))
+        return made[0], made[1]
+
+    @property
+    def _listens(self) -> bool:
+        return bool(self.options.feedback) and not self.options.alone
+
+    def _teach_agents(self, step: int, batch: Neighbours, share: float) -> dict[str, Tensor]:
+        assert self.teacher is not None
+        inputs, others = self._place(batch.centres.inputs), self._place(batch.others.inputs)
+        assert inputs is not None and others is not None
+        taught, _ = self.teacher(others, batch.others.keys)
+        opened, open_judge = self._decisions(step)
+        with self._autocast():
+            fake = self.gated.gated(opened, inputs)
+        judged = self._judged(open_judge, inputs, fake.float())
+        real = real_loss(self.recipe.gan, self._judged(open_judge, others, taught))
+        objective = 0.5 * (real + fake_loss(self.recipe.gan, judged))
+        gan = generator_loss(self.recipe.gan, judged)
+        (judge_slopes,) = torch.autograd.grad(objective, open_judge, retain_graph=True)
+        (slopes,) = torch.autograd.grad(gan, opened)
+        losses = {"discriminator": objective.detach(), "gan": gan.detach()}
+        sides = ((self.gated, opened, slopes), (self.judge, open_judge, judge_slopes))
+        for (side, gates, slope), control in zip(sides, self.controls, strict=True):
+            if side is self.judge and self.options.alone:
+                continue
+            used = share_of(control.usage, side.sizes(gates), control.full)
+            paid = control.strength * penalty(used, max(control.planned(step), control.target))
+            (share * ((gates * slope.detach()).sum() + paid)).backward(inputs=list(side.agent.parameters()))
+            side.feel(slope)
+            losses[f"{control.name} MACs (target {control.target:.3g})"] = used.detach()
+        return losses
+
+    @torch.no_grad()
+    def after_step(self, step: int) -> None:
+        """Probabilities and penalties follow; at the end the likeliest channels that fit are kept."""
+        if step < self.warmup:
+            return
+        told = [side.told() if self._listens else None for side in (self.judge, self.gated)]
+        for side, peer, control in zip((self.gated, self.judge), told, self.controls, strict=True):
+            if control.closed or (side is self.judge and self.options.alone):
+                continue
+            side.refresh(peer)
+            control.adapt(step - self.warmup)
+            if step + 1 == self.recipe.steps:
+                control.close(side.gates.values)
+
+    def selection(self) -> Selection:
+        """The generator's channels that stay, or would if the search ended now."""
+        return self.controls[0].selection()
+
+    def judge_selection(self) -> Selection:
+        """The discriminator's; all of them where its agent is switched off."""
+        if self.options.alone:
+            return self.judge.gates.places.selection(np.ones(len(self.judge.decision), bool))
+        return self.controls[1].selection()
+
+    def outcome(self) -> str:
+        """How the search ended, in a line for each side."""
+        return "\n".join(control.outcome() for control in self.controls[: 1 if self.options.alone else 2])

@@ -1,0 +1,165 @@
+"""Control: how a training's gates come to a budget; the part that every method of single channels shares."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from supernet.errors import BudgetError
+from supernet.gates import Gates
+from supernet.graph import Selection
+
+Usage = Callable[[np.ndarray], np.ndarray]  # sizes [N, widths] to cost as a share of the budget, [N]
+
+
+def strongest(gates: Gates, magnitudes: np.ndarray, usage: Usage) -> np.ndarray:
+    """The gates to keep, a boolean vector: by magnitude, as many as fit; each width keeps its ``least``.
+
+    Candidates are nested, so that bisection finds the last one that fits (CAT's global threshold, arXiv 2103.03467).
+    What fits below the threshold is then added, so that the budget is used.
+
+    Args:
+        magnitudes: ``[units]``, not negative; gates that are not trained always stay.
+
+    Raises:
+        BudgetError: not even these fit.
+    """
+    places, free = gates.places, gates.free.cpu().numpy()
+    always = ~free
+    for number in range(len(places.starts) - 1):
+        part = slice(places.starts[number], places.starts[number + 1])
+        if free[part].any():
+            always[places.starts[number] + np.argsort(-magnitudes[part], kind="stable")[: gates.least]] = True
+    others = np.flatnonzero(~always)
+    order = others[np.argsort(-magnitudes[others], kind="stable")]
+
+    def kept(count: int) -> np.ndarray:
+        chosen = always.copy()
+        chosen[order[:count]] = True
+        return chosen
+
+    low, high = 0, int((magnitudes[order] > 0).sum())
+    if not usage(places.sizes(kept(0))[None])[0] <= 1:
+        raise BudgetError(
+            f"the budget cannot be reached: {gates.least} channel(s) of every width cost more already; raise it"
+        )
+    alive = order[:high]
+    while low < high:
+        middle = (low + high + 1) // 2
+        low, high = (middle, high) if usage(places.sizes(kept(middle))[None])[0] <= 1 else (low, middle - 1)
+    return _filled(gates, kept(low), alive[low:], usage)
+
+
+def _filled(gates: Gates, kept: np.ndarray, left: np.ndarray, usage: Usage) -> np.ndarray:
+    """Below the threshold too, in order, what still fits: a channel of a residual trunk may be a tenth of a budget."""
+    owner = np.searchsorted(gates.places.starts, left, "right") - 1
+    room = np.ones(len(gates.places.starts) - 1, bool)
+    while len(left):
+        sizes = gates.places.sizes(kept)
+        room &= usage(sizes + np.eye(len(sizes), dtype=np.int64)) <= 1
+        left, owner = left[room[owner]], owner[room[owner]]
+        if len(left):
+            kept[left[0]] = True
+            left, owner = left[1:], owner[1:]
+    return kept
+
+
+class Control:
+    """Leads the cost of gates down a straight line in its logarithm, from the whole network's to the budget.
+
+    Args:
+        usage: cost of sizes ``[N, widths]`` as a share of the budget.
+        steps: training steps until the budget is due.
+        strength: first strength of whatever pulls the gates towards zero.
+        name: of these gates, in losses and messages.
+    """
+
+    def __init__(self, gates: Gates, usage: Usage, steps: float, *, strength: float, name: str) -> None:
+        self.gates, self.usage, self.steps, self.name = gates, usage, max(1, round(steps)), name
+        self.state = _State(strength).to(gates.values.device)
+        self.full = self.used(np.ones(len(gates.values), bool))
+
+    def used(self, kept: np.ndarray) -> float:
+        """Cost as a share of the budget."""
+        return float(self.usage(self.gates.places.sizes(kept)[None])[0])
+
+    @property
+    def target(self) -> float:
+        """The budget as a share of the whole cost."""
+        return 1 / self.full
+
+    @property
+    def left(self) -> float:
+        """Cost of the gates that are open now, as a share of the whole cost."""
+        return self.used(self.gates.kept()) / self.full
+
+    @property
+    def closed(self) -> bool:
+        """Whether the budget is met for good."""
+        return bool(self.state.reached)
+
+    @property
+    def strength(self) -> float:
+        """How strongly gates are pulled towards zero now."""
+        return float(self.state.strength)
+
+    def planned(self, step: int) -> float:
+        """Share of the whole cost that the training should be down to after a step."""
+        return float(self.target ** min(1.0, (step + 1) / self.steps))
+
+    def adapt(self, step: int) -> float:
+        """Raise the strength where the cost is behind its plan, else lower it; the cost now, as ``left``."""
+        now = self.left
+        self.state.strength.mul_(1.03 if now > self.planned(step) else 0.97)
+        return now
+
+    @torch.no_grad()
+    def close(self, magnitudes: Tensor) -> None:
+        """Keep for good the gates of the largest magnitudes ``[units]`` that fit the budget.
+
+        Raises:
+            BudgetError: not even the least of every width fits.
+        """
+        self.state.ended.fill_(self.left)
+        kept = strongest(self.gates, magnitudes.abs().double().cpu().numpy(), self.usage)
+        self.gates.open.copy_(torch.from_numpy(kept))
+        self.state.reached.fill_(True)
+
+    def selection(self) -> Selection:
+        """What is kept: at the end of training, or what would be kept if it ended now."""
+        gates = self.gates
+        if self.closed:
+            return gates.places.selection(gates.open.cpu().numpy())
+        magnitudes = gates.values.detach().abs().double().cpu().numpy()
+        return gates.places.selection(strongest(gates, magnitudes, self.usage))
+
+    def outcome(self) -> str:
+        """How it ended, in a line: the budget met by training, or by a cut when the time was over."""
+        ended = float(self.state.ended)
+        if not self.closed:
+            return f"{self.name}: not at its end yet, target {self.target:.3g}"
+        now = self.used(self.gates.open.cpu().numpy()) / self.full
+        if ended <= 1.02 * self.target:
+            return f"{self.name}: {now:.3g} of the cost is left, target {self.target:.3g}"
+        return (
+            f"{self.name}: stopped at {ended:.3g} of the cost, target {self.target:.3g}, when its share of the training"
+            f" was over; the strongest that fit were kept, {now:.3g}. A larger train.kimg, "
+            "train.method_options.strength or reach lets it arrive by itself"
+        )
+
+
+class _State(nn.Module):
+    """What a control remembers."""
+
+    strength: Tensor
+    reached: Tensor
+    ended: Tensor  # share of the whole cost that the training itself had come to when the budget was closed
+
+    def __init__(self, strength: float) -> None:
+        super().__init__()
+        self.register_buffer("strength", torch.tensor(strength))
+        self.register_buffer("reached", torch.tensor(False))
+        self.register_buffer("ended", torch.tensor(1.0))

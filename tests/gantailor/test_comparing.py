@@ -1,0 +1,110 @@
+"""Several methods side by side: runs, table, plot and pictures."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from gantailor.cli import main
+from gantailor.comparing import Comparison
+from gantailor.progress import Reporter
+from supernet.errors import ConfigError
+
+SMALL = "batch: 4, ndf: 8, watch_kimg: 0"
+
+
+@pytest.fixture(scope="module")
+def compared(tmp_path_factory, tiny_teacher):
+    """A finished comparison of three arms with two seeds, on tiny pictures."""
+    folder = tmp_path_factory.mktemp("compared")
+    rng = np.random.default_rng(0)
+    for split in ("train", "test"):
+        (folder / "pairs" / split).mkdir(parents=True)
+        for number in range(8):
+            picture = Image.fromarray(rng.integers(0, 256, (32, 64, 3), dtype=np.uint8))
+            picture.save(folder / "pairs" / split / f"{number}.png")
+    file = folder / "compare.yaml"
+    file.write_text(
+        "methods:\n"
+        "  agents: {train: {method_options: {discriminator_kimg: 0.02, neighbours: 2}}}\n"
+        "  hypernetwork:\n"
+        "  uniform: {method: diversity, ranking: l1}\n"
+        "budgets: [0.3x, 0.5x]\nseeds: [0, 1]\nkimg: 0.08\ncommon:\n"
+        f"  options: {{ngf: 8}}\n  teacher: {tiny_teacher}\n"
+        f"  data: {{kind: folder, path: {folder / 'pairs'}, size: 32}}\n"
+        "  evaluation: {final: [l1, psnr], search_images: 4}\n"
+        f"  train: {{{SMALL}}}\n  finetune: {{{SMALL}}}\n"
+    )
+    assert main(["compare", str(file), "--out", str(folder / "out")]) == 0
+    return file, folder / "out"
+
+
+def test_every_run_is_in_the_table(compared):
+    file, out = compared
+    frame = pd.read_csv(out / "results.csv")
+    assert len(frame) == 12 and set(frame["method"]) == {"agents", "hypernetwork", "uniform"}
+    assert (frame["seconds"] > 0).all() and frame["l1"].between(0, 2).all()
+    budget = {"0.3x": 0.3, "0.5x": 0.5}
+    whole = json.loads((out / "agents-0.3x-0" / "trace.json").read_text())["macs_full"]["true"]
+    assert all(row["macs"] <= budget[row["budget"]] * whole for _, row in frame.iterrows())
+    lines = (out / "table.md").read_text().splitlines()
+    assert lines[2].startswith("| teacher |") and len([line for line in lines if line.startswith("|")]) == 9
+    mean = frame[(frame["method"] == "agents") & (frame["budget"] == "0.5x")]["psnr"]
+    assert f"{mean.mean():.4g} ± {mean.std():.2g}" in (out / "table.md").read_text()
+    for name in ("compare.png", "pictures-0.3x.png", "pictures-0.5x.png"):
+        assert Image.open(out / name).width > 100
+    assert "<svg" in (out / "compare.svg").read_text()
+
+
+def test_all_see_as_many_images(compared):
+    file, _ = compared
+    for entry in Comparison.read(str(file)).runs(file.parent / "out", Reporter(quiet=True)):
+        config = entry.run.config
+        assert config.train.kimg + config.finetune.kimg == pytest.approx(0.08)
+        assert (config.train.kimg == 0) == (entry.method == "uniform") and config.train.batch == 4
+        assert config.seed == config.train.seed == config.finetune.seed == entry.seed
+
+
+def test_again_trains_nothing(compared, capsys):
+    file, out = compared
+    before = (out / "agents-0.3x-0" / "subnet.safetensors").stat().st_mtime_ns
+    assert main(["compare", str(file), "--out", str(out), "--dry-run"]) == 0
+    assert capsys.readouterr().out.count(", done") == 12
+    (out / "table.md").unlink()
+    assert main(["compare", str(file), "--out", str(out)]) == 0
+    assert (out / "table.md").exists()
+    assert (out / "agents-0.3x-0" / "subnet.safetensors").stat().st_mtime_ns == before
+
+
+def test_one_failure_takes_nothing_with_it(compared, tmp_path, capsys):
+    file, _ = compared
+    wrong = tmp_path / "wrong.yaml"
+    text = (
+        file.read_text().replace("budgets: [0.3x, 0.5x]", "budgets: [1K, 0.5x]").replace("seeds: [0, 1]", "seeds: [0]")
+    )
+    wrong.write_text(text.replace("  agents:", "  slow: {method: agents, train: {kimg: -1}}\n  agents:"))
+    assert main(["compare", str(wrong), "--out", str(tmp_path / "no")]) == 2
+    assert "train.kimg" in capsys.readouterr().err
+    wrong.write_text(text)
+    assert main(["compare", str(wrong), "--out", str(tmp_path / "out")]) == 2
+    said = capsys.readouterr()
+    assert "agents-1K-0: budget" in said.err and "| uniform | 0.5x |" in said.out
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("methods: [slimmin]", "did you mean 'slimming'"),
+        ("methods: {mine: {ranking: l1}}", "give it a method: of its own"),
+        ("kimg: 0", "greater than 0"),
+        ("sets: 3", "settings of a comparison: methods, budgets"),
+        ("seeds: []", "at least 1 item"),
+        ("[", "cannot be read"),
+    ],
+)
+def test_mistakes(text, said, tmp_path):
+    (tmp_path / "c.yaml").write_text(text)
+    with pytest.raises(ConfigError, match=said):
+        Comparison.read(str(tmp_path / "c.yaml"))

@@ -1,0 +1,227 @@
+"""Pruning agents: who learns, what they pay, whom they compare, and where they end."""
+
+import numpy as np
+import pytest
+import torch
+
+import gantailor
+from search.budget import Budget, parse_budget
+from search.methods.agents import (
+    Agent,
+    Agents,
+    AgentsOptions,
+    Gated,
+    logistic_noise,
+    penalty,
+    share_of,
+    straight_through,
+)
+from search.methods.neighbourhoods import neighbourhoods
+from search.space import space
+from supernet.errors import ConfigError
+from supernet.recipe import Recipe
+from supernet.trainer import Trainer
+from zoo.builders import make_discriminator
+from zoo.data import Pairs
+
+CASES = {"resnet_6blocks": 32, "unet_128": 128, "mobile_resnet_6blocks": 32}
+
+
+def supernet(name="resnet_6blocks"):
+    torch.manual_seed(0)
+    size = CASES[name]
+    return gantailor.Supernet(gantailor.build(name, ngf=8), (torch.randn(1, 3, size, size),)).eval()
+
+
+def agents(*, steps=24, warmup=4, near=True, trained=False, text="0.3x", **options):
+    net = supernet()
+    pictures = np.random.default_rng(0).integers(0, 256, (8, 32, 32, 3), dtype=np.uint8)
+    pairs = Pairs(pictures, pictures[::-1].copy(), ("x",) * 8, "noise")
+    options = {"discriminator_kimg": warmup * 0.002, **options}
+    common = {"ndf": 8, "discriminator_layers": 2, "ema_kimg": 0, "precision": "float32"}
+    recipe = Recipe(kimg=steps * 0.002, batch=2, method_options=options, **common)
+    judge = gantailor.Supernet(make_discriminator(recipe, input_nc=3, output_nc=3), (torch.randn(1, 6, 32, 32),))
+    counts = [sum(w.size for w in side.graph.widths) for side in (net, judge)]
+    sides = Gated(net, peer=counts[1]), Gated(judge, peer=counts[0], seed=1)
+    full = {"macs": net.macs(net.full_config()), "params": net.parameter_count(net.full_config())}
+    usage = Budget(space("every", net), parse_budget(text, full=full)).usage
+    allowed = 0.3 * judge.macs(judge.full_config())
+    found = neighbourhoods(np.random.default_rng(1).normal(size=(8, 5)), 3) if near else None
+    task = Agents(
+        *sides,
+        pairs,
+        recipe,
+        teacher=supernet().generator,
+        near=found,
+        usage=(usage, lambda sizes: judge.macs_many(sizes) / allowed),
+        trained=trained,
+    )
+    return task, recipe
+
+
+def test_neighbourhoods_equal_brute_force():
+    features = np.random.default_rng(0).normal(size=(40, 7))
+    features[13] = 2 * features[4]  # the same direction: distance 0
+    found = neighbourhoods(features, 5)
+    for row, indices in enumerate(found):
+        cosine = [
+            float(features[row] @ other) / float(np.linalg.norm(features[row]) * np.linalg.norm(other))
+            for other in features
+        ]
+        order = sorted((i for i in range(40) if i != row), key=lambda i: -cosine[i])
+        assert indices[0] == row and set(indices[1:]) == set(order[:5])
+
+
+@pytest.mark.parametrize("count", [0, 8, 9])
+def test_too_many_neighbours(count):
+    with pytest.raises(ConfigError, match="allowed are 1 to 7"):
+        neighbourhoods(np.eye(8), count)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_gates_equal_extraction(name):
+    """Gates at 0 and 1 give what the extracted net gives, on every coupling."""
+    net = supernet(name)
+    gated = Gated(net)
+    rng = np.random.default_rng(0)
+    kept = rng.random(len(gated.decision)) < 0.6
+    for part in np.split(np.arange(len(kept)), gated.gates.places.starts[1:-1]):
+        kept[part[0]] = True
+    inputs = torch.randn(2, 3, CASES[name], CASES[name])
+    with torch.no_grad():
+        masked = gated.gated(torch.from_numpy(kept).float(), inputs)
+        narrow = net.extract(gated.gates.places.selection(kept)).eval()
+        torch.testing.assert_close(masked, narrow(inputs), atol=1e-5, rtol=1e-4)
+
+
+def test_the_discriminator_is_pruned_the_same_way():
+    task, _ = agents()
+    judge = task.judge
+    kept = np.arange(len(judge.decision)) % 2 == 0
+    seen = torch.randn(2, 6, 32, 32)
+    with torch.no_grad():
+        masked = judge.gated(torch.from_numpy(kept).float(), seen)
+        narrow = judge.supernet.extract(judge.gates.places.selection(kept))
+        torch.testing.assert_close(masked, narrow(seen), atol=1e-5, rtol=1e-4)
+    axes = judge.supernet.graph.axes
+    last = [name for name, module in judge.generator.named_modules() if getattr(module, "out_channels", 0) == 1]
+    assert last and 0 not in axes[f"{last[0]}.weight"], "its output is no width"
+
+
+def test_gradients_reach_the_agents_and_only_them():
+    task, recipe = agents(warmup=0)
+    task.backward(0, task.draw(0), 1.0)
+    for side in (task.gated, task.judge):
+        learned = dict(side.agent.named_parameters())
+        assert all(p.grad is not None and bool((p.grad != 0).any()) for p in learned.values()), learned.keys()
+        others = [p for name, p in side.named_parameters() if not name.startswith("agent.")]
+        assert others and all(p.grad is None for p in others)
+    weights = {name: value.clone() for name, value in task.gated.generator.state_dict().items()}
+    judged = {name: value.clone() for name, value in task.judge.generator.state_dict().items()}
+    Trainer(task, recipe).run()
+    assert all(torch.equal(value, weights[name]) for name, value in task.gated.generator.state_dict().items())
+    assert all(torch.equal(value, judged[name]) for name, value in task.judge.generator.state_dict().items())
+
+
+def test_the_discriminator_learns_first():
+    task, recipe = agents(warmup=4)
+    before = {name: value.clone() for name, value in task.judge.generator.state_dict().items()}
+    agent = [p.clone() for p in task.gated.agent.parameters()]
+    trainer = Trainer(task, recipe)
+    trainer.run(stop_after=4)
+    ready = {name: value.clone() for name, value in task.judge.generator.state_dict().items()}
+    assert any(not torch.equal(value, before[name]) for name, value in ready.items())
+    assert all(torch.equal(a, b) for a, b in zip(agent, task.gated.agent.parameters(), strict=True))
+    trainer.run()
+    assert all(torch.equal(value, ready[name]) for name, value in task.judge.generator.state_dict().items())
+    assert any(not torch.equal(a, b) for a, b in zip(agent, task.gated.agent.parameters(), strict=True))
+
+
+def test_penalty_is_its_formula():
+    net = supernet()
+    full = net.macs(net.full_config())
+
+    def usage(rows):
+        return net.macs_many(rows) / (0.25 * full)
+
+    sizes = torch.tensor([float(w.size) for w in net.graph.widths], dtype=torch.float64)
+    sizes = (0.7 * sizes).round().requires_grad_()
+    share = share_of(usage, sizes, usage(np.array([[w.size for w in net.graph.widths]]))[0])
+    rows = sizes.detach().numpy()[None].astype(int)
+    assert share.item() == pytest.approx(int(net.macs_many(rows)[0]) / full)
+    paid = penalty(share, 0.25)
+    assert paid.item() == pytest.approx(np.log(share.item() / 0.25))
+    (slopes,) = torch.autograd.grad(paid, sizes)
+    literal = []
+    for width in range(len(sizes)):  # of a polynomial of the second degree the central difference is the derivative
+        step = np.eye(len(sizes), dtype=int)[width]
+        literal.append((net.macs_many(rows + step)[0] - net.macs_many(rows - step)[0]) / 2 / net.macs_many(rows)[0])
+    np.testing.assert_allclose(slopes, literal, rtol=1e-6)
+    assert float(penalty(torch.tensor(0.2), 0.25)) == 0 and float(penalty(torch.tensor(1.0), 0.25)) > 0
+
+
+def test_straight_through():
+    decisions = torch.tensor([2.0, -1.0, 0.3], requires_grad=True)
+    noise = torch.tensor([0.0, 0.5, -0.6])
+    gates = straight_through(decisions, noise, 0.4)
+    assert gates.tolist() == [1, 0, 0]
+    gates.sum().backward()
+    soft = 1 / (1 + np.exp(-(decisions.detach().numpy() + noise.numpy()) / 0.4))
+    np.testing.assert_allclose(decisions.grad, soft * (1 - soft) / 0.4, rtol=1e-5)
+    drawn = logistic_noise(100_000, torch.Generator().manual_seed(0))
+    assert abs(float(drawn.mean())) < 0.03 and float(drawn.var()) == pytest.approx(np.pi**2 / 3, rel=0.03)
+
+
+def test_agents_hear_each_other():
+    agent = Agent([4, 6], 5, seed=0)
+    quiet, told = agent(), agent(torch.ones(5))
+    assert quiet.shape == (10,) and not torch.equal(quiet, told)
+    assert torch.equal(agent(), Agent([4, 6], 5, seed=0)()), "the seed decides"
+    task, _ = agents(warmup=0)
+    assert bool((task.gated.feedback == 0).all())
+    task.backward(0, task.draw(0), 1.0)
+    for side in (task.gated, task.judge):
+        assert float(side.feedback.std()) == pytest.approx(1, rel=1e-3)
+    before = task.gated.agent(task.judge.told()).detach()
+    task.judge.decision.zero_()
+    assert not torch.equal(before, task.gated.agent(task.judge.told()))
+
+
+@pytest.mark.parametrize(
+    "switches", [{}, {"feedback": 0}, {"alone": 1}, {"neighbours": 0}, {"trained": True}, {"text": "params<=0.3x"}]
+)
+def test_the_search_ends_at_the_budget(switches):
+    near = bool(switches.pop("neighbours", 1))
+    task, recipe = agents(near=near, **switches)
+    Trainer(task, recipe).run()
+    sizes = np.array([[len(task.selection()[w.name]) for w in task.gated.supernet.graph.widths]])
+    assert 0.98 < task.controls[0].usage(sizes)[0] <= 1 and sizes.min() >= 4
+    judge = task.judge.supernet
+    kept = task.judge_selection()
+    judged = np.array([[len(kept[w.name]) for w in judge.graph.widths]])
+    share = judge.macs_many(judged)[0] / judge.macs(judge.full_config())
+    assert share == 1 if switches.get("alone") else 0.25 < share <= 0.3
+    assert "target 0.3" in task.outcome() or switches.get("text")
+    assert len(task.outcome().splitlines()) == (1 if switches.get("alone") else 2)
+
+
+def test_global_matching_draws_from_everywhere():
+    near, _ = agents()
+    for step in range(6):
+        batch = near.draw(step)
+        for centre, other in zip(batch.centres.keys, batch.others.keys, strict=True):
+            assert other[0] in near.near[centre[0]]
+    everywhere, _ = agents(near=False)
+    drawn = {key[0] for step in range(60) for key in everywhere.draw(step).others.keys}
+    assert drawn == set(range(8))
+
+
+def test_resuming_is_exact(tmp_path):
+    task, recipe = agents(steps=12)
+    whole = Trainer(task, recipe).run().state_dict()
+    path = tmp_path / "state.safetensors"
+    for stop in (3, 8, None):
+        task, recipe = agents(steps=12)
+        resumed = Trainer(task, recipe).run(path, stop_after=stop).state_dict()
+    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+    assert AgentsOptions().neighbours > 0
