@@ -40,9 +40,6 @@ def ranking_file(folder: Path, criterion: str, seed: int, settings: dict[str, An
         supernet = run.supernet()
         started = time.monotonic()
         scores = rankings.compute(run, supernet, criterion)
-        if criterion == "random":
-            rng = np.random.default_rng(seed)
-            scores = {width: rng.random(len(values)) for width, values in scores.items()}
         found = {**rankings.provenance(run, criterion), "seconds": round(time.monotonic() - started, 1)}
         rankings.save(path, scores, **found)
     return path

@@ -31,7 +31,7 @@ from zoo.data import is_picture, picture_grid, to_uint8
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-COSTS = ("macs", "seconds", "seeds")
+COSTS = ("macs", "kimg", "seconds", "seeds")
 SHOWN = 6  # pictures in the grid
 
 
@@ -44,7 +44,9 @@ class Comparison(BaseModel):
     )
     budgets: tuple[str, ...] = Field(("0.1x",), min_length=1, description="as in budget")
     seeds: tuple[int, ...] = Field((0, 1, 2), min_length=1, description="each is a run of its own")
-    kimg: float = Field(16.0, gt=0, description="thousands of images that each run is trained on, fine-tuning included")
+    kimg: float = Field(
+        16.0, gt=0, description="thousands of images that each run is trained on in all, unless a method sets its own"
+    )
     share: float = Field(0.5, gt=0, lt=1, description="part of them that a method's own training sees")
     common: dict[str, Any] = Field({}, description="settings of gantailor compress, for every run")
 
@@ -52,7 +54,7 @@ class Comparison(BaseModel):
     @classmethod
     def _named(cls, value: Any) -> Any:
         """A list of methods, or a mapping of names to settings; a name that is no method sets ``method`` itself."""
-        found = dict.fromkeys(value, {}) if isinstance(value, list) else value
+        found = {name: {} for name in value} if isinstance(value, list) else value
         for name, settings in found.items() if isinstance(found, Mapping) else ():
             if name not in METHODS and "method" not in (settings or {}):
                 raise ValueError(f"{name!r} is no method ({nearest(name, METHODS)}); give it a method: of its own")
@@ -89,7 +91,8 @@ class Comparison(BaseModel):
         flags |= {"train.seed": seed, "finetune.seed": seed}
         trains = load_config(None, flags).train.kimg > 0  # pruning by a ranking trains nothing before
         first = self.kimg * self.share if trains else 0.0
-        return load_config(None, {**flags, "train.kimg": first, "finetune.kimg": self.kimg - first})
+        lengths = {"train.kimg": first, "finetune.kimg": self.kimg - first}
+        return load_config(None, {**flags, **lengths, **{k: v for k, v in _flat(own).items() if k in lengths}})
 
 
 @dataclass(frozen=True)
@@ -111,7 +114,8 @@ class Entry:
         scores = json.loads(self.run.path("scores.json").read_text())
         config = SubnetConfig.from_json(self.run.path("subnet.json").read_text())
         macs = self.run.traced().macs(config, convention=self.run.config.convention)
-        row = {"method": self.method, "budget": self.budget, "seed": self.seed, "macs": macs}
+        lengths = self.run.config.train.kimg + self.run.config.finetune.kimg
+        row = {"method": self.method, "budget": self.budget, "seed": self.seed, "macs": macs, "kimg": lengths}
         row["seconds"] = sum(_seconds(self.run.path(f"{name}.ckpt.jsonl")) for name in ("supernet", "subnet"))
         return row | {name: score["value"] for name, score in scores["subnet"].items()}
 
@@ -179,22 +183,21 @@ def _metrics(wide: pd.DataFrame) -> list[str]:
     return [name for name in dict.fromkeys(wide.columns.get_level_values(0)) if name not in COSTS]
 
 
-def markdown(wide: pd.DataFrame, teacher: Mapping[str, float], kimg: float) -> str:
+def markdown(wide: pd.DataFrame, teacher: Mapping[str, float]) -> str:
     """The table: a line for each method and budget, mean and standard deviation over seeds."""
     metrics = _metrics(wide)
     lines = [
-        "| method | budget | MACs | " + " | ".join(metrics) + " | training | seeds |",
-        "|---" * (len(metrics) + 5) + "|",
+        "| method | budget | MACs | " + " | ".join(metrics) + " | kimg | training | seeds |",
+        "|---" * (len(metrics) + 6) + "|",
     ]
     if teacher:
         cells = " | ".join(f"{teacher[name]:.4g}" if name in teacher else "" for name in metrics)
-        lines.append(f"| teacher | | {format_macs(teacher['macs'])} | {cells} | | |")
+        lines.append(f"| teacher | | {format_macs(teacher['macs'])} | {cells} | | | |")
     for (method, budget), row in wide.iterrows():
         cells = " | ".join(_with_spread(row[name, "mean"], row[name, "std"]) for name in metrics)
-        minutes = f"{row['seconds', 'mean'] / 60:.1f} min"
-        count = int(row["seeds", ""])
-        lines.append(f"| {method} | {budget} | {format_macs(row['macs', 'mean'])} | {cells} | {minutes} | {count} |")
-    return "\n".join(lines) + f"\n\nEvery run was trained on {kimg:g} thousand images in all.\n"
+        costs = f"{row['kimg', 'mean']:g} | {row['seconds', 'mean'] / 60:.1f} min | {int(row['seeds', ''])}"
+        lines.append(f"| {method} | {budget} | {format_macs(row['macs', 'mean'])} | {cells} | {costs} |")
+    return "\n".join(lines) + "\n"
 
 
 def _with_spread(mean: float, std: float) -> str:
@@ -263,7 +266,7 @@ def compare(arguments: argparse.Namespace) -> None:
     failed = run_all(comparison, folder)
     frame, wide = results(comparison, folder)
     teacher = teacher_scores(comparison, folder)
-    text = markdown(wide, teacher, comparison.kimg)
+    text = markdown(wide, teacher)
     write_bytes(folder / "results.csv", frame.to_csv(index=False).encode())
     write_bytes(folder / "table.md", text.encode())
     figure = draw(wide, teacher)

@@ -36,7 +36,7 @@ def compute(run: Run, supernet: Supernet, criterion: str, *, inputs: int | None 
     """
     wanted = RANKINGS[criterion].inputs if criterion in RANKINGS else 0
     if not wanted:
-        return criterion_scores(supernet, criterion)
+        return criterion_scores(supernet, criterion, seed=run.config.seed)
     data, count = run.data("train"), inputs or wanted
     if isinstance(data, Latents):  # as many as are wanted, however few the real pictures
         chosen = torch.randn(count, data.width, generator=torch.Generator().manual_seed(0))

@@ -44,9 +44,9 @@ def producer_scores(supernet: Supernet) -> Scores:
     return _norms(supernet, places)
 
 
-def random_scores(supernet: Supernet) -> Scores:
-    """A fixed random order: what any criterion must beat."""
-    rng = np.random.default_rng(0)
+def random_scores(supernet: Supernet, seed: int = 0) -> Scores:
+    """A random order, another one for each seed: what any criterion must beat."""
+    rng = np.random.default_rng(seed)
     return {width.name: rng.random(width.size) for width in supernet.graph.widths}
 
 
@@ -97,13 +97,19 @@ RANKINGS: dict[str, Criterion] = {
 
 
 def criterion_scores(
-    supernet: Supernet, criterion: str, inputs: Tensor | None = None, *, on_batch: OnBatch | None = None
+    supernet: Supernet,
+    criterion: str,
+    inputs: Tensor | None = None,
+    *,
+    on_batch: OnBatch | None = None,
+    seed: int = 0,
 ) -> Scores:
     """The scores of a ranking by name, for each width ``[size]``; larger is more important.
 
     Args:
         inputs: ``[N, ...]`` for those that look at inputs; drawn from a normal distribution if missing, which is right
             for latents only.
+        seed: of the random ranking.
 
     Raises:
         ConfigError: an unknown ranking, or one that needs pictures and has none.
@@ -111,6 +117,8 @@ def criterion_scores(
     if criterion not in RANKINGS:
         raise ConfigError(f"ranking {criterion!r} is unknown: {nearest(criterion, RANKINGS)}")
     chosen = RANKINGS[criterion]
+    if criterion == "random":
+        return random_scores(supernet, seed)
     if not chosen.inputs:
         return chosen.scores(supernet)
     if inputs is None:

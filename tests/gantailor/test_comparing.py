@@ -42,7 +42,7 @@ def compared(tmp_path_factory, tiny_teacher):
 
 
 def test_every_run_is_in_the_table(compared):
-    file, out = compared
+    _, out = compared
     frame = pd.read_csv(out / "results.csv")
     assert len(frame) == 12 and set(frame["method"]) == {"agents", "hypernetwork", "uniform"}
     assert (frame["seconds"] > 0).all() and frame["l1"].between(0, 2).all()
