@@ -8,7 +8,7 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -16,22 +16,16 @@ import torch
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from gantailor import fronts, pipeline
+from gantailor import comparison_report, fronts, pipeline
 from gantailor.config import load_config
 from gantailor.methods import METHODS
 from gantailor.progress import Reporter
 from gantailor.run import Run
-from gantailor.scoring import lower_is_better
-from search.budget import format_macs
 from supernet.errors import BusyError, ConfigError, GantailorError, nearest
 from supernet.files import write_bytes
 from supernet.graph import SubnetConfig
 from zoo.data import is_picture, picture_grid, to_uint8
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
-COSTS = ("macs", "kimg", "seconds", "seeds")
 SHOWN = 6  # pictures in the grid
 
 
@@ -179,104 +173,72 @@ def teacher_scores(comparison: Comparison, folder: Path) -> dict[str, float]:
     return {}
 
 
-def _metrics(wide: pd.DataFrame) -> list[str]:
-    return [name for name in dict.fromkeys(wide.columns.get_level_values(0)) if name not in COSTS]
-
-
-def markdown(wide: pd.DataFrame, teacher: Mapping[str, float]) -> str:
-    """The table: a line for each method and budget, mean and standard deviation over seeds."""
-    metrics = _metrics(wide)
-    lines = [
-        "| method | budget | MACs | " + " | ".join(metrics) + " | kimg | training | seeds |",
-        "|---" * (len(metrics) + 6) + "|",
-    ]
-    if teacher:
-        cells = " | ".join(f"{teacher[name]:.4g}" if name in teacher else "" for name in metrics)
-        lines.append(f"| teacher | | {format_macs(teacher['macs'])} | {cells} | | | |")
-    for (method, budget), row in wide.iterrows():
-        cells = " | ".join(_with_spread(row[name, "mean"], row[name, "std"]) for name in metrics)
-        costs = f"{row['kimg', 'mean']:g} | {row['seconds', 'mean'] / 60:.1f} min | {int(row['seeds', ''])}"
-        lines.append(f"| {method} | {budget} | {format_macs(row['macs', 'mean'])} | {cells} | {costs} |")
-    return "\n".join(lines) + "\n"
-
-
-def _with_spread(mean: float, std: float) -> str:
-    return f"{mean:.4g}" if np.isnan(std) else f"{mean:.4g} ± {std:.2g}"
-
-
-def draw(wide: pd.DataFrame, teacher: Mapping[str, float]) -> Figure:
-    """Each score against MACs and against training time, a line for each method: mean, and the spread over seeds."""
-    from matplotlib.figure import Figure
-    from matplotlib.ticker import FuncFormatter, NullFormatter
-
-    metrics = _metrics(wide)
-    figure = Figure(figsize=(4.2 * len(metrics), 7.2), layout="constrained")
-    grid = figure.subplots(2, len(metrics), squeeze=False, sharey="col")
-    for column, metric in enumerate(metrics):
-        for axis, cost, scale in ((grid[0, column], "macs", 1.0), (grid[1, column], "seconds", 60.0)):
-            for number, (method, part) in enumerate(wide.groupby(level="method", sort=False)):
-                part = part.sort_values((cost, "mean"))
-                axis.errorbar(
-                    part[cost, "mean"] / scale,
-                    part[metric, "mean"],
-                    yerr=part[metric, "std"].fillna(0),
-                    label=str(method),
-                    color=fronts.COLOURS[number % len(fronts.COLOURS)],
-                    marker=fronts.MARKERS[number % len(fronts.MARKERS)],
-                    capsize=3,
-                )
-            axis.grid(alpha=0.3)
-            axis.set_ylabel(
-                f"{metric} ({'lower' if lower_is_better(metric.partition('[')[0]) else 'higher'} is better)"
+def histories(comparison: Comparison, folder: Path) -> pd.DataFrame:
+    """The search's score as the methods' own trainings went: a row for each look (``train.watch_kimg``)."""
+    rows = []
+    for entry in comparison.runs(folder, Reporter(quiet=True)):
+        log = entry.run.path(f"{entry.run.config.method}.watch.jsonl")
+        for line in log.read_text().splitlines() if log.exists() else ():
+            step, score = list(json.loads(line).values())[:2]
+            kimg = step * entry.run.config.train.batch / 1000
+            rows.append(
+                {"method": entry.method, "budget": entry.budget, "seed": entry.seed, "kimg": kimg, "score": score}
             )
-        if metric in teacher:
-            grid[0, column].axhline(teacher[metric], color="0.4", linestyle=":", label="teacher")
-        grid[0, column].set_xscale("log")
-        grid[0, column].set_xlabel("MACs")
-        grid[0, column].xaxis.set_major_formatter(FuncFormatter(lambda x, _: format_macs(x)))
-        grid[0, column].xaxis.set_minor_formatter(NullFormatter())
-        grid[1, column].set_xlabel("minutes of training")
-    grid[0, 0].legend(fontsize=8)
-    return figure
+    frame = pd.DataFrame(rows)
+    return frame.drop_duplicates(["method", "budget", "seed", "kimg"], keep="last") if rows else frame
 
 
 @torch.no_grad()
-def pictures(comparison: Comparison, folder: Path, budget: str) -> bytes | None:
-    """A row for each of a few test pictures: input, teacher, every method at a budget (its first seed), real."""
+def pictures(comparison: Comparison, folder: Path, budget: str) -> tuple[list[str], bytes | None]:
+    """A row for each of a few test pictures, every method at a budget (its first seed); what the columns are."""
     entries = [e for e in comparison.runs(folder, Reporter(quiet=True)) if e.done and e.budget == budget]
     first = {e.method: e for e in reversed(entries)}
     if not first:
-        return None
-    run = next(iter(first.values())).run
-    pairs = run.data("test")
+        return [], None
+    pairs = next(iter(first.values())).run.data("test")
     inputs, targets = pairs.batch(np.linspace(0, len(pairs) - 1, min(SHOWN, len(pairs))).astype(int))
-    taught = [e.run.teacher()(inputs) for e in entries if e.run.taught][:1]
-    made = [first[name].run.subnet()[1](inputs) for name in comparison.methods if name in first]
-    columns = [inputs, *taught, *made, targets]
-    return picture_grid([to_uint8(images) for images in columns if is_picture(images)])
+    taught = [("teacher", e.run.teacher()(inputs)) for e in entries if e.run.taught][:1]
+    made = {name: first[name].run.subnet()[1](inputs) for name in comparison.methods if name in first}
+    columns = {"input": inputs, **dict(taught), **made, "real": targets}
+    shown = {name: to_uint8(images) for name, images in columns.items() if is_picture(images)}
+    return list(shown), picture_grid(list(shown.values()))
 
 
 def compare(arguments: argparse.Namespace) -> None:
-    """Run what is missing, then write ``results.csv``, ``table.md``, ``compare.png`` and ``.svg``, and pictures."""
+    """Run what is missing; then write table, plots, pictures and ``compare.html``, which has them all."""
     comparison, folder = Comparison.read(arguments.config), Path(arguments.out)
     if arguments.dry_run:
         for entry in comparison.runs(folder, Reporter(quiet=True)):
             print(f"{entry.run.folder}: budget {entry.run.budget()}{', done' if entry.done else ''}")
         return
     failed = run_all(comparison, folder)
-    frame, wide = results(comparison, folder)
-    teacher = teacher_scores(comparison, folder)
-    text = markdown(wide, teacher)
-    write_bytes(folder / "results.csv", frame.to_csv(index=False).encode())
-    write_bytes(folder / "table.md", text.encode())
-    figure = draw(wide, teacher)
-    for name in ("compare.png", "compare.svg"):
-        fronts.save(figure, folder / name)
-    for budget in comparison.budgets:
-        sheet = pictures(comparison, folder, budget)
-        if sheet is not None:
-            write_bytes(folder / f"pictures-{budget}.png", sheet)
-    print(text)
-    print(f"plot: {folder / 'compare.png'}  table: {folder / 'table.md'}")
+    text = write(comparison, folder)
+    print(f"{text}\npage: {folder / 'compare.html'}  table: {folder / 'table.md'}")
     if failed:
         raise ConfigError("some runs failed:\n" + "\n".join(f"{name}: {said}" for name, said in failed.items()))
+
+
+def write(comparison: Comparison, folder: Path) -> str:
+    """Everything that is made of finished runs; the table."""
+    frame, wide = results(comparison, folder)
+    teacher, history = teacher_scores(comparison, folder), histories(comparison, folder)
+    text, figure = comparison_report.markdown(wide, teacher), comparison_report.draw(wide, teacher)
+    config = next(comparison.runs(folder, Reporter(quiet=True))).run.config
+    images = {"compare": ("Scores against MACs and training time", comparison_report.rendered(figure))}
+    if not history.empty:
+        write_bytes(folder / "history.csv", history.to_csv(index=False).encode())
+        score = next(comparison.runs(folder, Reporter(quiet=True))).run.search_metric()
+        drawn = comparison_report.rendered(comparison_report.draw_histories(history, score))
+        images["history"] = ("The search's score while each method decides, a thin line for each seed", drawn)
+    for budget in comparison.budgets:
+        shown, sheet = pictures(comparison, folder, budget)
+        if sheet is not None:
+            images[f"pictures-{budget}"] = (f"Budget {budget}: {', '.join(shown)}", sheet)
+    write_bytes(folder / "results.csv", frame.to_csv(index=False).encode())
+    write_bytes(folder / "table.md", text.encode())
+    fronts.save(figure, folder / "compare.svg")
+    for name, (_, data) in images.items():
+        write_bytes(folder / f"{name}.png", data)
+    page = comparison_report.page(text, dict(images.values()), config.convention)
+    write_bytes(folder / "compare.html", page.encode())
+    return text

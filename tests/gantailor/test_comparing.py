@@ -53,8 +53,14 @@ def test_every_run_is_in_the_table(compared):
     assert lines[2].startswith("| teacher |") and len([line for line in lines if line.startswith("|")]) == 9
     mean = frame[(frame["method"] == "agents") & (frame["budget"] == "0.5x")]["psnr"]
     assert f"{mean.mean():.4g} ± {mean.std():.2g}" in (out / "table.md").read_text()
-    for name in ("compare.png", "pictures-0.3x.png", "pictures-0.5x.png"):
+    history = pd.read_csv(out / "history.csv")
+    assert set(history["method"]) == {"agents", "hypernetwork"} and (history["kimg"] <= 0.04).all()
+    for name in ("compare.png", "history.png", "pictures-0.3x.png", "pictures-0.5x.png"):
         assert Image.open(out / name).width > 100
+    page = (out / "compare.html").read_text()
+    assert (
+        page.count("data:image/png") == 4 and page.count("<tr>") == 8 and "Budget 0.5x: input, teacher, agents" in page
+    )
     assert "<svg" in (out / "compare.svg").read_text()
 
 
