@@ -66,7 +66,7 @@ def _with_spread(mean: float, std: float) -> str:
 def draw(wide: pd.DataFrame, teacher: Mapping[str, float]) -> Figure:
     """Each score against MACs and against training time, a line for each method: mean, and the spread over seeds."""
     from matplotlib.figure import Figure
-    from matplotlib.ticker import FuncFormatter, NullFormatter
+    from matplotlib.ticker import NullFormatter
 
     metrics = _metrics(wide)
     figure = Figure(figsize=(4.2 * len(metrics), 7.2), layout="constrained")
@@ -92,7 +92,8 @@ def draw(wide: pd.DataFrame, teacher: Mapping[str, float]) -> Figure:
             grid[0, column].axhline(teacher[metric], color="0.4", linestyle=":", label="teacher")
         grid[0, column].set_xscale("log")
         grid[0, column].set_xlabel("MACs")
-        grid[0, column].xaxis.set_major_formatter(FuncFormatter(lambda x, _: format_macs(x)))
+        budgets = wide["macs", "mean"].groupby(level="budget", sort=False).max()
+        grid[0, column].set_xticks(budgets, [format_macs(macs) for macs in budgets])
         grid[0, column].xaxis.set_minor_formatter(NullFormatter())
         grid[1, column].set_xlabel("minutes of training")
     grid[0, 0].legend(fontsize=8)
@@ -112,7 +113,7 @@ def draw_histories(frame: pd.DataFrame, score: str) -> Figure:
             for _, line in part.groupby("seed"):
                 axis.plot(line["kimg"], line["score"], color=colour, alpha=0.35, lw=0.8)
             mean = part.groupby("kimg")["score"].mean()
-            axis.plot(mean.index, mean, color=colour, lw=2, label=method)
+            axis.plot(mean.index, mean, color=colour, lw=2, marker=".", label=method)
         axis.set(title=f"budget {budget}", xlabel="thousand images", ylabel=f"{score}, before fine-tuning")
         axis.grid(alpha=0.3)
         axis.legend(fontsize=8)
