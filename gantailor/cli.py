@@ -21,7 +21,7 @@ from gantailor.run import Run, open_run
 from gantailor.scoring import FAMILIES
 from gantailor.settings import add_settings, config_of
 from gantailor.targets import check_installed
-from gantailor.training import train_teacher
+from gantailor.teachers import train_teacher
 from search.budget import format_macs
 from supernet import workers
 from supernet.errors import ConfigError, GantailorError

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Callable, Mapping
+import resource
+import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from gantailor.ranges import make_quantisers, save_ranges, set_ranges
 from gantailor.run import Run, load_supernet
-from gantailor.scoring import FAMILIES, Scoring, Subset
+from gantailor.scoring import Subset
 from supernet import workers
 from supernet.errors import ConfigError
 from supernet.files import load_tensors, save_tensors, write_bytes
@@ -25,18 +28,15 @@ from supernet.sampling import draw_choices
 from supernet.supernet import Supernet
 from supernet.trainer import Task, Trainer
 from supernet.translation import Sampler, Translation
-from zoo.builders import build, build_function, init_weights, make_discriminator
+from zoo.builders import build_function, make_discriminator
 from zoo.checkpoints import load_state, read_state
 from zoo.cyclegan_task import CycleGan
-from zoo.data import SPLITS, cache_folder, is_picture, picture_grid, to_uint8
+from zoo.data import cache_folder, is_picture, picture_grid, to_uint8
 from zoo.latents import Latents
-from zoo.munit import MunitGenerator, read_munit
-from zoo.munit_task import Munit
 from zoo.stylegan2 import StyleGan2Generator, generator_widths
 from zoo.stylegan2_discriminator import StyleGan2Discriminator
 from zoo.stylegan2_task import StyleGan2
 
-WATCHED = 2000  # pictures that a StyleGAN2 in training is scored on
 Forms = Callable[[nn.Module], dict[str, nn.Module]]
 
 
@@ -65,8 +65,21 @@ def run_task(
     on_watch: Callable[[nn.Module, int], None] | None = None,
 ) -> nn.Module:
     """Train a task with the run's progress; ``file`` is its checkpoint. The trained generator."""
+    started = time.monotonic()
     with run.report.training(title, run.path("tensorboard") if run.config.tensorboard else None) as listener:
-        return Trainer(task, recipe).run(run.path(file), on_progress=listener, on_watch=on_watch)
+        trained = Trainer(task, recipe).run(run.path(file), on_progress=listener, on_watch=on_watch)
+    if workers.rank() == 0:
+        spent = time.monotonic() - started
+        run.report.note(f"{title}: {spent / 60:.1f} minutes, at most {peak_memory(run.config.device) / 2**30:.2f} GiB")
+    return trained
+
+
+def peak_memory(device: str) -> int:
+    """The most memory so far, in bytes: of the device, or of this process on a CPU."""
+    if torch.device(device).type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return used if sys.platform == "darwin" else 1024 * used
 
 
 def distillation_task(run: Run, model: nn.Module, recipe: Recipe, sample: Sampler | None) -> Task:
@@ -268,85 +281,3 @@ def narrow_back(run: Run) -> nn.Module | None:
 
 def _plain(model: nn.Module) -> nn.Module:
     return model.generator if isinstance(model, Quantised) else model
-
-
-def teacher_task(run: Run) -> Task:
-    """The training task of a teacher, by ``train.task``, with fresh weights.
-
-    Raises:
-        ConfigError: the task does not fit the generator.
-    """
-    config, recipe = run.config, run.config.train
-    torch.manual_seed(recipe.seed)
-    generator = build(config.generator, **config.options)
-    if recipe.task == "cyclegan":
-        return CycleGan(generator, run.domains(), recipe, device=config.device)
-    if recipe.task == "munit":
-        if not isinstance(generator, MunitGenerator):
-            raise ConfigError(f"task 'munit' trains munit and mobile_munit, not {config.generator!r}")
-        return Munit(generator, run.domains(), recipe, device=config.device)
-    data = run.pictures("train")
-    if recipe.task == "stylegan2":
-        if not isinstance(generator, StyleGan2Generator):
-            raise ConfigError(f"task 'stylegan2' trains stylegan2, not {config.generator!r}")
-        pictures = data.inputs if data.targets is None else data.targets
-        if pictures.shape[1] != generator.size:
-            raise ConfigError(f"options.size is {generator.size}, data.size {config.data.size}; make them the same")
-        return StyleGan2(generator, pictures, recipe, device=config.device)
-    inputs, targets = data.batch(np.arange(1))
-    if targets is None:
-        raise ConfigError("a teacher of pairs needs real pictures; for unpaired ones: --train.preset teacher-cyclegan")
-    discriminator = make_discriminator(recipe, input_nc=inputs.shape[1], output_nc=targets.shape[1])
-    init_weights(generator)
-    return Translation(generator, data, recipe, discriminator=discriminator, device=config.device)
-
-
-def train_teacher(run: Run) -> Path:
-    """Train a teacher; writes ``teacher.safetensors`` in half precision and returns its path.
-
-    A CycleGAN leaves ``teacher_BtoA.safetensors`` as well; of MUNIT's two auto-encoders the translator from A to B is
-    kept. A StyleGAN2 leaves ``teacher_discriminator.safetensors``, which retraining can go on with.
-    """
-    run.claim()
-    task, recipe = teacher_task(run), run.config.train
-    watcher = _latent_watcher(run, task) if isinstance(task, StyleGan2) and workers.rank() == 0 else None
-    with run.report.training("teacher", run.path("tensorboard") if run.config.tensorboard else None) as listener:
-        checkpoint = run.path("teacher.ckpt.safetensors")
-        trained = Trainer(task, recipe).run(checkpoint, on_progress=listener, on_watch=watcher)
-    state = trained.state_dict()
-    if isinstance(task, Munit):
-        state = read_munit({"a": state, "b": task.other.state_dict()}, side="a2b")
-    _save_teacher(run, "teacher.safetensors", state)
-    if isinstance(task, CycleGan):
-        _save_teacher(run, "teacher_BtoA.safetensors", task.back.state_dict())
-    if isinstance(task, StyleGan2):
-        _save_teacher(run, "teacher_discriminator.safetensors", task.discriminator.state_dict())
-    run.release()
-    return run.path("teacher.safetensors")
-
-
-def _latent_watcher(run: Run, task: StyleGan2) -> Callable[[nn.Module, int], None]:
-    """Every so often a sheet of pictures, and the scores against the training pictures: does it still improve?"""
-    width = next(task.plain.style.parameters()).shape[1]
-    data = Latents.of(run.pictures("train"), width, seed=SPLITS.index("search"), name="search")
-    shown = Subset(data, WATCHED)
-    names = [name for name in run.config.evaluation.final if FAMILIES.get(name) == "distribution"]
-    evaluator = Scoring(run.config.evaluation).evaluator(names if len(data) >= 100 else ["fid"])  # too few neighbours
-
-    def watch(model: nn.Module, step: int) -> None:
-        model = copy.deepcopy(model).to("cpu").eval()
-        with torch.no_grad():
-            drawn = to_uint8(model(data.batch(np.arange(min(64, len(data))))[0]))
-        write_bytes(run.path("samples") / f"teacher-{step:07d}.png", picture_grid([drawn[i::8] for i in range(8)]))
-        row = {"step": step, **{name: score.value for name, score in evaluator(model, shown).items()}}
-        with run.path("teacher.watch.jsonl").open("a") as file:
-            file.write(json.dumps(row) + "\n")
-
-    return watch
-
-
-def _save_teacher(run: Run, name: str, state: Mapping[str, Tensor]) -> None:
-    config = run.config
-    half = {key: tensor.half() if tensor.is_floating_point() else tensor for key, tensor in state.items()}
-    info = {"generator": config.generator, "options": config.options, "recipe": config.train.model_dump()}
-    save_tensors(run.path(name), half, info)
