@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,11 +17,13 @@ import torch
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from gantailor import comparison_report, fronts, pipeline
+from evaluators.errors import EvaluationError
+from gantailor import comparison_report, fronts, pipeline, sparsifying
 from gantailor.config import load_config
-from gantailor.methods import METHODS
+from gantailor.methods import METHODS, SPARSIFYING
 from gantailor.progress import Reporter
 from gantailor.run import Run
+from supernet import workers
 from supernet.errors import BusyError, ConfigError, GantailorError, nearest
 from supernet.files import write_bytes
 from supernet.graph import SubnetConfig
@@ -34,7 +37,9 @@ class Comparison(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     methods: dict[str, dict[str, Any]] = Field(
-        {name: {} for name in METHODS}, description="names, each with its own settings above the common ones"
+        {name: {} for name in METHODS},
+        min_length=1,
+        description="names, each with its own settings above the common ones",
     )
     budgets: tuple[str, ...] = Field(("0.1x",), min_length=1, description="as in budget")
     seeds: tuple[int, ...] = Field((0, 1, 2), min_length=1, description="each is a run of its own")
@@ -48,7 +53,11 @@ class Comparison(BaseModel):
     @classmethod
     def _named(cls, value: Any) -> Any:
         """A list of methods, or a mapping of names to settings; a name that is no method sets ``method`` itself."""
-        found = {name: {} for name in value} if isinstance(value, list) else value
+        if isinstance(value, list):
+            if not all(isinstance(name, str) for name in value):
+                raise ValueError("give a list of names, or a mapping of names to settings")
+            value = {name: {} for name in value}
+        found = value
         for name, settings in found.items() if isinstance(found, Mapping) else ():
             if name not in METHODS and "method" not in (settings or {}):
                 raise ValueError(f"{name!r} is no method ({nearest(name, METHODS)}); give it a method: of its own")
@@ -76,7 +85,8 @@ class Comparison(BaseModel):
         for seed in self.seeds:
             for budget in self.budgets:
                 for name, own in self.methods.items():
-                    run = Run(folder / f"{name}-{budget}-{seed}", self._config(name, own, budget, seed), report=report)
+                    place = re.sub(r"[^\w.,<=@-]+", "_", f"{name}-{budget}-{seed}")
+                    run = Run(folder / place, self._config(name, own, budget, seed), report=report)
                     yield Entry(name, budget, seed, run)
 
     def _config(self, name: str, own: Mapping[str, Any], budget: str, seed: int) -> Any:
@@ -111,7 +121,8 @@ class Entry:
         lengths = self.run.config.train.kimg + self.run.config.finetune.kimg
         row = {"method": self.method, "budget": self.budget, "seed": self.seed, "macs": macs, "kimg": lengths}
         row["seconds"] = sum(_seconds(self.run.path(f"{name}.ckpt.jsonl")) for name in ("supernet", "subnet"))
-        return row | {name: score["value"] for name, score in scores["subnet"].items()}
+        found = scores.get("subnet, 8 bits simulated", scores["subnet"])  # slimming's result is the one in 8 bits
+        return row | {name: score["value"] for name, score in found.items()}
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -119,7 +130,8 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     found: dict[str, Any] = {}
     for name, value in values.items():
         nested = isinstance(value, Mapping) and name != "options" and not name.endswith("_options")
-        found |= _flat(value, f"{prefix}{name}.") if nested else {f"{prefix}{name}": value}
+        if value is not None:
+            found |= _flat(value, f"{prefix}{name}.") if nested else {f"{prefix}{name}": value}
     return found
 
 
@@ -144,7 +156,7 @@ def run_all(comparison: Comparison, folder: Path) -> dict[str, str]:
             pipeline.compress(entry.run, until="evaluate")
         except BusyError:
             report.note(f"{name} is in work in another process")
-        except GantailorError as error:  # one that fails does not take the others with it
+        except (GantailorError, EvaluationError) as error:  # one that fails does not take the others with it
             failed[name] = str(error)
             report.note(f"{name} failed: {error}")
     return failed
@@ -177,6 +189,8 @@ def histories(comparison: Comparison, folder: Path) -> pd.DataFrame:
     """The search's score as the methods' own trainings went: a row for each look (``train.watch_kimg``)."""
     rows = []
     for entry in comparison.runs(folder, Reporter(quiet=True)):
+        if entry.run.config.method not in SPARSIFYING:  # a supernet's looks are at several widths, not at the budget
+            continue
         log = entry.run.path(f"{entry.run.config.method}.watch.jsonl")
         for line in log.read_text().splitlines() if log.exists() else ():
             step, score = list(json.loads(line).values())[:2]
@@ -207,8 +221,11 @@ def pictures(comparison: Comparison, folder: Path, budget: str) -> tuple[list[st
 def compare(arguments: argparse.Namespace) -> None:
     """Run what is missing; then write table, plots, pictures and ``compare.html``, which has them all."""
     comparison, folder = Comparison.read(arguments.config), Path(arguments.out)
+    if workers.world() > 1:
+        raise ConfigError("compare runs in one process; start it several times instead of with torchrun")
     if arguments.dry_run:
         for entry in comparison.runs(folder, Reporter(quiet=True)):
+            sparsifying.check(entry.run)
             print(f"{entry.run.folder}: budget {entry.run.budget()}{', done' if entry.done else ''}")
         return
     failed = run_all(comparison, folder)

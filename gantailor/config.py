@@ -134,6 +134,8 @@ def load_config(path: str | None, flags: dict[str, Any]) -> Config:
             if isinstance(target.get(section), str):
                 target[section] = {"name": target[section]}
             target = target.setdefault(section, {})
+            if not isinstance(target, dict):
+                raise ConfigError(f"{section} must hold 'name: value' lines, not {target!r}")
         target[leaf] = value
     values = beneath(values)
     defaults = Config().model_dump()

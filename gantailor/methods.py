@@ -41,6 +41,7 @@ METHODS: dict[str, dict[str, Any]] = {
 }
 SPARSIFYING = ("slimming", "hypernetwork", "agents")  # methods whose training itself ends at a budget
 _UNIFORM = {"search": {"trials": 1}, "train": {"kimg": 0}}
+_TEACHES = ("output_weight", "feature_weight")
 _MAKES_THE_METHOD = ("bits", "output_weight", "feature_weight", "perceptual_weight")  # whatever preset is named
 
 _STYLEKD = {"preset": "stylekd", "precision": "bfloat16", "ema_kimg": 2.0, "kimg": 24.0}
@@ -73,6 +74,11 @@ def beneath(values: Mapping[str, Any]) -> dict[str, Any]:
     below = merged(_of_generator(own), METHODS[method])
     if method == "diversity" and _section(own, "space").get("name", "uniform") == "uniform":
         below = merged(below, _UNIFORM)
+    data = _section(own, "data")
+    if data.get("direction") == "unpaired" or data.get("kind") == "domains":  # no targets: the teacher's outputs are
+        below["finetune"] = {
+            k: v for k, v in _section(below, "finetune").items() if k not in _TEACHES or method != "agents"
+        }
     for section in ("train", "finetune"):
         preset = PRESETS.get(str(_section(own, section).get("preset")))
         if preset is not None:

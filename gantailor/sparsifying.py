@@ -8,13 +8,16 @@ from typing import Any
 import numpy as np
 from torch import nn
 
+from gantailor import agents
+from gantailor.agents import free_widths
 from gantailor.methods import SPARSIFYING
-from gantailor.neighbours import neighbours_of
 from gantailor.ranges import make_quantisers, save_ranges
 from gantailor.run import Run
 from gantailor.searching import make_search
-from gantailor.training import Watcher, discriminator_supernet, distillation_task, run_task
-from search.methods.agents import Agents, AgentsOptions, Gated
+from gantailor.training import Watcher, distillation_task, run_task
+from search.methods import hypernetwork
+from search.methods.agents import LEAST, Agents, AgentsOptions, Gated
+from search.methods.control import check_reachable
 from search.methods.hypernetwork import Hypernetwork, HypernetworkOptions, hypernetwork_task
 from search.methods.slimming import Slimmed, SlimmingOptions, slimming
 from search.methods.sparsify import Sparsifying
@@ -22,6 +25,7 @@ from search.study import best_config, table
 from supernet import workers
 from supernet.errors import ConfigError
 from supernet.files import save_tensors, write_bytes
+from supernet.gates import Gates
 from supernet.graph import Selection, SubnetConfig
 from zoo.cyclegan_task import CycleGan
 from zoo.latents import Latents
@@ -35,6 +39,7 @@ def check(run: Run) -> None:
 
     Raises:
         ConfigError: they do not.
+        BudgetError: the least of every width costs more than the budget.
     """
     config = run.config
     if config.method not in SPARSIFYING:
@@ -59,62 +64,20 @@ def check(run: Run) -> None:
         raise ConfigError("train and finetune must both be a cyclegan, or neither; name the preset in both")
     options: Any = config.train.options_of(OPTIONS[config.method], method=True)
     if isinstance(options, AgentsOptions):
-        _check_agents(run, options)
+        agents.check(run, options)
+    least = {"slimming": 1, "hypernetwork": hypernetwork.LEAST, "agents": LEAST}[config.method]
+    gates = Gates(run.traced().graph, free_widths(run), least=least)
+    check_reachable(gates, run.budget().usage, "generator")
     if ">=" in config.budget:
         raise ConfigError(f"method {config.method!r} takes upper limits only, not budget {config.budget!r}")
-
-
-def _check_agents(run: Run, options: AgentsOptions) -> None:
-    recipe, trained = run.config.train, bool(run.config.discriminator)
-    if not run.taught or recipe.gan == "none" or recipe.task == "cyclegan":
-        raise ConfigError(
-            "method 'agents' prunes a trained generator beside a discriminator: give a teacher, and a gan"
-        )
-    if not trained and not run.data("train").paired:
-        raise ConfigError("without targets to train one on, agents need the teacher's discriminator: set discriminator")
-    if not trained and recipe.kimg <= options.discriminator_kimg:
-        raise ConfigError(
-            f"train.kimg {recipe.kimg} leaves nothing for the search after {options.discriminator_kimg} of the "
-            "discriminator's training; raise it, or set discriminator, or lower train.method_options.discriminator_kimg"
-        )
-    same = ("discriminator", "ndf", "discriminator_layers", "conditional")
-    if other := [name for name in same if getattr(recipe, name) != getattr(run.config.finetune, name)]:
-        raise ConfigError(
-            f"the pruned discriminator is fine-tuned: make {', '.join(other)} the same in train and finetune"
-        )
-
-
-def make_agents(run: Run) -> Agents:
-    """The agents of the run's generator and of its discriminator, each with its budget."""
-    recipe, supernet = run.config.train, run.supernet()
-    options = recipe.options_of(AgentsOptions, method=True)
-    free = [supernet.graph.index[variable.name] for variable in run.space().variables]
-    judge = discriminator_supernet(run, recipe)
-    counts = [sum(width.size for width in net.graph.widths) for net in (supernet, judge)]
-    gated = Gated(supernet, free, peer=counts[1], seed=recipe.seed)
-    gated_judge = Gated(judge, peer=counts[0], seed=recipe.seed + 1)
-    usage = run.budget().usage
-    whole = float(usage(np.array([[width.size for width in supernet.graph.widths]]))[0])
-    allowed = (options.discriminator_share or 1 / whole) * judge.macs(judge.full_config())
-    return Agents(
-        gated,
-        gated_judge,
-        run.data("train"),
-        recipe,
-        teacher=run.teacher(),
-        near=neighbours_of(run, options.neighbours) if options.neighbours else None,
-        usage=(usage, lambda sizes: judge.macs_many(sizes) / allowed),
-        trained=bool(run.config.discriminator),
-        device=run.config.device,
-    )
 
 
 def make_task(run: Run) -> Sparsifying | Agents:
     """The run's method as a training task; what it trains is ``generator``."""
     if run.config.method == "agents":
-        return make_agents(run)
+        return agents.make_task(run)
     recipe, supernet, usage = run.config.train, run.supernet(), run.budget().usage
-    free = [supernet.graph.index[variable.name] for variable in run.space().variables]
+    free = free_widths(run)
     if run.config.method == "hypernetwork":
         made = Hypernetwork(supernet, free, seed=recipe.seed)
         if recipe.task != "cyclegan":

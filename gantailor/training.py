@@ -138,7 +138,10 @@ def discriminator_supernet(run: Run, recipe: Recipe) -> Supernet:
     plain = _continued(run, make_discriminator(recipe, input_nc=inputs.shape[1], output_nc=outputs.shape[1]))
     assert plain is not None, "checked before: agents need a gan"
     seen = torch.cat([inputs, outputs], 1) if recipe.conditional else outputs
-    return Supernet(plain, (seen,))
+    found = Supernet(plain, (seen,))
+    if not found.graph.widths:  # every layer of a multiscale one is compared, so every layer is an output
+        raise ConfigError(f"discriminator {recipe.discriminator!r} cannot be pruned; agents work beside patch")
+    return found
 
 
 def narrow_discriminator(run: Run) -> nn.Module | None:

@@ -105,12 +105,17 @@ class Recipe(BaseModel):
         Raises:
             ConfigError: a name that it does not have.
         """
-        allowed = [field.name for field in fields(kind)]  # type: ignore[arg-type]
+        types = {field.name: field.type for field in fields(kind)}  # type: ignore[arg-type]
+        allowed = list(types)
         values: dict[str, Any] = dict(self.method_options if method else self.task_options)
         for name in values:
             if name not in allowed:
                 whose = "the method" if method else f"task {self.task!r}"
                 raise ConfigError(f"{whose} has no option {name!r}; {nearest(name, allowed)}")
+            if types[name] in (int, "int"):
+                if values[name] != int(values[name]):
+                    raise ConfigError(f"option {name} cannot be {values[name]}; give a whole number")
+                values[name] = int(values[name])
         return kind(**values)
 
     @property

@@ -280,7 +280,13 @@ class Trainer:
                 f"{str(path)!r} was made by another recipe; give another folder, or delete the file to start anew"
             )
         for name, part in self._parts().items():
-            part.load_state_dict(_under(tensors, name))
+            try:
+                part.load_state_dict(_under(tensors, name))
+            except RuntimeError as error:
+                raise CheckpointError(
+                    f"{str(path)!r} does not fit the {name}: {str(error).splitlines()[-1].strip()}; another version or "
+                    "architecture made it: delete it to start anew"
+                ) from None
         for name, optimizer in self.task.optimizers.items():
             load_optimizer_tensors(optimizer, _under(tensors, f"optimizer-{name}"))
         self.step = info["step"]

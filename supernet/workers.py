@@ -17,10 +17,11 @@ from torch import Tensor, nn
 def join() -> None:
     """Join the process group that ``torchrun`` describes in the environment; nothing where there is none."""
     if "RANK" in os.environ and not dist.is_initialized():
-        # One torchrun keeps one store over its restarts: without a part of our own a restarted process may read the
-        # address that a killed one left there, and wait for it for ever.
         store, rank, world = next(dist.rendezvous("env://"))
-        store = dist.PrefixStore(f"start {os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}", store)
+        if os.environ.get("GROUP_WORLD_SIZE", "1") == "1":
+            # One torchrun keeps one store over its restarts: without a part of our own a restarted process may read
+            # the address that a killed one left there, and wait for it for ever. Several nodes count apart.
+            store = dist.PrefixStore(f"start {os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}", store)
         backend = "nccl" if torch.cuda.is_available() else "gloo"
         dist.init_process_group(backend, store=store, rank=rank, world_size=world)
         if torch.cuda.is_available():
@@ -38,10 +39,17 @@ def world() -> int:
 
 
 def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
-    """Mean over processes of every gradient, in one message; a missing one counts as zero."""
+    """Mean over processes of every gradient, in one message; one that some process lacks counts as zero there."""
     if world() == 1:
         return
     parameters = [p for p in parameters if p.requires_grad]
+    if not parameters:
+        return
+    known = torch.tensor([p.grad is not None for p in parameters], device=parameters[0].device).float()
+    dist.all_reduce(known)
+    parameters = [p for p, count in zip(parameters, known.tolist(), strict=True) if count]
+    if not parameters:
+        return
     flat = torch.cat([(p.grad if p.grad is not None else torch.zeros_like(p)).flatten() for p in parameters])
     dist.all_reduce(flat)
     flat /= world()

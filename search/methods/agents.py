@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrizations import weight_norm
 
 from search.methods.control import Control, Usage
+from supernet import workers
 from supernet.gates import Gates
 from supernet.graph import Selection
 from supernet.losses import fake_loss, generator_loss, real_loss
@@ -173,9 +174,19 @@ class Gated(nn.Module):
         """Every tensor of the network, without gates."""
         return self.supernet.tensors
 
+    def train(self, mode: bool = True) -> Gated:
+        """Batch norms may use a batch's statistics; dropout stays off, as in the network that is matched."""
+        super().train(mode)
+        for module in self.modules():
+            if isinstance(module, nn.modules.dropout._DropoutNd):
+                module.eval()
+        return self
+
     def gated(self, gates: Tensor, *inputs: Any) -> Any:
-        """The network's output with these gates."""
-        return self.supernet.call_with(self.gates.places.apply(self.supernet.tensors, gates), inputs, {})
+        """The network's output with these gates; running statistics stay as they are."""
+        tensors = self.gates.places.apply(self.supernet.tensors, gates)
+        tensors |= {name: buffer.clone() for name, buffer in self.generator.named_buffers()}
+        return self.supernet.call_with(tensors, inputs, {})
 
     def forward(self, *inputs: Any) -> Any:
         """The output with the channels that would stay if the search ended now."""
@@ -242,9 +253,11 @@ class Agents(Translation):
         for name, side in (("generator", self.gated), ("discriminator's agent", self.judge)):
             own = torch.optim.AdamW(side.agent.parameters(), lr=o.agent_lr, weight_decay=o.agent_decay, fused=True)
             self.optimizers[name] = own
-        due = self.warmup + o.reach * max(0, recipe.steps - self.warmup)
+        self._told: Tensor | None = None
+        self._slopes: list[Tensor] = []
+        due = o.reach * max(0, recipe.steps - self.warmup)
         self.controls = tuple(
-            Control(side.gates, used, due - self.warmup, strength=o.strength, name=name)
+            Control(side.gates, used, due, strength=o.strength, name=name)
             for side, used, name in zip((self.gated, self.judge), usage, ("generator", "discriminator"), strict=True)
         )
 
@@ -292,16 +305,16 @@ class Agents(Translation):
             return self.judge.gated(gates, seen)
 
     def _decisions(self, step: int) -> tuple[Tensor, Tensor]:
+        """The generator's agent decides first, knowing its peer's last decision; the peer knows this one."""
         random = torch.Generator().manual_seed((self.recipe.seed * 1_000_003 + step) % 2**62)
-        options, made = self.options, []
-        told = [side.told() for side in (self.judge, self.gated)]
-        for side, peer in zip((self.gated, self.judge), told, strict=True):
-            noise = logistic_noise(len(side.decision), random).to(side.decision)
-            if side is self.judge and options.alone:
-                made.append(torch.ones_like(side.decision).requires_grad_())
-            else:
-                made.append(side.decide(peer if self._listens else None, noise, options.temperature))
-        return made[0], made[1]
+        noise = [logistic_noise(len(side.decision), random).to(side.decision) for side in (self.gated, self.judge)]
+        if self._told is None:  # the same for every part of the step
+            self._told = self.judge.told()
+        opened = self.gated.decide(self._told if self._listens else None, noise[0], self.options.temperature)
+        if self.options.alone:
+            return opened, torch.ones_like(self.judge.decision).requires_grad_()
+        told = self.gated.told() if self._listens else None
+        return opened, self.judge.decide(told, noise[1], self.options.temperature)
 
     @property
     def _listens(self) -> bool:
@@ -318,9 +331,11 @@ class Agents(Translation):
         judged = self._judged(open_judge, inputs, fake.float())
         real = real_loss(self.recipe.gan, self._judged(open_judge, others, taught))
         objective = 0.5 * (real + fake_loss(self.recipe.gan, judged))
-        gan = generator_loss(self.recipe.gan, judged)
+        gan = self.recipe.gan_weight * generator_loss(self.recipe.gan, judged)
         (judge_slopes,) = torch.autograd.grad(objective, open_judge, retain_graph=True)
         (slopes,) = torch.autograd.grad(gan, opened)
+        parts = [share * slopes, share * judge_slopes]
+        self._slopes = [a + b for a, b in zip(self._slopes, parts, strict=True)] if self._slopes else parts
         losses = {"discriminator": objective.detach(), "gan": gan.detach()}
         sides = ((self.gated, opened, slopes), (self.judge, open_judge, judge_slopes))
         for (side, gates, slope), control in zip(sides, self.controls, strict=True):
@@ -329,8 +344,7 @@ class Agents(Translation):
             used = share_of(control.usage, side.sizes(gates), control.full)
             paid = control.strength * penalty(used, max(control.planned(step), control.target))
             (share * ((gates * slope.detach()).sum() + paid)).backward(inputs=list(side.agent.parameters()))
-            side.feel(slope)
-            losses[f"{control.name} MACs (target {control.target:.3g})"] = used.detach()
+            losses[f"{control.name} cost (target {control.target:.3g})"] = used.detach()
         return losses
 
     @torch.no_grad()
@@ -338,6 +352,9 @@ class Agents(Translation):
         """Probabilities and penalties follow; at the end the likeliest channels that fit are kept."""
         if step < self.warmup:
             return
+        for side, slopes in zip((self.gated, self.judge), self._slopes, strict=True):
+            side.feel(workers.average(slopes))
+        self._told, self._slopes = None, []
         told = [side.told() if self._listens else None for side in (self.judge, self.gated)]
         for side, peer, control in zip((self.gated, self.judge), told, self.controls, strict=True):
             if control.closed or (side is self.judge and self.options.alone):

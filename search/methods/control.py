@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 
 import numpy as np
@@ -27,12 +28,7 @@ def strongest(gates: Gates, magnitudes: np.ndarray, usage: Usage) -> np.ndarray:
     Raises:
         BudgetError: not even these fit.
     """
-    places, free = gates.places, gates.free.cpu().numpy()
-    always = ~free
-    for number in range(len(places.starts) - 1):
-        part = slice(places.starts[number], places.starts[number + 1])
-        if free[part].any():
-            always[places.starts[number] + np.argsort(-magnitudes[part], kind="stable")[: gates.least]] = True
+    places, always = gates.places, _always(gates, magnitudes)
     others = np.flatnonzero(~always)
     order = others[np.argsort(-magnitudes[others], kind="stable")]
 
@@ -42,15 +38,36 @@ def strongest(gates: Gates, magnitudes: np.ndarray, usage: Usage) -> np.ndarray:
         return chosen
 
     low, high = 0, int((magnitudes[order] > 0).sum())
-    if not usage(places.sizes(kept(0))[None])[0] <= 1:
-        raise BudgetError(
-            f"the budget cannot be reached: {gates.least} channel(s) of every width cost more already; raise it"
-        )
+    check_reachable(gates, usage)
     alive = order[:high]
     while low < high:
         middle = (low + high + 1) // 2
         low, high = (middle, high) if usage(places.sizes(kept(middle))[None])[0] <= 1 else (low, middle - 1)
     return _filled(gates, kept(low), alive[low:], usage)
+
+
+def check_reachable(gates: Gates, usage: Usage, name: str = "") -> None:
+    """That the least of every width fits the budget.
+
+    Raises:
+        BudgetError: it does not; ``name`` says whose budget it is.
+    """
+    used = float(usage(gates.places.sizes(_always(gates, np.ones(len(gates.values))))[None])[0])
+    if not used <= 1:
+        raise BudgetError(
+            f"the budget{f' of the {name}' if name else ''} cannot be reached: {gates.least} channel(s) of every width "
+            f"cost more already, {used:.3g} of it; raise it"
+        )
+
+
+def _always(gates: Gates, magnitudes: np.ndarray) -> np.ndarray:
+    """What stays at any budget: gates that are not trained, and the largest of every width."""
+    starts, free = gates.places.starts, gates.free.cpu().numpy()
+    always = ~free
+    for low, high in itertools.pairwise(starts.tolist()):
+        if free[low:high].any():
+            always[low + np.argsort(-magnitudes[low:high], kind="stable")[: gates.least]] = True
+    return always
 
 
 def _filled(gates: Gates, kept: np.ndarray, left: np.ndarray, usage: Usage) -> np.ndarray:
@@ -75,12 +92,16 @@ class Control:
         steps: training steps until the budget is due.
         strength: first strength of whatever pulls the gates towards zero.
         name: of these gates, in losses and messages.
+
+    Raises:
+        BudgetError: the least of every width costs more.
     """
 
     def __init__(self, gates: Gates, usage: Usage, steps: float, *, strength: float, name: str) -> None:
         self.gates, self.usage, self.steps, self.name = gates, usage, max(1, round(steps)), name
         self.state = _State(strength).to(gates.values.device)
         self.full = self.used(np.ones(len(gates.values), bool))
+        check_reachable(gates, usage, name)
 
     def used(self, kept: np.ndarray) -> float:
         """Cost as a share of the budget."""
@@ -142,6 +163,10 @@ class Control:
         if not self.closed:
             return f"{self.name}: not at its end yet, target {self.target:.3g}"
         now = self.used(self.gates.open.cpu().numpy()) / self.full
+        if ended < 0.9 * self.target:
+            return (
+                f"{self.name}: {ended:.3g} of the cost, target {self.target:.3g}; the strongest opened again: {now:.3g}"
+            )
         if ended <= 1.02 * self.target:
             return f"{self.name}: {now:.3g} of the cost is left, target {self.target:.3g}"
         return (

@@ -14,17 +14,12 @@ def neighbourhoods(features: np.ndarray, count: int) -> np.ndarray:
     neighbours Ganjdanesh et al. partition a generator's outputs by).
 
     Raises:
-        ConfigError: there are not that many others, or scikit-learn is not installed.
+        ConfigError: there are not that many others.
     """
-    try:
-        from sklearn.neighbors import NearestNeighbors
-    except ImportError:
-        raise ConfigError("neighbourhoods need scikit-learn; run: pip install 'gantailor[agents]'") from None
+    from sklearn.neighbors import NearestNeighbors
+
     if not 0 < count < len(features):
-        raise ConfigError(
-            f"method_options.neighbours cannot be {count}: allowed are 1 to {len(features) - 1} with "
-            f"{len(features)} pictures, or 0 for global matching"
-        )
+        raise ConfigError(f"{count} neighbours cannot be found: allowed are 1 to {len(features) - 1}")
     unit = np.asarray(features, np.float64)
     unit = unit / np.maximum(np.linalg.norm(unit, axis=1, keepdims=True), 1e-12)
     search = NearestNeighbors(n_neighbors=count + 1, metric="cosine", algorithm="brute").fit(unit)

@@ -107,6 +107,8 @@ def test_one_failure_takes_nothing_with_it(compared, tmp_path, capsys):
         ("kimg: 0", "greater than 0"),
         ("sets: 3", "settings of a comparison: methods, budgets"),
         ("seeds: []", "at least 1 item"),
+        ("methods: []", "at least 1 item"),
+        ("methods: [{agents: {}}]", "give a list of names"),
         ("[", "cannot be read"),
     ],
 )

@@ -279,6 +279,13 @@ def test_a_named_preset_wins(preset):
         ("train: {preset: teacher-cyclegan}", "must both be a cyclegan"),
         ("method: agents\ntrain: {kimg: 1}", "leaves nothing for the search after 2.0"),
         ("method: agents\nteacher: none", "prunes a trained generator"),
+        ("method: agents\ntrain: {method_options: {neighbours: 9}}", "allowed are 1 to 7 with 8 pictures"),
+        ("method: agents\ntrain: {method_options: {neighbours: 2.5}}", "give a whole number"),
+        (
+            "method: agents\ntrain: {discriminator: multiscale}\nfinetune: {discriminator: multiscale}",
+            "'multiscale' cannot be pruned",
+        ),
+        ("method: agents\nbudget: 0.1x", "the budget of the generator cannot be reached: 4 channel"),
     ],
 )
 def test_sparsifying_says_what_it_cannot(settings, message, tmp_path, tiny_teacher, pairs, capsys):

@@ -306,6 +306,30 @@ def test_two_processes_give_the_gradients_of_one(tmp_path):
     assert all(same(two[name], one[name], of=largest(one.values())) for name in one)
 
 
+AGENTS = """
+import sys
+import torch
+from supernet import workers
+from supernet.trainer import Trainer
+from tests.search.test_agents import agents
+workers.join()
+task, recipe = agents(steps=8, warmup=2, batch=4)
+Trainer(task, recipe).run()
+torch.save({name: part.state_dict() for name, part in task.parts().items()}, f"{sys.argv[1]}.{workers.rank()}")
+"""
+
+
+def test_agents_decide_the_same_in_every_process(tmp_path):
+    (tmp_path / "worker.py").write_text(AGENTS)
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--standalone"]
+    process = start([*command, str(tmp_path / "worker.py"), str(tmp_path / "state")], tmp_path)
+    output, _ = process.communicate(timeout=240)
+    assert process.returncode == 0, output
+    zero, one = (torch.load(tmp_path / f"state.{rank}", weights_only=True) for rank in range(2))
+    for name, part in zero.items():
+        assert all(torch.equal(value, one[name][key]) for key, value in part.items()), name
+
+
 KILLED = """
 import os, sys
 from pathlib import Path
