@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,7 @@ from supernet.recipe import Recipe
 from zoo.builders import WEIGHTS
 
 TEACHER_RECIPE = Recipe(kimg=160, ema_kimg=5, decay_from=0.4)
+Add = Callable[[str, str, Any], argparse.ArgumentParser]
 DEMO_SUPERNET = WEIGHTS / "openmoji_supernet.safetensors"
 
 
@@ -113,6 +114,14 @@ def _parser() -> argparse.ArgumentParser:
         command.set_defaults(function=function)
         return command
 
+    _add_jobs(add)
+    _add_scores(add)
+    _add_looks(add)
+    return parser
+
+
+def _add_jobs(add: Add) -> None:
+    """Commands that train."""
     demo = add("demo", "the whole job on the embedded OpenMoji pictures", _demo)
     demo.add_argument("--from-scratch", action="store_true", help="do not continue from the shipped supernet")
     add_settings(demo)
@@ -131,6 +140,16 @@ def _parser() -> argparse.ArgumentParser:
         "--device", metavar="NAMES", help="device profiles, comma between them; FILE.yaml:NAME for your own"
     )
     add_settings(files, without=("device",))
+    several = add(
+        "compare", "several methods on one teacher and image budget: table, plot, pictures", comparing.compare
+    )
+    several.add_argument("config", help="YAML file: methods, budgets, seeds, kimg, share, common")
+    several.add_argument("--out", default="runs/compare", help="folder of all runs; what is done there stays")
+    several.add_argument("--dry-run", action="store_true", help="check everything, list the runs, train nothing")
+
+
+def _add_scores(add: Add) -> None:
+    """The command that scores."""
     scores = add(
         "evaluate", "scores of a checkpoint on a data split, or of one folder against another", looking.evaluate
     )
@@ -146,6 +165,10 @@ def _parser() -> argparse.ArgumentParser:
     scores.add_argument("--split", default="test", help="train, search or test")
     scores.add_argument("--json", action="store_true", help="print JSON with provenance")
     add_settings(scores)
+
+
+def _add_looks(add: Add) -> None:
+    """Commands that look, rank and measure."""
     front = add("pareto", "the accuracy-compute front of a run", looking.pareto)
     front.add_argument("run", nargs="+", help="run folders; several share one plot")
     front.add_argument("--budget", help="choose the best subnet for this budget: 1.8G, 0.05x, macs<=2G,params<=1M")
@@ -167,12 +190,6 @@ def _parser() -> argparse.ArgumentParser:
     timing.add_argument("--threads", type=int, default=1)
     timing.add_argument("--table", metavar="CSV", help="measured elsewhere: a column for each width, and latency_ms")
     add_settings(timing)
-    several = add(
-        "compare", "several methods on one teacher and image budget: table, plot, pictures", comparing.compare
-    )
-    several.add_argument("config", help="YAML file: methods, budgets, seeds, kimg, share, common")
-    several.add_argument("--out", default="runs/compare", help="folder of all runs; what is done there stays")
-    several.add_argument("--dry-run", action="store_true", help="check everything, list the runs, train nothing")
     for name, proof in (("inspect", False), ("verify", True)):
         look = add(
             name,
@@ -184,7 +201,6 @@ def _parser() -> argparse.ArgumentParser:
         look.add_argument("--options", default="", help="generator options, '{ngf: 32}'")
         look.add_argument("--space", default="default", help="search space")
         look.set_defaults(verify=proof)
-    return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
