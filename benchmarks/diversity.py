@@ -4,7 +4,8 @@
 
 One arm for each ranking: the paper's uniform pruning, then the same retraining (StyleKD's losses, starting from the
 pruned weights). And at the same MACs, on as many images, widths searched on a supernet with the diversity ranking: half
-of the length trains the supernet, half the subnet. A row for each arm and seed is appended to ``results.csv``; arms
+of the length trains the supernet, half the subnet; ``searched-more`` retrains that subnet as long as the others, beside
+its supernet's images. A row for each arm and seed is appended to ``results.csv``; arms
 that stand there are not run again: processes can share the work by ``--arms`` and ``--seeds``. Scores are against the
 training pictures, and (``teacher_``) against the teacher's own: how much of its variety is left.
 """
@@ -27,7 +28,7 @@ from zoo.data import to_uint8
 from zoo.latents import Latents
 
 CRITERIA = ("diversity", "diversity-magnitude", "l1", "content", "activation", "random")
-ARMS = (*CRITERIA, "searched")
+ARMS = (*CRITERIA, "searched", "searched-more")
 METRICS = ("fid", "kid", "precision", "recall", "density", "coverage", "l1")
 
 
@@ -55,13 +56,16 @@ def settings_of(arm: str, seed: int, arguments: argparse.Namespace, folder: Path
     flags = {**common, **{f"finetune.{name}": value for name, value in length.items()}}
     flags["ranking"] = str(ranking_file(folder, criterion, seed, common))
     flags |= {"space.name": "uniform", "space.fractions": [0.3], "budget": "1x"}
-    if arm == "searched":
+    if arm.startswith("searched"):
         length["kimg"] = flags["finetune.kimg"] = arguments.kimg / 2
         uniform = Run(folder, load_config(None, flags))
         macs = uniform.supernet().macs(uniform.space().to_config(uniform.space().largest))
         flags |= {f"train.{name}": value for name, value in length.items()}
         flags |= {"space.name": "default", "space.fractions": [0.125, 0.1875, 0.25, 0.3, 0.375, 0.5, 0.625, 0.75]}
         flags |= {"space.multiple": 1, "budget": str(macs), "search.trials": arguments.trials}
+    if arm == "searched-more":
+        trained = folder / f"searched-{seed}" / "supernet.safetensors"
+        flags |= {"supernet": str(trained), "train.kimg": 0, "finetune.kimg": arguments.kimg}
     return flags
 
 
