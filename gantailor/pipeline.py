@@ -40,7 +40,11 @@ def check(run: Run) -> dict[str, Any]:
     budget = run.budget()
     for split in ("train", "search", "test"):
         run.data(split)
-    run.scoring().evaluator([run.search_metric(), *run.metrics(run.config.evaluation.final)])
+    final = run.metrics(run.config.evaluation.final)
+    run.scoring().evaluator([run.search_metric(), *final])
+    kept = {name.removesuffix("[teacher]") for name in final}
+    if left := [name for name in run.config.evaluation.final if name not in kept]:
+        run.report.note(f"scores without {', '.join(left)}: the data has no real pictures to compare with")
     for name in run.config.devices:
         check_installed(device(name))
     run.claim()

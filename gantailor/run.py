@@ -18,7 +18,7 @@ from gantailor.devices import device
 from gantailor.methods import SPARSIFYING
 from gantailor.progress import Reporter
 from gantailor.rankings import scores_of
-from gantailor.scoring import PICTURE_BY_PICTURE, Scoring
+from gantailor.scoring import FAMILIES, PICTURE_BY_PICTURE, Scoring
 from search.budget import Budget, parse_budget
 from search.space import Space, space
 from supernet.calibration import has_running_statistics, recalibrate
@@ -259,7 +259,13 @@ class Run:
         return self.metrics([self.config.evaluation.search])[0]
 
     def metrics(self, names: Iterable[str]) -> list[str]:
-        """Those that compare picture by picture are against the teacher where no real picture belongs to an input."""
+        """The metrics that the data allows.
+
+        Those that compare picture by picture are against the teacher where no real picture belongs to an input; those
+        of sets are left out where there are no real pictures at all.
+        """
+        if self.data("test").batch(np.arange(1))[1] is None:
+            names = [name for name in names if FAMILIES.get(name) != "distribution"]
         by_picture = () if self.data("test").paired else PICTURE_BY_PICTURE
         if not self.taught and by_picture:  # nothing to compare with; the search's score is then one of sets
             sets = [name for name in names if name not in by_picture]

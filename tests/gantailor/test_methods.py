@@ -152,6 +152,25 @@ def test_slimming_end_to_end(slimmed):
     assert "slimming" in (folder / "front.csv").read_text()
 
 
+def test_pictures_without_targets(tmp_path, tiny_teacher, capsys):
+    """Photographs alone: the teacher's outputs are the targets; scores of sets are left out, and it is said."""
+    rng = np.random.default_rng(0)
+    for split in ("train", "test"):
+        (tmp_path / split).mkdir()
+        for number in range(6):
+            Image.fromarray(rng.integers(0, 256, (32, 32, 3), dtype=np.uint8)).save(tmp_path / split / f"{number}.png")
+    yaml = tmp_path / "config.yaml"
+    yaml.write_text(
+        f"options: {{ngf: 8}}\nteacher: {tiny_teacher}\nmethod: slimming\nbudget: 0.3x\n"
+        f"data: {{kind: folder, path: {tmp_path}, size: 32, direction: unpaired}}\n"
+        "train: {kimg: 0.04, batch: 4, ndf: 4}\nfinetune: {kimg: 0.02, batch: 4, ndf: 4}\n"
+        "evaluation: {final: [l1, fid], search_images: 4}\n"
+    )
+    assert main(["compress", str(yaml), "--out", str(tmp_path / "run")]) == 0
+    assert "scores without fid: the data has no real pictures" in capsys.readouterr().err
+    assert set(json.loads((tmp_path / "run" / "scores.json").read_text())["subnet"]) == {"l1[teacher]"}
+
+
 def test_slimming_goes_on_where_it_was(slimmed):
     """A finished run is finished; what is deleted is made again from what is left, and comes out the same."""
     yaml, folder = slimmed
