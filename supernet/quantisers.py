@@ -91,6 +91,13 @@ class ActivationRange(nn.Module):
         self.high.lerp_(high, share)
         self.seen.fill_(True)
 
+    @torch.no_grad()
+    def take(self, other: ActivationRange) -> None:
+        """The other's range."""
+        self.low.copy_(other.low)
+        self.high.copy_(other.high)
+        self.seen.copy_(other.seen)
+
 
 class Quantisers(nn.Module):
     """Simulates integer layers in a model: its convolutions and linear layers.
@@ -137,14 +144,20 @@ class Quantisers(nn.Module):
 
     @contextmanager
     def rounding(self, model: nn.Module) -> Iterator[None]:
-        """Within the block the layers' inputs and outputs are rounded."""
-        handles = []
+        """Within the block the layers' inputs and outputs are rounded; a tensor that one layer writes and another reads
+        is one tensor in the runtime too, rounded once, to its writer's range.
+        """
+        handles: list[Any] = []
+        written: tuple[Tensor, Any] = (torch.empty(0), None)
         for name in self.layers:
             layer, before = model.get_submodule(name), self._range("input", name)
             if before.kind == "published" and name == next(iter(self.layers)):
                 continue
 
             def enter(_layer: nn.Module, inputs: tuple[Any, ...], *, quantiser: Any = before) -> tuple[Any, ...]:
+                if inputs[0] is written[0]:
+                    quantiser.take(written[1])
+                    return inputs
                 return (quantiser(inputs[0]), *inputs[1:])
 
             handles.append(layer.register_forward_pre_hook(enter))
@@ -152,7 +165,9 @@ class Quantisers(nn.Module):
                 after = self._range("output", name)
 
                 def leave(_layer: nn.Module, _inputs: Any, output: Tensor, *, quantiser: Any = after) -> Tensor:
-                    return quantiser(output)
+                    nonlocal written
+                    written = (quantiser(output), quantiser)
+                    return written[0]
 
                 handles.append(layer.register_forward_hook(leave))
         try:

@@ -110,6 +110,25 @@ def test_zero_gates_are_removal(name):
     torch.testing.assert_close(whole.extract(selection)(inputs), gated, atol=1e-10, rtol=1e-8)
 
 
+def test_a_tensor_between_two_layers_is_rounded_once():
+    torch.manual_seed(0)
+    first, second = nn.Conv2d(3, 4, 3), nn.Conv2d(4, 2, 3)
+    net = nn.Sequential(first, second)
+    quantisers, x = Quantisers(net), torch.randn(2, 3, 8, 8)
+    model = Quantised(net, quantisers).train()
+    made = model(x)
+    ranges = quantisers.found()
+    assert ranges["input"]["1"] == ranges["output"]["0"] and ranges["input"]["0"] != ranges["output"]["0"]
+
+    def rounded(values, pair):
+        return quantise_activation(values, *map(torch.tensor, pair))
+
+    weights = quantisers.weights(dict(net.named_parameters()))
+    inner = nn.functional.conv2d(rounded(x, ranges["input"]["0"]), weights["0.weight"], first.bias)
+    outer = nn.functional.conv2d(rounded(inner, ranges["output"]["0"]), weights["1.weight"], second.bias)
+    torch.testing.assert_close(made, rounded(outer, ranges["output"]["1"]))
+
+
 def test_gates_are_literal_products():
     supernet = gantailor.Supernet(gantailor.build("unet_128", ngf=4), (torch.randn(1, 3, 128, 128),))
     places = GatePlaces(supernet.graph)
