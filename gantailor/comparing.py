@@ -6,7 +6,7 @@ import argparse
 import itertools
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,13 +14,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from evaluators.errors import EvaluationError
 from gantailor import comparison_report, fronts, pipeline, sparsifying
-from gantailor.config import load_config
-from gantailor.methods import METHODS, SPARSIFYING
+from gantailor.config import Config, load_config, read_yaml
+from gantailor.methods import METHODS, SPARSIFYING, merged
 from gantailor.progress import Reporter
 from gantailor.run import Run
 from supernet import workers
@@ -70,69 +69,71 @@ class Comparison(BaseModel):
         Raises:
             ConfigError: it cannot be read, or says something that is not allowed.
         """
+        values = read_yaml(path)
         try:
-            values = yaml.safe_load(Path(path).read_text(encoding="utf8")) or {}
             return cls.model_validate(values)
-        except (OSError, yaml.YAMLError) as error:
-            raise ConfigError(f"config {path!r} cannot be read: {error}") from None
         except ValidationError as error:
             allowed = ", ".join(cls.model_fields)
             said = "\n".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
             raise ConfigError(f"{said}\nsettings of a comparison: {allowed}") from None
 
-    def runs(self, folder: Path, report: Reporter) -> Iterator[Entry]:
+    def entries(self, folder: Path) -> list[Entry]:
         """Every run, a seed after the other, so that an unfinished comparison has something of everything."""
-        for seed in self.seeds:
-            for budget in self.budgets:
-                for name, own in self.methods.items():
-                    place = re.sub(r"[^\w.,<=@-]+", "_", f"{name}-{budget}-{seed}")
-                    run = Run(folder / place, self._config(name, own, budget, seed), report=report)
-                    yield Entry(name, budget, seed, run)
+        return [
+            Entry(name, budget, seed, self._config(name, own, budget, seed), folder / _place(name, budget, seed))
+            for seed in self.seeds
+            for budget in self.budgets
+            for name, own in self.methods.items()
+        ]
 
-    def _config(self, name: str, own: Mapping[str, Any], budget: str, seed: int) -> Any:
-        flags: dict[str, Any] = {"method": name} if name in METHODS else {}
-        flags |= {**_flat(self.common), **_flat(own), "budget": budget, "seed": seed}
-        flags |= {"train.seed": seed, "finetune.seed": seed}
-        trains = load_config(None, flags).train.kimg > 0  # pruning by a ranking trains nothing before
+    def _config(self, name: str, own: Mapping[str, Any], budget: str, seed: int) -> Config:
+        method = {"method": name} if name in METHODS else {}
+        fixed = {"budget": budget, "seed": seed, "train": {"seed": seed}, "finetune": {"seed": seed}}
+        above = merged(own, fixed)
+        under = merged(method, self.common)
+        trains = load_config(None, merged(under, above)).train.kimg > 0  # pruning by a ranking trains nothing before
         first = self.kimg * self.share if trains else 0.0
-        lengths = {"train.kimg": first, "finetune.kimg": self.kimg - first}
-        return load_config(None, {**flags, **lengths, **{k: v for k, v in _flat(own).items() if k in lengths}})
+        lengths = {"train": {"kimg": first}, "finetune": {"kimg": self.kimg - first}}
+        return load_config(None, merged(merged(under, lengths), above))
+
+
+def _place(name: str, budget: str, seed: int) -> str:
+    return re.sub(r"[^\w.,<=@-]+", "_", f"{name}-{budget}-{seed}")
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One run of a comparison."""
+    """One run of a comparison; what it loads goes with the ``Run`` that ``open`` makes."""
 
     method: str
     budget: str
     seed: int
-    run: Run
+    config: Config
+    folder: Path
+
+    def open(self, report: Reporter | None = None) -> Run:
+        """The run itself."""
+        return Run(self.folder, self.config, report=report or Reporter(quiet=True))
 
     @property
     def done(self) -> bool:
         """Whether it has its scores."""
-        return self.run.path("scores.json").exists()
+        return (self.folder / "scores.json").exists()
+
+    def scores(self) -> dict[str, Any]:
+        """What the run scored, by generator and metric."""
+        return json.loads((self.folder / "scores.json").read_text()) if self.done else {}
 
     def row(self) -> dict[str, Any]:
         """Costs and scores on the test split."""
-        scores = json.loads(self.run.path("scores.json").read_text())
-        config = SubnetConfig.from_json(self.run.path("subnet.json").read_text())
-        macs = self.run.traced().macs(config, convention=self.run.config.convention)
-        lengths = self.run.config.train.kimg + self.run.config.finetune.kimg
+        scores = self.scores()
+        subnet = SubnetConfig.from_json((self.folder / "subnet.json").read_text())
+        macs = self.open().traced().macs(subnet, convention=self.config.convention)
+        lengths = self.config.train.kimg + self.config.finetune.kimg
         row = {"method": self.method, "budget": self.budget, "seed": self.seed, "macs": macs, "kimg": lengths}
-        row["seconds"] = sum(_seconds(self.run.path(f"{name}.ckpt.jsonl")) for name in ("supernet", "subnet"))
+        row["seconds"] = sum(_seconds(self.folder / f"{name}.ckpt.jsonl") for name in ("supernet", "subnet"))
         found = scores.get("subnet, 8 bits simulated", scores["subnet"])  # slimming's result is the one in 8 bits
         return row | {name: score["value"] for name, score in found.items()}
-
-
-def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested settings by dotted names; ``options`` are one."""
-    found: dict[str, Any] = {}
-    for name, value in values.items():
-        nested = isinstance(value, Mapping) and name != "options" and not name.endswith("_options")
-        if value is not None:
-            found |= _flat(value, f"{prefix}{name}.") if nested else {f"{prefix}{name}": value}
-    return found
 
 
 def _seconds(log: Path) -> float:
@@ -143,17 +144,16 @@ def _seconds(log: Path) -> float:
     return sum(1000 * (b - a) / latest[b] for a, b in itertools.pairwise([0.0, *points]) if latest[b])
 
 
-def run_all(comparison: Comparison, folder: Path) -> dict[str, str]:
+def run_all(entries: Sequence[Entry]) -> dict[str, str]:
     """Every run to its scores; what is done stays, what another process works on is left to it. Failures by name."""
     report, failed = Reporter(), {}
-    entries = list(comparison.runs(folder, report))
     for number, entry in enumerate(entries):
-        name = entry.run.folder.name
+        name = entry.folder.name
         report.note(f"==== {name}, {number + 1} of {len(entries)}{', done' if entry.done else ''}")
         if entry.done:
             continue
         try:
-            pipeline.compress(entry.run, until="evaluate")
+            pipeline.compress(entry.open(report), until="evaluate")
         except BusyError:
             report.note(f"{name} is in work in another process")
         except (GantailorError, EvaluationError) as error:  # one that fails does not take the others with it
@@ -162,39 +162,38 @@ def run_all(comparison: Comparison, folder: Path) -> dict[str, str]:
     return failed
 
 
-def results(comparison: Comparison, folder: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
+def results(entries: Sequence[Entry]) -> tuple[pd.DataFrame, pd.DataFrame]:
     """A row for each finished run, and mean and standard deviation for each method and budget."""
-    entries = [entry for entry in comparison.runs(folder, Reporter(quiet=True)) if entry.done]
-    frame = pd.DataFrame([entry.row() for entry in entries])
+    frame = pd.DataFrame([entry.row() for entry in entries if entry.done])
     if frame.empty:
-        raise ConfigError(f"{str(folder)!r} has no finished run yet")
+        raise ConfigError(f"{str(entries[0].folder.parent)!r} has no finished run yet")
     grouped = frame.drop(columns="seed").groupby(["method", "budget"], sort=False)
     wide = grouped.agg(["mean", "std"])
     wide["seeds"] = grouped.size()
     return frame, wide
 
 
-def teacher_scores(comparison: Comparison, folder: Path) -> dict[str, float]:
+def teacher_scores(entries: Sequence[Entry]) -> dict[str, float]:
     """The teacher's scores and MACs, from the first run that has a teacher."""
-    for entry in comparison.runs(folder, Reporter(quiet=True)):
-        scores = json.loads(entry.run.path("scores.json").read_text()) if entry.done else {}
+    for entry in entries:
+        scores = entry.scores()
         if "teacher" in scores:
-            supernet = entry.run.traced()
-            macs = supernet.macs(supernet.full_config(), convention=entry.run.config.convention)
+            supernet = entry.open().traced()
+            macs = supernet.macs(supernet.full_config(), convention=entry.config.convention)
             return {"macs": macs} | {name: score["value"] for name, score in scores["teacher"].items()}
     return {}
 
 
-def histories(comparison: Comparison, folder: Path) -> pd.DataFrame:
+def histories(entries: Sequence[Entry]) -> pd.DataFrame:
     """The search's score as the methods' own trainings went: a row for each look (``train.watch_kimg``)."""
     rows = []
-    for entry in comparison.runs(folder, Reporter(quiet=True)):
-        if entry.run.config.method not in SPARSIFYING:  # a supernet's looks are at several widths, not at the budget
+    for entry in entries:
+        if entry.config.method not in SPARSIFYING:  # a supernet's looks are at several widths, not at the budget
             continue
-        log = entry.run.path(f"{entry.run.config.method}.watch.jsonl")
+        log = entry.folder / f"{entry.config.method}.watch.jsonl"
         for line in log.read_text().splitlines() if log.exists() else ():
             step, score = list(json.loads(line).values())[:2]
-            kimg = step * entry.run.config.train.batch / 1000
+            kimg = step * entry.config.train.batch / 1000
             rows.append(
                 {"method": entry.method, "budget": entry.budget, "seed": entry.seed, "kimg": kimg, "score": score}
             )
@@ -203,16 +202,14 @@ def histories(comparison: Comparison, folder: Path) -> pd.DataFrame:
 
 
 @torch.no_grad()
-def pictures(comparison: Comparison, folder: Path, budget: str) -> tuple[list[str], bytes | None]:
-    """A row for each of a few test pictures, every method at a budget (its first seed); what the columns are."""
-    entries = [e for e in comparison.runs(folder, Reporter(quiet=True)) if e.done and e.budget == budget]
-    first = {e.method: e for e in reversed(entries)}
-    if not first:
-        return [], None
-    pairs = next(iter(first.values())).run.data("test")
+def pictures(entries: Sequence[Entry]) -> tuple[list[str], bytes]:
+    """A row for each of a few test pictures, every method of these runs (its first seed); what the columns are."""
+    runs = {entry.method: entry.open() for entry in reversed(entries)}
+    first = {entry.method: runs[entry.method] for entry in entries}  # in the order of the methods
+    pairs = next(iter(first.values())).data("test")
     inputs, targets = pairs.batch(np.linspace(0, len(pairs) - 1, min(SHOWN, len(pairs))).astype(int))
-    taught = [("teacher", e.run.teacher()(inputs)) for e in entries if e.run.taught][:1]
-    made = {name: first[name].run.subnet()[1](inputs) for name in comparison.methods if name in first}
+    taught = [("teacher", run.teacher()(inputs)) for run in first.values() if run.taught][:1]
+    made = {name: run.subnet()[1](inputs) for name, run in first.items()}
     columns = {"input": inputs, **dict(taught), **made, "real": targets}
     shown = {name: to_uint8(images) for name, images in columns.items() if is_picture(images)}
     return list(shown), picture_grid(list(shown.values()))
@@ -220,42 +217,42 @@ def pictures(comparison: Comparison, folder: Path, budget: str) -> tuple[list[st
 
 def compare(arguments: argparse.Namespace) -> None:
     """Run what is missing; then write table, plots, pictures and ``compare.html``, which has them all."""
-    comparison, folder = Comparison.read(arguments.config), Path(arguments.out)
+    entries, folder = Comparison.read(arguments.config).entries(Path(arguments.out)), Path(arguments.out)
     if workers.world() > 1:
         raise ConfigError("compare runs in one process; start it several times instead of with torchrun")
     if arguments.dry_run:
-        for entry in comparison.runs(folder, Reporter(quiet=True)):
-            sparsifying.check(entry.run)
-            print(f"{entry.run.folder}: budget {entry.run.budget()}{', done' if entry.done else ''}")
+        for entry in entries:
+            run = entry.open()
+            sparsifying.check(run)
+            print(f"{entry.folder}: budget {run.budget()}{', done' if entry.done else ''}")
         return
-    failed = run_all(comparison, folder)
-    text = write(comparison, folder)
+    failed = run_all(entries)
+    text = write(entries, folder)
     print(f"{text}\npage: {folder / 'compare.html'}  table: {folder / 'table.md'}")
     if failed:
         raise ConfigError("some runs failed:\n" + "\n".join(f"{name}: {said}" for name, said in failed.items()))
 
 
-def write(comparison: Comparison, folder: Path) -> str:
+def write(entries: Sequence[Entry], folder: Path) -> str:
     """Everything that is made of finished runs; the table."""
-    frame, wide = results(comparison, folder)
-    teacher, history = teacher_scores(comparison, folder), histories(comparison, folder)
+    frame, wide = results(entries)
+    teacher, history = teacher_scores(entries), histories(entries)
     text, figure = comparison_report.markdown(wide, teacher), comparison_report.draw(wide, teacher)
-    config = next(comparison.runs(folder, Reporter(quiet=True))).run.config
-    images = {"compare": ("Scores against MACs and training time", comparison_report.rendered(figure))}
+    images = {"compare": ("Scores against MACs and training time", fronts.rendered(figure, "png"))}
     if not history.empty:
         write_bytes(folder / "history.csv", history.to_csv(index=False).encode())
-        score = next(comparison.runs(folder, Reporter(quiet=True))).run.search_metric()
-        drawn = comparison_report.rendered(comparison_report.draw_histories(history, score))
-        images["history"] = ("The search's score while each method decides, a thin line for each seed", drawn)
-    for budget in comparison.budgets:
-        shown, sheet = pictures(comparison, folder, budget)
-        if sheet is not None:
+        drawn = comparison_report.draw_histories(history, entries[0].open().search_metric())
+        title = "The search's score while each method decides, a thin line for each seed"
+        images["history"] = (title, fronts.rendered(drawn, "png"))
+    for budget in dict.fromkeys(entry.budget for entry in entries):
+        if done := [entry for entry in entries if entry.done and entry.budget == budget]:
+            shown, sheet = pictures(done)
             images[f"pictures-{budget}"] = (f"Budget {budget}: {', '.join(shown)}", sheet)
     write_bytes(folder / "results.csv", frame.to_csv(index=False).encode())
     write_bytes(folder / "table.md", text.encode())
     fronts.save(figure, folder / "compare.svg")
     for name, (_, data) in images.items():
         write_bytes(folder / f"{name}.png", data)
-    page = comparison_report.page(text, dict(images.values()), config.convention)
+    page = comparison_report.page(text, dict(images.values()), entries[0].config.convention)
     write_bytes(folder / "compare.html", page.encode())
     return text

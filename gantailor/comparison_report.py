@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import io
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
@@ -124,13 +122,6 @@ def page(table: str, images: Mapping[str, bytes], convention: str) -> str:
     """One self-contained page: the table, and PNG pictures by their captions."""
     lines = [line for line in table.splitlines() if line.startswith("|") and not line.startswith("|---")]
     rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
-    sources = [(title, "data:image/png;base64," + base64.b64encode(data).decode()) for title, data in images.items()]
+    sources = [(title, fronts.data_url(data)) for title, data in images.items()]
     environment = jinja2.Environment(autoescape=True)
     return environment.from_string(PAGE).render(rows=rows, images=sources, convention=convention)
-
-
-def rendered(figure: Figure) -> bytes:
-    """A figure as a PNG."""
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=130)
-    return buffer.getvalue()

@@ -113,20 +113,28 @@ class Config(BaseModel):
         return {"name": value} if isinstance(value, str) else value
 
 
+def read_yaml(path: str) -> dict[str, Any]:
+    """The settings of a YAML file.
+
+    Raises:
+        ConfigError: it cannot be read, or holds no settings.
+    """
+    try:
+        values = yaml.safe_load(Path(path).read_text(encoding="utf8")) or {}
+    except (OSError, yaml.YAMLError) as error:
+        raise ConfigError(f"config {path!r} cannot be read: {error}") from None
+    if not isinstance(values, dict):
+        raise ConfigError(f"config {path!r} must hold 'name: value' lines")
+    return values
+
+
 def load_config(path: str | None, flags: dict[str, Any]) -> Config:
     """The configuration of a YAML file with flags (dotted names) on top.
 
     Raises:
         ConfigError: every mistake at once.
     """
-    values: dict[str, Any] = {}
-    if path is not None:
-        try:
-            values = yaml.safe_load(Path(path).read_text(encoding="utf8")) or {}
-        except (OSError, yaml.YAMLError) as error:
-            raise ConfigError(f"config {path!r} cannot be read: {error}") from None
-        if not isinstance(values, dict):
-            raise ConfigError(f"config {path!r} must hold 'name: value' lines")
+    values = read_yaml(path) if path is not None else {}
     for name, value in flags.items():
         *sections, leaf = name.split(".")
         target = values

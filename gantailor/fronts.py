@@ -107,7 +107,12 @@ def _strip(images: torch.Tensor) -> str:
 
     buffer = io.BytesIO()
     Image.fromarray(np.concatenate(list(to_uint8(images)), axis=1)).save(buffer, "JPEG", quality=88)
-    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
+    return data_url(buffer.getvalue(), "jpeg")
+
+
+def data_url(picture: bytes, kind: str = "png") -> str:
+    """A picture inside a page."""
+    return f"data:image/{kind};base64," + base64.b64encode(picture).decode()
 
 
 def published_points(task: str, score: str, convention: str) -> pd.DataFrame:
@@ -249,10 +254,11 @@ def hypervolumes(runs: Sequence[Found], convention: str) -> list[np.ndarray]:
 
 def save(figure: Figure, path: Path) -> None:
     """As PNG or SVG, by the name's end."""
-    write_bytes(path, _rendered(figure, path.suffix[1:]))
+    write_bytes(path, rendered(figure, path.suffix[1:]))
 
 
-def _rendered(figure: Figure, kind: str, *, salt: str = "", font: str = "path") -> bytes:
+def rendered(figure: Figure, kind: str, *, salt: str = "", font: str = "path") -> bytes:
+    """The bytes of a PNG or SVG, the same for the same figure."""
     import matplotlib
 
     buffer = io.BytesIO()
@@ -263,7 +269,7 @@ def _rendered(figure: Figure, kind: str, *, salt: str = "", font: str = "path") 
 
 def svg(figure: Figure, *, salt: str) -> str:
     """For a page: the ``<svg>`` element, its text as text; ``salt`` keeps ids of several figures apart."""
-    text = _rendered(figure, "svg", salt=salt, font="none").decode()
+    text = rendered(figure, "svg", salt=salt, font="none").decode()
     return text[text.index("<svg") :]
 
 

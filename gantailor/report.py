@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import io
 import json
 from typing import TYPE_CHECKING, Any
@@ -30,7 +29,7 @@ def _png(picture: np.ndarray) -> str:
 
     buffer = io.BytesIO()
     Image.fromarray(picture).save(buffer, "PNG")
-    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
+    return fronts.data_url(buffer.getvalue())
 
 
 def _columns(run: Run, narrow: torch.nn.Module, count: int) -> dict[str, Tensor]:

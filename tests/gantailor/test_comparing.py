@@ -9,7 +9,6 @@ from PIL import Image
 
 from gantailor.cli import main
 from gantailor.comparing import Comparison
-from gantailor.progress import Reporter
 from supernet.errors import ConfigError
 
 SMALL = "batch: 4, ndf: 8, watch_kimg: 0"
@@ -66,8 +65,8 @@ def test_every_run_is_in_the_table(compared):
 
 def test_all_see_as_many_images(compared):
     file, _ = compared
-    for entry in Comparison.read(str(file)).runs(file.parent / "out", Reporter(quiet=True)):
-        config = entry.run.config
+    for entry in Comparison.read(str(file)).entries(file.parent / "out"):
+        config = entry.config
         assert config.train.kimg + config.finetune.kimg == pytest.approx(0.08)
         assert (config.train.kimg == 0) == (entry.method == "uniform") and config.train.batch == 4
         assert config.seed == config.train.seed == config.finetune.seed == entry.seed
