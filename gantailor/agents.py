@@ -11,8 +11,9 @@ import torch
 
 from gantailor.run import Run
 from gantailor.training import discriminator_supernet
-from search.methods.agents import LEAST, Agents, AgentsOptions, Gated
+from search.methods.agents import Agents, AgentsOptions
 from search.methods.control import Usage, check_reachable
+from search.methods.gated import LEAST, Gated
 from search.methods.neighbourhoods import neighbourhoods
 from supernet.errors import ConfigError
 from supernet.files import state_digest, write_bytes

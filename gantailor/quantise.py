@@ -119,22 +119,17 @@ def quantise_onnx(
 
 
 def _onnx_ranges(graph: Any, trained: Quantisers) -> dict[str, dict[str, Any]]:
-    """For each tensor that enters or leaves a quantised layer the range it was trained with: the one of the layer that
-    writes it, else the widest of those that read it.
+    """For each tensor that enters or leaves a quantised layer the range of the training, the widest of its readers'.
+
+    A tensor that one layer writes and the next reads has one range already (``Quantisers.rounding``).
     """
     found: dict[str, dict[str, Any]] = {}
-    ranges, written = (
-        trained.found(),
-        {node.output[0] for node in graph.node if node.op_type in ("Conv", "ConvTranspose")},
-    )
-    for end, by_layer in ranges.items():
+    for end, by_layer in trained.found().items():
         for layer, (low, high) in by_layer.items():
             for node in graph.node:
                 if f"{layer}.weight" not in node.input:
                     continue
                 tensor = node.input[0] if end == "input" else node.output[0]
-                if end == "input" and "output" in ranges and tensor in written:
-                    continue
                 known = found.get(tensor, {"rmin": 0.0, "rmax": 0.0})
                 wide = {"rmin": min(known["rmin"], low), "rmax": max(known["rmax"], high)}
                 found[tensor] = {name: np.array(value, np.float32) for name, value in wide.items()}

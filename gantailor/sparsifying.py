@@ -15,9 +15,10 @@ from gantailor.ranges import make_quantisers, save_ranges
 from gantailor.run import Run
 from gantailor.searching import make_search
 from gantailor.training import Watcher, distillation_task, run_task
-from search.methods import hypernetwork
-from search.methods.agents import LEAST, Agents, AgentsOptions, Gated
+from search.methods import gated, hypernetwork
+from search.methods.agents import Agents, AgentsOptions
 from search.methods.control import check_reachable
+from search.methods.gated import Gated
 from search.methods.hypernetwork import Hypernetwork, HypernetworkOptions, hypernetwork_task
 from search.methods.slimming import Slimmed, SlimmingOptions, slimming
 from search.methods.sparsify import Sparsifying
@@ -31,7 +32,11 @@ from zoo.cyclegan_task import CycleGan
 from zoo.latents import Latents
 
 Sparse = Slimmed | Hypernetwork | Gated
-OPTIONS: dict[str, type] = {"slimming": SlimmingOptions, "hypernetwork": HypernetworkOptions, "agents": AgentsOptions}
+OPTIONS: dict[str, tuple[type, int]] = {  # of each method, and the channels that every width keeps
+    "slimming": (SlimmingOptions, 1),
+    "hypernetwork": (HypernetworkOptions, hypernetwork.LEAST),
+    "agents": (AgentsOptions, gated.LEAST),
+}
 
 
 def check(run: Run) -> None:
@@ -62,10 +67,10 @@ def check(run: Run) -> None:
         )
     if cycle != (config.finetune.task == "cyclegan"):
         raise ConfigError("train and finetune must both be a cyclegan, or neither; name the preset in both")
-    options: Any = config.train.options_of(OPTIONS[config.method], method=True)
+    kind, least = OPTIONS[config.method]
+    options: Any = config.train.options_of(kind, method=True)
     if isinstance(options, AgentsOptions):
         agents.check(run, options)
-    least = {"slimming": 1, "hypernetwork": hypernetwork.LEAST, "agents": LEAST}[config.method]
     gates = Gates(run.traced().graph, free_widths(run), least=least)
     check_reachable(gates, run.budget().usage, "generator")
     if ">=" in config.budget:

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from gantailor.ranges import make_quantisers, save_ranges, set_ranges
 from gantailor.run import Run, load_supernet
@@ -108,18 +108,12 @@ def distillation_task(run: Run, model: nn.Module, recipe: Recipe, sample: Sample
         return StyleGan2(
             model, data.pictures, recipe, discriminator=_continued(run, discriminator), region=region, **common
         )
-    inputs, targets = data.batch(np.arange(1))
-    with torch.no_grad():
-        outputs = targets if targets is not None else teacher(inputs)
-    discriminator = narrow_discriminator(run)
-    if discriminator is None:
-        fresh = make_discriminator(recipe, input_nc=inputs.shape[1], output_nc=outputs.shape[1])
-        discriminator = _continued(run, fresh)
+    narrow = narrow_discriminator(run)
     return Translation(
         model,
         data,
         recipe,
-        discriminator=discriminator,
+        discriminator=narrow if narrow is not None else _whole_discriminator(run, recipe)[0],
         feature_layers=run.feature_layers(),
         cache_folder=cache_folder(),
         **common,
@@ -132,16 +126,21 @@ def discriminator_supernet(run: Run, recipe: Recipe) -> Supernet:
     Raises:
         ConfigError: it cannot be narrowed.
     """
-    inputs, targets = run.data("train").batch(np.arange(1))
-    with torch.no_grad():
-        outputs = targets if targets is not None else run.teacher()(inputs)
-    plain = _continued(run, make_discriminator(recipe, input_nc=inputs.shape[1], output_nc=outputs.shape[1]))
+    plain, seen = _whole_discriminator(run, recipe)
     assert plain is not None, "checked before: agents need a gan"
-    seen = torch.cat([inputs, outputs], 1) if recipe.conditional else outputs
     found = Supernet(plain, (seen,))
     if not found.graph.widths:  # every layer of a multiscale one is compared, so every layer is an output
         raise ConfigError(f"discriminator {recipe.discriminator!r} cannot be pruned; agents work beside patch")
     return found
+
+
+@torch.no_grad()
+def _whole_discriminator(run: Run, recipe: Recipe) -> tuple[nn.Module | None, Tensor]:
+    """The recipe's discriminator, with the configured weights if there are any, and an example of what it sees."""
+    inputs, targets = run.data("train").batch(np.arange(1))
+    outputs = targets if targets is not None else run.teacher()(inputs)
+    fresh = make_discriminator(recipe, input_nc=inputs.shape[1], output_nc=outputs.shape[1])
+    return _continued(run, fresh), torch.cat([inputs, outputs], 1) if recipe.conditional else outputs
 
 
 def narrow_discriminator(run: Run) -> nn.Module | None:

@@ -7,6 +7,7 @@ goes.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Mapping
 
 import numpy as np
@@ -109,6 +110,15 @@ class Gates(nn.Module):
     def forward(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The gated tensors."""
         return self.places.apply(tensors, self.values * self.open)
+
+    def short(self, kept: Tensor, order: Tensor) -> Tensor:
+        """Positions of the ``least`` best by ``order`` of every width that keeps fewer."""
+        found = [torch.empty(0, dtype=torch.long, device=kept.device)]
+        for low, high in itertools.pairwise(self.places.starts.tolist()):
+            least = min(self.least, high - low)
+            if int(kept[low:high].sum()) < least:
+                found.append(low + order[low:high].topk(least).indices)
+        return torch.cat(found)
 
     def kept(self) -> np.ndarray:
         """Which gates are open, as a boolean vector."""

@@ -45,16 +45,14 @@ def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
     parameters = [p for p in parameters if p.requires_grad]
     if not parameters:
         return
-    known = torch.tensor([p.grad is not None for p in parameters], device=parameters[0].device).float()
-    dist.all_reduce(known)
-    parameters = [p for p, count in zip(parameters, known.tolist(), strict=True) if count]
-    if not parameters:
-        return
-    flat = torch.cat([(p.grad if p.grad is not None else torch.zeros_like(p)).flatten() for p in parameters])
+    known = torch.tensor([p.grad is not None for p in parameters], device=parameters[0].device)
+    gradients = [(p.grad if p.grad is not None else torch.zeros_like(p)).flatten() for p in parameters]
+    flat = torch.cat([*gradients, known.to(gradients[0])])
     dist.all_reduce(flat)
     flat /= world()
-    for parameter, part in zip(parameters, flat.split([p.numel() for p in parameters]), strict=True):
-        parameter.grad = part.view_as(parameter)
+    *parts, known = flat.split([*(p.numel() for p in parameters), len(parameters)])
+    for parameter, part, somewhere in zip(parameters, parts, known.tolist(), strict=True):
+        parameter.grad = part.view_as(parameter) if somewhere else None
 
 
 def average(values: Tensor) -> Tensor:

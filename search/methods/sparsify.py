@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from typing import Any
 
 import torch
@@ -80,20 +79,12 @@ class Sparsifying:
             rate = self.optimizers[self.name].param_groups[0]["lr"]
             shrunk = soft_threshold(gates.values, control.strength * rate)
             gates.values.copy_(torch.where(gates.free & gates.open, shrunk, gates.values))
-            self._keep_least(before)
+            best = gates.short(gates.values.abs() > gates.threshold, before.abs())  # a width's last gates do not vanish
+            gates.values[best] = before[best]
             if control.adapt(step) <= control.target or step + 1 >= control.steps:
                 control.close(before)
                 gates.values.copy_(before)  # what is kept has the value from before the last threshold
         gates.values.mul_(gates.open)
-
-    def _keep_least(self, before: Tensor) -> None:
-        """A width's last gates do not vanish."""
-        gates = self.gates
-        for low, high in itertools.pairwise(gates.places.starts.tolist()):
-            least = min(gates.least, high - low)
-            if int((gates.values[low:high].abs() > gates.threshold).sum()) < least:
-                best = low + before[low:high].abs().topk(least).indices
-                gates.values[best] = before[best]
 
     def selection(self) -> Selection:
         """What is kept: at the end of training, or what would be kept if it ended now."""

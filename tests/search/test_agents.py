@@ -6,15 +6,8 @@ import torch
 
 import gantailor
 from search.budget import Budget, parse_budget
-from search.methods.agents import (
-    Agent,
-    Agents,
-    Gated,
-    logistic_noise,
-    penalty,
-    share_of,
-    straight_through,
-)
+from search.methods.agents import Agents, penalty, share_of
+from search.methods.gated import Agent, Gated, logistic_noise, straight_through
 from search.methods.neighbourhoods import neighbourhoods
 from search.space import space
 from supernet.errors import BudgetError, ConfigError

@@ -48,13 +48,14 @@ def test_weights_are_the_literal_formula(name):
                 z[-1].append(latents[starts[axis.width[i]] + axis.unit[i]] if shared else next(owns[dimension]))
         flat = weight.reshape(*weight.shape[:2], -1)
         for i, j in zip(rng.integers(0, weight.shape[0], 5), rng.integers(0, weight.shape[1], 5), strict=True):
-            product = z[0][i] * z[1][j] + float(maker.offset[i, j])
+            product = z[0][i] * z[1][j] + maker.offset[i, j].item()
             e = [
-                product * float(w) + float(b) for w, b in zip(maker.embed[i, j], maker.embed_offset[i, j], strict=True)
+                product * w + b
+                for w, b in zip(maker.embed[i, j].tolist(), maker.embed_offset[i, j].tolist(), strict=True)
             ]
             for t in range(flat.shape[2]):
-                k = sum(float(w) * x for w, x in zip(maker.explicit[i, j, t], e, strict=True))
-                expected = k + float(maker.explicit_offset[i, j, t])
+                k = sum(w * x for w, x in zip(maker.explicit[i, j, t].tolist(), e, strict=True))
+                expected = k + maker.explicit_offset[i, j, t].item()
                 assert float(flat[i, j, t]) == pytest.approx(expected, rel=1e-9, abs=1e-12)
 
 

@@ -1,0 +1,73 @@
+"""How far an 8-bit generator's outputs can be reproduced at all: by the simulation, and by the runtime itself.
+
+    python benchmarks/eight_bits.py RUN [RUN ...]
+
+RUN: folders of ``gantailor compress`` with a slimmed generator, exported to ``onnxruntime-cpu-int8``. A rounding that
+falls to the other side in one layer moves the inputs of the next, where more fall to the other side; so two correct
+computations of a deep generator differ by about as much as each differs from the unrounded one. The table compares
+them in PSNR (dB, range of outputs 2): simulated and exported, and each with itself computed by other kernels.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import pandas as pd
+import torch
+from torch import Tensor
+
+from gantailor.ranges import load_ranges
+from gantailor.run import open_run
+from supernet.quantisers import Quantised
+
+
+def psnr(first: Tensor, second: Tensor) -> float:
+    """In dB, over all pictures."""
+    return float(10 * torch.log10(4 / (first.double() - second.double()).square().mean()))
+
+
+def exported(file: Path, pictures: Tensor, level: onnxruntime.GraphOptimizationLevel) -> Tensor:
+    """The runtime's outputs at one level of its graph optimisation."""
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = level
+    session = onnxruntime.InferenceSession(file, options)
+    name = session.get_inputs()[0].name
+    return torch.from_numpy(np.concatenate([session.run(None, {name: x[None].numpy()})[0] for x in pictures]))
+
+
+@torch.no_grad()
+def agreement(folder: str, count: int) -> dict[str, float | str]:
+    """A row of the table, from the first pictures of the test split."""
+    run = open_run(folder)
+    _, subnet = run.subnet()
+    simulated = Quantised(subnet, load_ranges(run.path("subnet.ranges.json"), subnet)).eval()
+    pictures = run.data("test").batch(np.arange(count))[0]
+    outputs, rounded = subnet(pictures), simulated(pictures)
+    with torch.backends.mkldnn.flags(enabled=False):
+        other = simulated(pictures)
+    file, levels = run.path("export") / "onnxruntime-cpu-int8" / "model.onnx", onnxruntime.GraphOptimizationLevel
+    fast, plain = (exported(file, pictures, x) for x in (levels.ORT_ENABLE_ALL, levels.ORT_DISABLE_ALL))
+    return {
+        "run": run.folder.name,
+        "simulated, float": psnr(rounded, outputs),
+        "exported, float": psnr(fast, outputs),
+        "simulated, exported": psnr(rounded, fast),
+        "simulated, with other kernels": psnr(rounded, other),
+        "exported, without optimisation": psnr(fast, plain),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("runs", nargs="+")
+    parser.add_argument("--pictures", type=int, default=16)
+    given = parser.parse_args()
+    torch.set_num_threads(1)
+    print(pd.DataFrame([agreement(run, given.pictures) for run in given.runs]).round(1).to_markdown(index=False))
+
+
+if __name__ == "__main__":
+    main()
