@@ -59,6 +59,7 @@ class EvaluatorConformance:
     looks = True
 
     def evaluator(self) -> Evaluator:
+        """What is tested; each subclass says which."""
         raise NotImplementedError("say which evaluator")
 
     def generator(self) -> nn.Module:
@@ -69,9 +70,11 @@ class EvaluatorConformance:
         ).train()
 
     def pairs(self) -> Pairs:
+        """Inputs and targets to score with."""
         return Noise()
 
     def test_scores_are_whole(self) -> None:
+        """Finite, with unit, direction and provenance, and JSON."""
         scores = self.evaluator()(self.generator(), self.pairs())
         assert scores, "an evaluator gives at least one score"
         for name, score in scores.items():
@@ -82,6 +85,7 @@ class EvaluatorConformance:
             json.loads(json.dumps(score.to_dict(), allow_nan=False))
 
     def test_same_again(self) -> None:
+        """A second call says the same, exactly where the evaluator is exact."""
         evaluator, generator = self.evaluator(), self.generator()
         first, second = (evaluator(generator, self.pairs()) for _ in range(2))
         assert {n: (s.unit, s.provenance) for n, s in first.items()} == {
@@ -91,6 +95,7 @@ class EvaluatorConformance:
             assert {n: s.value for n, s in first.items()} == {n: s.value for n, s in second.items()}
 
     def test_generator_is_left_as_it_was(self) -> None:
+        """Weights, modes, gradients and the global random state."""
         generator = self.generator()
         state = {name: tensor.clone() for name, tensor in generator.state_dict().items()}
         modes = [module.training for module in generator.modules()]
@@ -103,6 +108,7 @@ class EvaluatorConformance:
         assert torch.is_grad_enabled(), "gradients stayed switched off"
 
     def test_mode_does_not_matter(self) -> None:
+        """A generator in training mode is scored as one in evaluation mode."""
         if self.exact:
             generator = self.generator()
             training = self.evaluator()(generator, self.pairs())
@@ -110,6 +116,7 @@ class EvaluatorConformance:
             assert {n: s.value for n, s in training.items()} == {n: s.value for n, s in still.items()}
 
     def test_nan_pictures_are_one_clear_error(self) -> None:
+        """NaN never becomes a score."""
         if not self.looks:
             return
         try:
@@ -120,6 +127,7 @@ class EvaluatorConformance:
             raise AssertionError("NaN pictures got a score")
 
     def test_empty_data_is_one_clear_error(self) -> None:
+        """No pictures, no score."""
         if not self.looks:
             return
         try:

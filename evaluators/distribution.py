@@ -33,6 +33,7 @@ class Reference:
 
     @cached_property
     def fit(self) -> Gaussian:
+        """Mean and covariance of the features."""
         return Gaussian.fit(self.features)
 
 

@@ -66,6 +66,7 @@ def load(manifest, threads):
 
 
 def main():
+    """Time the models beside this file and print medians in milliseconds."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--runs", type=int, default=50)
     parser.add_argument("--warm-up", type=int, default=5)

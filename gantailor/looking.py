@@ -26,6 +26,7 @@ from zoo.data import cache_folder
 
 
 def inspect(arguments: argparse.Namespace) -> None:
+    """Print a generator's widths, costs and what froze."""
     model = build(arguments.name, **_options(arguments.options))
     default = [1, *getattr(model, "input_shape", (3, 256, 256))]
     shapes = [_shape(text) for text in arguments.input or ()] or [default]
@@ -71,6 +72,7 @@ def _options(text: str) -> dict[str, Any]:
 
 
 def pareto(arguments: argparse.Namespace) -> None:
+    """Draw the fronts of runs."""
     from gantailor import fronts
 
     runs = [fronts.Found.read(folder, budget=arguments.budget) for folder in arguments.run]
@@ -103,6 +105,7 @@ def pareto(arguments: argparse.Namespace) -> None:
 
 
 def profile(arguments: argparse.Namespace) -> None:
+    """Measure subnets on this device, or read a table, and fit a latency profile."""
     from gantailor.profiling import measure_profile, profile_from_table
 
     run, path = Run(".", config_of(arguments)), Path(arguments.file)
@@ -135,6 +138,7 @@ def _write_table(frame: Any, path: Path) -> None:
 
 
 def evaluate(arguments: argparse.Namespace) -> None:
+    """Score a run, a teacher or a folder of pictures."""
     metrics = tuple(metric.strip() for metric in (arguments.metrics or "").split(",") if metric.strip())
     folders = bool(arguments.images or arguments.reference)
     base = {"evaluation.extractor": arguments.extractor}

@@ -31,6 +31,7 @@ def _leaves(model: type[BaseModel], prefix: str = "") -> dict[str, str]:
 
 
 def add_settings(parser: argparse.ArgumentParser, *, without: Sequence[str] = ()) -> None:
+    """Add a flag for every setting of a run."""
     parser.add_argument("--out", default="runs/run", help="run folder")
     parser.add_argument("--dry-run", action="store_true", help="check everything, print the plan, train nothing")
     if "budget" not in without:
@@ -52,6 +53,7 @@ def _limits(arguments: argparse.Namespace) -> str:
 
 
 def config_of(arguments: argparse.Namespace, base: dict[str, Any] | None = None) -> Config:
+    """The config that file and flags give, above ``base``."""
     flags = dict(base or {})
     for name, value in vars(arguments).items():
         if name.startswith("set:") and value is not None:

@@ -47,6 +47,7 @@ def same(t: Tracer, func: Any, args: Args, kwargs: Kwargs, out: Any) -> None:
 
 
 def freeze_all(t: Tracer, func: Any, args: Args, kwargs: Kwargs, out: Any) -> None:
+    """For what has no rule: every axis that enters stays whole."""
     for tensor in tensors(args, kwargs):
         for axis in t.labels(tensor):
             t.freeze(axis, f"enters {func.__name__}")

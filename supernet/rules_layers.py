@@ -88,6 +88,7 @@ def _grouped_outputs(t: Tracer, rows: np.ndarray, groups: int, transposed: bool)
 
 
 def linear(t: Tracer, func: Any, args: Args, kwargs: Kwargs, out: Tensor) -> None:
+    """A linear layer: rows are written, columns are summed over."""
     x, weight, bias = args[0], argument(args, kwargs, 1, "weight"), argument(args, kwargs, 2, "bias")
     rows, columns = t.labels(weight)
     if x.shape[-1] > 1:
@@ -129,6 +130,7 @@ def batch_norm(t: Tracer, func: Any, args: Args, kwargs: Kwargs, out: Tensor) ->
 
 
 def layer_norm(t: Tracer, func: Any, args: Args, kwargs: Kwargs, out: Tensor) -> None:
+    """A layer norm over channels is compressed only inexactly: its statistic changes with them."""
     shape = argument(args, kwargs, 1, "normalized_shape")
     labels = list(t.labels(args[0]))
     for vector in tensors(args[1:], kwargs):
@@ -154,6 +156,7 @@ def group_norm(t: Tracer, func: Any, args: Args, kwargs: Kwargs, out: Tensor) ->
 
 
 def prelu(t: Tracer, func: Any, args: Args, kwargs: Kwargs, out: Tensor) -> None:
+    """One slope for each channel goes with it; a single one stays."""
     labels = list(t.labels(args[0]))
     if args[1].numel() > 1:
         labels[1] = t.join(labels[1], t.labels(args[1])[0])
@@ -161,6 +164,7 @@ def prelu(t: Tracer, func: Any, args: Args, kwargs: Kwargs, out: Tensor) -> None
 
 
 def softmax(t: Tracer, func: Any, args: Args, kwargs: Kwargs, out: Tensor) -> None:
+    """Over places it passes; over channels it is inexact."""
     dimension = argument(args, kwargs, 1, "dim")
     if isinstance(dimension, int):
         t.mark_inexact(t.labels(args[0])[dimension], "softmax over channels")
@@ -168,6 +172,7 @@ def softmax(t: Tracer, func: Any, args: Args, kwargs: Kwargs, out: Tensor) -> No
 
 
 def attention(t: Tracer, func: Any, args: Args, kwargs: Kwargs, out: Tensor) -> None:
+    """Scaled dot-product attention: what queries and keys share is summed over, values pass."""
     query, key, value = (t.labels(x) for x in args[:3])
     t.mark_inexact(t.join(query[-1], key[-1]), "attention: summed in a product of activations")
     t.set(out, (*[None] * (out.dim() - 2), query[-2], value[-1]))

@@ -14,6 +14,7 @@ from supernet.tracing import Tracer
 
 
 def concatenate(t: Tracer, func: Any, args: Args, kwargs: Kwargs, out: Tensor) -> None:
+    """Axes that are joined end to end keep their units; the others must agree."""
     parts = [p for p in args[0] if isinstance(p, Tensor) and p.dim() == out.dim()]
     axis = argument(args, kwargs, 1, "dim", kwargs.get("axis", 0)) % out.dim()
     labels: list[np.ndarray | None] = []
@@ -31,6 +32,7 @@ def concatenate(t: Tracer, func: Any, args: Args, kwargs: Kwargs, out: Tensor) -
 
 
 def stack(t: Tracer, func: Any, args: Args, kwargs: Kwargs, out: Tensor) -> None:
+    """A new axis of one unit each; the others must agree."""
     axis = argument(args, kwargs, 1, "dim", 0) % out.dim()
     found = list(t.labels(args[0][0]))
     for other in args[0][1:]:
@@ -138,11 +140,13 @@ def permute(t: Tracer, func: Any, args: Args, kwargs: Kwargs, out: Tensor) -> No
 
 
 def expand(t: Tracer, func: Any, args: Args, kwargs: Kwargs, out: Tensor) -> None:
+    """New leading axes are plain; the old ones keep their units."""
     old = t.labels(args[0])
     t.set(out, [*[None] * (out.dim() - len(old)), *old])
 
 
 def repeat(t: Tracer, func: Any, args: Args, kwargs: Kwargs, out: Tensor) -> None:
+    """Units repeat with their channels."""
     old = [*[None] * (out.dim() - args[0].dim()), *t.labels(args[0])]
     t.set(out, [None if a is None else np.tile(a, out.shape[d] // len(a)) for d, a in enumerate(old)])
 
@@ -245,6 +249,7 @@ def _slice(t: Tracer, axis: np.ndarray, index: slice, size: int) -> np.ndarray:
 
 
 def setitem(t: Tracer, func: Any, args: Args, kwargs: Kwargs, out: Any) -> None:
+    """Writing into a tensor: all that takes part stays whole."""
     for tensor in tensors(args, kwargs):
         for axis in t.labels(tensor):
             t.freeze(axis, "is assigned into a tensor")
@@ -266,11 +271,13 @@ def pixel_shuffle(t: Tracer, func: Any, args: Args, kwargs: Kwargs, out: Tensor)
 
 
 def pixel_unshuffle(t: Tracer, func: Any, args: Args, kwargs: Kwargs, out: Tensor) -> None:
+    """Every channel becomes r*r that stay together."""
     axis, factor = t.labels(args[0])[1], argument(args, kwargs, 1, "downscale_factor") ** 2
     t.set(out, (None, None if axis is None else np.repeat(axis, factor), None, None))
 
 
 def flip(t: Tracer, func: Any, args: Args, kwargs: Kwargs, out: Tensor) -> None:
+    """Places may be reversed; channels that are stay whole."""
     dims = argument(args, kwargs, 1, "dims")
     dims = [dims] if isinstance(dims, int) else dims
     labels = list(t.labels(args[0]))
@@ -290,6 +297,7 @@ def roll(t: Tracer, func: Any, args: Args, kwargs: Kwargs, out: Tensor) -> None:
 
 
 def unbind(t: Tracer, func: Any, args: Args, kwargs: Kwargs, out: tuple[Tensor, ...]) -> None:
+    """The axis that falls apart stays whole; the others pass."""
     dimension = argument(args, kwargs, 1, "dim", 0) % args[0].dim()
     labels = t.labels(args[0])
     t.freeze(labels[dimension], "is unbound")

@@ -34,7 +34,9 @@ EXPLODED = 1e6  # a weighted loss term of this size is no training any more
 class Part(Protocol):
     """A batch that can be cut into equal parts."""
 
-    def part(self, number: int, of: int) -> Any: ...
+    def part(self, number: int, of: int) -> Any:
+        """One of ``of`` equal parts."""
+        ...
 
 
 def adam(parameters: Iterable[nn.Parameter], recipe: Recipe, lr: float | None = None) -> torch.optim.Optimizer:
