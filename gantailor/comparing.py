@@ -29,6 +29,12 @@ from supernet.graph import SubnetConfig
 from zoo.data import is_picture, picture_grid, to_uint8
 
 SHOWN = 6  # pictures in the grid
+SUPERNET = (
+    "ranking.json",
+    "supernet.ckpt.jsonl",
+    "supernet.watch.jsonl",
+    "supernet.safetensors",
+)  # the last is what counts
 
 
 class Comparison(BaseModel):
@@ -152,6 +158,7 @@ def run_all(entries: Sequence[Entry]) -> dict[str, str]:
         report.note(f"==== {name}, {number + 1} of {len(entries)}{', done' if entry.done else ''}")
         if entry.done:
             continue
+        take_supernet(entry, entries)
         try:
             pipeline.compress(entry.open(report), until="evaluate")
         except BusyError:
@@ -160,6 +167,20 @@ def run_all(entries: Sequence[Entry]) -> dict[str, str]:
             failed[name] = str(error)
             report.note(f"{name} failed: {error}")
     return failed
+
+
+def take_supernet(entry: Entry, entries: Sequence[Entry]) -> None:
+    """A supernet is trained once for all budgets: the one of a run that differs in nothing else is copied."""
+    if entry.config.method in SPARSIFYING or (entry.folder / SUPERNET[-1]).exists():
+        return
+    for other in entries:
+        same = other.config.model_copy(update={"budget": entry.config.budget}) == entry.config
+        if same and (other.folder / SUPERNET[-1]).exists():
+            entry.folder.mkdir(parents=True, exist_ok=True)
+            for file in (other.folder / name for name in SUPERNET):
+                if file.exists():
+                    write_bytes(entry.folder / file.name, file.read_bytes())
+            return
 
 
 def results(entries: Sequence[Entry]) -> tuple[pd.DataFrame, pd.DataFrame]:

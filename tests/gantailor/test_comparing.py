@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from gantailor.cli import main
-from gantailor.comparing import Comparison
+from gantailor.comparing import Comparison, take_supernet
 from supernet.errors import ConfigError
 
 SMALL = "batch: 4, ndf: 8, watch_kimg: 0"
@@ -115,3 +115,18 @@ def test_mistakes(text, said, tmp_path):
     (tmp_path / "c.yaml").write_text(text)
     with pytest.raises(ConfigError, match=said):
         Comparison.read(str(tmp_path / "c.yaml"))
+
+
+def test_a_supernet_is_trained_once_for_all_budgets(tmp_path):
+    file = tmp_path / "compare.yaml"
+    file.write_text("methods: [supernet, slimming]\nbudgets: [0.5x, 0.2x]\nseeds: [0, 1]\n")
+    entries = Comparison.read(str(file)).entries(tmp_path / "out")
+    by_name = {entry.folder.name: entry for entry in entries}
+    for name in ("supernet-0.5x-0", "slimming-0.5x-0"):
+        (tmp_path / "out" / name).mkdir(parents=True)
+        (tmp_path / "out" / name / "supernet.safetensors").write_bytes(name.encode())
+    for entry in entries:
+        take_supernet(entry, entries)
+    assert (by_name["supernet-0.2x-0"].folder / "supernet.safetensors").read_bytes() == b"supernet-0.5x-0"
+    others = ("supernet-0.5x-1", "supernet-0.2x-1", "slimming-0.2x-0", "slimming-0.5x-1")
+    assert not any((by_name[name].folder / "supernet.safetensors").exists() for name in others)
