@@ -130,7 +130,7 @@ def train(run: Run) -> None:
 def _save(run: Run, model: Sparse, selection: Selection, weights: str, sizes: str) -> None:
     """The whole generator's weights, kept channels first, and how many are kept; the latter is written last."""
     supernet = model.supernet
-    magnitudes = model.gates.values.detach().abs().double().cpu().numpy()
+    magnitudes = model.gates.magnitudes()
     full = supernet.extract(supernet.full_config(), model.tensors()).cpu()
     supernet.to("cpu").requires_grad_(True).generator.load_state_dict(full.state_dict())
     supernet.permute_(_orders(model, selection, magnitudes))

@@ -121,5 +121,10 @@ class Gates(nn.Module):
         return torch.cat(found)
 
     def kept(self) -> np.ndarray:
-        """Which gates are open, as a boolean vector."""
-        return ((self.values.abs() > self.threshold) & self.open).detach().cpu().numpy()
+        """Which gates are open, as a boolean vector; those that are not trained always are."""
+        return ((self.values.abs() > self.threshold) & self.open | ~self.free).detach().cpu().numpy()
+
+    def magnitudes(self, values: Tensor | None = None) -> np.ndarray:
+        """``[units]``, of the gates or of other values for them."""
+        values = self.values if values is None else values
+        return values.detach().abs().double().cpu().numpy()

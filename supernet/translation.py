@@ -137,11 +137,14 @@ class Translation:
             e: np.random.default_rng((recipe.seed, 1, e)).permutation(count) for e in set((positions // count).tolist())
         }
         indices = np.array([orders[p // count][p % count] for p in positions.tolist()])
-        rng = np.random.default_rng((recipe.seed, step))
+        return self._moved(indices, np.random.default_rng((recipe.seed, step)))
+
+    def _moved(self, indices: np.ndarray, rng: np.random.Generator) -> Batch:
+        """These pictures, each mirrored and shifted at random as the recipe says."""
         moves: list[Move] = []
         for _ in indices:
-            mirror = bool(rng.random() < 0.5) and recipe.mirror
-            down, right = rng.integers(-recipe.shift, recipe.shift + 1, 2).tolist()
+            mirror = bool(rng.random() < 0.5) and self.recipe.mirror
+            down, right = rng.integers(-self.recipe.shift, self.recipe.shift + 1, 2).tolist()
             moves.append((mirror, down, right))
         inputs, targets = self.data.batch(indices, moves=moves)
         keys = tuple((int(i), int(mirror)) for i, (mirror, _, _) in zip(indices, moves, strict=True))

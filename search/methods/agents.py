@@ -135,10 +135,7 @@ class Agents(Translation):
             chosen = rng.integers(0, len(self.data), len(rows))
         else:
             chosen = self.near[rows, rng.integers(0, self.near.shape[1], len(rows))]
-        mirror = [bool(flip) for flip in (rng.random(len(rows)) < 0.5) & self.recipe.mirror]
-        inputs, targets = self.data.batch(chosen, moves=[(flip, 0, 0) for flip in mirror])
-        keys = tuple(zip(chosen.tolist(), map(int, mirror), strict=True))
-        return Neighbours(centres, Batch(inputs, targets, keys))
+        return Neighbours(centres, self._moved(chosen, rng))
 
     def backward(self, step: int, batch: Neighbours, share: float) -> dict[str, Tensor]:  # type: ignore[override]
         """The discriminator's own training first; then the gradients of the two agents."""

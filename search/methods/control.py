@@ -28,6 +28,12 @@ def strongest(gates: Gates, magnitudes: np.ndarray, usage: Usage) -> np.ndarray:
     Raises:
         BudgetError: not even these fit.
     """
+    check_reachable(gates, usage)
+    return _filled(gates, *_above(gates, magnitudes, usage), usage)
+
+
+def _above(gates: Gates, magnitudes: np.ndarray, usage: Usage) -> tuple[np.ndarray, np.ndarray]:
+    """The gates above the lowest threshold that fits, a boolean vector; the positions below it, largest first."""
     places, always = gates.places, _always(gates, magnitudes)
     others = np.flatnonzero(~always)
     order = others[np.argsort(-magnitudes[others], kind="stable")]
@@ -38,12 +44,11 @@ def strongest(gates: Gates, magnitudes: np.ndarray, usage: Usage) -> np.ndarray:
         return chosen
 
     low, high = 0, int((magnitudes[order] > 0).sum())
-    check_reachable(gates, usage)
     alive = order[:high]
     while low < high:
         middle = (low + high + 1) // 2
         low, high = (middle, high) if usage(places.sizes(kept(middle))[None])[0] <= 1 else (low, middle - 1)
-    return _filled(gates, kept(low), alive[low:], usage)
+    return kept(low), alive[low:]
 
 
 def check_reachable(gates: Gates, usage: Usage, name: str = "") -> None:
@@ -90,7 +95,7 @@ class Control:
     Args:
         usage: cost of sizes ``[N, widths]`` as a share of the budget.
         steps: training steps until the budget is due.
-        strength: first strength of whatever pulls the gates towards zero.
+        strength: of what pulls the gates towards zero, at first.
         name: of these gates, in losses and messages.
 
     Raises:
@@ -99,7 +104,7 @@ class Control:
 
     def __init__(self, gates: Gates, usage: Usage, steps: float, *, strength: float, name: str) -> None:
         self.gates, self.usage, self.steps, self.name = gates, usage, max(1, round(steps)), name
-        self.state = _State(strength).to(gates.values.device)
+        self.first, self.state = strength, _State(strength).to(gates.values.device)
         self.full = self.used(np.ones(len(gates.values), bool))
         check_reachable(gates, usage, name)
 
@@ -131,11 +136,18 @@ class Control:
         """Share of the whole cost that the training should be down to after a step."""
         return float(self.target ** min(1.0, (step + 1) / self.steps))
 
-    def adapt(self, step: int) -> float:
-        """Raise the strength where the cost is behind its plan, else lower it; the cost now, as ``left``."""
-        now = self.left
-        self.state.strength.mul_(1.03 if now > self.planned(step) else 0.97)
-        return now
+    def adapt(self, step: int) -> None:
+        """Raise the strength where the cost is behind its plan, else lower it; by a thousand times in all at most."""
+        factor = 1.03 if self.left > self.planned(step) else 0.97
+        self.state.strength.mul_(factor).clamp_(self.first / 1000, self.first * 1000)
+
+    def amount(self, step: int) -> float:
+        """The smallest soft threshold after which the cost is down to its plan."""
+        allowed, magnitudes = self.planned(step) * self.full, self.gates.magnitudes()
+        _, dropped = _above(self.gates, magnitudes, lambda sizes: self.usage(sizes) / allowed)
+        if not len(dropped):
+            return 0.0
+        return max(0.0, float(magnitudes[dropped[0]]) - self.gates.threshold) * (1 + 1e-6)
 
     @torch.no_grad()
     def close(self, magnitudes: Tensor) -> None:
@@ -145,7 +157,7 @@ class Control:
             BudgetError: not even the least of every width fits.
         """
         self.state.ended.fill_(self.left)
-        kept = strongest(self.gates, magnitudes.abs().double().cpu().numpy(), self.usage)
+        kept = strongest(self.gates, self.gates.magnitudes(magnitudes), self.usage)
         self.gates.open.copy_(torch.from_numpy(kept))
         self.state.reached.fill_(True)
 
@@ -154,8 +166,7 @@ class Control:
         gates = self.gates
         if self.closed:
             return gates.places.selection(gates.open.cpu().numpy())
-        magnitudes = gates.values.detach().abs().double().cpu().numpy()
-        return gates.places.selection(strongest(gates, magnitudes, self.usage))
+        return gates.places.selection(strongest(gates, gates.magnitudes(), self.usage))
 
     def outcome(self) -> str:
         """How it ended, in a line: the budget met by training, or by a cut when the time was over."""
@@ -171,8 +182,8 @@ class Control:
             return f"{self.name}: {now:.3g} of the cost is left, target {self.target:.3g}"
         return (
             f"{self.name}: stopped at {ended:.3g} of the cost, target {self.target:.3g}, when its share of the training"
-            f" was over; the strongest that fit were kept, {now:.3g}. A larger train.kimg, "
-            "train.method_options.strength or reach lets it arrive by itself"
+            f" was over; the strongest that fit were kept, {now:.3g}. A larger train.kimg or "
+            "train.method_options.strength lets it arrive by itself"
         )
 
 

@@ -36,8 +36,8 @@ class HypernetworkOptions:
     """Settings of the sparsification, in ``train.method_options``.
 
     Attributes:
-        strength: first weight of the penalty on the latents (published: 0.1 and 0.0003 at a rate of 0.0001). 0: such
-            that the mean latent would vanish in the time there is.
+        strength: weight of the penalty on the latents where the path to the budget needs no more (published: 0.1 and
+            0.0003 at a rate of 0.0001).
         latent_lr: Adam learning rate of the latents, a rate of its own: at the weights' rate they would hardly move.
         reach: share of the training after which the budget is met.
     """

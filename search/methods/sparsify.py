@@ -17,14 +17,14 @@ from supernet.trainer import Task
 class Sparsifying:
     """Any training task of a model with ``gates``, whose L1 penalty is a soft threshold after each step.
 
-    A ``Control`` adapts the penalty's strength so that the cost follows a path to the budget; then the largest gates
-    that fit are kept for good.
+    The threshold of a step is the smallest after which the cost is down to its plan (``Control``), as on a lasso's
+    path; when the budget is reached, the largest gates that fit are kept for good.
 
     Args:
         task: trains a model that holds ``gates`` with its own losses.
         optimizer: of the gates alone; they are taken out of the task's.
         usage: cost of sizes ``[N, widths]`` as a share of the budget.
-        strength: first weight of the penalty; 0: such that the mean gate would vanish in the time there is.
+        strength: weight of the penalty where the plan needs no more.
         reach: share of the training after which the budget is met.
         name: of these gates, where a task has several: wrap it once for each.
     """
@@ -45,9 +45,7 @@ class Sparsifying:
         for group in task.optimizers["generator"].param_groups:
             group["params"] = [p for p in group["params"] if p is not gates.values]
         self.optimizers = {**task.optimizers, name: optimizer}
-        rate, steps = optimizer.param_groups[0]["lr"], max(1.0, reach * recipe.steps)
-        strength = strength or float(gates.values.detach().abs().mean()) / (rate * steps)
-        self.control = Control(gates, usage, steps, strength=strength, name=name)
+        self.control = Control(gates, usage, max(1.0, reach * recipe.steps), strength=strength, name=name)
 
     @property
     def generator(self) -> nn.Module:
@@ -71,17 +69,17 @@ class Sparsifying:
 
     @torch.no_grad()
     def after_step(self, step: int) -> None:
-        """Soft threshold of the gates; then the strength is raised where the cost is behind its plan, else lowered."""
+        """Soft threshold of the gates, large enough that their cost is down to its plan."""
         self.task.after_step(step)
         gates, control = self.gates, self.control
         if not control.closed:
             before = gates.values.clone()
             rate = self.optimizers[self.name].param_groups[0]["lr"]
-            shrunk = soft_threshold(gates.values, control.strength * rate)
+            shrunk = soft_threshold(gates.values, max(control.strength * rate, control.amount(step)))
             gates.values.copy_(torch.where(gates.free & gates.open, shrunk, gates.values))
             best = gates.short(gates.values.abs() > gates.threshold, before.abs())  # a width's last gates do not vanish
             gates.values[best] = before[best]
-            if control.adapt(step) <= control.target or step + 1 >= control.steps:
+            if step + 1 >= control.steps:
                 control.close(before)
                 gates.values.copy_(before)  # what is kept has the value from before the last threshold
         gates.values.mul_(gates.open)

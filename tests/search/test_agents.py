@@ -1,5 +1,7 @@
 """Pruning agents: who learns, what they pay, whom they compare, and where they end."""
 
+import re
+
 import numpy as np
 import pytest
 import torch
@@ -196,9 +198,28 @@ def test_the_search_ends_at_the_budget(switches):
     assert share == 1 if switches.get("alone") else 0.25 < share <= 0.3
     lines = task.outcome().splitlines()
     assert len(lines) == (1 if switches.get("alone") else 2)
-    ended = float(task.controls[0].state.ended)
-    said = "opened again" if ended < 0.27 else "is left" if ended <= 0.306 else "stopped at"
-    assert switches.get("text") or (said in lines[0] and "target 0.3" in lines[0])
+    assert float(task.controls[0].state.ended) < 0.4, "the penalty pulled"
+
+
+def test_a_penalty_too_weak_says_so():
+    task, recipe = agents(strength=1e-9)
+    Trainer(task, recipe).run()
+    assert float(task.controls[0].state.ended) > 0.6, "nothing pulled"
+    assert re.match(r"generator: stopped at 0\.[67].* of the cost, target 0.3", task.outcome())
+    assert "train.kimg" in task.outcome()
+
+
+def test_the_penalty_adapts():
+    control = agents(strength=0.5)[0].controls[0]
+    control.adapt(10_000)
+    assert control.strength == pytest.approx(1.03 * 0.5), "behind its plan"
+    with torch.no_grad():
+        control.gates.values.zero_()
+    control.adapt(0)
+    assert control.strength == pytest.approx(1.03 * 0.97 * 0.5), "ahead of it"
+    for _ in range(1000):
+        control.adapt(0)
+    assert control.strength == pytest.approx(0.5 / 1000), "it can come back"
 
 
 def test_global_matching_draws_from_everywhere():
