@@ -45,7 +45,7 @@ def check(run: Run, options: AgentsOptions) -> None:
         )
     if not trained and not run.data("train").paired:
         raise ConfigError("without targets to train one on, agents need the teacher's discriminator: set discriminator")
-    if not trained and recipe.kimg <= options.discriminator_kimg:
+    if not trained and recipe.steps <= round(options.discriminator_kimg * 1000 / recipe.batch):
         raise ConfigError(
             f"train.kimg {recipe.kimg} leaves nothing for the search after {options.discriminator_kimg} of the "
             "discriminator's training; raise it, or set discriminator, or lower train.method_options.discriminator_kimg"
@@ -111,10 +111,12 @@ def _features(run: Run) -> np.ndarray:
 
 
 def _embedded(run: Run, embed: Any) -> np.ndarray:
-    data, teacher, rows = run.data("train"), run.teacher(), []
+    data, rows, where = run.data("train"), [], run.config.device
+    teacher = run.teacher().to(where)
     listener = run.report.pictures("neighbourhoods")
     for chosen in np.array_split(np.arange(len(data)), -(-len(data) // BATCH)):
         inputs, _ = data.batch(chosen)
-        rows.append(torch.as_tensor(embed(teacher(inputs))).float().flatten(1).cpu().numpy())
+        rows.append(torch.as_tensor(embed(teacher(inputs.to(where)).cpu())).float().flatten(1).cpu().numpy())
         listener(int(chosen[-1]) + 1, len(data))
+    teacher.to("cpu")
     return np.concatenate(rows)

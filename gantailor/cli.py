@@ -13,7 +13,7 @@ import yaml
 
 import gantailor
 from evaluators.errors import EvaluationError
-from gantailor import comparing, looking, pipeline, sparsifying
+from gantailor import comparing, looking, pipeline
 from gantailor.config import Config
 from gantailor.devices import device
 from gantailor.export import export_run
@@ -37,8 +37,8 @@ DEMO_SUPERNET = WEIGHTS / "openmoji_supernet.safetensors"
 def _run(arguments: argparse.Namespace, config: Config, until: str) -> None:
     run = Run(arguments.out, config)
     if arguments.dry_run:
+        pipeline.look(run)
         budget, supernet = run.budget(), run.traced()
-        sparsifying.check(run)
         print(supernet.graph)
         print(f"generator {format_macs(supernet.macs(supernet.full_config(), convention=budget.convention))} MACs")
         print(f"budget {format_macs(budget.macs)} MACs ({budget.convention}), space of {budget.space.count:,} subnets")

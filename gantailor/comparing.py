@@ -15,17 +15,20 @@ import numpy as np
 import pandas as pd
 import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from torch import nn
 
 from evaluators.errors import EvaluationError
-from gantailor import comparison_report, fronts, pipeline, sparsifying
+from gantailor import comparison_report, fronts, pipeline
 from gantailor.config import Config, load_config, read_yaml
 from gantailor.methods import METHODS, SPARSIFYING, merged
 from gantailor.progress import Reporter
+from gantailor.ranges import load_ranges
 from gantailor.run import Run
 from supernet import workers
 from supernet.errors import BusyError, ConfigError, GantailorError, nearest
 from supernet.files import write_bytes
 from supernet.graph import SubnetConfig
+from supernet.quantisers import Quantised
 from zoo.data import is_picture, picture_grid, to_uint8
 
 SHOWN = 6  # pictures in the grid
@@ -53,6 +56,17 @@ class Comparison(BaseModel):
     )
     share: float = Field(0.5, gt=0, lt=1, description="part of them that a method's own training sees")
     common: dict[str, Any] = Field({}, description="settings of gantailor compress, for every run")
+
+    @field_validator("common")
+    @classmethod
+    def _lengths(cls, value: dict[str, Any]) -> dict[str, Any]:
+        """Lengths are the comparison's own, so that all see as many images."""
+        for part in ("train", "finetune"):
+            if "kimg" in (value.get(part) or {}):
+                raise ValueError(
+                    f"{part}.kimg is set by kimg and share for all; a method may have its own under methods"
+                )
+        return value
 
     @field_validator("methods", mode="before")
     @classmethod
@@ -150,6 +164,24 @@ def _seconds(log: Path) -> float:
     return sum(1000 * (b - a) / latest[b] for a, b in itertools.pairwise([0.0, *points]) if latest[b])
 
 
+def check_folders(entries: Sequence[Entry]) -> None:
+    """That what lies in the folders was made with these settings.
+
+    Raises:
+        ConfigError: a run was made with others.
+    """
+    for entry in entries:
+        try:
+            other = entry.open().changed()
+        except (OSError, json.JSONDecodeError) as error:
+            raise ConfigError(f"{str(entry.folder)!r} cannot be read: {error}; delete it") from None
+        if other:
+            raise ConfigError(
+                f"{str(entry.folder)!r} was made with other settings ({', '.join(other)}); choose another --out, or "
+                "delete that folder"
+            )
+
+
 def run_all(entries: Sequence[Entry]) -> dict[str, str]:
     """Every run to its scores; what is done stays, what another process works on is left to it. Failures by name."""
     report, failed = Reporter(), {}
@@ -158,14 +190,18 @@ def run_all(entries: Sequence[Entry]) -> dict[str, str]:
         report.note(f"==== {name}, {number + 1} of {len(entries)}{', done' if entry.done else ''}")
         if entry.done:
             continue
-        take_supernet(entry, entries)
+        run = entry.open(report)
         try:
-            pipeline.compress(entry.open(report), until="evaluate")
+            pipeline.check(run)  # the folder is this process's from here on
+            take_supernet(entry, entries)
+            pipeline.compress(run, until="evaluate")
         except BusyError:
             report.note(f"{name} is in work in another process")
         except (GantailorError, EvaluationError) as error:  # one that fails does not take the others with it
             failed[name] = str(error)
             report.note(f"{name} failed: {error}")
+        finally:
+            run.release()
     return failed
 
 
@@ -222,6 +258,13 @@ def histories(entries: Sequence[Entry]) -> pd.DataFrame:
     return frame.drop_duplicates(["method", "budget", "seed", "kimg"], keep="last") if rows else frame
 
 
+def _result(run: Run) -> nn.Module:
+    """What a run's scores in the table are of."""
+    subnet = run.subnet()[1]
+    quantisers = load_ranges(run.path("subnet.ranges.json"), subnet)
+    return subnet if quantisers is None else Quantised(subnet, quantisers)
+
+
 @torch.no_grad()
 def pictures(entries: Sequence[Entry]) -> tuple[list[str], bytes]:
     """A row for each of a few test pictures, every method of these runs (its first seed); what the columns are."""
@@ -230,7 +273,7 @@ def pictures(entries: Sequence[Entry]) -> tuple[list[str], bytes]:
     pairs = next(iter(first.values())).data("test")
     inputs, targets = pairs.batch(np.linspace(0, len(pairs) - 1, min(SHOWN, len(pairs))).astype(int))
     taught = [("teacher", run.teacher()(inputs)) for run in first.values() if run.taught][:1]
-    made = {name: run.subnet()[1](inputs) for name, run in first.items()}
+    made = {name: _result(run)(inputs) for name, run in first.items()}
     columns = {"input": inputs, **dict(taught), **made, "real": targets}
     shown = {name: to_uint8(images) for name, images in columns.items() if is_picture(images)}
     return list(shown), picture_grid(list(shown.values()))
@@ -241,10 +284,11 @@ def compare(arguments: argparse.Namespace) -> None:
     entries, folder = Comparison.read(arguments.config).entries(Path(arguments.out)), Path(arguments.out)
     if workers.world() > 1:
         raise ConfigError("compare runs in one process; start it several times instead of with torchrun")
+    check_folders(entries)
     if arguments.dry_run:
         for entry in entries:
             run = entry.open()
-            sparsifying.check(run)
+            pipeline.look(run)
             print(f"{entry.folder}: budget {run.budget()}{', done' if entry.done else ''}")
         return
     failed = run_all(entries)
@@ -262,7 +306,8 @@ def write(entries: Sequence[Entry], folder: Path) -> str:
     images = {"compare": ("Scores against MACs and training time", fronts.rendered(figure, "png"))}
     if not history.empty:
         write_bytes(folder / "history.csv", history.to_csv(index=False).encode())
-        drawn = comparison_report.draw_histories(history, entries[0].open().search_metric())
+        order = list(dict.fromkeys(wide.index.get_level_values("method")))
+        drawn = comparison_report.draw_histories(history, entries[0].open().search_metric(), order)
         title = "The search's score while each method decides, a thin line for each seed"
         images["history"] = (title, fronts.rendered(drawn, "png"))
     for budget in dict.fromkeys(entry.budget for entry in entries):

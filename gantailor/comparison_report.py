@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import jinja2
@@ -98,15 +98,21 @@ def draw(wide: pd.DataFrame, teacher: Mapping[str, float]) -> Figure:
     return figure
 
 
-def draw_histories(frame: pd.DataFrame, score: str) -> Figure:
-    """How steadily each method's score moves while it decides: a thin line for each seed, the mean a thick one."""
+def draw_histories(frame: pd.DataFrame, score: str, order: Sequence[str]) -> Figure:
+    """How steadily each method's score moves while it decides: a thin line for each seed, the mean a thick one.
+
+    Args:
+        order: every method of the comparison, which has its colour from here as in ``draw``.
+    """
     from matplotlib.figure import Figure
 
-    budgets, methods = list(dict.fromkeys(frame["budget"])), list(dict.fromkeys(frame["method"]))
+    budgets = list(dict.fromkeys(frame["budget"]))
     figure = Figure(figsize=(5.2 * len(budgets), 3.8), layout="constrained")
     for axis, budget in zip(figure.subplots(1, len(budgets), squeeze=False)[0], budgets, strict=True):
-        for number, method in enumerate(methods):
+        for number, method in enumerate(order):
             part = frame[(frame["budget"] == budget) & (frame["method"] == method)]
+            if part.empty:
+                continue
             colour = fronts.COLOURS[number % len(fronts.COLOURS)]
             for _, line in part.groupby("seed"):
                 axis.plot(line["kimg"], line["score"], color=colour, alpha=0.35, lw=0.8)

@@ -25,7 +25,7 @@ from gantailor.run import Run
 from gantailor.scoring import stamped
 from gantailor.targets import TARGETS, Runner
 from supernet.files import save_tensors, write_bytes, write_json
-from supernet.quantisers import Quantised, Quantisers
+from supernet.quantisers import LAYERS, Quantised, Quantisers
 
 TOLERANCES = {"float32": 1e-4, "float16": 2e-2}
 LEAST_PSNR = 20.0  # dB; an 8-bit model below is broken, not coarse
@@ -71,7 +71,8 @@ def export_model(
     made = rewritten(model, target.runtime, example)
     try:
         if target.precision == "int8":
-            coverage = quantise(made, pictures if pictures is not None else example[:0], file, target, trained)
+            known = trained.without_outputs(_changed(model, made)) if trained is not None else None
+            coverage = quantise(made, pictures if pictures is not None else example[:0], file, target, known)
         else:
             coverage = runtime.write(made, example, file, target)
     except (RuntimeError, ValueError, NotImplementedError, TypeError) as error:
@@ -80,8 +81,9 @@ def export_model(
             "choose another device"
         ) from error
     inputs = torch.cat([example, example.flip(-1), example]) if target.batch == "dynamic" else example
-    with torch.no_grad():
-        expected = model(inputs).numpy()
+    rounds = trained is not None and target.precision == "int8"
+    with torch.no_grad():  # what was trained in 8 bits may be far from its float form
+        expected = (Quantised(model, trained).eval() if trained is not None and rounds else model)(inputs).numpy()
     result: dict[str, Any] = {"device": target.name, **target.model_dump(mode="json", exclude={"name"})}
     result |= {"file": runtime.file, "delegated": coverage, "bytes": _bytes(folder, runtime.file)}
     if target.checked_here:
@@ -94,7 +96,7 @@ def export_model(
                 "device" + (", or batch: static" if target.batch == "dynamic" else "")
             ) from error
         result |= _checked(output, expected, target)
-        if trained is not None and target.precision == "int8":
+        if trained is not None and rounds:
             shown = example if pictures is None else pictures
             exported = Exported(runner, batch=None if target.batch == "dynamic" else 1)
             with torch.no_grad():
@@ -105,6 +107,13 @@ def export_model(
     write_bytes(folder / "check.npz", buffer.getvalue())
     shutil.copy(Path(__file__).with_name("bench.py"), folder / "bench.py")
     return result
+
+
+def _changed(model: nn.Module, made: nn.Module) -> list[str]:
+    """Layers that a batch norm was folded into: what they write is not what was measured in training."""
+    layers = {name: layer for name, layer in model.named_modules() if isinstance(layer, LAYERS)}
+    others: dict[str, Any] = dict(made.named_modules())
+    return [name for name, layer in layers.items() if not torch.equal(layer.weight, others[name].weight)]
 
 
 def _bytes(folder: Path, file: str) -> int:

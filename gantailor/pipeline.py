@@ -9,6 +9,7 @@ import hashlib
 import json
 from collections.abc import Callable
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -27,6 +28,7 @@ from gantailor.targets import check_installed
 from gantailor.training import finetune, train
 from search.study import best_config, table
 from supernet import workers
+from supernet.errors import ConfigError
 from supernet.files import write_bytes, write_json
 from supernet.graph import SubnetConfig
 from supernet.quantisers import Quantised
@@ -34,10 +36,22 @@ from supernet.verify import verify
 from zoo.data import is_picture
 
 
-def check(run: Run) -> dict[str, Any]:
-    """Find every mistake before any training: data, teacher, trace, proof, budget. Writes ``trace.json``."""
+def look(run: Run) -> None:
+    """Find mistakes without writing anything: settings, data, teacher, trace, budget, metrics, devices.
+
+    Raises:
+        GantailorError: the first that is found.
+    """
     sparsifying.check(run)
-    budget = run.budget()
+    run.budget()
+    config = run.config
+    untrained = config.train.kimg == 0 and config.supernet is None
+    if untrained and config.space.name == "uniform" and config.search.trials > 1 and not config.search.front:
+        raise ConfigError(
+            f"search.trials is {config.search.trials}, but no supernet is trained (train.kimg 0): scores of untrained "
+            "subnets say nothing, often the smallest wins. Set search.trials 1, which takes the share that meets "
+            "the budget, or a train.kimg"
+        )
     for split in ("train", "search", "test"):
         run.data(split)
     final = run.metrics(run.config.evaluation.final)
@@ -47,6 +61,14 @@ def check(run: Run) -> dict[str, Any]:
         run.report.note(f"scores without {', '.join(left)}: the data has no real pictures to compare with")
     for name in run.config.devices:
         check_installed(device(name))
+    for file in (run.config.ranking if rankings.is_file(run.config.ranking) else None, run.config.supernet):
+        if file is not None and not Path(file).is_file():
+            raise ConfigError(f"{file!r} does not exist; give the path of a file")
+
+
+def check(run: Run) -> dict[str, Any]:
+    """Find every mistake before any training, prove the trace, and take the folder. Writes ``trace.json``."""
+    look(run)
     run.claim()
     supernet = run.supernet()  # ranked from here on, which may take minutes
     if not run.path("ranking.json").exists():

@@ -185,6 +185,11 @@ def quantise(model: nn.Module, pictures: Tensor, path: Path, device: Device, tra
         raise ExportError("8 bits need pictures to calibrate with, there are none: name a data folder with train/")
     if device.runtime not in QUANTISERS:
         raise ExportError(f"{device.runtime} has no 8-bit export here; there is one for {', '.join(QUANTISERS)}")
+    if trained is not None and trained.bits != 8:
+        raise ExportError(
+            f"the generator was trained in {trained.bits} bits, {device.runtime} computes in 8: train with bits: 8, or "
+            "choose a float device"
+        )
     if trained is not None and device.runtime == "onnxruntime":
         return quantise_onnx(model, pictures.contiguous(), path, device, trained)
     return QUANTISERS[device.runtime](model, pictures.contiguous(), path, device)

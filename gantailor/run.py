@@ -73,11 +73,7 @@ class Run:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             self._lock_folder()
-            known = {**Config().model_dump(mode="json"), **json.loads(file.read_text())} if file.exists() else mine
-            fixed = {"budget"} if self.config.method in SPARSIFYING else set()  # they trained to this one
-            free = set(CHANGEABLE) - fixed
-            other = [name for name in mine if name not in free and known[name] != mine[name]]
-            if other:
+            if other := self.changed():
                 raise RunError(
                     f"{str(self.folder)!r} holds a run with other settings ({', '.join(other)}); choose another --out, "
                     "or delete it"
@@ -85,6 +81,19 @@ class Run:
             write_json(file, mine)
         except (OSError, json.JSONDecodeError) as error:
             raise RunError(f"run folder {str(self.folder)!r} cannot be used: {error}; choose another --out") from None
+
+    def changed(self) -> list[str]:
+        """Settings in which the folder's run, if there is one, differs from this in a way that cannot be gone on with.
+
+        Raises:
+            OSError, json.JSONDecodeError: its configuration cannot be read.
+        """
+        file, mine = self.path("config.json"), self.config.model_dump(mode="json")
+        if not file.exists():
+            return []
+        known = {**Config().model_dump(mode="json"), **json.loads(file.read_text())}
+        fixed = {"budget"} if self.config.method in SPARSIFYING else set()  # they trained to this one
+        return [name for name in mine if name not in set(CHANGEABLE) - fixed and known[name] != mine[name]]
 
     def _lock_folder(self) -> None:
         """The lock goes with the process, so a killed run leaves none behind."""

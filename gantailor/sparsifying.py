@@ -20,7 +20,7 @@ from search.methods.agents import Agents, AgentsOptions
 from search.methods.control import check_reachable
 from search.methods.gated import Gated
 from search.methods.hypernetwork import Hypernetwork, HypernetworkOptions, hypernetwork_task
-from search.methods.slimming import Slimmed, SlimmingOptions, slimming
+from search.methods.slimming import Slimmed, SlimmingOptions, prunable, slimming
 from search.methods.sparsify import Sparsifying
 from search.study import best_config, table
 from supernet import workers
@@ -60,6 +60,11 @@ def check(run: Run) -> None:
             "freeze"
         )
     cycle = config.train.task == "cyclegan"
+    for part, recipe in (("train", config.train), ("finetune", config.finetune)):
+        if recipe.task not in ("translation", "cyclegan") or (
+            recipe.task == "cyclegan" and config.method == "slimming"
+        ):
+            raise ConfigError(f"method {config.method!r} has no {part}.task {recipe.task!r}; choose another preset")
     if not run.taught and not run.data("train").paired and not cycle:
         raise ConfigError(
             "pictures without targets and without a teacher need two domains and a cycle: data.kind domains, "
@@ -71,7 +76,10 @@ def check(run: Run) -> None:
     options: Any = config.train.options_of(kind, method=True)
     if isinstance(options, AgentsOptions):
         agents.check(run, options)
-    gates = Gates(run.traced().graph, free_widths(run), least=least)
+    free = free_widths(run)
+    if isinstance(options, SlimmingOptions):
+        free = prunable(run.traced(), free, trunk=bool(options.trunk))
+    gates = Gates(run.traced().graph, free, least=least)
     check_reachable(gates, run.budget().usage, "generator")
     if ">=" in config.budget:
         raise ConfigError(f"method {config.method!r} takes upper limits only, not budget {config.budget!r}")

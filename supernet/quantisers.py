@@ -7,13 +7,16 @@ learned (Choi et al. 2018, PACT, arXiv 1805.06085), or the paper's fixed [0, 4].
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import copy
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
+
+from supernet import workers
 
 LAYERS = (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)
 Ranges = Literal["calibrated", "learned", "published"]
@@ -56,8 +59,7 @@ class ActivationRange(nn.Module):
 
     Args:
         kind: ``calibrated`` follows the extremes seen in training, ``learned`` begins there and is trained,
-        ``published``
-            is [0, 4] whatever comes (it rectifies a residual trunk, as the original code does).
+            ``published`` is [0, 4] whatever comes (it rectifies a residual trunk, as the original code does).
     """
 
     low: Tensor
@@ -76,8 +78,11 @@ class ActivationRange(nn.Module):
         self.register_buffer("seen", torch.tensor(kind == "published"))
 
     def forward(self, x: Tensor) -> Tensor:
+        """``x`` on the steps of the range; unrounded while nothing has been measured."""
         if self.training and (self.kind == "calibrated" or not bool(self.seen)):
             self._follow(x)
+        if not bool(self.seen):
+            return x
         low, high = self.low, self.high
         if self.kind == "learned":
             low, high = low.clamp(max=0), high.clamp(min=1e-6)
@@ -85,7 +90,7 @@ class ActivationRange(nn.Module):
 
     @torch.no_grad()
     def _follow(self, x: Tensor) -> None:
-        low, high = x.amin().float().clamp(max=0), x.amax().float().clamp(min=0)
+        low, high = workers.extremes(x.amin().float().clamp(max=0), x.amax().float().clamp(min=0))
         share = self.momentum if bool(self.seen) else 1.0
         self.low.lerp_(low, share)
         self.high.lerp_(high, share)
@@ -138,6 +143,10 @@ class Quantisers(nn.Module):
         }
         return {**tensors, **rounded}
 
+    def _is_picture(self, end: str, layer: str) -> bool:
+        """Whether it is the generator's own input, which [0, 4] does not suit."""
+        return end == "input" and layer == next(iter(self.layers)) and self._range(end, layer).kind == "published"
+
     def _range(self, end: str, layer: str) -> Any:
         by_layer: Any = self.ranges[end]
         return by_layer[_key(layer)]
@@ -151,7 +160,7 @@ class Quantisers(nn.Module):
         written: tuple[Tensor, Any] = (torch.empty(0), None)
         for name in self.layers:
             layer, before = model.get_submodule(name), self._range("input", name)
-            if before.kind == "published" and name == next(iter(self.layers)):
+            if self._is_picture("input", name):
                 continue
 
             def enter(_layer: nn.Module, inputs: tuple[Any, ...], *, quantiser: Any = before) -> tuple[Any, ...]:
@@ -182,15 +191,25 @@ class Quantisers(nn.Module):
         for end, by_layer in found.items():
             for name, (low, high) in by_layer.items() if end in self.ranges else ():
                 quantiser = self._range(end, name)
+                if quantiser.kind == "published":
+                    continue
                 quantiser.low.fill_(low)
                 quantiser.high.fill_(high)
                 quantiser.seen.fill_(True)
 
+    def without_outputs(self, layers: Iterable[str]) -> Quantisers:
+        """A copy that knows nothing of what these layers write."""
+        other = copy.deepcopy(self)
+        for name in layers if "output" in self.ranges else ():
+            other._range("output", name).seen.fill_(False)
+        return other
+
     def found(self) -> dict[str, dict[str, tuple[float, float]]]:
-        """The range of each layer's ``input`` and ``output``."""
+        """The range of each layer's ``input`` and ``output`` that has been measured."""
         result: dict[str, dict[str, tuple[float, float]]] = {}
         for end in self.ranges:
-            ranges = {name: self._range(end, name) for name in self.layers}
+            ranges = {name: self._range(end, name) for name in self.layers if not self._is_picture(end, name)}
+            ranges = {name: found for name, found in ranges.items() if bool(found.seen)}
             result[end] = {name: (min(0.0, float(r.low)), max(0.0, float(r.high))) for name, r in ranges.items()}
         return result
 

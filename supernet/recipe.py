@@ -27,7 +27,7 @@ class Recipe(BaseModel):
     )
     task_options: dict[str, int | float] = Field({}, description="the task's own settings, {cycle: 10}")
     method_options: dict[str, int | float] = Field(
-        {}, description="settings of slimming or a hypernetwork, {strength: 0.01, reach: 0.7}"
+        {}, description="settings of slimming, a hypernetwork or agents, {strength: 0.01, reach: 0.7}"
     )
     kimg: float = Field(16.0, ge=0, description="training length in thousands of images; 0: train nothing")
     batch: int = Field(16, gt=0, description="images in a step, over all devices")
@@ -116,7 +116,10 @@ class Recipe(BaseModel):
                 if values[name] != int(values[name]):
                     raise ConfigError(f"option {name} cannot be {values[name]}; give a whole number")
                 values[name] = int(values[name])
-        return kind(**values)
+        try:
+            return kind(**values)
+        except ValueError as error:
+            raise ConfigError(f"{'train.method_options' if method else 'task_options'}.{error}") from None
 
     @property
     def distils(self) -> bool:

@@ -22,7 +22,7 @@ def join() -> None:
             # One torchrun keeps one store over its restarts: without a part of our own a restarted process may read
             # the address that a killed one left there, and wait for it for ever. Several nodes count apart.
             store = dist.PrefixStore(f"start {os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}", store)
-        backend = "nccl" if torch.cuda.is_available() else "gloo"
+        backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"  # device: cpu on a machine with both
         dist.init_process_group(backend, store=store, rank=rank, world_size=world)
         if torch.cuda.is_available():
             torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
@@ -52,7 +52,17 @@ def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
     flat /= world()
     *parts, known = flat.split([*(p.numel() for p in parameters), len(parameters)])
     for parameter, part, somewhere in zip(parameters, parts, known.tolist(), strict=True):
-        parameter.grad = part.view_as(parameter) if somewhere else None
+        # laid out as the parameter is: fused optimisers go through memory
+        parameter.grad = torch.empty_like(parameter).copy_(part.view(parameter.shape)) if somewhere else None
+
+
+def extremes(low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
+    """The least and the greatest over processes of two numbers."""
+    if world() > 1:
+        both = torch.stack([-low, high])
+        dist.all_reduce(both, dist.ReduceOp.MAX)
+        low, high = -both[0], both[1]
+    return low, high
 
 
 def average(values: Tensor) -> Tensor:

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from search.methods.control import Control, Usage
+from search.methods.control import Control, Usage, require
 from search.methods.gated import Gated, logistic_noise
 from supernet import workers
 from supernet.graph import Selection
@@ -51,6 +51,14 @@ class AgentsOptions:
     temperature: float = 0.4
     strength: float = 2.0
     reach: float = 0.7
+
+    def __post_init__(self) -> None:
+        for name in ("agent_lr", "agent_decay", "discriminator_kimg", "neighbours"):
+            require(name, getattr(self, name), least=0)
+        require("discriminator_share", self.discriminator_share, least=0, most=1)
+        require("temperature", self.temperature, above=0)
+        require("strength", self.strength, above=0)
+        require("reach", self.reach, above=0, most=1)
 
 
 def share_of(usage: Usage, sizes: Tensor, whole: float) -> Tensor:

@@ -59,9 +59,10 @@ def check_reachable(gates: Gates, usage: Usage, name: str = "") -> None:
     """
     used = float(usage(gates.places.sizes(_always(gates, np.ones(len(gates.values))))[None])[0])
     if not used <= 1:
+        whole = " that may lose some, and all of the others," if not bool(gates.free.all()) else ""
         raise BudgetError(
-            f"the budget{f' of the {name}' if name else ''} cannot be reached: {gates.least} channel(s) of every width "
-            f"cost more already, {used:.3g} of it; raise it"
+            f"the budget{f' of the {name}' if name else ''} cannot be reached: {gates.least} channel(s) of every width"
+            f"{whole} cost more already, {used:.3g} of it; raise it"
         )
 
 
@@ -87,6 +88,21 @@ def _filled(gates: Gates, kept: np.ndarray, left: np.ndarray, usage: Usage) -> n
             kept[left[0]] = True
             left, owner = left[1:], owner[1:]
     return kept
+
+
+def require(
+    name: str, value: float, *, least: float | None = None, above: float | None = None, most: float | None = None
+) -> None:
+    """That an option lies in its range.
+
+    Raises:
+        ValueError: it does not; with name, value and what is allowed.
+    """
+    bounds = {"at least": least, "above": above, "at most": most}
+    low = least is None or value >= least
+    if not (low and (above is None or value > above) and (most is None or value <= most)):
+        allowed = " and ".join(f"{word} {bound:g}" for word, bound in bounds.items() if bound is not None)
+        raise ValueError(f"{name} cannot be {value}; it must be {allowed}")
 
 
 class Control:

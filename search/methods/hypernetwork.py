@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from search.methods.control import Usage
+from search.methods.control import Usage, require
 from search.methods.sparsify import Sparsifying
 from supernet.gates import Gates
 from supernet.quantisers import LAYERS
@@ -45,6 +45,11 @@ class HypernetworkOptions:
     strength: float = 0.0
     latent_lr: float = 0.001
     reach: float = 0.8
+
+    def __post_init__(self) -> None:
+        require("strength", self.strength, least=0)
+        require("latent_lr", self.latent_lr, above=0)
+        require("reach", self.reach, above=0, most=1)
 
 
 class MadeWeight(nn.Module):
@@ -116,6 +121,7 @@ class Hypernetwork(nn.Module):
         with torch.no_grad():
             self.gates.values.normal_(generator=random)
         layers = {name: layer for name, layer in self.generator.named_modules() if isinstance(layer, LAYERS)}
+        layers = {name: layer for name, layer in layers.items() if f"{name}.weight" in supernet.tensors}  # tied: once
         self.names = [f"{name}.weight" for name in layers]
         self.makers = nn.ModuleList(self._maker(f"{name}.weight", layer, random) for name, layer in layers.items())
         for name, parameter in self.generator.named_parameters():

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from search.methods.control import Usage
+from search.methods.control import Usage, require
 from search.methods.sparsify import Sparsifying
 from supernet.gates import Gates
 from supernet.quantisers import Quantisers
@@ -44,6 +44,18 @@ class SlimmingOptions:
     reach: float = 0.7
     trunk: int = 1
 
+    def __post_init__(self) -> None:
+        require("strength", self.strength, least=0)
+        require("scale_lr", self.scale_lr, above=0)
+        require("scale_momentum", self.scale_momentum, least=0, most=0.999)
+        require("reach", self.reach, above=0, most=1)
+
+
+def prunable(supernet: Supernet, widths: Iterable[int] | None, *, trunk: bool) -> list[int]:
+    """Of these widths (of all by default) those that may lose channels, by number; ``trunk`` as in ``Slimmed``."""
+    every = range(len(supernet.graph.widths)) if widths is None else widths
+    return [i for i in every if trunk or len(_writers(supernet, i)) < 2]
+
 
 class Slimmed(nn.Module):
     """A supernet whose channels are scaled and whose layers may be rounded; ``generator`` is the plain one inside.
@@ -62,10 +74,8 @@ class Slimmed(nn.Module):
         quantisers: Quantisers | None = None,
     ) -> None:
         super().__init__()
-        every = range(len(supernet.graph.widths)) if widths is None else widths
-        widths = [i for i in every if trunk or len(_writers(supernet, i)) < 2]
         self.supernet, self.quantisers = supernet, quantisers
-        self.gates = Gates(supernet.graph, widths)
+        self.gates = Gates(supernet.graph, prunable(supernet, widths, trunk=trunk))
         self._move_norms_into_scales()
 
     @torch.no_grad()

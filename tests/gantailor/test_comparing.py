@@ -72,6 +72,13 @@ def test_all_see_as_many_images(compared):
         assert config.seed == config.train.seed == config.finetune.seed == entry.seed
 
 
+def test_a_folder_with_other_settings_is_refused(compared, tmp_path, capsys):
+    file, out = compared
+    (tmp_path / "other.yaml").write_text(file.read_text().replace("ngf: 8}\n", "ngf: 8}\n  convention: published\n"))
+    assert main(["compare", str(tmp_path / "other.yaml"), "--out", str(out)]) == 2
+    assert "was made with other settings (convention)" in capsys.readouterr().err
+
+
 def test_again_trains_nothing(compared, capsys):
     file, out = compared
     before = (out / "agents-0.3x-0" / "subnet.safetensors").stat().st_mtime_ns
@@ -109,6 +116,7 @@ def test_one_failure_takes_nothing_with_it(compared, tmp_path, capsys):
         ("methods: []", "at least 1 item"),
         ("methods: [{agents: {}}]", "give a list of names"),
         ("[", "cannot be read"),
+        ("common: {train: {kimg: 3}}", "train.kimg comes from kimg and share"),
     ],
 )
 def test_mistakes(text, said, tmp_path):

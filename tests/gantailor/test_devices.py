@@ -16,6 +16,7 @@ from gantailor.export import Exported, export_model
 from gantailor.quantise import kept_in_float, quantise, sensitivities
 from gantailor.rewrite import ExportError, PlainInstanceNorm, SlicedReflectionPad, rewritten
 from gantailor.targets import TARGETS, check_installed
+from supernet.quantisers import Quantised, Quantisers
 
 SMALL = {
     "resnet_6blocks": ({"ngf": 8}, (3, 32, 32)),
@@ -136,6 +137,42 @@ def test_eight_bits(tmp_path):
         sizes[name] = found["bytes"]
     assert found["psnr_to_pytorch"] > 33
     assert sizes["onnxruntime-cpu-int8"] < 0.3 * sizes["onnxruntime-cpu"]
+
+
+def trained_in_eight_bits(model, **options):
+    """A model with trained batch norms (if it has any) and measured ranges."""
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.uniform_(module.weight, 0.5, 2)
+            nn.init.uniform_(module.running_mean, -0.5, 0.5)
+            nn.init.uniform_(module.running_var, 0.1, 0.5)
+    quantisers = Quantisers(model, **options)
+    simulated = Quantised(model.eval(), quantisers)
+    quantisers.train()
+    with torch.no_grad():
+        for _ in range(5):
+            simulated(torch.rand(8, 3, 32, 32) * 2 - 1)
+    return quantisers.eval()
+
+
+@pytest.mark.parametrize(("norm", "ranges"), [(True, "calibrated"), (True, "published"), (False, "published")])
+def test_eight_bits_with_the_ranges_of_a_training(tmp_path, norm, ranges):
+    """Also where the export folds a norm into the layer whose output was measured, and where the picture is whole."""
+    torch.manual_seed(0)
+    norms = [nn.BatchNorm2d(16)] if norm else []
+    model = nn.Sequential(nn.Conv2d(3, 16, 3), *norms, nn.ReLU(), nn.Conv2d(16, 3, 3), nn.Tanh())
+    trained = trained_in_eight_bits(model, ranges=ranges)
+    pictures = torch.rand(8, 3, 32, 32) * 2 - 1
+    target = device("onnxruntime-cpu-int8")
+    found = export_model(tmp_path, model, pictures[:1], target, pictures=pictures, trained=trained)
+    assert found["psnr_to_simulated"] > 40 and found["delegated"] == "ranges of the training"
+
+
+def test_four_bits_are_no_eight(tmp_path):
+    model = nn.Sequential(nn.Conv2d(3, 3, 3)).eval()
+    trained, pictures = trained_in_eight_bits(model, bits=4), torch.rand(2, 3, 32, 32)
+    with pytest.raises(ExportError, match="trained in 4 bits"):
+        export_model(tmp_path, model, pictures[:1], device("onnxruntime-cpu-int8"), pictures=pictures, trained=trained)
 
 
 def test_sensitive_layers_stay_in_float():

@@ -84,8 +84,14 @@ def test_quantised_generator():
     again = Quantised(net, Quantisers(net, per_channel=True)).eval()
     again.quantisers.set(found)
     assert torch.equal(again(pictures), made), "ranges are all that a quantised training leaves"
-    published = Quantisers(net, ranges="published")
-    assert set(published.found()) == {"input"} and set(published.found()["input"].values()) == {(0.0, 4.0)}
+    published = Quantisers(net, ranges="published").found()
+    assert set(published) == {"input"} and set(published["input"].values()) == {(0.0, 4.0)}
+    assert list(published["input"]) == layers[1:], "the picture stays as it is"
+    fresh = Quantisers(net)
+    assert not any(fresh.found().values()), "nothing has been measured"
+    rounded = fresh.weights(dict(net.named_parameters()))
+    with torch.no_grad(), fresh.eval().rounding(net):
+        assert torch.equal(Quantised(net, fresh)(pictures), torch.func.functional_call(net, rounded, (pictures,)))
 
 
 @pytest.mark.parametrize("name", ["resnet_6blocks", "unet_128", "cartoongan"])

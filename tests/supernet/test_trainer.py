@@ -50,6 +50,15 @@ def test_resuming_is_exact(tmp_path):
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
 
 
+def test_resuming_is_exact_with_channels_last(tmp_path):
+    """Moments lie in memory as their parameters do, and come back so."""
+    recipe, path = RECIPE.model_copy(update={"channels_last": True}), tmp_path / "state.safetensors"
+    whole = trainer(recipe).run().state_dict()
+    trainer(recipe).run(path, stop_after=7)
+    resumed = trainer(recipe).run(path).state_dict()
+    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+
+
 def test_another_recipe_is_refused(tmp_path):
     path = tmp_path / "state.safetensors"
     trainer().run(path, stop_after=1)
