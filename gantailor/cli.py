@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import difflib
 import json
 import sys
 from collections.abc import Callable, Sequence
@@ -110,8 +111,8 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     def add(name: str, text: str, function: Any) -> argparse.ArgumentParser:
-        command = commands.add_parser(name, help=text, description=text)
-        command.set_defaults(function=function)
+        command = commands.add_parser(name, help=text, description=text, allow_abbrev=False)
+        command.set_defaults(function=function, command=command)
         return command
 
     _add_jobs(add)
@@ -203,9 +204,21 @@ def _add_looks(add: Add) -> None:
         look.set_defaults(verify=proof)
 
 
+def _unknown(given: str, command: argparse.ArgumentParser) -> str:
+    """What to say of an argument that a command does not take: the flags whose names are most like it."""
+    flag, flags = given.partition("=")[0], [name for action in command._actions for name in action.option_strings]
+    ends = [name for name in flags if name.rpartition(".")[2] == flag.lstrip("-")]
+    close = ends or difflib.get_close_matches(flag, flags, n=2, cutoff=0.6)
+    hint = f"; did you mean {' or '.join(close)}?" if close else "."
+    return f"{command.prog} does not take {given!r}{hint} All it takes: {command.prog} --help"
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point; returns the exit status: 0, 2 for a user's mistake, 130 for Ctrl-C."""
-    arguments = _parser().parse_args(argv)
+    arguments, unknown = _parser().parse_known_args(argv)
+    if unknown:
+        print(f"error: {_unknown(unknown[0], arguments.command)}", file=sys.stderr)
+        return 2
     workers.join()  # where torchrun started this
     try:
         arguments.function(arguments)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any, Literal
 
@@ -99,6 +100,25 @@ class Config(BaseModel):
     device: str = Field("cpu", description="cpu or cuda")
     seed: int = Field(0, ge=0, description="seed of the search")
 
+    @field_validator("budget", mode="before")
+    @classmethod
+    def _text(cls, value: Any) -> Any:
+        """A number is a text too; what it lacks is then said by whoever reads the text."""
+        return str(value) if isinstance(value, int | float) and not isinstance(value, bool) else value
+
+    @field_validator("devices", mode="before")
+    @classmethod
+    def _names(cls, value: Any) -> Any:
+        """``onnxruntime-cpu, openvino`` is a list too."""
+        return [name.strip() for name in value.split(",")] if isinstance(value, str) else value
+
+    @field_validator("device")
+    @classmethod
+    def _device(cls, value: str) -> str:
+        if not re.fullmatch(r"cpu|cuda(:\d+)?|mps", value):
+            raise ValueError("allowed are cpu, cuda, cuda:N and mps; runtimes to export for go into devices")
+        return value
+
     @field_validator("ranking")
     @classmethod
     def _ranking(cls, value: str) -> str:
@@ -122,7 +142,7 @@ def read_yaml(path: str) -> dict[str, Any]:
     try:
         values = yaml.safe_load(Path(path).read_text(encoding="utf8")) or {}
     except (OSError, yaml.YAMLError) as error:
-        raise ConfigError(f"config {path!r} cannot be read: {error}") from None
+        raise ConfigError(f"config {path!r} cannot be read: {error}; give a YAML file, as in examples/") from None
     if not isinstance(values, dict):
         raise ConfigError(f"config {path!r} must hold 'name: value' lines")
     return values
@@ -163,4 +183,4 @@ def _explain(error: Any) -> str:
         for part in error["loc"][:-1]:
             model = model.model_fields[part].annotation
         return f"{where} is no setting; {nearest(str(error['loc'][-1]), model.model_fields)}"
-    return f"{where} cannot be {error['input']!r}: {error['msg']}"
+    return f"{where} cannot be {error['input']!r}: {error['msg'].removeprefix('Value error, ')}"

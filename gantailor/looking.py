@@ -8,14 +8,13 @@ from typing import Any
 
 import numpy as np
 import torch
-import yaml
 
 import gantailor
 from gantailor import rankings
 from gantailor.progress import Reporter
 from gantailor.run import Run, teacher_file
 from gantailor.scoring import Scoring, compare, score_folders_by_name, show, stamped
-from gantailor.settings import config_of
+from gantailor.settings import config_of, flag_value
 from search.budget import format_macs
 from search.space import space
 from supernet.errors import ConfigError
@@ -65,7 +64,7 @@ def _shape(text: str) -> list[int]:
 
 
 def _options(text: str) -> dict[str, Any]:
-    value = yaml.safe_load(text) if text else {}
+    value = flag_value("options", text) if text else {}
     if not isinstance(value, dict):
         raise ConfigError(f"--options {text!r} is no mapping; write it as '{{ngf: 32}}'")
     return value

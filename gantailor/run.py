@@ -151,7 +151,7 @@ class Run:
         if data.kind == "openmoji":
             return openmoji(size=data.size, split=split)
         if data.path is None:
-            raise DataError("data.kind is folder, but data.path is missing; name a folder")
+            raise DataError(f"data.kind is {data.kind}, but data.path is missing; name a folder: --data.path FOLDER")
         names = {"train": ("train",), "search": ("search", "val", "train"), "test": ("test", "val")}[split]
         if data.kind == "labels":
             found = [name for name in names if (Path(data.path) / f"{name}_label").is_dir()]
@@ -190,6 +190,12 @@ class Run:
         if not self.taught:
             torch.manual_seed(self.config.seed)
             return build(self.config.generator, **self.config.options).eval().requires_grad_(False)
+        name, options, demo = self.config.generator, self.config.options, Config()
+        if self.config.teacher is None and name != "stylegan2" and (name, options) != (demo.generator, demo.options):
+            raise ConfigError(
+                f"no teacher is shipped for {name!r} with options {options}: set teacher to a checkpoint (gantailor "
+                "teacher makes one), or to none"
+            )
         path = self.config.teacher or teacher_file(self.config.generator)
         model = load_teacher(path, generator=self.config.generator, **self.config.options)
         return model.requires_grad_(False)

@@ -49,7 +49,28 @@ def _limits(arguments: argparse.Namespace) -> str:
     """What ``--target`` and ``--latency`` say, as a budget."""
     target, latency = (getattr(arguments, name, None) for name in ("target", "latency"))
     parts = [f"{target}x"] if target is not None else []
+    try:
+        reachable = target is None or 0 < float(target) <= 1
+    except ValueError:
+        reachable = False
+    if not reachable:
+        raise ConfigError(
+            f"--target {target!r} cannot be read; write a share of the generator's MACs above 0 and up to 1, as 0.1"
+        )
     return ", ".join([*parts, f"latency_ms<={latency}"] if latency is not None else parts)
+
+
+def flag_value(name: str, text: str) -> Any:
+    """A flag's value, written as in YAML.
+
+    Raises:
+        ConfigError: it is not YAML.
+    """
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        said = str(error).splitlines()[0]
+        raise ConfigError(f"--{name} {text!r} cannot be read ({said}); write a mapping as '{{ngf: 32}}'") from None
 
 
 def config_of(arguments: argparse.Namespace, base: dict[str, Any] | None = None) -> Config:
@@ -58,7 +79,7 @@ def config_of(arguments: argparse.Namespace, base: dict[str, Any] | None = None)
     for name, value in vars(arguments).items():
         if name.startswith("set:") and value is not None:
             setting = name[4:]
-            flags[setting] = value if setting == "budget" else yaml.safe_load(value)
+            flags[setting] = value if setting == "budget" else flag_value(setting, value)
     if limits := _limits(arguments):
         if "budget" in flags:
             raise ConfigError(f"--target and --latency set the budget, {limits!r}: give them or --budget, not both")

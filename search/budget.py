@@ -188,7 +188,8 @@ class Budget:
                 nearest = f"at least {format_macs(low)}" if limit.upper < low else f"at most {format_macs(high)}"
                 raise BudgetError(
                     f"budget {self} cannot be reached: space {self.space.name!r} goes from {format_macs(low)} to "
-                    f"{format_macs(high)} ({what}); ask for {nearest}, or for a wider range between the limits"
+                    f"{format_macs(high)} ({what}); ask for {nearest}"
+                    + (", or for a wider range between the limits" if limit.lower else ", or allow other widths")
                 )
         narrow = any(limit.lower for limit in self._limits)
         if not self._under(self.space.smallest)[0] or (narrow and self._some() is None):

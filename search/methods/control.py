@@ -157,13 +157,11 @@ class Control:
         factor = 1.03 if self.left > self.planned(step) else 0.97
         self.state.strength.mul_(factor).clamp_(self.first / 1000, self.first * 1000)
 
-    def amount(self, step: int) -> float:
-        """The smallest soft threshold after which the cost is down to its plan."""
-        allowed, magnitudes = self.planned(step) * self.full, self.gates.magnitudes()
-        _, dropped = _above(self.gates, magnitudes, lambda sizes: self.usage(sizes) / allowed)
-        if not len(dropped):
-            return 0.0
-        return max(0.0, float(magnitudes[dropped[0]]) - self.gates.threshold) * (1 + 1e-6)
+    def planned_gates(self, step: int) -> Tensor:
+        """The gates that the plan leaves after a step, the largest, as a boolean vector."""
+        allowed, magnitudes = self.planned(step) * self.full, self.gates.magnitudes(self.gates.values * self.gates.open)
+        kept, _ = _above(self.gates, magnitudes, lambda sizes: self.usage(sizes) / allowed)
+        return torch.from_numpy(kept).to(self.gates.open.device)
 
     @torch.no_grad()
     def close(self, magnitudes: Tensor) -> None:

@@ -36,15 +36,15 @@ class HypernetworkOptions:
     """Settings of the sparsification, in ``train.method_options``.
 
     Attributes:
-        strength: weight of the penalty on the latents where the path to the budget needs no more (published: 0.1 and
-            0.0003 at a rate of 0.0001).
+        strength: weight of the penalty on the latents (published: 0.1 and 0.0003 at a rate of 0.0001). 0: such that the
+            mean latent would halve until the budget is due.
         latent_lr: Adam learning rate of the latents, a rate of its own: at the weights' rate they would hardly move.
         reach: share of the training after which the budget is met.
     """
 
     strength: float = 0.0
     latent_lr: float = 0.001
-    reach: float = 0.8
+    reach: float = 0.5
 
     def __post_init__(self) -> None:
         require("strength", self.strength, least=0)

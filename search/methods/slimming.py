@@ -2,8 +2,8 @@
 
 Scales multiply the weights that read a channel, on every width (``supernet.gates``). They pay an L1 penalty by a
 proximal step after each update, while the generator distils its teacher and, if ``bits`` are set, computes in integers.
-The paper has only the penalty's strength; here every step's is the smallest that follows a path of MACs to a budget,
-and the scales that fit, largest first, are kept.
+The paper has only the penalty's strength; here the smallest scales are closed step by step along a path of MACs to a
+budget, and the scales that fit, largest first, are kept.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ class SlimmingOptions:
     """Settings of the slimming, in ``train.method_options``.
 
     Attributes:
-        strength: weight of the penalty on the scales where the path to the budget needs no more; published 0.01 (0.008
-            to 0.009 for horse2zebra, over 200 epochs).
+        strength: weight of the penalty on the scales; published 0.01 (0.008 to 0.009 for horse2zebra, over 200 epochs).
+            0: such that the mean scale would halve until the budget is due.
         scale_lr: SGD learning rate of the scales, with ``scale_momentum``.
         reach: share of the training after which the budget is met; the rest trains what is left.
         trunk: 0 leaves alone the widths that several layers write (residual trunks), as the paper does.
@@ -41,7 +41,7 @@ class SlimmingOptions:
     strength: float = 0.0
     scale_lr: float = 0.1
     scale_momentum: float = 0.5
-    reach: float = 0.7
+    reach: float = 0.5
     trunk: int = 1
 
     def __post_init__(self) -> None:

@@ -17,14 +17,14 @@ from supernet.trainer import Task
 class Sparsifying:
     """Any training task of a model with ``gates``, whose L1 penalty is a soft threshold after each step.
 
-    The threshold of a step is the smallest after which the cost is down to its plan (``Control``), as on a lasso's
-    path; when the budget is reached, the largest gates that fit are kept for good.
+    A ``Control`` plans the cost of each step: the smallest gates beyond it close for good (as weights do in Zhu and
+    Gupta 2017, arXiv 1710.01878), so the rest has time to take over.
 
     Args:
         task: trains a model that holds ``gates`` with its own losses.
         optimizer: of the gates alone; they are taken out of the task's.
         usage: cost of sizes ``[N, widths]`` as a share of the budget.
-        strength: weight of the penalty where the plan needs no more.
+        strength: weight of the penalty; 0: such that the mean gate would halve until the budget is due.
         reach: share of the training after which the budget is met.
         name: of these gates, where a task has several: wrap it once for each.
     """
@@ -45,7 +45,9 @@ class Sparsifying:
         for group in task.optimizers["generator"].param_groups:
             group["params"] = [p for p in group["params"] if p is not gates.values]
         self.optimizers = {**task.optimizers, name: optimizer}
-        self.control = Control(gates, usage, max(1.0, reach * recipe.steps), strength=strength, name=name)
+        rate, steps = optimizer.param_groups[0]["lr"], max(1.0, reach * recipe.steps)
+        strength = strength or 0.5 * float(gates.values.detach().abs().mean()) / (rate * steps)
+        self.control = Control(gates, usage, steps, strength=strength, name=name)
 
     @property
     def generator(self) -> nn.Module:
@@ -69,16 +71,17 @@ class Sparsifying:
 
     @torch.no_grad()
     def after_step(self, step: int) -> None:
-        """Soft threshold of the gates, large enough that their cost is down to its plan."""
+        """Soft threshold of the gates; then those beyond the plan close."""
         self.task.after_step(step)
         gates, control = self.gates, self.control
         if not control.closed:
             before = gates.values.clone()
             rate = self.optimizers[self.name].param_groups[0]["lr"]
-            shrunk = soft_threshold(gates.values, max(control.strength * rate, control.amount(step)))
+            shrunk = soft_threshold(gates.values, control.strength * rate)
             gates.values.copy_(torch.where(gates.free & gates.open, shrunk, gates.values))
             best = gates.short(gates.values.abs() > gates.threshold, before.abs())  # a width's last gates do not vanish
             gates.values[best] = before[best]
+            gates.open &= control.planned_gates(step)
             if step + 1 >= control.steps:
                 control.close(before)
                 gates.values.copy_(before)  # what is kept has the value from before the last threshold
