@@ -93,9 +93,7 @@ class Comparison(BaseModel):
         try:
             return cls.model_validate(values)
         except ValidationError as error:
-            allowed = ", ".join(cls.model_fields)
-            said = "\n".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
-            raise ConfigError(f"{said}\nsettings of a comparison: {allowed}") from None
+            raise ConfigError("\n".join(_explain(e) for e in error.errors())) from None
 
     def entries(self, folder: Path) -> list[Entry]:
         """Every run, a seed after the other, so that an unfinished comparison has something of everything."""
@@ -115,6 +113,16 @@ class Comparison(BaseModel):
         first = self.kimg * self.share if trains else 0.0
         lengths = {"train": {"kimg": first}, "finetune": {"kimg": self.kimg - first}}
         return load_config(None, merged(merged(under, lengths), above))
+
+
+def _explain(error: Any) -> str:
+    where = ".".join(map(str, error["loc"]))
+    if error["type"] == "extra_forbidden":
+        allowed = ", ".join(Comparison.model_fields)
+        return f"{where} is no setting of a comparison ({allowed}); what every run shares goes under common:"
+    if error["type"] == "tuple_type":
+        return f"{where} cannot be {error['input']!r}: give a list, [{error['input']}]"
+    return f"{where} cannot be {error['input']!r}: {error['msg'].removeprefix('Value error, ')}"
 
 
 def _place(name: str, budget: str, seed: int) -> str:

@@ -192,6 +192,7 @@ class Run:
             return build(self.config.generator, **self.config.options).eval().requires_grad_(False)
         name, options, demo = self.config.generator, self.config.options, Config()
         if self.config.teacher is None and name != "stylegan2" and (name, options) != (demo.generator, demo.options):
+            build(name, **options)  # a wrong name or option is told first
             raise ConfigError(
                 f"no teacher is shipped for {name!r} with options {options}: set teacher to a checkpoint (gantailor "
                 "teacher makes one), or to none"

@@ -74,6 +74,7 @@ class Sparsifying:
         """Soft threshold of the gates; then those beyond the plan close."""
         self.task.after_step(step)
         gates, control = self.gates, self.control
+        gates.values.mul_(gates.open)  # the optimiser moved closed ones too
         if not control.closed:
             before = gates.values.clone()
             rate = self.optimizers[self.name].param_groups[0]["lr"]

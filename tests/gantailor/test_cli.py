@@ -145,6 +145,13 @@ def test_unreachable_budget_shows_the_range(tmp_path, capsys):
     ("--budget", "much", "cannot be read"),
     ("--generator", "resnet_9block", "did you mean 'resnet_9blocks'"),
     ("--data.size", "66", "multiple of 4"),
+    ("--generator", "unet_128", "no teacher is shipped for 'unet_128'"),
+    ("--device", "gpu", "allowed are cpu, cuda"),
+    ("--precision", "bfloat16", "did you mean --train.precision or --finetune.precision"),
+    ("--train.k", "5", "does not take '--train.k'"),
+    ("--options", "{ngf: 3", "cannot be read"),
+    ("--target", "10%", "a share of the generator's MACs"),
+    ("--ranking", "foo.json", "does not exist"),
     ("--train.kimg", "-1", "train.kimg cannot be -1"),
     ("--options", "{ngff: 3}", "did you mean 'ngf'"),
 ])  # fmt: skip
