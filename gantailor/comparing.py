@@ -284,7 +284,7 @@ def pictures(entries: Sequence[Entry]) -> tuple[list[str], bytes]:
     made = {name: _result(run)(inputs) for name, run in first.items()}
     columns = {"input": inputs, **dict(taught), **made, "real": targets}
     shown = {name: to_uint8(images) for name, images in columns.items() if is_picture(images)}
-    return list(shown), picture_grid(list(shown.values()))
+    return list(shown), picture_grid(list(shown.values()), names=list(shown))
 
 
 def compare(arguments: argparse.Namespace) -> None:

@@ -18,7 +18,7 @@ from typing import TypeGuard
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageDraw
 from torch import Tensor
 
 from supernet.errors import DataError
@@ -119,17 +119,28 @@ def to_uint8(images: Tensor) -> np.ndarray:
     return scaled.permute(0, 2, 3, 1).to(torch.uint8).cpu().numpy()
 
 
-def picture_grid(columns: Sequence[np.ndarray], *, gap: int = 2) -> bytes:
-    """A PNG: a row for each picture, a column for each uint8 ``[N, H, W, 3]``; all are made as large as the largest."""
+def picture_grid(columns: Sequence[np.ndarray], *, names: Sequence[str] = (), gap: int = 2) -> bytes:
+    """A PNG: a row for each picture, a column for each uint8 ``[N, H, W, 3]``; all are made as large as the largest.
+
+    Args:
+        names: of the columns, written above them; cut where they are wider.
+        gap: pixels between pictures.
+    """
     height, width = (max(c.shape[axis] for c in columns) for axis in (1, 2))
-    rows = len(columns[0])
-    sheet = np.full((rows * (height + gap) - gap, len(columns) * (width + gap) - gap, 3), 255, np.uint8)
+    rows, top = len(columns[0]), 14 if names else 0
+    size = (len(columns) * (width + gap) - gap, top + rows * (height + gap) - gap)
+    sheet = Image.new("RGB", size, "white")
+    draw = ImageDraw.Draw(sheet)
     for x, column in enumerate(columns):
         for y, picture in enumerate(column):
-            fitted = np.asarray(Image.fromarray(picture).resize((width, height)))
-            sheet[y * (height + gap) :, x * (width + gap) :][:height, :width] = fitted
+            fitted = Image.fromarray(picture).resize((width, height))
+            sheet.paste(fitted, (x * (width + gap), top + y * (height + gap)))
+    for x, name in enumerate(names):
+        while draw.textlength(name, font_size=10) > width and name:
+            name = name[:-1]
+        draw.text((x * (width + gap) + width / 2, 1), name, "black", font_size=10, anchor="ma")
     buffer = io.BytesIO()
-    Image.fromarray(sheet).save(buffer, "PNG")
+    sheet.save(buffer, "PNG")
     return buffer.getvalue()
 
 

@@ -44,7 +44,7 @@ class HypernetworkOptions:
 
     strength: float = 0.0
     latent_lr: float = 0.001
-    reach: float = 0.5
+    reach: float = 0.8
 
     def __post_init__(self) -> None:
         require("strength", self.strength, least=0)
