@@ -117,7 +117,7 @@ def test_one_failure_takes_nothing_with_it(compared, tmp_path, capsys):
         ("methods: []", "at least 1 item"),
         ("methods: [{agents: {}}]", "give a list of names"),
         ("[", "cannot be read"),
-        ("common: {train: {kimg: 3}}", "train.kimg comes from kimg and share"),
+        ("common: {train: {kimg: 3}}", "train.kimg is set by kimg and share"),
     ],
 )
 def test_mistakes(text, said, tmp_path):
