@@ -158,9 +158,9 @@ class Control:
         self.state.strength.mul_(factor).clamp_(self.first / 1000, self.first * 1000)
 
     def planned_gates(self, step: int) -> Tensor:
-        """The gates that the plan leaves after a step, the largest, as a boolean vector."""
+        """The gates that the plan leaves after a step, the largest that fit, as a boolean vector."""
         allowed, magnitudes = self.planned(step) * self.full, self.gates.magnitudes(self.gates.values * self.gates.open)
-        kept, _ = _above(self.gates, magnitudes, lambda sizes: self.usage(sizes) / allowed)
+        kept = strongest(self.gates, magnitudes, lambda sizes: self.usage(sizes) / allowed)
         return torch.from_numpy(kept).to(self.gates.open.device)
 
     @torch.no_grad()

@@ -128,6 +128,11 @@ def test_a_step_is_the_published_one():
         sizes = [sum(stays[a:b]) for a, b in itertools.pairwise(starts)]
         if net.macs_many(np.array([sizes]))[0] / full <= task.control.target ** (1 / 100):
             break
+    for unit in np.argsort(-np.abs(expected)):  # and what still fits below it, one after the other
+        width = np.searchsorted(starts, unit, "right") - 1
+        more = np.array([sizes]) + (np.arange(len(sizes)) == width)
+        if not stays[unit] and net.macs_many(more)[0] / full <= task.control.target ** (1 / 100):
+            stays[unit], sizes = True, more[0].tolist()
     assert 0 < stays.count(False) < 10 and slimmed.gates.open.tolist() == stays
     np.testing.assert_allclose(slimmed.gates.values.detach(), np.where(stays, expected, 0), atol=1e-6)
 
