@@ -171,7 +171,7 @@ class Control:
             BudgetError: not even the least of every width fits.
         """
         self.state.ended.fill_(self.left)
-        kept = strongest(self.gates, self.gates.magnitudes(magnitudes), self.usage)
+        kept = strongest(self.gates, self._ranked(magnitudes), self.usage)
         self.gates.open.copy_(torch.from_numpy(kept))
         self.state.reached.fill_(True)
 
@@ -180,7 +180,14 @@ class Control:
         gates = self.gates
         if self.closed:
             return gates.places.selection(gates.open.cpu().numpy())
-        return gates.places.selection(strongest(gates, gates.magnitudes(), self.usage))
+        return gates.places.selection(strongest(gates, self._ranked(gates.values), self.usage))
+
+    def _ranked(self, values: Tensor) -> np.ndarray:
+        """Magnitudes ``[units]``, of closed gates made smaller than those of all open ones."""
+        found, opened = self.gates.magnitudes(values), self.gates.open.cpu().numpy()
+        if not opened.all():
+            found[~opened] *= 0.5 * found[opened & (found > 0)].min() / max(found[~opened].max(), 1e-12)
+        return found
 
     def outcome(self) -> str:
         """How it ended, in a line: the budget met by training, or by a cut when the time was over."""

@@ -74,19 +74,27 @@ class Sparsifying:
         """Soft threshold of the gates; then those beyond the plan close."""
         self.task.after_step(step)
         gates, control = self.gates, self.control
-        gates.values.mul_(gates.open)  # the optimiser moved closed ones too
         if not control.closed:
             before = gates.values.clone()
             rate = self.optimizers[self.name].param_groups[0]["lr"]
             shrunk = soft_threshold(gates.values, control.strength * rate)
             gates.values.copy_(torch.where(gates.free & gates.open, shrunk, gates.values))
-            best = gates.short(gates.values.abs() > gates.threshold, before.abs())  # a width's last gates do not vanish
+            kept = (gates.values.abs() > gates.threshold) & gates.open
+            best = gates.short(kept, before.abs() * gates.open)  # a width's last gates do not vanish
             gates.values[best] = before[best]
             gates.open &= control.planned_gates(step)
+            self._stop_closed()
             if step + 1 >= control.steps:
                 control.close(before)
                 gates.values.copy_(before)  # what is kept has the value from before the last threshold
-        gates.values.mul_(gates.open)
+        if control.closed:
+            gates.values.mul_(gates.open)
+
+    def _stop_closed(self) -> None:
+        """Closed gates keep their last value, in case there is room for them at the end: nothing moves them."""
+        for slot in self.optimizers[self.name].state[self.gates.values].values():
+            if isinstance(slot, Tensor) and slot.shape == self.gates.values.shape:
+                slot.mul_(self.gates.open)
 
     def selection(self) -> Selection:
         """What is kept: at the end of training, or what would be kept if it ended now."""
