@@ -95,6 +95,7 @@ def train(run: Run, name: str, kimg: float, seed: int) -> Supernet:
 
 
 def main() -> None:
+    """Run it from the command line; see the head of this file."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", default="runs/ablations")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])

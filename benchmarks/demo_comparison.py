@@ -36,6 +36,7 @@ def fit(run: Run, model: nn.Module, kimg: float, seed: int, name: str) -> nn.Mod
 
 
 def main() -> None:
+    """Run it from the command line; see the head of this file."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", default="runs/comparison")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])

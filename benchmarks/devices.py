@@ -50,6 +50,7 @@ def compared(name: str, target: str, batch: str, options: dict[str, Any], shape:
 
 
 def main() -> None:
+    """Run it from the command line; see the head of this file."""
     from tests.supernet.test_conformance import CASES
 
     parser = argparse.ArgumentParser(description=__doc__)

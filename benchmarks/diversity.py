@@ -78,6 +78,7 @@ def teachers_own(run: Run) -> Latents:
 
 
 def main() -> None:
+    """Run it from the command line; see the head of this file."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", default="runs/diversity")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])

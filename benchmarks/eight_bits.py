@@ -19,23 +19,18 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from gantailor.ranges import load_ranges
+from gantailor.export import psnr
+from gantailor.ranges import load_simulated
 from gantailor.run import open_run
-from supernet.quantisers import Quantised
 
 
-def psnr(first: Tensor, second: Tensor) -> float:
-    """In dB, over all pictures."""
-    return float(10 * torch.log10(4 / (first.double() - second.double()).square().mean()))
-
-
-def exported(file: Path, pictures: Tensor, level: onnxruntime.GraphOptimizationLevel) -> Tensor:
+def exported(file: Path, pictures: Tensor, level: onnxruntime.GraphOptimizationLevel) -> np.ndarray:
     """The runtime's outputs at one level of its graph optimisation."""
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = level
     session = onnxruntime.InferenceSession(file, options)
     name = session.get_inputs()[0].name
-    return torch.from_numpy(np.concatenate([session.run(None, {name: x[None].numpy()})[0] for x in pictures]))
+    return np.concatenate([session.run(None, {name: x[None].numpy()})[0] for x in pictures])
 
 
 @torch.no_grad()
@@ -43,11 +38,14 @@ def agreement(folder: str, count: int) -> dict[str, float | str]:
     """A row of the table, from the first pictures of the test split."""
     run = open_run(folder)
     _, subnet = run.subnet()
-    simulated = Quantised(subnet, load_ranges(run.path("subnet.ranges.json"), subnet)).eval()
+    simulated = load_simulated(run.path("subnet.ranges.json"), subnet)
+    if simulated is None:
+        raise SystemExit(f"{folder!r} has no ranges of a training in 8 bits; give a run of method: slimming")
+    simulated.eval()
     pictures = run.data("test").batch(np.arange(count))[0]
-    outputs, rounded = subnet(pictures), simulated(pictures)
+    outputs, rounded = subnet(pictures).numpy(), simulated(pictures).numpy()
     with torch.backends.mkldnn.flags(enabled=False):
-        other = simulated(pictures)
+        other = simulated(pictures).numpy()
     file, levels = run.path("export") / "onnxruntime-cpu-int8" / "model.onnx", onnxruntime.GraphOptimizationLevel
     fast, plain = (exported(file, pictures, x) for x in (levels.ORT_ENABLE_ALL, levels.ORT_DISABLE_ALL))
     return {
@@ -61,6 +59,7 @@ def agreement(folder: str, count: int) -> dict[str, float | str]:
 
 
 def main() -> None:
+    """Run it from the command line; see the head of this file."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("runs", nargs="+")
     parser.add_argument("--pictures", type=int, default=16)

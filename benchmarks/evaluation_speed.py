@@ -21,6 +21,7 @@ from gantailor.scoring import Subset
 
 
 def main() -> None:
+    """Run it from the command line; see the head of this file."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--subnets", type=int, default=60)
     run = Run("runs/evaluation-speed", load_config(None, {}))

@@ -25,6 +25,7 @@ from search.study import make_strategy
 
 
 def main() -> None:
+    """Run it from the command line; see the head of this file."""
     torch.set_num_threads(1)
     run = Run("runs/latency", load_config(None, {}))
     profile, _ = measure_profile(run, subnets=40)

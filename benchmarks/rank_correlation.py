@@ -41,6 +41,7 @@ def spread(space: Space, count: int, seed: int) -> np.ndarray:
 
 
 def main() -> None:
+    """Run it from the command line; see the head of this file."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", default="runs/ranks")
     parser.add_argument("--subnets", type=int, default=16)

@@ -43,6 +43,7 @@ def seconds(workers: int, trials: int) -> tuple[float, float]:
 
 
 def main() -> None:
+    """Run it from the command line; see the head of this file."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--trials", type=int, default=60)
     parser.add_argument("--rounds", type=int, default=2)

@@ -83,6 +83,7 @@ def measured(name: str, rounds: int) -> list[dict[str, object]]:
 
 
 def main() -> None:
+    """Run it from the command line; see the head of this file."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--generators", nargs="+", default=["resnet_9blocks", "unet_256"])
     parser.add_argument("--rounds", type=int, default=15)

@@ -35,6 +35,7 @@ TABLE = Path(__file__).parent / "results" / "recorded_table.csv"
 
 
 def main() -> None:
+    """Run it from the command line; see the head of this file."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--pictures", type=int, default=48)
     parser.add_argument("--out", default=str(TABLE))

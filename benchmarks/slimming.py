@@ -57,6 +57,7 @@ def rows_of(run: Run, arm: str, seed: int, seconds: float) -> list[dict[str, Any
 
 
 def main() -> None:
+    """Run it from the command line; see the head of this file."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", default="runs/slimming")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])

@@ -50,6 +50,7 @@ def evaluations(name: str, seed: int, budget: Budget, value: Value, reached: Rea
 
 
 def main() -> None:
+    """Run it from the command line; see the head of this file."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, default=20)
     parser.add_argument("--limit", type=int, default=1024)

@@ -14,12 +14,14 @@ import gantailor
 
 
 def seconds(function) -> float:
+    """Wall-clock seconds of one call."""
     start = time.perf_counter()
     function()
     return time.perf_counter() - start
 
 
 def main() -> None:
+    """Run it from the command line; see the head of this file."""
     torch.manual_seed(0)
     x = torch.randn(8, 3, 64, 64)
     supernet = gantailor.Supernet(gantailor.build("resnet_9blocks", ngf=64), (x[:1],))

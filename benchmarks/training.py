@@ -191,6 +191,7 @@ def flat() -> None:
 
 
 def main() -> None:
+    """Run it from the command line; see the head of this file."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--rounds", type=int, default=7)

@@ -19,25 +19,19 @@ from torch import nn
 
 from evaluators.errors import EvaluationError
 from gantailor import comparison_report, fronts, pipeline
-from gantailor.config import Config, load_config, read_yaml
+from gantailor.config import Config, explain, load_config, read_yaml
 from gantailor.methods import METHODS, SPARSIFYING, merged
 from gantailor.progress import Reporter
-from gantailor.ranges import load_ranges
+from gantailor.ranges import load_simulated
 from gantailor.run import Run
 from supernet import workers
 from supernet.errors import BusyError, ConfigError, GantailorError, nearest
 from supernet.files import write_bytes
 from supernet.graph import SubnetConfig
-from supernet.quantisers import Quantised
 from zoo.data import is_picture, picture_grid, to_uint8
 
 SHOWN = 6  # pictures in the grid
-SUPERNET = (
-    "ranking.json",
-    "supernet.ckpt.jsonl",
-    "supernet.watch.jsonl",
-    "supernet.safetensors",
-)  # the last is what counts
+SUPERNET = ("ranking.json", "supernet.ckpt.jsonl", "supernet.watch.jsonl", "supernet.safetensors")  # the last counts
 
 
 class Comparison(BaseModel):
@@ -122,7 +116,7 @@ def _explain(error: Any) -> str:
         return f"{where} is no setting of a comparison ({allowed}); what every run shares goes under common:"
     if error["type"] == "tuple_type":
         return f"{where} cannot be {error['input']!r}: give a list, [{error['input']}]"
-    return f"{where} cannot be {error['input']!r}: {error['msg'].removeprefix('Value error, ')}"
+    return explain(error)
 
 
 def _place(name: str, budget: str, seed: int) -> str:
@@ -200,7 +194,8 @@ def run_all(entries: Sequence[Entry]) -> dict[str, str]:
             continue
         run = entry.open(report)
         try:
-            pipeline.check(run)  # the folder is this process's from here on
+            pipeline.look(run)
+            run.claim()  # the folder is this process's from here on
             take_supernet(entry, entries)
             pipeline.compress(run, until="evaluate")
         except BusyError:
@@ -269,8 +264,7 @@ def histories(entries: Sequence[Entry]) -> pd.DataFrame:
 def _result(run: Run) -> nn.Module:
     """What a run's scores in the table are of."""
     subnet = run.subnet()[1]
-    quantisers = load_ranges(run.path("subnet.ranges.json"), subnet)
-    return subnet if quantisers is None else Quantised(subnet, quantisers)
+    return load_simulated(run.path("subnet.ranges.json"), subnet) or subnet
 
 
 @torch.no_grad()

@@ -94,9 +94,14 @@ def draw(wide: pd.DataFrame, teacher: Mapping[str, float]) -> Figure:
         grid[0, column].set_xticks(budgets, [format_macs(macs) for macs in budgets])
         grid[0, column].xaxis.set_minor_formatter(NullFormatter())
         grid[1, column].set_xlabel("minutes of training")
-    handles, names = grid[0, 0].get_legend_handles_labels()
-    figure.legend(handles, names, loc="outside upper center", ncols=min(4 * len(metrics), len(names)), fontsize=9)
+    _legend(figure, columns=4 * len(metrics))
     return figure
+
+
+def _legend(figure: Figure, *, columns: int) -> None:
+    """One for all axes, above them."""
+    handles, names = figure.axes[0].get_legend_handles_labels()
+    figure.legend(handles, names, loc="outside upper center", ncols=min(columns, len(names)), fontsize=9)
 
 
 def draw_histories(frame: pd.DataFrame, score: str, order: Sequence[str]) -> Figure:
@@ -121,8 +126,7 @@ def draw_histories(frame: pd.DataFrame, score: str, order: Sequence[str]) -> Fig
             axis.plot(mean.index, mean, color=colour, lw=2, marker=".", label=method)
         axis.set(title=f"budget {budget}", xlabel="thousand images", ylabel=f"{score}, before fine-tuning")
         axis.grid(alpha=0.3)
-    handles, names = figure.axes[0].get_legend_handles_labels()
-    figure.legend(handles, names, loc="outside upper center", ncols=4 * len(budgets), fontsize=9)
+    _legend(figure, columns=4 * len(budgets))
     return figure
 
 

@@ -173,10 +173,11 @@ def load_config(path: str | None, flags: dict[str, Any]) -> Config:
     try:
         return Config.model_validate(values)
     except ValidationError as error:
-        raise ConfigError("\n".join(_explain(e) for e in error.errors())) from None
+        raise ConfigError("\n".join(explain(e) for e in error.errors())) from None
 
 
-def _explain(error: Any) -> str:
+def explain(error: Any) -> str:
+    """A mistake that pydantic found, with setting, value and what is allowed."""
     where = ".".join(str(part) for part in error["loc"])
     if error["type"] == "extra_forbidden":
         model: Any = Config

@@ -80,33 +80,37 @@ def export_model(
             f"device {target.name!r}: {target.runtime} cannot take this generator: {str(error).splitlines()[0]}; "
             "choose another device"
         ) from error
+    simulated = Quantised(model, trained).eval() if trained is not None and target.precision == "int8" else None
     inputs = torch.cat([example, example.flip(-1), example]) if target.batch == "dynamic" else example
-    rounds = trained is not None and target.precision == "int8"
     with torch.no_grad():  # what was trained in 8 bits may be far from its float form
-        expected = (Quantised(model, trained).eval() if trained is not None and rounds else model)(inputs).numpy()
+        expected = (model if simulated is None else simulated)(inputs).numpy()
     result: dict[str, Any] = {"device": target.name, **target.model_dump(mode="json", exclude={"name"})}
     result |= {"file": runtime.file, "delegated": coverage, "bytes": _bytes(folder, runtime.file)}
     if target.checked_here:
-        try:
-            runner = runtime.load(file, target)
-            output = runner(inputs.numpy())
-        except RuntimeError as error:
-            raise ExportError(
-                f"device {target.name!r}: {target.runtime} wrote a model that it cannot run: {error}; choose another "
-                "device" + (", or batch: static" if target.batch == "dynamic" else "")
-            ) from error
+        runner, output = _run(file, inputs, target)
         result |= _checked(output, expected, target)
-        if trained is not None and rounds:
+        if simulated is not None:
             shown = example if pictures is None else pictures
             exported = Exported(runner, batch=None if target.batch == "dynamic" else 1)
             with torch.no_grad():
-                simulated = Quantised(model, trained).eval()(shown).numpy()
-            result["psnr_to_simulated"] = _psnr(exported(shown).numpy(), simulated)
+                result["psnr_to_simulated"] = psnr(exported(shown).numpy(), simulated(shown).numpy())
     buffer = io.BytesIO()
     np.savez(buffer, input=example.numpy(), output=expected[:1])
     write_bytes(folder / "check.npz", buffer.getvalue())
     shutil.copy(Path(__file__).with_name("bench.py"), folder / "bench.py")
     return result
+
+
+def _run(file: Path, inputs: Tensor, target: Device) -> tuple[Runner, np.ndarray]:
+    """The written model, loaded again, and its outputs."""
+    try:
+        runner = TARGETS[target.runtime].load(file, target)
+        return runner, runner(inputs.numpy())
+    except RuntimeError as error:
+        raise ExportError(
+            f"device {target.name!r}: {target.runtime} wrote a model that it cannot run: {error}; choose another "
+            "device" + (", or batch: static" if target.batch == "dynamic" else "")
+        ) from error
 
 
 def _changed(model: nn.Module, made: nn.Module) -> list[str]:
@@ -120,21 +124,21 @@ def _bytes(folder: Path, file: str) -> int:
     return sum(path.stat().st_size for path in folder.glob(f"{file.partition('.')[0]}.*"))
 
 
-def _psnr(first: np.ndarray, second: np.ndarray) -> float:
+def psnr(first: np.ndarray, second: np.ndarray) -> float:
     """In dB, for pictures in [-1, 1]."""
     return float(10 * np.log10(4 / max(float(np.square(first - second).mean()), 1e-20)))
 
 
 def _checked(output: np.ndarray, expected: np.ndarray, target: Device) -> dict[str, float]:
     difference = float(np.abs(output - expected).max())
-    psnr = _psnr(output, expected)
+    found = psnr(output, expected)
     allowed = TOLERANCES.get(target.precision)
-    if (allowed is not None and not difference <= allowed) or not psnr >= LEAST_PSNR:
+    if (allowed is not None and not difference <= allowed) or not found >= LEAST_PSNR:
         raise ExportError(
-            f"the {target.name} model differs from PyTorch by {difference:.1e} ({psnr:.0f} dB)"
+            f"the {target.name} model differs from PyTorch by {difference:.1e} ({found:.0f} dB)"
             + (f"; allowed is {allowed}" if allowed else f"; at least {LEAST_PSNR:.0f} dB are expected")
         )
-    return {"max_difference": difference, "psnr_to_pytorch": psnr}
+    return {"max_difference": difference, "psnr_to_pytorch": found}
 
 
 def export_run(run: Run, devices: list[Device]) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from gantailor import rankings, sparsifying
 from gantailor.devices import device
 from gantailor.export import export_run, made_from
 from gantailor.methods import SPARSIFYING
-from gantailor.ranges import load_ranges
+from gantailor.ranges import load_simulated
 from gantailor.run import Run
 from gantailor.scoring import stamped
 from gantailor.searching import evaluate_all, make_search
@@ -31,7 +31,6 @@ from supernet import workers
 from supernet.errors import ConfigError
 from supernet.files import write_bytes, write_json
 from supernet.graph import SubnetConfig
-from supernet.quantisers import Quantised
 from supernet.verify import verify
 from zoo.data import is_picture
 
@@ -131,8 +130,8 @@ def score(run: Run) -> dict[str, Any]:
     pairs, evaluator = run.data("test"), run.scoring().evaluator(run.metrics(run.config.evaluation.final))
     models: dict[str, nn.Module] = {"teacher": run.teacher()} if run.taught else {}
     models["subnet"] = run.subnet()[1]
-    quantisers = load_ranges(run.path("subnet.ranges.json"), models["subnet"])
-    models |= {"subnet, 8 bits simulated": Quantised(models["subnet"], quantisers)} if quantisers else {}
+    simulated = load_simulated(run.path("subnet.ranges.json"), models["subnet"])
+    models |= {"subnet, 8 bits simulated": simulated} if simulated is not None else {}
     last = run.last_subnet()
     models |= {"subnet, last step": last} if last is not None else {}
     scores = {name: stamped(evaluator(model, pairs)) for name, model in models.items()}

@@ -8,7 +8,7 @@ from pathlib import Path
 from torch import nn
 
 from supernet.files import write_json
-from supernet.quantisers import Quantisers, Ranges
+from supernet.quantisers import Quantised, Quantisers, Ranges
 from supernet.recipe import Recipe
 
 
@@ -40,3 +40,9 @@ def load_ranges(path: Path, model: nn.Module) -> Quantisers | None:
     quantisers = Quantisers(model, bits=stored["bits"], per_channel=stored["per_channel"], ranges=ranges)
     set_ranges(quantisers, path)
     return quantisers.eval()
+
+
+def load_simulated(path: Path, model: nn.Module) -> Quantised | None:
+    """The model computing as those quantisers do; None where there are none."""
+    quantisers = load_ranges(path, model)
+    return None if quantisers is None else Quantised(model, quantisers)

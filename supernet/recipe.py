@@ -137,3 +137,18 @@ class Recipe(BaseModel):
             return 0.5 ** (step * self.batch // round(self.halve_kimg * 1000))
         done = step / self.steps
         return 1.0 if done < self.decay_from else max(0.0, 1 - done) / max(1 - self.decay_from, 1e-9)
+
+
+def require(
+    name: str, value: float, *, least: float | None = None, above: float | None = None, most: float | None = None
+) -> None:
+    """That an option lies in its range.
+
+    Raises:
+        ValueError: it does not; with name, value and what is allowed.
+    """
+    bounds = {"at least": least, "above": above, "at most": most}
+    low = least is None or value >= least
+    if not (low and (above is None or value > above) and (most is None or value <= most)):
+        allowed = " and ".join(f"{word} {bound:g}" for word, bound in bounds.items() if bound is not None)
+        raise ValueError(f"{name} cannot be {value}; it must be {allowed}")

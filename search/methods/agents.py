@@ -15,12 +15,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from search.methods.control import Control, Usage, require
+from search.methods.control import Control, Usage
 from search.methods.gated import Gated, logistic_noise
 from supernet import workers
 from supernet.graph import Selection
 from supernet.losses import fake_loss, generator_loss, real_loss
-from supernet.recipe import Recipe
+from supernet.recipe import Recipe, require
 from supernet.translation import Batch, PairSource, Translation
 
 

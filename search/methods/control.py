@@ -29,11 +29,6 @@ def strongest(gates: Gates, magnitudes: np.ndarray, usage: Usage) -> np.ndarray:
         BudgetError: not even these fit.
     """
     check_reachable(gates, usage)
-    return _filled(gates, *_above(gates, magnitudes, usage), usage)
-
-
-def _above(gates: Gates, magnitudes: np.ndarray, usage: Usage) -> tuple[np.ndarray, np.ndarray]:
-    """The gates above the lowest threshold that fits, a boolean vector; the positions below it, largest first."""
     places, always = gates.places, _always(gates, magnitudes)
     others = np.flatnonzero(~always)
     order = others[np.argsort(-magnitudes[others], kind="stable")]
@@ -48,7 +43,7 @@ def _above(gates: Gates, magnitudes: np.ndarray, usage: Usage) -> tuple[np.ndarr
     while low < high:
         middle = (low + high + 1) // 2
         low, high = (middle, high) if usage(places.sizes(kept(middle))[None])[0] <= 1 else (low, middle - 1)
-    return kept(low), alive[low:]
+    return _filled(gates, kept(low), alive[low:], usage)
 
 
 def check_reachable(gates: Gates, usage: Usage, name: str = "") -> None:
@@ -88,21 +83,6 @@ def _filled(gates: Gates, kept: np.ndarray, left: np.ndarray, usage: Usage) -> n
             kept[left[0]] = True
             left, owner = left[1:], owner[1:]
     return kept
-
-
-def require(
-    name: str, value: float, *, least: float | None = None, above: float | None = None, most: float | None = None
-) -> None:
-    """That an option lies in its range.
-
-    Raises:
-        ValueError: it does not; with name, value and what is allowed.
-    """
-    bounds = {"at least": least, "above": above, "at most": most}
-    low = least is None or value >= least
-    if not (low and (above is None or value > above) and (most is None or value <= most)):
-        allowed = " and ".join(f"{word} {bound:g}" for word, bound in bounds.items() if bound is not None)
-        raise ValueError(f"{name} cannot be {value}; it must be {allowed}")
 
 
 class Control:

@@ -16,12 +16,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from search.methods.control import Usage, require
+from search.methods.control import Usage
 from search.methods.sparsify import Sparsifying
 from supernet.gates import Gates
 from supernet.quantisers import Quantisers
 from supernet.ranking import l1_scores
-from supernet.recipe import Recipe
+from supernet.recipe import Recipe, require
 from supernet.supernet import Supernet
 from supernet.trainer import Task
 
