@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import difflib
 import json
+import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -97,7 +98,7 @@ def _export(arguments: argparse.Namespace) -> None:
 def _teacher(arguments: argparse.Namespace) -> None:
     """Train a teacher on the run's data."""
     preset = getattr(arguments, "set:train.preset")
-    base = {} if preset else {f"train.{k}": v for k, v in TEACHER_RECIPE.model_dump().items()}
+    base = {} if preset else {f"train.{k}": v for k, v in TEACHER_RECIPE.model_dump(exclude={"seed"}).items()}
     run = Run(arguments.out, config_of(arguments, base))
     if arguments.dry_run:
         print(yaml.safe_dump(run.config.train.model_dump(mode="json"), sort_keys=False))
@@ -222,6 +223,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     workers.join()  # where torchrun started this
     try:
         arguments.function(arguments)
+        sys.stdout.flush()
+    except BrokenPipeError:  # whoever read this (head, less) has seen enough; nothing may be said at exit either
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except (GantailorError, EvaluationError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -98,7 +98,7 @@ class Config(BaseModel):
     evaluation: EvaluationConfig = EvaluationConfig()
     finetune: Recipe = Recipe(kimg=12, output_weight=10, feature_weight=1)
     device: str = Field("cpu", description="cpu or cuda")
-    seed: int = Field(0, ge=0, description="seed of the search")
+    seed: int = Field(0, ge=0, description="of the search, and of trainings that name no seed of their own")
 
     @field_validator("budget", mode="before")
     @classmethod
@@ -168,6 +168,8 @@ def load_config(path: str | None, flags: dict[str, Any]) -> Config:
     values = beneath(values)
     defaults = Config().model_dump()
     for section in ("train", "finetune"):
+        if isinstance(values.get("seed"), int) and isinstance(values.get(section, {}), dict):
+            values[section] = {"seed": values["seed"], **values.get(section, {})}
         if isinstance(values.get(section), dict) and not values[section].get("preset"):
             values[section] = {**defaults[section], **values[section]}
     try:

@@ -37,6 +37,7 @@ def add_settings(parser: argparse.ArgumentParser, *, without: Sequence[str] = ()
     if "budget" not in without:
         parser.add_argument("--target", metavar="SHARE", help="share of the generator's MACs, 0.1: --budget 0.1x")
         parser.add_argument("--latency", metavar="MS@PROFILE", help="the same as --budget 'latency_ms<=MS@PROFILE'")
+    parser.usage = f"{parser.format_usage().removeprefix('usage: ').rstrip()} [--SETTING VALUE ...]"
     group = parser.add_argument_group("settings (the same names as in YAML)")
     for name, text in _leaves(Config).items():
         if name in without:

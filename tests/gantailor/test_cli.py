@@ -1,7 +1,10 @@
 """The command line as a user meets it: the whole job in small, and every mistake with one clear message."""
 
 import json
+import os
 import pickle
+import subprocess
+import sys
 
 import numpy as np
 import onnxruntime
@@ -241,6 +244,35 @@ def test_dry_run_writes_nothing(tmp_path, capsys):
     assert main(["demo", "--dry-run", "--out", str(tmp_path / "r")]) == 0
     assert "budget 124.7M MACs (true)" in capsys.readouterr().out
     assert not (tmp_path / "r").exists()
+
+
+@pytest.mark.parametrize("command", ["demo", "teacher"])
+def test_one_seed_for_all(command, tmp_path, capsys):
+    """It is every training's that names none of its own."""
+
+    def plan(*flags):
+        assert main([command, "--dry-run", "--out", str(tmp_path / "r"), *flags]) == 0
+        return capsys.readouterr().out.count("seed: 7\n")
+
+    every = plan("--train.seed", "7") if command == "teacher" else 3
+    assert plan("--seed", "7") == every and plan("--seed", "7", "--train.seed", "1") == every - 1
+
+
+def test_a_command_without_its_file_says_so_in_a_few_lines(capsys):
+    with pytest.raises(SystemExit):
+        main(["compress"])
+    said = capsys.readouterr().err
+    assert "required: config" in said and "--SETTING VALUE" in said and len(said.splitlines()) < 8
+
+
+def test_a_reader_may_have_seen_enough():
+    """``gantailor ... | head`` ends without a word."""
+    read, write = os.pipe()
+    os.close(read)
+    command = [sys.executable, "-m", "gantailor.cli", "inspect", "resnet_6blocks"]
+    done = subprocess.run(command, stdout=write, stderr=subprocess.PIPE, check=False, timeout=120)
+    os.close(write)
+    assert done.returncode == 0 and b"Pipe" not in done.stderr
 
 
 def test_evaluate_a_generator(tmp_path, capsys, monkeypatch):
