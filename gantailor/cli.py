@@ -183,13 +183,13 @@ def _add_looks(add: Add) -> None:
     order = add("rank", "score every channel by a criterion, for --ranking", looking.rank)
     order.add_argument("config", nargs="?", help="YAML file")
     order.add_argument("--criterion", default="diversity", choices=list(RANKINGS), help="how channels are scored")
-    order.add_argument("--inputs", type=int, help="latents or pictures that it looks at; the criterion's own number")
+    order.add_argument("--inputs", type=_count, help="latents or pictures that it looks at; the criterion's own number")
     add_settings(order, without=("ranking",))
     timing = add("profile", "measure subnets on this machine, for budgets in milliseconds", looking.profile)
     timing.add_argument("file", help="where the profile (JSON) goes; the measured table lies beside it")
     timing.add_argument("--runtime", default="onnxruntime-cpu", help="torch-cpu or onnxruntime-cpu; with --table any")
-    timing.add_argument("--subnets", type=int, default=40, help="how many subnets are measured")
-    timing.add_argument("--threads", type=int, default=1)
+    timing.add_argument("--subnets", type=_count, default=40, help="how many subnets are measured")
+    timing.add_argument("--threads", type=_count, default=1)
     timing.add_argument("--table", metavar="CSV", help="measured elsewhere: a column for each width, and latency_ms")
     add_settings(timing)
     for name, proof in (("inspect", False), ("verify", True)):
@@ -203,6 +203,13 @@ def _add_looks(add: Add) -> None:
         look.add_argument("--options", default="", help="generator options, '{ngf: 32}'")
         look.add_argument("--space", default="default", help="search space")
         look.set_defaults(verify=proof)
+
+
+def _count(text: str) -> int:
+    """A flag's number of things, one at least."""
+    if not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number of at least 1")
+    return int(text)
 
 
 def _unknown(given: str, command: argparse.ArgumentParser) -> str:

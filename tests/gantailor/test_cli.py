@@ -258,11 +258,19 @@ def test_one_seed_for_all(command, tmp_path, capsys):
     assert plan("--seed", "7") == every and plan("--seed", "7", "--train.seed", "1") == every - 1
 
 
-def test_a_command_without_its_file_says_so_in_a_few_lines(capsys):
-    with pytest.raises(SystemExit):
-        main(["compress"])
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("compress", "required: config"),
+        ("rank --inputs 0", "'0' is no whole number of at least 1"),
+        ("profile laptop.json --subnets few", "'few' is no whole number of at least 1"),
+    ],
+)
+def test_a_wrong_line_is_answered_in_a_few(line, message, capsys):
+    with pytest.raises(SystemExit) as end:
+        main(line.split())
     said = capsys.readouterr().err
-    assert "required: config" in said and "--SETTING VALUE" in said and len(said.splitlines()) < 8
+    assert end.value.code == 2 and message in said and "--SETTING VALUE" in said and len(said.splitlines()) < 8
 
 
 def test_a_reader_may_have_seen_enough():
