@@ -54,10 +54,15 @@ def check(run: Run) -> None:
             f"method {config.method!r} works on convolutions and linear layers; {config.generator!r} has its own. Use "
             "diversity or supernet"
         )
+    if config.space.drop_branches and config.method != "slimming":
+        raise ConfigError(
+            f"method {config.method!r} keeps {OPTIONS[config.method][1]} channels of every width: leave out "
+            "space.drop_branches"
+        )
     if config.space.name != "every" or config.space.rounding != 1 or config.space.fractions or config.round_to_device:
         raise ConfigError(
             f"method {config.method!r} keeps any number of channels: leave out round_to_device, and of space all but "
-            "freeze"
+            "freeze and drop_branches"
         )
     cycle = config.train.task == "cyclegan"
     for part, recipe in (("train", config.train), ("finetune", config.finetune)):
@@ -79,10 +84,15 @@ def check(run: Run) -> None:
     free = free_widths(run)
     if isinstance(options, SlimmingOptions):
         free = prunable(run.traced(), free, trunk=bool(options.trunk))
-    gates = Gates(run.traced().graph, free, least=least)
+    gates = Gates(run.traced().graph, free, least=least, branches=set(free) & _branches(run))
     check_reachable(gates, run.budget().usage, "generator")
     if ">=" in config.budget:
         raise ConfigError(f"method {config.method!r} takes upper limits only, not budget {config.budget!r}")
+
+
+def _branches(run: Run) -> frozenset[int]:
+    """Widths that may lose all their channels."""
+    return run.traced().branches if run.config.space.drop_branches else frozenset()
 
 
 def make_task(run: Run) -> Sparsifying | Agents:
@@ -101,7 +111,7 @@ def make_task(run: Run) -> Sparsifying | Agents:
         return hypernetwork_task(inner, made, recipe, usage=usage)
     quantisers = make_quantisers(supernet.generator, recipe)
     trunk = bool(recipe.options_of(SlimmingOptions, method=True).trunk)
-    slimmed = Slimmed(supernet, free, trunk=trunk, quantisers=quantisers)
+    slimmed = Slimmed(supernet, free, trunk=trunk, branches=_branches(run), quantisers=quantisers)
     return slimming(distillation_task(run, slimmed, recipe, None), slimmed, recipe, usage=usage)
 
 

@@ -131,6 +131,9 @@ class SpaceConfig(BaseModel):
     )
     ties: tuple[tuple[str, ...], ...] = Field((), description="default space: lists of widths that shrink together")
     freeze: tuple[str, ...] = Field((), description="default space: widths that stay whole; wildcards allowed")
+    drop_branches: bool = Field(
+        False, description="widths within residual branches may lose all channels: the block is then an identity"
+    )
 
     @field_validator("fractions")
     @classmethod
@@ -165,7 +168,8 @@ def default_space(supernet: Supernet, config: SpaceConfig | None = None) -> Spac
     for name in full:
         if name not in frozen:
             groups.setdefault(f"tie {owner[name]}" if name in owner else name, []).append(name)
-    variables = [_fractions(group, full, config) for group in groups.values()]
+    branches = _branches(supernet, config)
+    variables = [_fractions(group, full, config, gone=set(group) <= branches) for group in groups.values()]
     return Space("default", variables, supernet)
 
 
@@ -180,9 +184,16 @@ def _matching(pattern: str, names: Iterable[str]) -> list[str]:
     return found
 
 
-def _fractions(group: Sequence[str], full: Mapping[str, int], config: SpaceConfig) -> Variable:
-    """The widths of a group at each fraction; the widest of them labels the choices."""
-    rows: dict[int, tuple[int, ...]] = {}
+def _branches(supernet: Supernet, config: SpaceConfig) -> set[str]:
+    """Widths that may be left without channels."""
+    return {supernet.graph.widths[number].name for number in supernet.branches} if config.drop_branches else set()
+
+
+def _fractions(group: Sequence[str], full: Mapping[str, int], config: SpaceConfig, *, gone: bool) -> Variable:
+    """The widths of a group at each fraction, and without channels if they may be ``gone``; the widest of them labels
+    the choices.
+    """
+    rows: dict[int, tuple[int, ...]] = {0: (0,) * len(group)} if gone else {}
     widest = max(group, key=full.__getitem__)
     multiple = config.rounding
     for fraction in config.fractions or FRACTIONS:
@@ -207,6 +218,10 @@ def uniform_space(supernet: Supernet, config: SpaceConfig) -> Space:
     So a share of 0.3 drops the lowest ``floor(0.7 * C)``, as DCP-GAN and CAGAN prune. A budget chooses the largest
     share that meets it.
     """
+    if config.drop_branches:
+        raise ConfigError(
+            "space 'uniform' keeps the same share of every width; drop_branches needs 'default' or 'every'"
+        )
     full = supernet.full_config()
     frozen = _frozen(full, config)
     group = [name for name in full if name not in frozen]
@@ -229,6 +244,8 @@ def every_space(supernet: Supernet, config: SpaceConfig) -> Space:
     frozen = _frozen(full, config)
     step = config.rounding
     choices = {name: sorted({*range(step, size, step), size}) for name, size in full.items() if name not in frozen}
+    for name in _branches(supernet, config) & set(choices):
+        choices[name].insert(0, 0)
     return Space("every", [Variable.scaled(name, sizes, [(name, 1)]) for name, sizes in choices.items()], supernet)
 
 
@@ -252,7 +269,8 @@ def space(name: str | SpaceConfig, supernet: Supernet) -> Space:
         raise ConfigError(f"space {config.name!r} is unknown: {nearest(config.name, known)}")
     if config != SpaceConfig(name=config.name):
         raise ConfigError(
-            f"space {config.name!r} is a fixed table; fractions, multiple, ties and freeze need 'default'"
+            f"space {config.name!r} is a fixed table; fractions, multiple, ties, freeze and drop_branches need "
+            "'default'"
         )
     return Space(config.name, published_variables(config.name, supernet), supernet)
 

@@ -63,7 +63,7 @@ class GatePlaces:
         """The units whose place in the boolean vector is true.
 
         Raises:
-            SelectionError: a width would lose every unit (when the selection is used).
+            SelectionError: a width would lose every unit that may not (when the selection is used).
         """
         return Selection({name: np.flatnonzero(part).tolist() for name, part in self.by_width(kept).items()})
 
@@ -79,6 +79,7 @@ class Gates(nn.Module):
         widths: those whose gates are trained; the others stay open.
         threshold: a gate counts as closed when its magnitude is not above this.
         least: units of each width that always stay.
+        branches: widths of which none has to stay.
 
     Attributes:
         values: ``[units]``, all 1 at first.
@@ -94,9 +95,12 @@ class Gates(nn.Module):
         *,
         threshold: float = 0.0,
         least: int = 1,
+        branches: Iterable[int] = (),
     ) -> None:
         super().__init__()
-        self.threshold, self.least = threshold, least
+        self.threshold, self.least = threshold, [least] * len(graph.widths)
+        for number in branches:
+            self.least[number] = 0
         self.places = GatePlaces(graph, widths)
         self.values = nn.Parameter(torch.ones(int(self.places.starts[-1])))
         self.register_buffer("open", torch.ones(len(self.values), dtype=torch.bool))
@@ -112,10 +116,10 @@ class Gates(nn.Module):
         return self.places.apply(tensors, self.values * self.open)
 
     def short(self, kept: Tensor, order: Tensor) -> Tensor:
-        """Positions of the ``least`` best by ``order`` of every width that keeps fewer."""
+        """Positions of the best by ``order``, as many as have to stay, of every width that keeps fewer."""
         found = [torch.empty(0, dtype=torch.long, device=kept.device)]
-        for low, high in itertools.pairwise(self.places.starts.tolist()):
-            least = min(self.least, high - low)
+        for width, (low, high) in enumerate(itertools.pairwise(self.places.starts.tolist())):
+            least = min(self.least[width], high - low)
             if int(kept[low:high].sum()) < least:
                 found.append(low + order[low:high].topk(least).indices)
         return torch.cat(found)

@@ -183,6 +183,7 @@ class WidthGraph:
         frozen: what stays at full size, with the reason.
         inexact: width index to why its removal is not the same as zeroing it (statistics over channels, say).
         activations: module path to the axis of its output's channels.
+        removable: widths, by number, that may be left without units (``supernet.branches``).
     """
 
     widths: tuple[Width, ...]
@@ -194,6 +195,7 @@ class WidthGraph:
     attributes: tuple[SizeAttribute, ...]
     terms: tuple[Term, ...]
     parameters: tuple[tuple[str, tuple[int, ...]], ...]
+    removable: frozenset[int] = frozenset()
     index: Mapping[str, int] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -207,19 +209,27 @@ class WidthGraph:
         """The config's sizes in the order of ``widths``; widths that it leaves out stay full.
 
         Raises:
-            SelectionError: an unknown width, or a size outside 1..full.
+            SelectionError: an unknown width, or a size outside 1..full (0..full where it is removable).
         """
         unknown = [name for name in config if name not in self.index]
         if unknown:
             raise SelectionError(f"width {unknown[0]!r} is not in the graph: {nearest(unknown[0], self.index)}")
         sizes = []
-        for width in self.widths:
+        for number, width in enumerate(self.widths):
             value = config.get(width.name, width.size)
             size = len(value) if isinstance(value, tuple) else int(value)
-            if not 1 <= size <= width.size:
-                raise SelectionError(f"width {width.name!r} cannot be {size}; allowed are 1 to {width.size}")
+            least = 0 if number in self.removable else 1
+            if not least <= size <= width.size:
+                raise SelectionError(f"width {width.name!r} cannot be {size}; allowed are {least} to {width.size}")
             sizes.append(size)
         return sizes
+
+    def present(self, subnet: Mapping[str, Any]) -> tuple[list[int], list[np.ndarray]]:
+        """Sizes and masks as tensors have them: a width that is gone still has its first unit, which is not read."""
+        sizes, masks = self.sizes(subnet), self.masks(subnet)
+        for size, mask in zip(sizes, masks, strict=True):
+            mask[0] |= size == 0
+        return [max(1, size) for size in sizes], masks
 
     def masks(self, subnet: Mapping[str, Any]) -> list[np.ndarray]:
         """For each width, which units stay: the named ones of a ``Selection``, the leading ones of a config."""

@@ -190,6 +190,8 @@ class Quantisers(nn.Module):
         """Take over the ranges that ``found`` gave."""
         for end, by_layer in found.items():
             for name, (low, high) in by_layer.items() if end in self.ranges else ():
+                if name not in self.layers:  # of a branch that is gone
+                    continue
                 quantiser = self._range(end, name)
                 if quantiser.kind == "published":
                     continue

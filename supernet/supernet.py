@@ -13,10 +13,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
+from torch.utils._pytree import tree_flatten, tree_leaves, tree_unflatten
 
+from supernet.branches import removable, remove
 from supernet.cost import CostModel
+from supernet.errors import SelectionError
 from supernet.graph import SubnetConfig, WidthGraph
-from supernet.tracing import Rule, trace
+from supernet.tracing import Rule, evaluating, trace
 
 Subnet = Mapping[str, Any]
 
@@ -62,19 +65,52 @@ class Supernet(nn.Module):
         """The graph as another input shows it."""
         graph = self._trace(self.generator, inputs, whole=self._whole)
         named = {graph.index[name]: reason for name, reason in self._inexact.items() if name in graph.index}
-        return dataclasses.replace(graph, inexact={**named, **graph.inexact})
+        graph = dataclasses.replace(graph, inexact={**named, **graph.inexact})
+        return dataclasses.replace(graph, removable=removable(self.generator, graph, self._places))
 
     def amend(self, *, whole: Mapping[str, str], inexact: Mapping[str, str]) -> None:
         """Keep widths whole from now on, or mark their removal as inexact; the graph lists them with the reasons."""
         self._whole |= whole
         self._inexact |= inexact
         self.graph = self.traced(self.example_inputs)
-        self.__dict__.pop("cost", None)
+        for cached in ("cost", "branches"):
+            self.__dict__.pop(cached, None)
 
     @cached_property
     def cost(self) -> CostModel:
         """MACs and parameters as polynomials of the widths."""
         return CostModel(self.graph)
+
+    @cached_property
+    @torch.no_grad()
+    def branches(self) -> frozenset[int]:
+        """Removable widths, by number, without which the output still depends on every input: residual branches, say.
+
+        Found by a forward for each of them and each input, whose numbers are changed.
+        """
+
+        leaves, spec = tree_flatten(self.example_inputs)
+
+        def output(leaves: list[Any], tensors: Mapping[str, Tensor]) -> Tensor:
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(0)  # noise in the forward is the same each time
+                found = tree_leaves(self.call_with(tensors, tree_unflatten(leaves, spec)))
+            return torch.cat([x.flatten() for x in found if isinstance(x, Tensor)])
+
+        def read(tensors: Mapping[str, Tensor]) -> list[bool]:
+            """Of each input, whether the output depends on it."""
+            before, found = output(leaves, tensors), []
+            for number, leaf in enumerate(leaves):
+                if isinstance(leaf, Tensor) and leaf.is_floating_point():
+                    other = [*leaves[:number], leaf.flip(-1) - 0.5, *leaves[number + 1 :]]
+                    found.append(not torch.equal(before, output(other, tensors)))
+            return found
+
+        tensors, consumers = self.tensors, self.graph.consumers
+        with evaluating(self):
+            whole = read({})
+            cut = {w: {n: torch.zeros_like(tensors[n]) for n, _ in consumers[w]} for w in self.graph.removable}
+            return frozenset(w for w, zeros in cut.items() if read(zeros) == whole)
 
     def full_config(self) -> SubnetConfig:
         """Every width at its full size."""
@@ -100,7 +136,7 @@ class Supernet(nn.Module):
 
         ``tensors`` are sliced in the place of the generator's own, whose names and shapes they have.
         """
-        sizes, masks = self.graph.sizes(subnet), self.graph.masks(subnet)
+        sizes, masks = self.graph.present(subnet)
         leading = [bool(mask[:size].all()) for mask, size in zip(masks, sizes, strict=True)]
         tensors = self.tensors if tensors is None else tensors
         result = {}
@@ -114,7 +150,21 @@ class Supernet(nn.Module):
                     if len(kept) < len(axis):
                         tensor = tensor.index_select(dimension, torch.from_numpy(kept).to(tensor.device))
             result[name] = tensor
+        for name in self._unread(subnet):
+            result[name] = torch.zeros_like(result[name])
         return result
+
+    def _gone(self, subnet: Subnet) -> list[int]:
+        """Widths, by number, of which nothing is kept."""
+        gone = [width for width, size in enumerate(self.graph.sizes(subnet)) if size == 0]
+        for width in set(gone) - (self.branches if gone else set()):
+            name = self.graph.widths[width].name
+            raise SelectionError(f"width {name!r} cannot be 0: nothing leads around it; keep a channel at least")
+        return gone
+
+    def _unread(self, subnet: Subnet) -> list[str]:
+        """Weights that read these."""
+        return [name for width in self._gone(subnet) for name, _ in self.graph.consumers[width]]
 
     @cached_property
     def _places(self) -> dict[str, list[str]]:
@@ -134,7 +184,7 @@ class Supernet(nn.Module):
     @contextmanager
     def _narrow_attributes(self, subnet: Subnet) -> Iterator[None]:
         """Within the block the generator's modules hold the subnet's integers (``groups`` and the like)."""
-        changed = _set_sizes(self.generator, self.graph, self.graph.sizes(subnet))
+        changed = _set_sizes(self.generator, self.graph, self.graph.present(subnet)[0])
         try:
             yield
         finally:
@@ -160,7 +210,8 @@ class Supernet(nn.Module):
                 if not isinstance(value, nn.Parameter):  # made once, so that tied weights stay tied
                     value = nn.Parameter(value, requires_grad=old.requires_grad)
                 module._parameters[leaf] = value
-        _set_sizes(narrow, self.graph, self.graph.sizes(subnet))
+        _set_sizes(narrow, self.graph, self.graph.present(subnet)[0])
+        remove(narrow, self.graph, self._gone(subnet))
         return narrow
 
     def macs(self, config: Subnet, *, convention: str = "true") -> int:
@@ -181,7 +232,7 @@ class Supernet(nn.Module):
 
     def kept_channels(self, layers: Sequence[str], subnet: Subnet) -> dict[str, Tensor]:
         """For named modules, which channels of their full output the subnet keeps."""
-        masks, kept = self.graph.masks(subnet), {}
+        masks, kept = self.graph.present(subnet)[1], {}
         for name in layers:
             axis = self.graph.activations.get(name)
             kept[name] = slice(None) if axis is None else torch.from_numpy(axis.kept(masks))

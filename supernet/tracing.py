@@ -9,7 +9,8 @@ modules and functional calls need no special care, and order inside concatenatio
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -274,6 +275,18 @@ def _untraceable(name: str, path: str) -> str:
     )
 
 
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """The model in eval mode; every module's mode comes back afterwards."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training
+
+
 def trace(
     model: nn.Module,
     inputs: Sequence[Any],
@@ -305,12 +318,10 @@ def trace(
     first = next((t for t in tree_leaves(inputs) if isinstance(t, Tensor)), None)
     batch = len(first) if first is not None else 1
     tracer = Tracer(model, {**RULES, **(rules or {})}, unknown=unknown, freeze=freeze, batch=batch)
-    was_training = model.training
     try:
-        model.eval()
-        tracer.run(inputs)
+        with evaluating(model):
+            tracer.run(inputs)
     finally:
-        model.train(was_training)
         for tensor in [*model.parameters(), *model.buffers()]:
             tensor.__dict__.pop(_SLOT, None)
     for name, axes in tracer.touched.items():

@@ -16,6 +16,7 @@ from supernet.errors import VerificationError
 from supernet.gates import GatePlaces
 from supernet.graph import Selection
 from supernet.supernet import Supernet
+from supernet.tracing import evaluating
 
 SLICE_TOLERANCE = 1e-12  # sliced against extracted: the same operations on the same numbers
 SAME_TOLERANCE = 1e-8  # another order of summation: relative to the output's largest value
@@ -140,13 +141,11 @@ def _smaller(supernet: Supernet, *, side: int = 64) -> tuple[Any, ...]:
         return value[..., : value.shape[2] // step, : value.shape[3] // step].contiguous()
 
     smaller = tree_map(shrink, supernet.example_inputs)
-    was_training = supernet.training
     try:
-        output = _flat(supernet.eval()(*smaller))
+        with evaluating(supernet):
+            output = _flat(supernet(*smaller))
     except (RuntimeError, ValueError, IndexError):
         return supernet.example_inputs
-    finally:
-        supernet.train(was_training)
     sound = bool(output.isfinite().all()) and bool((output != output[:1]).any())
     same_network = sound and str(supernet.traced(smaller)) == str(supernet.graph)  # size may steer the forward
     return smaller if same_network else supernet.example_inputs

@@ -17,7 +17,7 @@ Usage = Callable[[np.ndarray], np.ndarray]  # sizes [N, widths] to cost as a sha
 
 
 def strongest(gates: Gates, magnitudes: np.ndarray, usage: Usage) -> np.ndarray:
-    """The gates to keep, a boolean vector: by magnitude, as many as fit; each width keeps its ``least``.
+    """The gates to keep, a boolean vector: by magnitude, as many as fit; each width keeps its least.
 
     Candidates are nested, so that bisection finds the last one that fits (CAT's global threshold, arXiv 2103.03467).
     What fits below the threshold is then added, so that the budget is used.
@@ -54,10 +54,11 @@ def check_reachable(gates: Gates, usage: Usage, name: str = "") -> None:
     """
     used = float(usage(gates.places.sizes(_always(gates, np.ones(len(gates.values))))[None])[0])
     if not used <= 1:
+        least = f"{max(gates.least)} channel(s) of every width"
         whole = " that may lose some, and all of the others," if not bool(gates.free.all()) else ""
         raise BudgetError(
-            f"the budget{f' of the {name}' if name else ''} cannot be reached: {gates.least} channel(s) of every width"
-            f"{whole} cost more already, {used:.3g} of it; raise it"
+            f"the budget{f' of the {name}' if name else ''} cannot be reached: {least}{whole} cost more already, "
+            f"{used:.3g} of it; raise it"
         )
 
 
@@ -65,9 +66,9 @@ def _always(gates: Gates, magnitudes: np.ndarray) -> np.ndarray:
     """What stays at any budget: gates that are not trained, and the largest of every width."""
     starts, free = gates.places.starts, gates.free.cpu().numpy()
     always = ~free
-    for low, high in itertools.pairwise(starts.tolist()):
+    for least, (low, high) in zip(gates.least, itertools.pairwise(starts.tolist()), strict=True):
         if free[low:high].any():
-            always[low + np.argsort(-magnitudes[low:high], kind="stable")[: gates.least]] = True
+            always[low + np.argsort(-magnitudes[low:high], kind="stable")[:least]] = True
     return always
 
 

@@ -63,6 +63,7 @@ class Slimmed(nn.Module):
     Args:
         widths: those that may lose channels, by number.
         trunk: False leaves out those that several layers write.
+        branches: those that may lose all their channels, by number.
     """
 
     def __init__(
@@ -71,11 +72,13 @@ class Slimmed(nn.Module):
         widths: Iterable[int] | None = None,
         *,
         trunk: bool = True,
+        branches: Iterable[int] = (),
         quantisers: Quantisers | None = None,
     ) -> None:
         super().__init__()
         self.supernet, self.quantisers = supernet, quantisers
-        self.gates = Gates(supernet.graph, prunable(supernet, widths, trunk=trunk))
+        free = prunable(supernet, widths, trunk=trunk)
+        self.gates = Gates(supernet.graph, free, branches=set(free) & set(branches))
         self._move_norms_into_scales()
 
     @torch.no_grad()

@@ -13,6 +13,7 @@ from gantailor.cli import main
 from gantailor.config import load_config
 from gantailor.methods import METHODS
 from gantailor.run import Run, open_run
+from search.methods.slimming import Slimmed
 from supernet.errors import ConfigError
 from supernet.files import load_tensors
 from supernet.presets import PRESETS
@@ -114,13 +115,13 @@ def pairs(tmp_path_factory):
     return folder
 
 
-def sparse(folder, pairs, method, more=""):
+def sparse(folder, pairs, method, more="", *, method_options="{}"):
     """A whole run of a method that sparsifies; its YAML file and its folder."""
     yaml = folder / "config.yaml"
     yaml.write_text(
         f"options: {{ngf: 8}}\ndata: {{kind: folder, path: {pairs}, size: 32}}\nmethod: {method}\nbudget: 0.3x\n"
-        "train: {kimg: 0.08, batch: 4, ndf: 4}\nfinetune: {kimg: 0.04, batch: 4, ndf: 4}\n"
-        f"evaluation: {{final: [l1], search_images: 4}}\n{more}"
+        f"train: {{kimg: 0.08, batch: 4, ndf: 4, method_options: {method_options}}}\n"
+        f"finetune: {{kimg: 0.04, batch: 4, ndf: 4}}\nevaluation: {{final: [l1], search_images: 4}}\n{more}"
     )
     assert main(["compress", str(yaml), "--out", str(folder / "run")]) == 0
     return yaml, folder / "run"
@@ -150,6 +151,28 @@ def test_slimming_end_to_end(slimmed):
     simulated = scores["subnet, 8 bits simulated"]["l1"]["value"]
     assert small["scores"]["subnet, exported"]["l1"]["value"] == pytest.approx(simulated, rel=0.01)
     assert "slimming" in (folder / "front.csv").read_text()
+
+
+def test_a_block_may_vanish(tmp_path, tiny_teacher, pairs, capsys, monkeypatch):
+    """The one whose scales are smallest does, if that is allowed; the 8-bit file computes what training simulated."""
+    begin = Slimmed._move_norms_into_scales
+
+    def with_a_weak_block(slimmed):
+        begin(slimmed)
+        slimmed.gates.values.data[slimmed.gates.places.starts[5] :][:32] *= 0.01
+
+    monkeypatch.setattr(Slimmed, "_move_norms_into_scales", with_a_weak_block)
+    more = f"teacher: {tiny_teacher}\nspace: {{drop_branches: true}}\n"
+    yaml, folder = sparse(tmp_path, pairs, "slimming", more, method_options="{scale_lr: 0.0001}")
+    run = open_run(folder)
+    config, subnet = run.subnet()
+    assert [config[f"model.{block}.conv_block.1"] > 0 for block in range(10, 16)] == [True, True, False, *[True] * 3]
+    assert not hasattr(subnet.get_submodule("model.12.conv_block.5"), "weight")
+    assert 0.294 <= used(run) <= 0.3
+    small = json.loads((folder / "export" / "manifest.json").read_text())["devices"]["onnxruntime-cpu-int8"]
+    assert small["psnr_to_simulated"] > 40
+    assert main(["compress", str(yaml), "--out", str(tmp_path / "other"), "--method", "agents"]) == 2
+    assert "leave out space.drop_branches" in capsys.readouterr().err
 
 
 def test_pictures_without_targets(tmp_path, tiny_teacher, capsys):

@@ -88,7 +88,7 @@ def test_an_unreachable_budget():
         strongest(gates, np.ones(len(gates.values)), lambda sizes: np.full(len(sizes), 1.5))
 
 
-def training(net, *, text="0.3x", bits=0, steps=20, **options):
+def training(net, *, text="0.3x", bits=0, steps=20, branches=(), **options):
     pictures = np.random.default_rng(0).integers(0, 256, (8, 32, 32, 3), dtype=np.uint8)
     pairs = Pairs(pictures, pictures[::-1].copy(), ("x",) * 8, "noise")
     recipe = Recipe(
@@ -103,7 +103,7 @@ def training(net, *, text="0.3x", bits=0, steps=20, **options):
         decay_from=1.0,
         method_options=options,
     )
-    slimmed = Slimmed(net, quantisers=Quantisers(net.generator) if bits else None)
+    slimmed = Slimmed(net, branches=branches, quantisers=Quantisers(net.generator) if bits else None)
     whole = supernet().generator
     inner = Translation(
         slimmed, pairs, recipe, discriminator=make_discriminator(recipe, input_nc=3, output_nc=3), teacher=whole
@@ -187,3 +187,24 @@ def test_space_of_every_size():
         len(space("every", gantailor.Supernet(gantailor.build("resnet_9blocks"), (torch.randn(1, 3, 32, 32),))))
         > 10**18
     )
+
+
+@pytest.mark.parametrize("bits", [0, 8])
+def test_a_branch_may_lose_all(bits):
+    """Where that is allowed, a block whose scales are small becomes its last bias; the trunk keeps a channel."""
+    net = supernet()
+    task, slimmed, recipe = training(net, bits=bits, branches=net.branches, scale_lr=1e-4)
+    gone = net.graph.index["model.12.conv_block.1"]
+    slimmed.gates.values.data[slimmed.gates.places.starts[gone] :][:16] *= 0.01
+    Trainer(task, recipe).run()
+    selection = task.selection()
+    sizes = [len(selection[w.name]) for w in net.graph.widths]
+    assert sizes[gone] == 0 and 0.98 < budget(net, "0.3x").usage(np.array([sizes]))[0] <= 1
+    assert all(size > 0 for width, size in enumerate(sizes) if width not in net.branches)
+    slimmed.eval()
+    slimmed.quantisers = None
+    inputs = torch.randn(2, 3, 32, 32)
+    with torch.no_grad():
+        narrow = net.extract(selection, slimmed.tensors())
+        torch.testing.assert_close(narrow(inputs), slimmed(inputs), atol=1e-5, rtol=1e-4)
+    assert net.macs(selection) < net.macs({**selection, "model.12.conv_block.1": (0,)})

@@ -71,3 +71,21 @@ def test_yaml(tmp_path):
     path.write_text("space: {fractions: [0, 1.5]}\n")
     with pytest.raises(ConfigError, match="above 0 and at most 1"):
         load_config(str(path), {})
+
+
+def test_residual_blocks_may_go():
+    """No channels is the first choice of what lies within a block, of a tie only if all of it does."""
+    torch.manual_seed(0)
+    inputs = torch.randn(1, 3, 32, 32)
+    net = gantailor.Supernet(gantailor.build("resnet_6blocks", ngf=4).eval(), (inputs,))
+    inner = [f"model.{10 + block}.conv_block.1" for block in range(6)]
+    for name in ("default", "every"):
+        space = gantailor.space(SpaceConfig(name=name, drop_branches=True), net)
+        assert [v.name for v in space.variables if v.choices[0] == 0] == inner
+        smallest = space.to_config(space.smallest)
+        assert torch.equal(net.extract(smallest)(inputs), net(inputs, config=smallest))
+    ties = (("model.10.*", "model.11.*"), ("model.12.*", "model.1"))
+    tied = gantailor.space(SpaceConfig(drop_branches=True, ties=ties), net)
+    assert [v.choices[0] for v in tied.variables if len(v.sizes) > 1] == [4, 0], "the stem is in the first"
+    with pytest.raises(ConfigError, match="drop_branches needs 'default' or 'every'"):
+        gantailor.space(SpaceConfig(name="uniform", drop_branches=True), net)

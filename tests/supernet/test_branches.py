@@ -1,0 +1,113 @@
+"""Widths without channels: sliced, gated and extracted net are one, and nothing of the branch is computed."""
+
+import onnx
+import pytest
+import torch
+from fvcore.nn import FlopCountAnalysis
+from torch import nn
+
+import gantailor
+from gantailor.devices import device
+from gantailor.export import export_model
+from supernet.branches import Constant
+from supernet.errors import SelectionError
+from supernet.gates import GatePlaces
+from tests.supernet.test_conformance import CASES
+
+BLOCKS = {  # widths that lie within a residual block, or around which a skip connection leads
+    "resnet_9blocks": [f"model.{10 + i}.conv_block.1" for i in range(9)],
+    "mobile_resnet_6blocks": [f"model.{10 + i}.conv_block.1.conv.2" for i in range(6)],
+    "cartoongan": [f"conv{i:02}_1" for i in range(4, 12)],
+    "unet_128": ["model.model.1" + ".model.3" * 5 + ".model.1"],
+    "stylegan2": [],  # its modulated convolutions are layers of their own
+}
+
+
+@pytest.fixture(scope="module", params=BLOCKS)
+def case(request):
+    torch.manual_seed(0)
+    options, shape = CASES[request.param]
+    inputs = torch.randn(2, *shape, dtype=torch.float64)
+    model = gantailor.build(request.param, **options).eval().double()
+    return request.param, gantailor.Supernet(model, (inputs,)), inputs
+
+
+def names(supernet, widths):
+    return [supernet.graph.widths[width].name for width in sorted(widths)]
+
+
+def test_residual_blocks_are_found(case):
+    name, supernet, _ = case
+    assert names(supernet, supernet.branches) == BLOCKS[name]
+    assert not any(module.training for module in supernet.generator.modules())
+
+
+@torch.no_grad()
+def test_gone_everywhere_the_same(case):
+    """Alone, several at once, and beside widths that are only narrower."""
+    name, supernet, inputs = case
+    first = supernet.graph.widths[0]
+    gone = [dict.fromkeys(BLOCKS[name], 0), {width: 0 for width in BLOCKS[name][1:3]}]
+    for config in [*gone, {**gone[1], first.name: first.size // 2}] if BLOCKS[name] else []:
+        narrow, expected = supernet.extract(config), supernet(inputs, config=config)
+        assert (narrow(inputs) - expected).abs().max() <= 1e-12
+        kept = torch.cat([torch.arange(w.size) < config.get(w.name, w.size) for w in supernet.graph.widths])
+        gated = supernet.call_with(GatePlaces(supernet.graph).apply(supernet.tensors, kept.double()), (inputs,))
+        assert (gated - expected).abs().max() <= 1e-8 * expected.abs().max()
+        count = FlopCountAnalysis(narrow, (inputs[:1],))
+        count.unsupported_ops_warnings(False).uncalled_modules_warnings(False)
+        assert supernet.macs(config) == count.by_operator()["conv"] + count.by_operator()["linear"]
+        assert supernet.parameter_count(config) == sum(p.numel() for p in narrow.parameters())
+        again = supernet.extract(config, {k: torch.zeros_like(v) for k, v in supernet.tensors.items()})
+        again.load_state_dict(narrow.state_dict())
+        assert torch.equal(again(inputs), narrow(inputs))
+
+
+def test_an_exported_branch_is_gone(tmp_path):
+    torch.manual_seed(0)
+    inputs = torch.randn(1, 3, 32, 32)
+    supernet = gantailor.Supernet(gantailor.build("resnet_6blocks", ngf=4).eval(), (inputs,))
+    counts = {}
+    for number, config in enumerate([{}, {f"model.{10 + i}.conv_block.1": 0 for i in (0, 3)}]):
+        file = export_model(tmp_path / str(number), supernet.extract(config), inputs, device("onnxruntime-cpu"))["file"]
+        nodes = onnx.load(tmp_path / str(number) / file).graph.node
+        counts[number] = sum(node.op_type == "Conv" for node in nodes)
+    assert counts[1] == counts[0] - 4
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        nn.Conv2d(4, 6, 3, stride=2, padding=1),
+        nn.Conv2d(4, 6, (3, 5), padding="same", bias=False),
+        nn.Conv2d(4, 6, 3, padding="valid", dilation=2),
+        nn.ConvTranspose2d(4, 6, 4, stride=3, padding=1, output_padding=2),
+        nn.Linear(12, 6),
+    ],
+)
+@torch.no_grad()
+def test_what_is_left_of_a_layer(layer):
+    """Its output where all weights are zero."""
+    x = torch.randn(2, 4, 11, 12)
+    made = Constant(layer, layer.bias)(x)
+    layer.weight.zero_()
+    assert torch.equal(made, layer(x))
+
+
+def test_only_what_nothing_hangs_on():
+    """Not a width that a grouped product, a concatenation with others or a custom layer reads."""
+
+    class Mixed(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b, self.c = nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(16, 8, 1)
+            self.inner, self.outer = nn.Conv2d(8, 8, 1), nn.Conv2d(8, 3, 1)
+
+        def forward(self, x):
+            y = self.c(torch.cat([self.a(x), self.b(x)], 1))
+            return self.outer(y + self.inner(y).relu())
+
+    supernet = gantailor.Supernet(Mixed().eval(), (torch.randn(1, 3, 8, 8),))
+    assert supernet.branches == set(), "the trunk is written by two layers and must stay; a and b are read together"
+    with pytest.raises(SelectionError, match="cannot be 0; allowed are 1 to 8"):
+        supernet.extract({supernet.graph.widths[0].name: 0})
