@@ -222,7 +222,7 @@ def _unknown(given: str, command: argparse.ArgumentParser) -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Entry point; returns the exit status: 0, 2 for a user's mistake, 130 for Ctrl-C."""
+    """Entry point; returns the exit status: 0, 2 for a user's mistake, 130 for Ctrl-C, 141 for a closed pipe."""
     arguments, unknown = _parser().parse_known_args(argv)
     if unknown:
         print(f"error: {_unknown(unknown[0], arguments.command)}", file=sys.stderr)
@@ -233,6 +233,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
     except BrokenPipeError:  # whoever read this (head, less) has seen enough; nothing may be said at exit either
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
     except (GantailorError, EvaluationError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -30,9 +30,18 @@ class PlainInstanceNorm(nn.Module):
         norm: the module that it stands for; without running statistics.
     """
 
+    weight: Tensor | None
+    bias: Tensor | None
+
     def __init__(self, norm: nn.InstanceNorm2d) -> None:
         super().__init__()
-        self.eps, self.weight, self.bias = norm.eps, norm.weight, norm.bias
+        self.eps = norm.eps
+        for name in ("weight", "bias"):  # buffers in a branch that is gone
+            value = getattr(norm, name)
+            if isinstance(value, nn.Parameter) or value is None:
+                self.register_parameter(name, value)
+            else:
+                self.register_buffer(name, value)
 
     def forward(self, x: Tensor) -> Tensor:
         return _by_means(x, self.weight, self.bias, self.eps)

@@ -11,6 +11,7 @@ from typing import IO, Any
 
 import numpy as np
 import torch
+from pydantic import BaseModel
 from torch import nn
 
 from gantailor.config import Config, load_config
@@ -91,7 +92,10 @@ class Run:
         file, mine = self.path("config.json"), self.config.model_dump(mode="json")
         if not file.exists():
             return []
-        known = {**Config().model_dump(mode="json"), **json.loads(file.read_text())}
+        known = Config().model_dump(mode="json")  # of a setting that came later the run had the default
+        for name, value in json.loads(file.read_text()).items():
+            section = isinstance(getattr(self.config, name, None), BaseModel) and isinstance(value, dict)
+            known[name] = {**known[name], **value} if section else value
         fixed = {"budget"} if self.config.method in SPARSIFYING else set()  # they trained to this one
         return [name for name in mine if name not in set(CHANGEABLE) - fixed and known[name] != mine[name]]
 

@@ -247,7 +247,7 @@ class Budget:
         drawn = rng.integers(0, self.space.largest + 1)
         if self.fill or any(limit.lower for limit in self._limits):
             return self.settle(drawn, rng)
-        low = float(self.cost(self.space.smallest)[0])
+        low = max(1.0, float(self.cost(self.space.smallest)[0]))
         cap = Limit("macs", upper=low * (max(self.macs, low) / low) ** rng.random())
         return replace(self, limits=(*self._limits, cap), fill=True).settle(drawn, rng)
 

@@ -209,7 +209,7 @@ class WidthGraph:
         """The config's sizes in the order of ``widths``; widths that it leaves out stay full.
 
         Raises:
-            SelectionError: an unknown width, or a size outside 1..full (0..full where it is removable).
+            SelectionError: an unknown width, or a size outside 1..full, 0 included where it is removable.
         """
         unknown = [name for name in config if name not in self.index]
         if unknown:
@@ -218,9 +218,8 @@ class WidthGraph:
         for number, width in enumerate(self.widths):
             value = config.get(width.name, width.size)
             size = len(value) if isinstance(value, tuple) else int(value)
-            least = 0 if number in self.removable else 1
-            if not least <= size <= width.size:
-                raise SelectionError(f"width {width.name!r} cannot be {size}; allowed are {least} to {width.size}")
+            if not 1 <= size <= width.size and not (size == 0 and number in self.removable):
+                raise SelectionError(f"width {width.name!r} cannot be {size}; allowed are 1 to {width.size}")
             sizes.append(size)
         return sizes
 

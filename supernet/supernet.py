@@ -13,13 +13,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
-from torch.utils._pytree import tree_flatten, tree_leaves, tree_unflatten
 
-from supernet.branches import removable, remove
+from supernet.branches import branches, removable, remove
 from supernet.cost import CostModel
 from supernet.errors import SelectionError
 from supernet.graph import SubnetConfig, WidthGraph
-from supernet.tracing import Rule, evaluating, trace
+from supernet.tracing import Rule, trace
 
 Subnet = Mapping[str, Any]
 
@@ -82,35 +81,9 @@ class Supernet(nn.Module):
         return CostModel(self.graph)
 
     @cached_property
-    @torch.no_grad()
     def branches(self) -> frozenset[int]:
-        """Removable widths, by number, without which the output still depends on every input: residual branches, say.
-
-        Found by a forward for each of them and each input, whose numbers are changed.
-        """
-
-        leaves, spec = tree_flatten(self.example_inputs)
-
-        def output(leaves: list[Any], tensors: Mapping[str, Tensor]) -> Tensor:
-            with torch.random.fork_rng(devices=[]):
-                torch.manual_seed(0)  # noise in the forward is the same each time
-                found = tree_leaves(self.call_with(tensors, tree_unflatten(leaves, spec)))
-            return torch.cat([x.flatten() for x in found if isinstance(x, Tensor)])
-
-        def read(tensors: Mapping[str, Tensor]) -> list[bool]:
-            """Of each input, whether the output depends on it."""
-            before, found = output(leaves, tensors), []
-            for number, leaf in enumerate(leaves):
-                if isinstance(leaf, Tensor) and leaf.is_floating_point():
-                    other = [*leaves[:number], leaf.flip(-1) - 0.5, *leaves[number + 1 :]]
-                    found.append(not torch.equal(before, output(other, tensors)))
-            return found
-
-        tensors, consumers = self.tensors, self.graph.consumers
-        with evaluating(self):
-            whole = read({})
-            cut = {w: {n: torch.zeros_like(tensors[n]) for n, _ in consumers[w]} for w in self.graph.removable}
-            return frozenset(w for w, zeros in cut.items() if read(zeros) == whole)
+        """Widths, by number, that may lose all their channels: those within residual blocks (``supernet.branches``)."""
+        return branches(self)
 
     def full_config(self) -> SubnetConfig:
         """Every width at its full size."""
@@ -159,7 +132,7 @@ class Supernet(nn.Module):
         gone = [width for width, size in enumerate(self.graph.sizes(subnet)) if size == 0]
         for width in set(gone) - (self.branches if gone else set()):
             name = self.graph.widths[width].name
-            raise SelectionError(f"width {name!r} cannot be 0: nothing leads around it; keep a channel at least")
+            raise SelectionError(f"width {name!r} cannot be 0: it lies in no residual branch; keep a channel at least")
         return gone
 
     def _unread(self, subnet: Subnet) -> list[str]:

@@ -68,10 +68,11 @@ def verify(
     Raises:
         VerificationError: names the widths that fail.
     """
-    inputs = tree_map(_to_double, inputs or _smaller(supernet))
+    given = inputs
     while True:
+        double, inputs = in_double(supernet, given)
         try:
-            return _prove(copy.deepcopy(supernet).double().eval(), inputs, selections, np.random.default_rng(seed))
+            return _prove(double, inputs, selections, np.random.default_rng(seed))
         except VerificationError as error:
             if not repair or not (error.widths or error.inexact):
                 raise
@@ -79,6 +80,11 @@ def verify(
                 whole=dict.fromkeys(error.widths, "fails the proof: its size is fixed in the forward"),
                 inexact=dict.fromkeys(error.inexact, "the forward depends on the number of channels"),
             )
+
+
+def in_double(supernet: Supernet, inputs: tuple[Any, ...] | None = None) -> tuple[Supernet, Any]:
+    """A copy in float64 and eval mode on the CPU, and inputs for it: these, or the example with smaller pictures."""
+    return copy.deepcopy(supernet).cpu().double().eval(), tree_map(_to_double, inputs or _smaller(supernet))
 
 
 def _prove(double: Supernet, inputs: Any, selections: int, rng: np.random.Generator) -> Verification:
@@ -207,7 +213,9 @@ def _random_selection(supernet: Supernet, rng: np.random.Generator) -> Selection
 
 
 def _to_double(value: Any) -> Any:
-    return value.double() if isinstance(value, Tensor) and value.is_floating_point() else value
+    if not isinstance(value, Tensor):
+        return value
+    return value.cpu().double() if value.is_floating_point() else value.cpu()
 
 
 def _flat(output: Any) -> Tensor:

@@ -224,9 +224,9 @@ def test_wrong_configs():
     supernet = gantailor.Supernet(Net(lambda n, x: n.a(x), a=conv()), (torch.randn(1, 3, 8, 8),))
     with pytest.raises(SelectionError, match="did you mean 'stem'"):
         supernet.extract({"stm": 3})
-    with pytest.raises(SelectionError, match="'stem' cannot be 9; allowed are 0 to 8"):
+    with pytest.raises(SelectionError, match="'stem' cannot be 9; allowed are 1 to 8"):
         supernet.extract({"stem": 9})
-    with pytest.raises(SelectionError, match="'stem' cannot be 0: nothing leads around it"):
+    with pytest.raises(SelectionError, match="'stem' cannot be 0: it lies in no residual branch"):
         supernet.extract({"stem": 0})
 
 
