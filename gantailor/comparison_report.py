@@ -62,7 +62,7 @@ def _with_spread(mean: float, std: float) -> str:
 
 
 def draw(wide: pd.DataFrame, teacher: Mapping[str, float]) -> Figure:
-    """Each score against MACs and against training time, a line for each method: mean, and the spread over seeds."""
+    """Each score against MACs, a line for each method, and against training time: mean, and the spread over seeds."""
     from matplotlib.figure import Figure
     from matplotlib.ticker import NullFormatter
 
@@ -72,7 +72,7 @@ def draw(wide: pd.DataFrame, teacher: Mapping[str, float]) -> Figure:
     for column, metric in enumerate(metrics):
         for axis, cost, scale in ((grid[0, column], "macs", 1.0), (grid[1, column], "seconds", 60.0)):
             for number, (method, part) in enumerate(wide.groupby(level="method", sort=False)):
-                part = part.sort_values((cost, "mean"))
+                part = part.sort_values(("macs", "mean"))
                 axis.errorbar(
                     part[cost, "mean"] / scale,
                     part[metric, "mean"],
@@ -80,8 +80,12 @@ def draw(wide: pd.DataFrame, teacher: Mapping[str, float]) -> Figure:
                     label=str(method),
                     color=fronts.COLOURS[number % len(fronts.COLOURS)],
                     marker=fronts.MARKERS[number % len(fronts.MARKERS)],
+                    linestyle="-" if cost == "macs" else "none",
                     capsize=3,
                 )
+                for (_, budget), row in part.iterrows() if cost == "seconds" else ():
+                    at = (row[cost, "mean"] / scale, row[metric, "mean"])
+                    axis.annotate(str(budget), at, xytext=(4, 4), textcoords="offset points", fontsize=7)
             axis.grid(alpha=0.3)
             axis.set_ylabel(
                 f"{metric} ({'lower' if lower_is_better(metric.partition('[')[0]) else 'higher'} is better)"

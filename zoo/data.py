@@ -123,7 +123,7 @@ def picture_grid(columns: Sequence[np.ndarray], *, names: Sequence[str] = (), ga
     """A PNG: a row for each picture, a column for each uint8 ``[N, H, W, 3]``; all are made as large as the largest.
 
     Args:
-        names: of the columns, written above them; cut where they are wider.
+        names: of the columns, written above them, smaller where they are wider, then cut.
         gap: pixels between pictures.
     """
     height, width = (max(c.shape[axis] for c in columns) for axis in (1, 2))
@@ -136,9 +136,10 @@ def picture_grid(columns: Sequence[np.ndarray], *, names: Sequence[str] = (), ga
             fitted = Image.fromarray(picture).resize((width, height))
             sheet.paste(fitted, (x * (width + gap), top + y * (height + gap)))
     for x, name in enumerate(names):
-        while draw.textlength(name, font_size=10) > width and name:
+        font = next((size for size in (10, 9, 8) if draw.textlength(name, font_size=size) <= width), 8)
+        while draw.textlength(name, font_size=font) > width and name:
             name = name[:-1]
-        draw.text((x * (width + gap) + width / 2, 1), name, "black", font_size=10, anchor="ma")
+        draw.text((x * (width + gap) + width / 2, 1), name, "black", font_size=font, anchor="ma")
     buffer = io.BytesIO()
     sheet.save(buffer, "PNG")
     return buffer.getvalue()
