@@ -29,8 +29,9 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")  # Okabe and Ito: safe for the colour-blind
-MARKERS = "osD^vP"  # and in print without colour
+# Okabe and Ito: safe for the colour-blind; a grey that is seen on white and on black
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#777777")
+MARKERS = "osD^vPX<"  # and in print without colour; one more than colours, so that pairs come again late
 POINTS = Path(__file__).with_name("published_points.csv")
 
 
