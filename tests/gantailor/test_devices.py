@@ -12,7 +12,7 @@ from torch import nn
 
 import gantailor
 from gantailor.devices import device
-from gantailor.export import Exported, export_model
+from gantailor.export import Exported, _checked, export_model
 from gantailor.quantise import kept_in_float, quantise, sensitivities
 from gantailor.rewrite import ExportError, PlainInstanceNorm, SlicedReflectionPad, rewritten
 from gantailor.targets import TARGETS, check_installed
@@ -235,3 +235,26 @@ def test_mistakes(tmp_path, monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(ExportError, match=r"pip install 'gantailor\[executorch\]'"):
         check_installed(device("executorch-xnnpack"))
+
+
+@pytest.mark.parametrize(
+    ("name", "everywhere", "one", "fine"),
+    [
+        ("onnxruntime-cpu", 5e-5, 0.0, True),
+        ("onnxruntime-cpu", 0.0, 2e-4, False),
+        ("openvino-float16", 0.0, 0.05, True),  # one pixel
+        ("openvino-float16", 0.05, 0.0, False),
+        ("onnxruntime-cpu-int8", 0.05, 0.2, True),
+        ("onnxruntime-cpu-int8", 0.3, 0.0, False),
+    ],
+)
+def test_what_may_differ(name, everywhere, one, fine):
+    """Float32 nowhere more than 1e-4, the others by their decibels."""
+    expected = np.random.default_rng(0).uniform(-0.5, 0.5, (1, 3, 32, 32)).astype(np.float32)
+    output = expected + np.float32(everywhere)
+    output[0, 0, 0, 0] += one
+    if fine:
+        assert _checked(output, expected, device(name))["psnr_to_pytorch"] > 20
+    else:
+        with pytest.raises(ExportError, match="differs from PyTorch by .*; choose another device or precision"):
+            _checked(output, expected, device(name))
