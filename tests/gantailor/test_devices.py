@@ -256,5 +256,5 @@ def test_what_may_differ(name, everywhere, one, fine):
     if fine:
         assert _checked(output, expected, device(name))["psnr_to_pytorch"] > 20
     else:
-        with pytest.raises(ExportError, match="differs from PyTorch by .*; choose another device or precision"):
+        with pytest.raises(ExportError, match="; choose another device or precision"):
             _checked(output, expected, device(name))
