@@ -181,7 +181,12 @@ class Control:
                 f"{self.name}: {ended:.3g} of the cost, target {self.target:.3g}; the strongest opened again: {now:.3g}"
             )
         if ended <= 1.02 * self.target:
-            return f"{self.name}: {now:.3g} of the cost is left, target {self.target:.3g}"
+            pace = 1 - self.target ** (1 / self.steps)
+            hurry = (
+                f", in {self.steps} steps that each closed {pace:.0%} of what was left, so that the rest could hardly "
+                "take over. A larger train.kimg gives it time"
+            )
+            return f"{self.name}: {now:.3g} of the cost is left, target {self.target:.3g}{hurry if pace > 0.1 else ''}"
         return (
             f"{self.name}: stopped at {ended:.3g} of the cost, target {self.target:.3g}, when its share of the training"
             f" was over; the strongest that fit were kept, {now:.3g}. A larger train.kimg or "
