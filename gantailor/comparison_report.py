@@ -58,7 +58,7 @@ def markdown(wide: pd.DataFrame, teacher: Mapping[str, float]) -> str:
 
 
 def _with_spread(mean: float, std: float) -> str:
-    return f"{mean:.4g}" if np.isnan(std) else f"{mean:.4g} ± {std:.2g}"
+    return f"{mean:.4g}" if np.isnan(std) else f"{mean:.4g} ± {std:{'.0f' if std >= 100 else '.2g'}}"
 
 
 def draw(wide: pd.DataFrame, teacher: Mapping[str, float]) -> Figure:

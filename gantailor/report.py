@@ -46,14 +46,14 @@ def _columns(run: Run, narrow: torch.nn.Module, count: int) -> dict[str, Tensor]
 
 
 def _costs(run: Run, manifest: dict[str, Any]) -> list[dict[str, Any]]:
-    """Teacher and subnet: MACs, parameters, bytes of float32 weights, milliseconds on each device."""
+    """Whole generator and subnet: MACs, parameters, bytes of float32 weights, milliseconds on each device."""
     supernet = run.supernet()
     full = supernet.full_config()
     devices = {name: found["latency_ms"] for name, found in manifest["devices"].items() if "latency_ms" in found}
     rows = []
     for name, config in (("teacher", full), ("subnet", run.subnet()[0])):
         row: dict[str, Any] = {
-            "name": name,
+            "name": name if run.taught or name == "subnet" else "whole generator",
             "macs": supernet.macs(config),
             "parameters": supernet.parameter_count(config),
         }

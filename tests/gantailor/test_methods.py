@@ -211,6 +211,7 @@ def test_hypernetwork_end_to_end(tmp_path, pairs):
     assert set(json.loads((folder / "scores.json").read_text())) <= {"input", "subnet", "subnet, last step"}
     page = (folder / "report.html").read_text()
     assert 'alt="teacher"' not in page and 'alt="real"' in page
+    assert "whole generator" in page and ">teacher<" not in page
     losses = [json.loads(line) for line in (folder / "supernet.ckpt.jsonl").read_text().splitlines()]
     assert "output" not in losses[0] and any("cost (target 0.3)" in name for name in losses[-1])
 
