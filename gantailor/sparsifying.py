@@ -22,6 +22,7 @@ from search.methods.gated import Gated
 from search.methods.hypernetwork import Hypernetwork, HypernetworkOptions, hypernetwork_task
 from search.methods.slimming import Slimmed, SlimmingOptions, prunable, slimming
 from search.methods.sparsify import Sparsifying
+from search.space import droppable
 from search.study import best_config, table
 from supernet import workers
 from supernet.errors import ConfigError
@@ -84,15 +85,16 @@ def check(run: Run) -> None:
     free = free_widths(run)
     if isinstance(options, SlimmingOptions):
         free = prunable(run.traced(), free, trunk=bool(options.trunk))
-    gates = Gates(run.traced().graph, free, least=least, branches=set(free) & _branches(run))
+    gates = Gates(run.traced().graph, free, least=least, branches=_branches(run))
     check_reachable(gates, run.budget().usage, "generator")
     if ">=" in config.budget:
         raise ConfigError(f"method {config.method!r} takes upper limits only, not budget {config.budget!r}")
 
 
-def _branches(run: Run) -> frozenset[int]:
-    """Widths that may lose all their channels."""
-    return run.traced().branches if run.config.space.drop_branches else frozenset()
+def _branches(run: Run) -> list[int]:
+    """Widths, by number, that may lose all their channels."""
+    supernet = run.traced()
+    return [supernet.graph.index[name] for name in droppable(supernet, run.config.space)]
 
 
 def make_task(run: Run) -> Sparsifying | Agents:

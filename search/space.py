@@ -168,7 +168,7 @@ def default_space(supernet: Supernet, config: SpaceConfig | None = None) -> Spac
     for name in full:
         if name not in frozen:
             groups.setdefault(f"tie {owner[name]}" if name in owner else name, []).append(name)
-    branches = _branches(supernet, config)
+    branches = droppable(supernet, config)
     variables = [_fractions(group, full, config, gone=set(group) <= branches) for group in groups.values()]
     return Space("default", variables, supernet)
 
@@ -184,7 +184,7 @@ def _matching(pattern: str, names: Iterable[str]) -> list[str]:
     return found
 
 
-def _branches(supernet: Supernet, config: SpaceConfig) -> set[str]:
+def droppable(supernet: Supernet, config: SpaceConfig) -> set[str]:
     """Widths that may be left without channels."""
     return {supernet.graph.widths[number].name for number in supernet.branches} if config.drop_branches else set()
 
@@ -244,7 +244,7 @@ def every_space(supernet: Supernet, config: SpaceConfig) -> Space:
     frozen = _frozen(full, config)
     step = config.rounding
     choices = {name: sorted({*range(step, size, step), size}) for name, size in full.items() if name not in frozen}
-    for name in _branches(supernet, config) & set(choices):
+    for name in droppable(supernet, config) & set(choices):
         choices[name].insert(0, 0)
     return Space("every", [Variable.scaled(name, sizes, [(name, 1)]) for name, sizes in choices.items()], supernet)
 

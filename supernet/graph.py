@@ -223,12 +223,12 @@ class WidthGraph:
             sizes.append(size)
         return sizes
 
-    def present(self, subnet: Mapping[str, Any]) -> tuple[list[int], list[np.ndarray]]:
-        """Sizes and masks as tensors have them: a width that is gone still has its first unit, which is not read."""
-        sizes, masks = self.sizes(subnet), self.masks(subnet)
-        for size, mask in zip(sizes, masks, strict=True):
-            mask[0] |= size == 0
-        return [max(1, size) for size in sizes], masks
+    def present(self, subnet: Mapping[str, Any]) -> list[np.ndarray]:
+        """The masks as tensors have them: a width that is gone still has its first unit, which is not read."""
+        masks = self.masks(subnet)
+        for mask in masks:
+            mask[0] |= not mask.any()
+        return masks
 
     def masks(self, subnet: Mapping[str, Any]) -> list[np.ndarray]:
         """For each width, which units stay: the named ones of a ``Selection``, the leading ones of a config."""

@@ -109,7 +109,8 @@ class Supernet(nn.Module):
 
         ``tensors`` are sliced in the place of the generator's own, whose names and shapes they have.
         """
-        sizes, masks = self.graph.present(subnet)
+        wanted, masks = self.graph.sizes(subnet), self.graph.present(subnet)
+        sizes = [max(1, size) for size in wanted]
         leading = [bool(mask[:size].all()) for mask, size in zip(masks, sizes, strict=True)]
         tensors = self.tensors if tensors is None else tensors
         result = {}
@@ -123,21 +124,18 @@ class Supernet(nn.Module):
                     if len(kept) < len(axis):
                         tensor = tensor.index_select(dimension, torch.from_numpy(kept).to(tensor.device))
             result[name] = tensor
-        for name in self._unread(subnet):
-            result[name] = torch.zeros_like(result[name])
+        for width in self._gone(wanted):
+            for name, _ in self.graph.consumers[width]:
+                result[name] = torch.zeros_like(result[name])
         return result
 
-    def _gone(self, subnet: Subnet) -> list[int]:
+    def _gone(self, sizes: Sequence[int]) -> list[int]:
         """Widths, by number, of which nothing is kept."""
-        gone = [width for width, size in enumerate(self.graph.sizes(subnet)) if size == 0]
+        gone = [width for width, size in enumerate(sizes) if size == 0]
         for width in set(gone) - (self.branches if gone else set()):
             name = self.graph.widths[width].name
             raise SelectionError(f"width {name!r} cannot be 0: it lies in no residual branch; keep a channel at least")
         return gone
-
-    def _unread(self, subnet: Subnet) -> list[str]:
-        """Weights that read these."""
-        return [name for width in self._gone(subnet) for name, _ in self.graph.consumers[width]]
 
     @cached_property
     def _places(self) -> dict[str, list[str]]:
@@ -157,7 +155,7 @@ class Supernet(nn.Module):
     @contextmanager
     def _narrow_attributes(self, subnet: Subnet) -> Iterator[None]:
         """Within the block the generator's modules hold the subnet's integers (``groups`` and the like)."""
-        changed = _set_sizes(self.generator, self.graph, self.graph.present(subnet)[0])
+        changed = _set_sizes(self.generator, self.graph, self.graph.sizes(subnet))
         try:
             yield
         finally:
@@ -183,8 +181,9 @@ class Supernet(nn.Module):
                 if not isinstance(value, nn.Parameter):  # made once, so that tied weights stay tied
                     value = nn.Parameter(value, requires_grad=old.requires_grad)
                 module._parameters[leaf] = value
-        _set_sizes(narrow, self.graph, self.graph.present(subnet)[0])
-        remove(narrow, self.graph, self._gone(subnet))
+        sizes = self.graph.sizes(subnet)
+        _set_sizes(narrow, self.graph, sizes)
+        remove(narrow, self.graph, self._gone(sizes))
         return narrow
 
     def macs(self, config: Subnet, *, convention: str = "true") -> int:
@@ -205,7 +204,7 @@ class Supernet(nn.Module):
 
     def kept_channels(self, layers: Sequence[str], subnet: Subnet) -> dict[str, Tensor]:
         """For named modules, which channels of their full output the subnet keeps."""
-        masks, kept = self.graph.present(subnet)[1], {}
+        masks, kept = self.graph.present(subnet), {}
         for name in layers:
             axis = self.graph.activations.get(name)
             kept[name] = slice(None) if axis is None else torch.from_numpy(axis.kept(masks))
@@ -228,7 +227,7 @@ class Supernet(nn.Module):
 
 
 def _set_sizes(model: nn.Module, graph: WidthGraph, sizes: Sequence[int]) -> list[tuple[nn.Module, str, Any]]:
-    changed = []
+    changed, sizes = [], [max(1, size) for size in sizes]  # a width that is gone has a channel that is not read
     for attribute in graph.attributes:
         module = model.get_submodule(attribute.module)
         old = getattr(module, attribute.name)

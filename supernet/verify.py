@@ -68,9 +68,8 @@ def verify(
     Raises:
         VerificationError: names the widths that fail.
     """
-    given = inputs
     while True:
-        double, inputs = in_double(supernet, given)
+        double, inputs = in_double(supernet, inputs)
         try:
             return _prove(double, inputs, selections, np.random.default_rng(seed))
         except VerificationError as error:

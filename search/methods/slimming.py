@@ -77,8 +77,7 @@ class Slimmed(nn.Module):
     ) -> None:
         super().__init__()
         self.supernet, self.quantisers = supernet, quantisers
-        free = prunable(supernet, widths, trunk=trunk)
-        self.gates = Gates(supernet.graph, free, branches=set(free) & set(branches))
+        self.gates = Gates(supernet.graph, prunable(supernet, widths, trunk=trunk), branches=branches)
         self._move_norms_into_scales()
 
     @torch.no_grad()
