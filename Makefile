@@ -22,7 +22,7 @@ test: install lint
 
 lint: install
 	$(BIN)/ruff check .
-	$(BIN)/mypy supernet search evaluators zoo gantailor
+	$(BIN)/mypy -p gantailor
 
 clean:
 	rm -rf $(VENV) build *.egg-info

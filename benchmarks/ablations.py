@@ -16,18 +16,18 @@ import numpy as np
 import pandas as pd
 import torch
 
-from gantailor.config import load_config
-from gantailor.run import Run
-from gantailor.scoring import Subset
-from supernet.files import save_tensors
-from supernet.ranking import rank_channels
-from supernet.recipe import Recipe
-from supernet.sampling import draw_choices
-from supernet.supernet import Supernet
-from supernet.trainer import Trainer
-from supernet.translation import Translation
-from zoo.builders import make_discriminator
-from zoo.checkpoints import load_state, read_state
+from gantailor.pipeline.scoring import Subset
+from gantailor.run.config import load_config
+from gantailor.run.run import Run
+from gantailor.supernet.files import save_tensors
+from gantailor.supernet.importance.ranking import rank_channels
+from gantailor.supernet.supernet import Supernet
+from gantailor.supernet.training.image_to_image import Translation
+from gantailor.supernet.training.recipe import Recipe
+from gantailor.supernet.training.sampling import draw_choices
+from gantailor.supernet.training.trainer import Trainer
+from gantailor.zoo.builders import make_discriminator
+from gantailor.zoo.checkpoints import load_state, read_state
 
 BASE: dict[str, Any] = {"output_weight": 10, "feature_weight": 1, "ema_kimg": 0.5}
 VARIANTS: dict[str, dict[str, Any]] = {

@@ -18,13 +18,14 @@ import pandas as pd
 import torch
 from torch import nn
 
-from gantailor import pipeline, training
-from gantailor.cli import DEMO_SUPERNET
-from gantailor.config import load_config
-from gantailor.run import Run, load_supernet
-from search.space import uniform_config
-from supernet.verify import count_parameters
-from zoo.builders import init_weights
+from gantailor.cli.main import DEMO_SUPERNET
+from gantailor.pipeline import compress as pipeline
+from gantailor.pipeline import training
+from gantailor.run.config import load_config
+from gantailor.run.run import Run, load_supernet
+from gantailor.search.spaces.space import uniform_config
+from gantailor.supernet.verify import count_parameters
+from gantailor.zoo.builders import init_weights
 
 SUPERNET_KIMG = 24
 

@@ -17,11 +17,11 @@ import numpy as np
 import pandas as pd
 import torch
 
-from gantailor.devices import device
-from gantailor.export import export_model
-from gantailor.rewrite import ExportError
-from gantailor.targets import TARGETS
-from zoo.builders import build
+from gantailor.export.devices import device
+from gantailor.export.export import export_model
+from gantailor.export.rewrites import ExportError
+from gantailor.export.targets import TARGETS
+from gantailor.zoo.builders import build
 
 RESULTS = Path(__file__).parent / "results" / "devices.csv"
 LOCAL = ["onnxruntime-cpu", "openvino", "torch-export", "torchscript", "executorch-xnnpack"]

@@ -21,11 +21,12 @@ import numpy as np
 import torch
 from rows import append, is_done
 
-from gantailor import pipeline, rankings
-from gantailor.config import load_config
-from gantailor.run import Run
-from zoo.data import to_uint8
-from zoo.latents import Latents
+from gantailor.pipeline import compress as pipeline
+from gantailor.pipeline import ranking as rankings
+from gantailor.run.config import load_config
+from gantailor.run.run import Run
+from gantailor.zoo.data.latents import Latents
+from gantailor.zoo.data.pairs import to_uint8
 
 CRITERIA = ("diversity", "diversity-magnitude", "l1", "content", "activation", "random")
 ARMS = (*CRITERIA, "searched", "searched-more")

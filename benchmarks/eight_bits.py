@@ -19,9 +19,9 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from gantailor.export import psnr
-from gantailor.ranges import load_simulated
-from gantailor.run import open_run
+from gantailor.export.export import psnr
+from gantailor.run.run import open_run
+from gantailor.supernet.quantization.ranges import load_simulated
 
 
 def exported(file: Path, pictures: Tensor, level: onnxruntime.GraphOptimizationLevel) -> np.ndarray:

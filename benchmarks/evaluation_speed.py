@@ -14,10 +14,10 @@ import time
 import numpy as np
 import torch
 
-from gantailor.cli import DEMO_SUPERNET
-from gantailor.config import load_config
-from gantailor.run import Run, load_supernet
-from gantailor.scoring import Subset
+from gantailor.cli.main import DEMO_SUPERNET
+from gantailor.pipeline.scoring import Subset
+from gantailor.run.config import load_config
+from gantailor.run.run import Run, load_supernet
 
 
 def main() -> None:

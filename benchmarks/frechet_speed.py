@@ -15,7 +15,7 @@ from statistics import median
 import numpy as np
 from scipy.linalg import sqrtm
 
-from evaluators.distances import Gaussian, frechet
+from gantailor.evaluators.metrics.distances import Gaussian, frechet
 
 
 def timed(function: Callable[[], float], repeats: int) -> tuple[float, float]:

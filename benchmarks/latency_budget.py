@@ -14,14 +14,14 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from evaluators.cost import interleaved
-from gantailor.config import load_config
-from gantailor.export import local_runtime
-from gantailor.profiling import measure_profile, spread_subnets
-from gantailor.run import Run
-from search.budget import Budget, Limit
-from search.strategies import History
-from search.study import make_strategy
+from gantailor.evaluators.metrics.cost import interleaved
+from gantailor.export.export import local_runtime
+from gantailor.pipeline.profiling import measure_profile, spread_subnets
+from gantailor.run.config import load_config
+from gantailor.run.run import Run
+from gantailor.search.budget import Budget, Limit
+from gantailor.search.strategies import History
+from gantailor.search.study import make_strategy
 
 
 def main() -> None:

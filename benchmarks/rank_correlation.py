@@ -17,14 +17,14 @@ import pandas as pd
 import torch
 from scipy.stats import kendalltau
 
-from gantailor.cli import DEMO_SUPERNET
-from gantailor.config import load_config
-from gantailor.run import Run, load_supernet
-from search.space import Space
-from supernet.recipe import Recipe
-from supernet.trainer import Trainer
-from supernet.translation import Translation
-from zoo.builders import init_weights, make_discriminator
+from gantailor.cli.main import DEMO_SUPERNET
+from gantailor.run.config import load_config
+from gantailor.run.run import Run, load_supernet
+from gantailor.search.spaces.space import Space
+from gantailor.supernet.training.image_to_image import Translation
+from gantailor.supernet.training.recipe import Recipe
+from gantailor.supernet.training.trainer import Trainer
+from gantailor.zoo.builders import init_weights, make_discriminator
 
 SCORES = ("l1", "kid[efficientnet-lite0]", "fid[efficientnet-lite0]")
 

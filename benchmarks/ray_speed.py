@@ -16,11 +16,11 @@ import time
 import ray
 from ray.cluster_utils import Cluster
 
-from gantailor.cli import DEMO_SUPERNET
-from gantailor.config import load_config
-from gantailor.ray_search import evaluate_with_ray
-from gantailor.run import Run
-from gantailor.searching import make_search
+from gantailor.cli.main import DEMO_SUPERNET
+from gantailor.pipeline.ray_search import evaluate_with_ray
+from gantailor.pipeline.search import make_search
+from gantailor.run.config import load_config
+from gantailor.run.run import Run
 
 
 def seconds(workers: int, trials: int) -> tuple[float, float]:

@@ -16,14 +16,14 @@ import numpy as np
 import pandas as pd
 import torch
 
-from evaluators.cost import interleaved
-from gantailor.export import local_runtime
-from gantailor.profiling import spread_subnets
-from search.latency import LatencyProfile
-from search.space import Space, SpaceConfig, default_space
-from supernet.graph import SubnetConfig
-from supernet.supernet import Supernet
-from zoo.builders import build
+from gantailor.evaluators.metrics.cost import interleaved
+from gantailor.export.export import local_runtime
+from gantailor.pipeline.profiling import spread_subnets
+from gantailor.search.latency import LatencyProfile
+from gantailor.search.spaces.space import Space, SpaceConfig, default_space
+from gantailor.supernet.graph import SubnetConfig
+from gantailor.supernet.supernet import Supernet
+from gantailor.zoo.builders import build
 
 RESULTS = Path(__file__).parent / "results" / "realised_speed.csv"
 FINE = tuple(np.linspace(0.1, 1, 37).tolist())

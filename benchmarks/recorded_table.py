@@ -17,10 +17,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from gantailor.cli import DEMO_SUPERNET
-from gantailor.config import load_config
-from gantailor.run import Run, load_supernet
-from gantailor.scoring import Subset
+from gantailor.cli.main import DEMO_SUPERNET
+from gantailor.pipeline.scoring import Subset
+from gantailor.run.config import load_config
+from gantailor.run.run import Run, load_supernet
 
 SPACE = {
     "fractions": [0.25, 0.5, 0.75, 1.0],

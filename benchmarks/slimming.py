@@ -18,9 +18,9 @@ from typing import Any
 
 from rows import append, is_done
 
-from gantailor import pipeline
-from gantailor.config import load_config
-from gantailor.run import Run
+from gantailor.pipeline import compress as pipeline
+from gantailor.run.config import load_config
+from gantailor.run.run import Run
 
 ARMS = ("slimming-8", "slimming-32", "stack")
 

@@ -19,11 +19,11 @@ import numpy as np
 import pandas as pd
 from recorded_table import SPACE, TABLE
 
-from gantailor.config import load_config
-from gantailor.run import Run
-from search.budget import Budget
-from search.strategies import SAMPLERS, STRATEGIES, History, first, hypervolume, key
-from search.study import START, make_strategy
+from gantailor.run.config import load_config
+from gantailor.run.run import Run
+from gantailor.search.budget import Budget
+from gantailor.search.strategies import SAMPLERS, STRATEGIES, History, first, hypervolume, key
+from gantailor.search.study import START, make_strategy
 
 RESULTS = Path(__file__).parent / "results" / "strategies.csv"
 BUDGETS = (0.2, 0.3, 0.5)  # shares of the largest subnet

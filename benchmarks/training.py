@@ -21,13 +21,13 @@ import numpy as np
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from search.space import space
-from supernet.recipe import Recipe
-from supernet.supernet import Supernet
-from supernet.trainer import Trainer
-from supernet.translation import Translation
-from zoo.builders import build, make_discriminator
-from zoo.data import Pairs
+from gantailor.search.spaces.space import space
+from gantailor.supernet.supernet import Supernet
+from gantailor.supernet.training.image_to_image import Translation
+from gantailor.supernet.training.recipe import Recipe
+from gantailor.supernet.training.trainer import Trainer
+from gantailor.zoo.builders import build, make_discriminator
+from gantailor.zoo.data.pairs import Pairs
 
 CONFIG, REFERENCE_S = "32_32_48_40_64_40_16_32", 2.39
 WAYS: dict[str, dict[str, Any]] = {

@@ -17,8 +17,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from evaluators.errors import EvaluationError
-from evaluators.scores import Evaluator, Pairs
+from gantailor.evaluators.errors import EvaluationError
+from gantailor.evaluators.scores import Evaluator, Pairs
 
 
 class Noise:

@@ -14,10 +14,10 @@ import torch
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
-from evaluators.distribution import METRICS, feature_score_name, known_metrics, score_features
-from evaluators.errors import EvaluationError
-from evaluators.features import Extractor, extractor_provenance
-from evaluators.scores import Score
+from gantailor.evaluators.errors import EvaluationError
+from gantailor.evaluators.features.extractor import Extractor, extractor_provenance
+from gantailor.evaluators.metrics.distribution import METRICS, feature_score_name, known_metrics, score_features
+from gantailor.evaluators.scores import Score
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff")
 

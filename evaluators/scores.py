@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
@@ -11,7 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from evaluators.errors import EvaluationError
+from gantailor.evaluators.errors import EvaluationError
+from gantailor.supernet.mode import evaluating
 
 
 class Pairs(Protocol):
@@ -50,7 +50,7 @@ class Score:
 class Evaluator(Protocol):
     """Scores a generator on a data set; the generator comes back exactly as it was.
 
-    A class of one's own is checked by inheriting ``evaluators.conformance.EvaluatorConformance``.
+    A class of one's own is checked by inheriting ``gantailor.evaluators.conformance.EvaluatorConformance``.
 
     Raises:
         EvaluationError: no score can be had; never NaN in its place.
@@ -68,18 +68,6 @@ def provenance_differences(first: Mapping[str, Any], second: Mapping[str, Any]) 
 def provenance_of(pairs: Pairs, **more: Any) -> dict[str, Any]:
     """What every score on these pictures says of them."""
     return {"reference": pairs.source, "reference_hash": pairs.digest(), "images": len(pairs), **more}
-
-
-@contextmanager
-def evaluating(generator: nn.Module) -> Iterator[nn.Module]:
-    """The generator in eval mode; every module's mode comes back afterwards."""
-    modes = [(module, module.training) for module in generator.modules()]
-    generator.eval()
-    try:
-        yield generator
-    finally:
-        for module, training in modes:
-            module.training = training
 
 
 def render(

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from evaluators.errors import EvaluationError
+from gantailor.evaluators.errors import EvaluationError
 
 
 def read_weights(path: str | Path, *, wanted: str) -> dict[str, Tensor]:

@@ -1,38 +1,40 @@
 """gantailor: cut a trained GAN generator to a MAC budget.
 
-The public names; everything else is reachable through the packages ``supernet``, ``search``, ``evaluators``, ``zoo``.
+The public names; everything else is reachable through the rooms ``gantailor.supernet``, ``gantailor.search``,
+``gantailor.evaluators`` and ``gantailor.zoo``. Each name is imported when it is first used, so that the command line
+answers at once.
 """
 
 from __future__ import annotations
 
-import importlib.util
-from pathlib import Path
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from gantailor.search.spaces.space import Space, space
+    from gantailor.supernet.errors import GantailorError
+    from gantailor.supernet.graph import Selection, SubnetConfig, WidthGraph
+    from gantailor.supernet.importance.ranking import rank_channels
+    from gantailor.supernet.supernet import Supernet
+    from gantailor.supernet.verify import verify
+    from gantailor.zoo.builders import build
+    from gantailor.zoo.checkpoints import load_teacher
 
 __version__ = "0.1.0"
 
-
-def _guard_packages() -> None:
-    """Our top-level names are common words: say so if another installed package took one of them."""
-    home = Path(__file__).resolve().parent.parent
-    for name in ("supernet", "search", "evaluators", "zoo"):
-        found = importlib.util.find_spec(name)
-        if found is None or found.origin is None or Path(found.origin).resolve().parent.parent != home:
-            raise ImportError(
-                f"gantailor needs its own package {name!r} from {home}, but Python finds "
-                f"{found.origin if found else 'nothing'}; remove or rename that file or folder"
-            )
-
-
-_guard_packages()
-
-from search.space import Space, space  # noqa: E402
-from supernet.errors import GantailorError  # noqa: E402
-from supernet.graph import Selection, SubnetConfig, WidthGraph  # noqa: E402
-from supernet.ranking import rank_channels  # noqa: E402
-from supernet.supernet import Supernet  # noqa: E402
-from supernet.verify import verify  # noqa: E402
-from zoo.builders import build  # noqa: E402
-from zoo.checkpoints import load_teacher  # noqa: E402
+_PUBLIC = {
+    "GantailorError": "gantailor.supernet.errors",
+    "Selection": "gantailor.supernet.graph",
+    "Space": "gantailor.search.spaces.space",
+    "SubnetConfig": "gantailor.supernet.graph",
+    "Supernet": "gantailor.supernet.supernet",
+    "WidthGraph": "gantailor.supernet.graph",
+    "build": "gantailor.zoo.builders",
+    "load_teacher": "gantailor.zoo.checkpoints",
+    "rank_channels": "gantailor.supernet.importance.ranking",
+    "space": "gantailor.search.spaces.space",
+    "verify": "gantailor.supernet.verify",
+}
 
 __all__ = [
     "GantailorError",
@@ -47,3 +49,14 @@ __all__ = [
     "space",
     "verify",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """A public name, imported at its first use."""
+    if name not in _PUBLIC:
+        raise AttributeError(f"module 'gantailor' has no attribute {name!r}")
+    return getattr(import_module(_PUBLIC[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_PUBLIC])

@@ -14,9 +14,9 @@ from pathlib import Path
 
 import numpy as np
 
-from search.latency import LatencyProfile
-from search.space import Space
-from supernet.errors import BudgetError
+from gantailor.search.latency import LatencyProfile
+from gantailor.search.spaces.space import Space
+from gantailor.supernet.errors import BudgetError
 
 _UNITS = {"": 1, "K": 1e3, "M": 1e6, "G": 1e9, "B": 1e9, "T": 1e12}
 METRICS = ("macs", "params", "latency_ms")

@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 from scipy.optimize import nnls
 
-from search.space import Space
-from supernet.errors import ConfigError
-from supernet.files import write_json
-from supernet.supernet import Supernet
+from gantailor.search.spaces.space import Space
+from gantailor.supernet.errors import ConfigError
+from gantailor.supernet.files import write_json
+from gantailor.supernet.supernet import Supernet
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,8 @@ from optuna.distributions import IntDistribution
 from optuna.exceptions import ExperimentalWarning
 from optuna.samplers import BaseSampler, GPSampler, NSGAIIISampler, NSGAIISampler, TPESampler
 
-from search.budget import Budget
-from search.strategies import History, key, untaken
+from gantailor.search.budget import Budget
+from gantailor.search.strategies import History, key, untaken
 
 
 def _sampler(name: str, seed: int, population: int) -> BaseSampler:

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from search.budget import Budget
-from search.space import uniform_indices
-from supernet.errors import ConfigError, nearest
+from gantailor.search.budget import Budget
+from gantailor.search.spaces.space import uniform_indices
+from gantailor.supernet.errors import ConfigError, nearest
 
 
 @dataclass(frozen=True, eq=False)

@@ -24,12 +24,12 @@ from optuna.storages import BaseStorage, JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, Trial, TrialState
 
-from search.budget import Budget
-from search.samplers import OptunaStrategy
-from search.space import Space, as_mapping
-from search.strategies import SAMPLERS, STRATEGIES, History, Strategy, check_strategy, first, front
-from supernet.errors import ConfigError, GantailorError
-from supernet.graph import SubnetConfig
+from gantailor.search.budget import Budget
+from gantailor.search.samplers import OptunaStrategy
+from gantailor.search.spaces.space import Space, as_mapping
+from gantailor.search.strategies import SAMPLERS, STRATEGIES, History, Strategy, check_strategy, first, front
+from gantailor.supernet.errors import ConfigError, GantailorError
+from gantailor.supernet.graph import SubnetConfig
 
 Scorer = Callable[[SubnetConfig], Mapping[str, float]]
 FAILURES = 10  # in a row, and the search stops
@@ -116,7 +116,7 @@ class Search:
     Args:
         objectives: in the order of the study's directions.
         score: from a subnet to its named scores; what it raises marks the trial failed.
-        strategy: see ``search.strategies``.
+        strategy: see ``gantailor.search.strategies``.
         start: how many trials are the uniform shrink and random candidates, before the strategy chooses.
         provenance: identifies weights, data and scores: earlier trials count only where it is the same.
         lock: file that keeps the processes of one machine from proposing the same subnet.

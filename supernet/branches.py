@@ -14,12 +14,13 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_flatten, tree_leaves, tree_unflatten
 
-from supernet.gates import GatePlaces
-from supernet.graph import Axis, WidthGraph
-from supernet.quantisers import LAYERS
+from gantailor.supernet.double import in_double
+from gantailor.supernet.gates import GatePlaces
+from gantailor.supernet.graph import Axis, WidthGraph
+from gantailor.supernet.quantization.quantisers import LAYERS
 
 if TYPE_CHECKING:
-    from supernet.supernet import Supernet
+    from gantailor.supernet.supernet import Supernet
 
 NOTHING = 1e-9  # an effect, as a share of what it is in the whole generator, in float64
 
@@ -58,8 +59,6 @@ def branches(supernet: Supernet) -> frozenset[int]:
     Without them, all together, every other width and every input still has an effect on the output: its gradient is not
     zero. Found in float64 by a forward and a backward for each.
     """
-    from supernet.verify import in_double  # which needs the supernet
-
     if not supernet.graph.removable:
         return frozenset()
     double, inputs = in_double(supernet)

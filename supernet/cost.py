@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from supernet.graph import Axis, WidthGraph
+from gantailor.supernet.graph import Axis, WidthGraph
 
 CONVENTIONS = ("true", "published", "published_convs")
 

@@ -15,7 +15,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from supernet.errors import CheckpointError
+from gantailor.supernet.errors import CheckpointError
 
 
 def write_bytes(path: Path, content: bytes) -> None:

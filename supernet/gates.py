@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from supernet.graph import FIXED, Axis, Selection, WidthGraph
+from gantailor.supernet.graph import FIXED, Axis, Selection, WidthGraph
 
 
 class GatePlaces:

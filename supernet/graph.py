@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from supernet.errors import SelectionError, nearest
+from gantailor.supernet.errors import SelectionError, nearest
 
 FIXED = -1
 
@@ -183,7 +183,7 @@ class WidthGraph:
         frozen: what stays at full size, with the reason.
         inexact: width index to why its removal is not the same as zeroing it (statistics over channels, say).
         activations: module path to the axis of its output's channels.
-        removable: widths, by number, that may be left without units (``supernet.branches``).
+        removable: widths, by number, that may be left without units (``gantailor.supernet.branches``).
     """
 
     widths: tuple[Width, ...]

@@ -14,11 +14,12 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from supernet.branches import branches, removable, remove
-from supernet.cost import CostModel
-from supernet.errors import SelectionError
-from supernet.graph import SubnetConfig, WidthGraph
-from supernet.tracing import Rule, trace
+from gantailor.supernet.branches import branches, removable, remove
+from gantailor.supernet.cost import CostModel
+from gantailor.supernet.errors import SelectionError
+from gantailor.supernet.graph import SubnetConfig, WidthGraph
+from gantailor.supernet.tracing.trace import trace
+from gantailor.supernet.tracing.tracer import Rule
 
 Subnet = Mapping[str, Any]
 
@@ -34,7 +35,7 @@ class Supernet(nn.Module):
         example_inputs: a tuple of tensors (or one tensor) with the batch in dimension 0; costs are for their size.
         freeze: names of modules or weights whose channels stay at full size. A generator may also name layers whose
             outputs others use (a latent code) in its own ``interface_layers``; these outputs stay whole.
-        rules: own tracing rules (see ``supernet.rules``).
+        rules: own tracing rules (see ``gantailor.supernet.tracing.rules``).
         unknown: ``error`` or ``freeze``: what to do with an operation that has no rule.
 
     Raises:
@@ -82,7 +83,7 @@ class Supernet(nn.Module):
 
     @cached_property
     def branches(self) -> frozenset[int]:
-        """Widths, by number, that may lose all their channels: those within residual blocks (``supernet.branches``)."""
+        """Widths, by number, that may lose all their channels: those within residual blocks (``branches.py``)."""
         return branches(self)
 
     def full_config(self) -> SubnetConfig:

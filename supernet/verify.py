@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -10,13 +9,12 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves, tree_map
 
-from supernet.errors import VerificationError
-from supernet.gates import GatePlaces
-from supernet.graph import Selection
-from supernet.supernet import Supernet
-from supernet.tracing import evaluating
+from gantailor.supernet.double import flat, in_double
+from gantailor.supernet.errors import VerificationError
+from gantailor.supernet.gates import GatePlaces
+from gantailor.supernet.graph import Selection
+from gantailor.supernet.supernet import Supernet
 
 SLICE_TOLERANCE = 1e-12  # sliced against extracted: the same operations on the same numbers
 SAME_TOLERANCE = 1e-8  # another order of summation: relative to the output's largest value
@@ -81,11 +79,6 @@ def verify(
             )
 
 
-def in_double(supernet: Supernet, inputs: tuple[Any, ...] | None = None) -> tuple[Supernet, Any]:
-    """A copy in float64 and eval mode on the CPU, and inputs for it: these, or the example with smaller pictures."""
-    return copy.deepcopy(supernet).cpu().double().eval(), tree_map(_to_double, inputs or _smaller(supernet))
-
-
 def _prove(double: Supernet, inputs: Any, selections: int, rng: np.random.Generator) -> Verification:
     widths = range(len(double.graph.widths))
     try:
@@ -127,35 +120,12 @@ def _run(model: Callable[..., Any], inputs: Any, config: Any = None) -> Tensor:
     try:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
-            return _flat(model(*inputs) if config is None else model(*inputs, config=config))
+            return flat(model(*inputs) if config is None else model(*inputs, config=config))
     finally:
         torch.set_default_dtype(before)
 
 
 @torch.no_grad()
-def _smaller(supernet: Supernet, *, side: int = 64) -> tuple[Any, ...]:
-    """The example with pictures of a short side of about ``side``, or as it is if the generator cannot take that."""
-    multiple = max(getattr(supernet.generator, "size_multiple", 1), 16)
-    pictures = [t for t in tree_leaves(supernet.example_inputs) if isinstance(t, Tensor) and t.dim() == 4]
-    short = min((min(t.shape[2:]) for t in pictures), default=0)
-    step = next((k for k in range(short // max(side, multiple), 1, -1) if short % (k * multiple) == 0), 1)
-
-    def shrink(value: Any) -> Any:
-        if not isinstance(value, Tensor) or value.dim() != 4 or any(n % (step * multiple) for n in value.shape[2:]):
-            return value
-        return value[..., : value.shape[2] // step, : value.shape[3] // step].contiguous()
-
-    smaller = tree_map(shrink, supernet.example_inputs)
-    try:
-        with evaluating(supernet):
-            output = _flat(supernet(*smaller))
-    except (RuntimeError, ValueError, IndexError):
-        return supernet.example_inputs
-    sound = bool(output.isfinite().all()) and bool((output != output[:1]).any())
-    same_network = sound and str(supernet.traced(smaller)) == str(supernet.graph)  # size may steer the forward
-    return smaller if same_network else supernet.example_inputs
-
-
 def _removal_error(
     supernet: Supernet, inputs: Any, full: Tensor, widths: Iterable[int], rng: np.random.Generator
 ) -> float:
@@ -209,16 +179,6 @@ def _random_selection(supernet: Supernet, rng: np.random.Generator) -> Selection
         size = int(rng.integers(1, width.size + 1))
         kept[width.name] = sorted(rng.choice(width.size, size, replace=False).tolist())
     return Selection(kept)
-
-
-def _to_double(value: Any) -> Any:
-    if not isinstance(value, Tensor):
-        return value
-    return value.cpu().double() if value.is_floating_point() else value.cpu()
-
-
-def _flat(output: Any) -> Tensor:
-    return torch.cat([t.reshape(-1).double() for t in tree_leaves(output) if isinstance(t, Tensor)])
 
 
 def _difference(a: Tensor, b: Tensor) -> float:

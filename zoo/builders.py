@@ -14,16 +14,16 @@ from typing import Any
 import torch
 from torch import nn
 
-from supernet.errors import ConfigError, nearest
-from supernet.recipe import Recipe
-from zoo.cartoongan import CartoonGenerator
-from zoo.discriminators import PatchDiscriminator
-from zoo.multiscale import MultiscaleDiscriminator, MunitDiscriminator
-from zoo.munit import MunitGenerator
-from zoo.resnet import ResnetGenerator
-from zoo.spade import SpadeGenerator
-from zoo.stylegan2 import StyleGan2Generator
-from zoo.unet import UnetGenerator
+from gantailor.supernet.errors import ConfigError, nearest
+from gantailor.supernet.training.recipe import Recipe
+from gantailor.zoo.discriminators.multiscale import MultiscaleDiscriminator, MunitDiscriminator
+from gantailor.zoo.discriminators.patch import PatchDiscriminator
+from gantailor.zoo.generators.cartoongan.generator import CartoonGenerator
+from gantailor.zoo.generators.munit.generator import MunitGenerator
+from gantailor.zoo.generators.resnet.generator import ResnetGenerator
+from gantailor.zoo.generators.spade.generator import SpadeGenerator
+from gantailor.zoo.generators.stylegan2.generator import StyleGan2Generator
+from gantailor.zoo.generators.unet.generator import UnetGenerator
 
 GENERATORS: dict[str, Callable[..., nn.Module]] = {
     "resnet_6blocks": partial(ResnetGenerator, blocks=6),

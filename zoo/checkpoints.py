@@ -12,13 +12,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from supernet.errors import CheckpointError
-from supernet.files import load_tensors
-from zoo.builders import GENERATORS, build
-from zoo.cartoongan import read_cartoongan
-from zoo.munit import read_munit
-from zoo.spade import read_spade
-from zoo.stylegan2 import read_stylegan2, stylegan2_arguments
+from gantailor.supernet.errors import CheckpointError
+from gantailor.supernet.files import load_tensors
+from gantailor.zoo.builders import GENERATORS, build
+from gantailor.zoo.generators.cartoongan.generator import read_cartoongan
+from gantailor.zoo.generators.munit.generator import read_munit
+from gantailor.zoo.generators.spade.generator import read_spade
+from gantailor.zoo.generators.stylegan2.generator import read_stylegan2, stylegan2_arguments
 
 STATISTICS = (".running_mean", ".running_var", ".num_batches_tracked")
 
@@ -51,7 +51,7 @@ def load_teacher(path: str | Path, *, generator: str, side: str | None = None, *
     Args:
         path: the file.
         generator: zoo name or ``module:function``.
-        side: MUNIT only: ``a`` (default), ``b``, ``a2b`` or ``b2a``, see ``zoo.munit.read_munit``.
+        side: MUNIT only: ``a`` (default), ``b``, ``a2b`` or ``b2a``, see ``read_munit``.
         options: as for ``build``.
 
     Raises:

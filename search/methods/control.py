@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from supernet.errors import BudgetError
-from supernet.gates import Gates
-from supernet.graph import Selection
+from gantailor.supernet.errors import BudgetError
+from gantailor.supernet.gates import Gates
+from gantailor.supernet.graph import Selection
 
 Usage = Callable[[np.ndarray], np.ndarray]  # sizes [N, widths] to cost as a share of the budget, [N]
 

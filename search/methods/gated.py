@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import weight_norm
 
-from supernet.gates import Gates
-from supernet.supernet import Supernet
+from gantailor.supernet.gates import Gates
+from gantailor.supernet.supernet import Supernet
 
 INPUT, HIDDEN = 64, 128  # numbers of an agent's fixed input for each width, and of its recurrent state
 BASE = 3.0  # added to every decision before the sigmoid: agents begin with nearly everything open

@@ -7,11 +7,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from search.methods.control import Control, Usage
-from supernet.gates import Gates
-from supernet.graph import Selection
-from supernet.recipe import Recipe
-from supernet.trainer import Task
+from gantailor.search.methods.control import Control, Usage
+from gantailor.supernet.gates import Gates
+from gantailor.supernet.graph import Selection
+from gantailor.supernet.training.recipe import Recipe
+from gantailor.supernet.training.trainer import Task
 
 
 class Sparsifying:

@@ -6,13 +6,13 @@ import torch
 from torch import nn
 from torchmetrics.functional.classification import multiclass_accuracy, multiclass_jaccard_index
 
-from evaluators.conformance import EvaluatorConformance, Noise
-from evaluators.cost import Cost, Latency, interleaved, measured_macs, stored_bytes
-from evaluators.distribution import METRICS, Distribution, FeatureError
-from evaluators.errors import EvaluationError
-from evaluators.fidelity import Fidelity
-from evaluators.perceptual import Perceptual
-from evaluators.segmentation import LabelTable, Segmentation
+from gantailor.evaluators.conformance import EvaluatorConformance, Noise
+from gantailor.evaluators.errors import EvaluationError
+from gantailor.evaluators.metrics.cost import Cost, Latency, interleaved, measured_macs, stored_bytes
+from gantailor.evaluators.metrics.distribution import METRICS, Distribution, FeatureError
+from gantailor.evaluators.metrics.fidelity import Fidelity
+from gantailor.evaluators.metrics.perceptual import Perceptual
+from gantailor.evaluators.metrics.segmentation import LabelTable, Segmentation
 from tests.evaluators.test_networks import lpips  # noqa: F401  a fixture
 
 
@@ -99,7 +99,7 @@ class TestLatency(EvaluatorConformance):
 
 @pytest.fixture(scope="class")
 def perceptual(lpips, request):  # noqa: F811
-    from evaluators.perceptual import Lpips
+    from gantailor.evaluators.metrics.perceptual import Lpips
 
     request.cls.network = Lpips(lpips / "alex.pth", lpips / "heads.pth")
 

@@ -4,10 +4,16 @@ import numpy as np
 import pytest
 from scipy.linalg import sqrtm
 
-from evaluators.distances import Gaussian, frechet, frechet_distance, kernel_distance, kernel_distance_subsets
-from evaluators.distribution import score_features
-from evaluators.errors import EvaluationError
-from evaluators.manifold import density_coverage, precision_recall
+from gantailor.evaluators.errors import EvaluationError
+from gantailor.evaluators.metrics.distances import (
+    Gaussian,
+    frechet,
+    frechet_distance,
+    kernel_distance,
+    kernel_distance_subsets,
+)
+from gantailor.evaluators.metrics.distribution import score_features
+from gantailor.evaluators.metrics.manifold import density_coverage, precision_recall
 
 
 def sets(n, m, d=24, seed=0):

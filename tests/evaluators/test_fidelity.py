@@ -5,9 +5,9 @@ import pytest
 import torch
 from torch import nn
 
-from evaluators.errors import EvaluationError
-from evaluators.fidelity import Fidelity
-from zoo.data import Pairs
+from gantailor.evaluators.errors import EvaluationError
+from gantailor.evaluators.metrics.fidelity import Fidelity
+from gantailor.zoo.data.pairs import Pairs
 
 
 @pytest.fixture(scope="module")

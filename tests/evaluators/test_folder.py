@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from evaluators.errors import EvaluationError
-from evaluators.folder import Pictures, features_of, score_folders
-from gantailor.cli import main
+from gantailor.cli.main import main
+from gantailor.evaluators.errors import EvaluationError
+from gantailor.evaluators.folder import Pictures, features_of, score_folders
 
 
 class Means:

@@ -6,9 +6,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from evaluators.errors import EvaluationError
-from evaluators.inception import FidInception, _layers
-from evaluators.perceptual import Lpips, pairwise_diversity
+from gantailor.evaluators.errors import EvaluationError
+from gantailor.evaluators.features.inception import FidInception, _layers
+from gantailor.evaluators.metrics.perceptual import Lpips, pairwise_diversity
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +75,7 @@ def test_wrong_files_are_named(weights, tmp_path):
 
 def test_tensorflow_resize_is_its_definition(weights):
     """TensorFlow 1's kernel, written out: source = i * in / out, the right neighbour clamped."""
-    from evaluators.inception import RESIZES
+    from gantailor.evaluators.features.inception import RESIZES
 
     x = torch.rand(1, 1, 7, 64, dtype=torch.float64)
     made = RESIZES["tensorflow"](x)

@@ -14,8 +14,8 @@ import torch
 from PIL import Image
 
 import gantailor
-from gantailor.cli import main
-from supernet.files import load_tensors
+from gantailor.cli.main import main
+from gantailor.supernet.files import load_tensors
 
 
 class Evil:
@@ -186,7 +186,7 @@ def test_empty_data_folder(tmp_path, capsys):
 
 
 def test_folder_data_is_read(tmp_path):
-    from zoo.data import folder_pairs
+    from gantailor.zoo.data.pairs import folder_pairs
 
     for number in range(3):
         Image.new("RGB", (64, 32), (number * 10, 0, 255)).save(tmp_path / f"{number}.png")

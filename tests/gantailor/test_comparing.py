@@ -7,9 +7,9 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from gantailor.cli import main
-from gantailor.comparing import Comparison, take_supernet
-from supernet.errors import ConfigError
+from gantailor.cli.main import main
+from gantailor.pipeline.comparison import Comparison, take_supernet
+from gantailor.supernet.errors import ConfigError
 
 SMALL = "batch: 4, ndf: 8, watch_kimg: 0"
 

@@ -11,12 +11,12 @@ import torch
 from torch import nn
 
 import gantailor
-from gantailor.devices import device
-from gantailor.export import Exported, _checked, export_model
-from gantailor.quantise import kept_in_float, quantise, sensitivities
-from gantailor.rewrite import ExportError, PlainInstanceNorm, SlicedReflectionPad, rewritten
-from gantailor.targets import TARGETS, check_installed
-from supernet.quantisers import Quantised, Quantisers
+from gantailor.export.devices import device
+from gantailor.export.export import Exported, _checked, export_model
+from gantailor.export.quantization import kept_in_float, quantise, sensitivities
+from gantailor.export.rewrites import ExportError, PlainInstanceNorm, SlicedReflectionPad, rewritten
+from gantailor.export.targets import TARGETS, check_installed
+from gantailor.supernet.quantization.quantisers import Quantised, Quantisers
 
 SMALL = {
     "resnet_6blocks": ({"ngf": 8}, (3, 32, 32)),

@@ -7,10 +7,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from gantailor import fronts
-from gantailor.cli import main
-from search.latency import LatencyProfile
-from supernet.errors import ConfigError
+from gantailor.cli.main import main
+from gantailor.reports import fronts
+from gantailor.search.latency import LatencyProfile
+from gantailor.supernet.errors import ConfigError
 
 
 @pytest.fixture(scope="module")

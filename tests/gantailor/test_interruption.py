@@ -9,10 +9,10 @@ import pytest
 import torch
 
 import gantailor
-from gantailor.config import load_config
-from gantailor.run import Run
-from supernet.errors import RunError
-from supernet.files import load_tensors
+from gantailor.run.config import load_config
+from gantailor.run.run import Run
+from gantailor.supernet.errors import RunError
+from gantailor.supernet.files import load_tensors
 
 
 def command(folder, out):

@@ -9,14 +9,14 @@ import torch
 from PIL import Image
 
 import gantailor
-from gantailor.cli import main
-from gantailor.config import load_config
-from gantailor.methods import METHODS
-from gantailor.run import Run, open_run
-from search.methods.slimming import Slimmed
-from supernet.errors import ConfigError
-from supernet.files import load_tensors
-from supernet.presets import PRESETS
+from gantailor.cli.main import main
+from gantailor.run.config import load_config
+from gantailor.run.defaults import METHODS
+from gantailor.run.run import Run, open_run
+from gantailor.search.methods.slimming.slimming import Slimmed
+from gantailor.supernet.errors import ConfigError
+from gantailor.supernet.files import load_tensors
+from gantailor.supernet.training.presets import PRESETS
 
 
 @pytest.fixture(scope="module")

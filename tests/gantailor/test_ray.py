@@ -11,12 +11,12 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from gantailor.ray_search import evaluate_with_ray
-from search.budget import Budget
-from search.space import SpaceConfig, default_space
-from search.study import Search, open_study
-from supernet.supernet import Supernet
-from zoo.builders import build
+from gantailor.pipeline.ray_search import evaluate_with_ray
+from gantailor.search.budget import Budget
+from gantailor.search.spaces.space import SpaceConfig, default_space
+from gantailor.search.study import Search, open_study
+from gantailor.supernet.supernet import Supernet
+from gantailor.zoo.builders import build
 
 ray = pytest.importorskip("ray")
 TRIALS = 24
@@ -86,8 +86,8 @@ DRIVER = """
 import sys
 sys.path.insert(0, {here!r})
 from test_ray import make, settings
-from gantailor.ray_search import evaluate_with_ray
-from search.study import release_dead
+from gantailor.pipeline.ray_search import evaluate_with_ray
+from gantailor.search.study import release_dead
 searcher = make({path!r}, {log!r})
 release_dead(searcher.study)
 evaluate_with_ray(settings({address!r}, 1), searcher, on_trial=lambda done: print(done, flush=True))

@@ -9,12 +9,12 @@ from PIL import Image
 from torch import nn
 
 import gantailor
-from gantailor.config import load_config
-from gantailor.run import Run
-from gantailor.training import Watcher, finetune
-from supernet.errors import ConfigError
-from supernet.files import load_tensors, save_tensors, write_bytes
-from zoo.data import Pairs
+from gantailor.pipeline.training import Watcher, finetune
+from gantailor.run.config import load_config
+from gantailor.run.run import Run
+from gantailor.supernet.errors import ConfigError
+from gantailor.supernet.files import load_tensors, save_tensors, write_bytes
+from gantailor.zoo.data.pairs import Pairs
 
 
 class Tint(nn.Module):
@@ -71,7 +71,7 @@ def test_finetuning_reports_best_and_last(run):
 def test_tensorboard(run, monkeypatch):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    from supernet.trainer import Progress
+    from gantailor.supernet.training.trainer import Progress
 
     with run.report.training("supernet", run.path("tensorboard")) as listener:
         listener(Progress(1, 2, 0.004, 1.0, {"gan": 0.5}))

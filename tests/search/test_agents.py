@@ -7,16 +7,16 @@ import pytest
 import torch
 
 import gantailor
-from search.budget import Budget, parse_budget
-from search.methods.agents import Agents, penalty, share_of
-from search.methods.gated import Agent, Gated, logistic_noise, straight_through
-from search.methods.neighbourhoods import neighbourhoods
-from search.space import space
-from supernet.errors import BudgetError, ConfigError
-from supernet.recipe import Recipe
-from supernet.trainer import Trainer
-from zoo.builders import make_discriminator
-from zoo.data import Pairs
+from gantailor.search.budget import Budget, parse_budget
+from gantailor.search.methods.agents.agents import Agents, penalty, share_of
+from gantailor.search.methods.agents.neighbourhoods import neighbourhoods
+from gantailor.search.methods.gated import Agent, Gated, logistic_noise, straight_through
+from gantailor.search.spaces.space import space
+from gantailor.supernet.errors import BudgetError, ConfigError
+from gantailor.supernet.training.recipe import Recipe
+from gantailor.supernet.training.trainer import Trainer
+from gantailor.zoo.builders import make_discriminator
+from gantailor.zoo.data.pairs import Pairs
 
 CASES = {"resnet_6blocks": 32, "unet_128": 128, "mobile_resnet_6blocks": 32}
 

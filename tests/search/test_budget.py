@@ -7,10 +7,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import gantailor
-from search.budget import Budget, Limit, format_macs, parse_budget
-from search.latency import LatencyProfile
-from search.space import Space, Variable
-from supernet.errors import BudgetError, ConfigError
+from gantailor.search.budget import Budget, Limit, format_macs, parse_budget
+from gantailor.search.latency import LatencyProfile
+from gantailor.search.spaces.space import Space, Variable
+from gantailor.supernet.errors import BudgetError, ConfigError
 
 SUPERNET = gantailor.Supernet(gantailor.build("resnet_6blocks", ngf=16), (torch.randn(1, 3, 32, 32),))
 SPACE = gantailor.space("default", SUPERNET)

@@ -6,14 +6,14 @@ import torch
 from torch import nn
 
 import gantailor
-from search.budget import Budget, parse_budget
-from search.methods.hypernetwork import Hypernetwork, hypernetwork_task
-from search.space import space
-from supernet.recipe import Recipe
-from supernet.trainer import Trainer
-from supernet.translation import Translation
-from zoo.builders import make_discriminator
-from zoo.data import Pairs
+from gantailor.search.budget import Budget, parse_budget
+from gantailor.search.methods.hypernetwork.hypernetwork import Hypernetwork, hypernetwork_task
+from gantailor.search.spaces.space import space
+from gantailor.supernet.training.image_to_image import Translation
+from gantailor.supernet.training.recipe import Recipe
+from gantailor.supernet.training.trainer import Trainer
+from gantailor.zoo.builders import make_discriminator
+from gantailor.zoo.data.pairs import Pairs
 
 CASES = {"resnet_6blocks": 32, "unet_128": 128, "mobile_resnet_6blocks": 32}
 

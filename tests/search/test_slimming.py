@@ -7,19 +7,19 @@ import pytest
 import torch
 
 import gantailor
-from search.budget import Budget, parse_budget
-from search.methods.control import strongest
-from search.methods.slimming import Slimmed, slimming
-from search.methods.sparsify import soft_threshold
-from search.space import space
-from supernet.errors import BudgetError
-from supernet.gates import Gates
-from supernet.quantisers import Quantisers
-from supernet.recipe import Recipe
-from supernet.trainer import Trainer
-from supernet.translation import Translation
-from zoo.builders import make_discriminator
-from zoo.data import Pairs
+from gantailor.search.budget import Budget, parse_budget
+from gantailor.search.methods.control import strongest
+from gantailor.search.methods.slimming.slimming import Slimmed, slimming
+from gantailor.search.methods.sparsify import soft_threshold
+from gantailor.search.spaces.space import space
+from gantailor.supernet.errors import BudgetError
+from gantailor.supernet.gates import Gates
+from gantailor.supernet.quantization.quantisers import Quantisers
+from gantailor.supernet.training.image_to_image import Translation
+from gantailor.supernet.training.recipe import Recipe
+from gantailor.supernet.training.trainer import Trainer
+from gantailor.zoo.builders import make_discriminator
+from gantailor.zoo.data.pairs import Pairs
 
 
 def supernet(name="resnet_6blocks", size=32):

@@ -4,9 +4,9 @@ import pytest
 import torch
 
 import gantailor
-from gantailor.config import load_config
-from search.space import SpaceConfig
-from supernet.errors import ConfigError
+from gantailor.run.config import load_config
+from gantailor.search.spaces.space import SpaceConfig
+from gantailor.supernet.errors import ConfigError
 
 
 @pytest.fixture(scope="module")

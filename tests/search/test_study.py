@@ -8,11 +8,11 @@ import pytest
 import torch
 
 import gantailor
-from search.budget import Budget
-from search.space import SpaceConfig
-from search.strategies import SAMPLERS, STRATEGIES, front, hypervolume
-from search.study import Objective, Search, SearchError, best_config, open_study, pareto_rows, table
-from supernet.errors import ConfigError
+from gantailor.search.budget import Budget
+from gantailor.search.spaces.space import SpaceConfig
+from gantailor.search.strategies import SAMPLERS, STRATEGIES, front, hypervolume
+from gantailor.search.study import Objective, Search, SearchError, best_config, open_study, pareto_rows, table
+from gantailor.supernet.errors import ConfigError
 
 SUPERNET = gantailor.Supernet(gantailor.build("resnet_6blocks", ngf=16), (torch.randn(1, 3, 32, 32),))
 TIES = (("model.1", "model.19"), ("model.4", "model.16"), ("model.1[0-2].*",), ("model.1[3-5].*",))

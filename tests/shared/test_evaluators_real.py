@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 from torch import nn
 
-from evaluators.distribution import Distribution
-from evaluators.features import make_extractor
-from evaluators.perceptual import Lpips, Perceptual
-from zoo.data import folder_pairs
+from gantailor.evaluators.features.extractor import make_extractor
+from gantailor.evaluators.metrics.distribution import Distribution
+from gantailor.evaluators.metrics.perceptual import Lpips, Perceptual
+from gantailor.zoo.data.pairs import folder_pairs
 
 SHARED = Path(__file__).parents[3] / "shared" / "data"
 pytestmark = pytest.mark.skipif(not SHARED.is_dir(), reason=f"{SHARED} is not here")

@@ -7,11 +7,11 @@ from fvcore.nn import FlopCountAnalysis
 from torch import nn
 
 import gantailor
-from gantailor.devices import device
-from gantailor.export import export_model
-from supernet.branches import Constant
-from supernet.errors import SelectionError
-from supernet.gates import GatePlaces
+from gantailor.export.devices import device
+from gantailor.export.export import export_model
+from gantailor.supernet.branches import Constant
+from gantailor.supernet.errors import SelectionError
+from gantailor.supernet.gates import GatePlaces
 from tests.supernet.test_conformance import CASES
 
 BLOCKS = {  # widths that lie within a residual block

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 import gantailor
-from supernet.calibration import has_running_statistics, recalibrate
+from gantailor.supernet.calibration import has_running_statistics, recalibrate
 
 
 @pytest.mark.parametrize(

@@ -6,10 +6,10 @@ import torch
 from fvcore.nn import FlopCountAnalysis
 
 import gantailor
-from gantailor.devices import device
-from gantailor.export import export_model
-from supernet.files import save_tensors
-from supernet.ranking import rank_channels
+from gantailor.export.devices import device
+from gantailor.export.export import export_model
+from gantailor.supernet.files import save_tensors
+from gantailor.supernet.importance.ranking import rank_channels
 
 CASES = {
     "resnet_6blocks": ({"ngf": 8}, (3, 32, 32)),

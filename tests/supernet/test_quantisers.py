@@ -6,8 +6,14 @@ import torch
 from torch import nn
 
 import gantailor
-from supernet.gates import GatePlaces, Gates
-from supernet.quantisers import ActivationRange, Quantised, Quantisers, quantise_activation, quantise_weight
+from gantailor.supernet.gates import GatePlaces, Gates
+from gantailor.supernet.quantization.quantisers import (
+    ActivationRange,
+    Quantised,
+    Quantisers,
+    quantise_activation,
+    quantise_weight,
+)
 
 
 def literal_symmetric(values, top):

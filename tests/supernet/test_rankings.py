@@ -6,10 +6,15 @@ import torch
 from torch import nn
 
 import gantailor
-from search.space import SpaceConfig, space
-from supernet.diversity import activation_scores, content_scores, diversity_scores, principal_directions
-from supernet.errors import ConfigError
-from supernet.ranking import RANKINGS, criterion_scores, order_channels, rank_channels
+from gantailor.search.spaces.space import SpaceConfig, space
+from gantailor.supernet.errors import ConfigError
+from gantailor.supernet.importance.diversity import (
+    activation_scores,
+    content_scores,
+    diversity_scores,
+    principal_directions,
+)
+from gantailor.supernet.importance.ranking import RANKINGS, criterion_scores, order_channels, rank_channels
 
 CHANNELS = {4: 6, 8: 5, 16: 4}
 GOLDEN_MACS, GOLDEN_PRUNED = 45_124_673_536, 4_123_578_080  # FFHQ at 256 px, as DCP-GAN counts

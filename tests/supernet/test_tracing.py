@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import nn
 
 import gantailor
-from supernet.errors import SelectionError, UntraceableError, VerificationError
+from gantailor.supernet.errors import SelectionError, UntraceableError, VerificationError
 
 
 class Net(nn.Module):

@@ -5,12 +5,12 @@ import pytest
 import torch
 
 import gantailor
-from supernet.errors import CheckpointError
-from supernet.recipe import Recipe
-from supernet.trainer import Trainer, TrainingError
-from supernet.translation import Translation
-from zoo.data import Pairs
-from zoo.discriminators import PatchDiscriminator
+from gantailor.supernet.errors import CheckpointError
+from gantailor.supernet.training.image_to_image import Translation
+from gantailor.supernet.training.recipe import Recipe
+from gantailor.supernet.training.trainer import Trainer, TrainingError
+from gantailor.zoo.data.pairs import Pairs
+from gantailor.zoo.discriminators.patch import PatchDiscriminator
 
 RECIPE = Recipe(kimg=0.064, batch=4, feature_weight=1, output_weight=10, precision="float32")
 

@@ -11,18 +11,18 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from supernet import losses
-from supernet.distillation import alignment_loss, relation_loss
-from supernet.errors import ConfigError
-from supernet.presets import PRESETS
-from supernet.recipe import Recipe
-from supernet.sampling import draw_choices
-from supernet.teaching import Teacher
-from supernet.trainer import Trainer, TrainingError
-from supernet.translation import Translation
+from gantailor.supernet.errors import ConfigError
+from gantailor.supernet.training import losses
+from gantailor.supernet.training.distillation import alignment_loss, relation_loss
+from gantailor.supernet.training.image_to_image import Translation
+from gantailor.supernet.training.presets import PRESETS
+from gantailor.supernet.training.recipe import Recipe
+from gantailor.supernet.training.sampling import draw_choices
+from gantailor.supernet.training.teacher_cache import Teacher
+from gantailor.supernet.training.trainer import Trainer, TrainingError
+from gantailor.zoo.builders import make_discriminator
+from gantailor.zoo.discriminators.multiscale import MultiscaleDiscriminator
 from tests.supernet.test_trainer import RECIPE, pairs, trainer
-from zoo.builders import make_discriminator
-from zoo.multiscale import MultiscaleDiscriminator
 
 
 def gradients(**changes):
@@ -242,7 +242,7 @@ def test_last_good_checkpoint_is_named(tmp_path, monkeypatch):
     def full(*_):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("supernet.trainer.save_tensors", full)
+    monkeypatch.setattr("gantailor.supernet.training.trainer.save_tensors", full)
     with pytest.raises(TrainingError, match="the disk is full; the last good checkpoint is step 3"):
         trainer().run(path, stop_after=4)
     assert path.read_bytes() == before
@@ -261,8 +261,8 @@ def test_out_of_memory_is_explained():
 
 WORKER = """
 import sys, torch
-from supernet import workers
-from supernet.trainer import Trainer
+from gantailor.supernet.training import distributed as workers
+from gantailor.supernet.training.trainer import Trainer
 from tests.supernet.test_trainer import RECIPE, trainer
 workers.join()
 run = trainer(RECIPE.model_copy(update={"ema_kimg": 0, "channels_last": True}))
@@ -311,8 +311,8 @@ def test_two_processes_give_the_gradients_of_one(tmp_path):
 METHOD = """
 import sys
 import torch
-from supernet import workers
-from supernet.trainer import Trainer
+from gantailor.supernet.training import distributed as workers
+from gantailor.supernet.training.trainer import Trainer
 from tests.search.test_agents import agents
 from tests.search.test_slimming import supernet, training
 workers.join()
@@ -340,7 +340,7 @@ def test_methods_decide_the_same_in_every_process(tmp_path, method):
 KILLED = """
 import os, sys
 from pathlib import Path
-from supernet import workers
+from gantailor.supernet.training import distributed as workers
 from tests.supernet.test_trainer import RECIPE, trainer
 workers.join()
 run, folder = trainer(), Path(sys.argv[1])

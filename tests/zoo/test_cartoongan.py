@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from supernet.errors import CheckpointError
-from zoo.cartoongan import CartoonGenerator, ScaledInstanceNorm, read_cartoongan
+from gantailor.supernet.errors import CheckpointError
+from gantailor.zoo.generators.cartoongan.generator import CartoonGenerator, ScaledInstanceNorm, read_cartoongan
 
 
 def port_layout(ngf: int = 64, blocks: int = 8) -> dict[str, tuple[int, ...]]:

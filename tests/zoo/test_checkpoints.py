@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import gantailor
-from supernet.errors import CheckpointError
+from gantailor.supernet.errors import CheckpointError
 
 
 def saved(tmp_path, model, rename=lambda k: k, extra=None):

@@ -7,10 +7,10 @@ import torch
 from fvcore.nn import FlopCountAnalysis
 from torch import Tensor, nn
 
-from supernet.errors import CheckpointError, ConfigError
-from zoo.multiscale import MunitDiscriminator
-from zoo.munit import MunitGenerator, read_munit
-from zoo.munit_layers import AdaIN, LayerNorm
+from gantailor.supernet.errors import CheckpointError, ConfigError
+from gantailor.zoo.discriminators.multiscale import MunitDiscriminator
+from gantailor.zoo.generators.munit.generator import MunitGenerator, read_munit
+from gantailor.zoo.generators.munit.layers import AdaIN, LayerNorm
 
 
 def macs(model: nn.Module, inputs: Tensor, kind: type[nn.Module]) -> int:

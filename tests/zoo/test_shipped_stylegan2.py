@@ -3,12 +3,12 @@
 import numpy as np
 import torch
 
-from gantailor.config import load_config
-from gantailor.run import Run
-from zoo.builders import STYLEGAN2_DISCRIMINATOR, STYLEGAN2_TEACHER
-from zoo.checkpoints import load_state, load_teacher, read_state
-from zoo.stylegan2 import generator_widths
-from zoo.stylegan2_discriminator import StyleGan2Discriminator
+from gantailor.run.config import load_config
+from gantailor.run.run import Run
+from gantailor.zoo.builders import STYLEGAN2_DISCRIMINATOR, STYLEGAN2_TEACHER
+from gantailor.zoo.checkpoints import load_state, load_teacher, read_state
+from gantailor.zoo.discriminators.stylegan2 import StyleGan2Discriminator
+from gantailor.zoo.generators.stylegan2.generator import generator_widths
 
 
 @torch.no_grad()

@@ -8,10 +8,10 @@ import torch.nn.functional as F
 from fvcore.nn import FlopCountAnalysis
 from torch import Tensor, nn
 
-from supernet.errors import CheckpointError, ConfigError
-from zoo.multiscale import MultiscaleDiscriminator
-from zoo.separable import SeparableConv2d
-from zoo.spade import SpadeGenerator, SpadeNorm, read_spade
+from gantailor.supernet.errors import CheckpointError, ConfigError
+from gantailor.zoo.discriminators.multiscale import MultiscaleDiscriminator
+from gantailor.zoo.generators.separable import SeparableConv2d
+from gantailor.zoo.generators.spade.generator import SpadeGenerator, SpadeNorm, read_spade
 
 BLOCKS = ("head_0", "G_middle_0", "G_middle_1", "up_0", "up_1", "up_2", "up_3")
 FACTORS = (16, 16, 16, 8, 4, 2, 1)

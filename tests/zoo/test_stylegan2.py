@@ -9,10 +9,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from supernet.errors import ConfigError
-from zoo.stylegan2 import StyleGan2Generator
-from zoo.stylegan2_discriminator import StyleGan2Discriminator, append_deviation
-from zoo.stylegan2_layers import Blur, EqualLinear, ModulatedConv2d, Upsample
+from gantailor.supernet.errors import ConfigError
+from gantailor.zoo.discriminators.stylegan2 import StyleGan2Discriminator, append_deviation
+from gantailor.zoo.generators.stylegan2.generator import StyleGan2Generator
+from gantailor.zoo.generators.stylegan2.layers import Blur, EqualLinear, ModulatedConv2d, Upsample
 
 SMALL = {4: 6, 8: 5, 16: 4}
 

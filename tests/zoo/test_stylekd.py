@@ -8,15 +8,15 @@ import torch
 import torch.nn.functional as F
 
 import gantailor
-from supernet.distillation import relation_loss
-from supernet.errors import ConfigError
-from supernet.recipe import Recipe
-from supernet.trainer import Trainer
-from zoo.augment import augment
-from zoo.data import Pairs
-from zoo.latents import Latents
-from zoo.stylegan2 import style_directions
-from zoo.stylegan2_task import StyleGan2
+from gantailor.supernet.errors import ConfigError
+from gantailor.supernet.training.distillation import relation_loss
+from gantailor.supernet.training.recipe import Recipe
+from gantailor.supernet.training.trainer import Trainer
+from gantailor.zoo.data.latents import Latents
+from gantailor.zoo.data.pairs import Pairs
+from gantailor.zoo.generators.stylegan2.generator import style_directions
+from gantailor.zoo.tasks.augment import augment
+from gantailor.zoo.tasks.stylegan2 import StyleGan2
 
 
 def pictures(count=6, size=32):

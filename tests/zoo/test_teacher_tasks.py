@@ -6,15 +6,15 @@ import torch
 from PIL import Image
 
 import gantailor
-from gantailor.cli import main
-from supernet.errors import ConfigError
-from supernet.recipe import Recipe
-from supernet.trainer import Trainer
-from zoo.cyclegan_task import CycleGan
-from zoo.domains import Domains, ImagePool
-from zoo.labels import label_pairs
-from zoo.munit_task import Munit
-from zoo.stylegan2_task import StyleGan2
+from gantailor.cli.main import main
+from gantailor.supernet.errors import ConfigError
+from gantailor.supernet.training.recipe import Recipe
+from gantailor.supernet.training.trainer import Trainer
+from gantailor.zoo.data.domains import Domains, ImagePool
+from gantailor.zoo.data.labels import label_pairs
+from gantailor.zoo.tasks.cyclegan import CycleGan
+from gantailor.zoo.tasks.munit import Munit
+from gantailor.zoo.tasks.stylegan2 import StyleGan2
 
 
 def pictures(count, seed=0, size=32):

@@ -1,0 +1,147 @@
+"""Generated pictures against real ones as sets of features."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from torch import nn
+
+from gantailor.evaluators.errors import EvaluationError
+from gantailor.evaluators.features.extractor import Extractor, extractor_provenance
+from gantailor.evaluators.metrics.distances import Gaussian, finite, frechet, kernel_distance, kernel_distance_subsets
+from gantailor.evaluators.metrics.manifold import density_coverage, precision_recall
+from gantailor.evaluators.scores import Pairs, Score, provenance_of, render, wanted
+
+METRICS = {  # unit, lower is better
+    "fid": ("squared feature distance", True),
+    "kid": ("squared MMD", True),
+    "precision": ("share", False),
+    "recall": ("share", False),
+    "density": ("neighbours per k", False),
+    "coverage": ("share", False),
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Reference:
+    """The features ``[N, d]`` of the real pictures; their normal distribution is fitted once, when asked for."""
+
+    features: np.ndarray
+
+    @cached_property
+    def fit(self) -> Gaussian:
+        """Mean and covariance of the features."""
+        return Gaussian.fit(self.features)
+
+
+def score_features(
+    fake: np.ndarray, real: np.ndarray | Reference, metrics: Sequence[str], *, seed: int = 2020
+) -> dict[str, float]:
+    """The metrics of generated features against real ones, by their plain names.
+
+    KID is the published protocol (100 subsets of 1,000, drawn by ``seed``) where both sets have 1,000 images, and the
+    estimate over all images otherwise.
+
+    Raises:
+        EvaluationError: unknown metric, too few images, or features that are not finite.
+    """
+    known_metrics(metrics)
+    reference = real if isinstance(real, Reference) else Reference(real)
+    fake, truth = finite(fake), finite(reference.features)
+    values: dict[str, float] = {}
+    if "fid" in metrics:
+        values["fid"] = frechet(Gaussian.fit(fake), reference.fit)
+    if "kid" in metrics:
+        enough = min(len(fake), len(truth)) >= 1000
+        values["kid"] = kernel_distance_subsets(fake, truth, seed=seed)[0] if enough else kernel_distance(fake, truth)
+    if {"precision", "recall"} & set(metrics):
+        values |= precision_recall(truth, fake)
+    if {"density", "coverage"} & set(metrics):
+        values |= density_coverage(truth, fake)
+    return {metric: values[metric] for metric in metrics}
+
+
+def known_metrics(metrics: Sequence[str]) -> Sequence[str]:
+    """The same metrics.
+
+    Raises:
+        EvaluationError: there is none, or one is unknown.
+    """
+    unknown = [metric for metric in metrics if metric not in METRICS]
+    if unknown or not metrics:
+        raise EvaluationError(f"metric {(unknown or [''])[0]!r} is unknown; allowed are {', '.join(METRICS)}")
+    return metrics
+
+
+class _RealFeatures:
+    """The extractor's features of each data set's real pictures, made once."""
+
+    def __init__(self, extractor: Extractor) -> None:
+        self.extractor = extractor
+        self._known: dict[str, Reference] = {}
+
+    def of(self, pairs: Pairs) -> Reference:
+        key = pairs.digest()
+        if key not in self._known:
+            starts = range(0, len(pairs), 32)
+            targets = (wanted(pairs.batch(np.arange(i, min(i + 32, len(pairs))))[1]) for i in starts)
+            self._known[key] = Reference(np.concatenate([self.extractor(t).cpu().numpy() for t in targets]))
+        return self._known[key]
+
+
+class Distribution:
+    """FID, KID, precision, recall, density and coverage against the data set's real pictures.
+
+    Scores are named ``fid[efficientnet-lite0]``, ``fid768[inception-2015-12-05]``: a figure never travels without its
+    extractor. The features of the real pictures are computed once for a data set.
+    """
+
+    def __init__(
+        self, extractor: Extractor, metrics: Sequence[str] = ("fid", "kid"), *, seed: int = 2020, batch: int = 32
+    ) -> None:
+        self.extractor, self.metrics, self.seed, self.batch = extractor, tuple(known_metrics(metrics)), seed, batch
+        self._real = _RealFeatures(extractor)
+
+    def __call__(self, generator: nn.Module, pairs: Pairs) -> dict[str, Score]:
+        made = [self.extractor(outputs).cpu().numpy() for _, outputs, _ in render(generator, pairs, batch=self.batch)]
+        provenance = provenance_of(pairs, **extractor_provenance(self.extractor), seed=self.seed)
+        values = score_features(np.concatenate(made), self._real.of(pairs), self.metrics, seed=self.seed)
+        return {feature_score_name(m, self.extractor): Score(v, *METRICS[m], provenance) for m, v in values.items()}
+
+
+class FeatureError:
+    """Mean squared difference between the features of each output and of what it should be: a search's quick score.
+
+    Unlike FID it means something on a hundred pictures. With a ``teacher`` its outputs are the aim, without the real
+    pictures. Named ``features[efficientnet-lite0]``.
+    """
+
+    def __init__(self, extractor: Extractor, teacher: nn.Module | None = None, *, batch: int = 32) -> None:
+        self.extractor, self.teacher, self.batch = extractor, teacher, batch
+        self._real, self._taught = _RealFeatures(extractor), dict[str, np.ndarray]()
+
+    def _aims(self, pairs: Pairs) -> np.ndarray:
+        if self.teacher is None:
+            return self._real.of(pairs).features
+        key = pairs.digest()
+        if key not in self._taught:
+            outputs = (outputs for _, outputs, _ in render(self.teacher, pairs, batch=self.batch))
+            self._taught[key] = np.concatenate([self.extractor(o).cpu().numpy() for o in outputs])
+        return self._taught[key]
+
+    def __call__(self, generator: nn.Module, pairs: Pairs) -> dict[str, Score]:
+        made = [self.extractor(outputs).cpu().numpy() for _, outputs, _ in render(generator, pairs, batch=self.batch)]
+        errors = np.square(finite(np.concatenate(made)) - self._aims(pairs), dtype=np.float64)
+        provenance = provenance_of(pairs, **extractor_provenance(self.extractor))
+        mark = self.extractor.name
+        if self.teacher is not None:
+            mark, provenance["reference"] = f"{mark},teacher", f"teacher on {pairs.source}"
+        return {f"features[{mark}]": Score(float(errors.mean()), "mean squared difference", True, provenance)}
+
+
+def feature_score_name(metric: str, extractor: Extractor) -> str:
+    """``fid768[inception-2015-12-05]``."""
+    return f"{metric}{extractor.variant}[{extractor.name}]"

@@ -1,0 +1,129 @@
+"""LPIPS v0.1 on AlexNet (Zhang et al. 2018, arXiv 1801.03924), from weights files that the user names."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from gantailor.evaluators.errors import EvaluationError
+from gantailor.evaluators.metrics.fidelity import side_by_side
+from gantailor.evaluators.scores import Pairs, Score, provenance_of
+from gantailor.evaluators.weights import read_weights, weights_digest
+
+_SHIFT, _SCALE = (-0.030, -0.088, -0.188), (0.458, 0.448, 0.450)
+_WANTED = "LPIPS needs AlexNet's features and the official heads"
+_TAPS = (1, 4, 7, 9, 11)  # the five ReLUs
+
+
+class Lpips:
+    """Distance ``[N]`` between pictures ``[N, 3, H, W]`` in [-1, 1]; 0 for equal ones.
+
+    Args:
+        features: AlexNet's weights in torchvision's key layout (``features.0.weight``...).
+        heads: the official linear heads, ``lin_v0.1_alex.pth``.
+
+    Raises:
+        EvaluationError: a missing file, or weights of another network.
+    """
+
+    name = "alex-v0.1"
+
+    def __init__(self, features: str | Path, heads: str | Path) -> None:
+        self.network = nn.Sequential(
+            nn.Conv2d(3, 64, 11, stride=4, padding=2),
+            nn.ReLU(),
+            nn.MaxPool2d(3, 2),
+            nn.Conv2d(64, 192, 5, padding=2),
+            nn.ReLU(),
+            nn.MaxPool2d(3, 2),
+            nn.Conv2d(192, 384, 3, padding=1),
+            nn.ReLU(),
+            nn.Conv2d(384, 256, 3, padding=1),
+            nn.ReLU(),
+            nn.Conv2d(256, 256, 3, padding=1),
+            nn.ReLU(),
+        )
+        self.weights_hash = weights_digest(features, heads)
+        alex, lin = (read_weights(f, wanted=_WANTED) for f in (features, heads))
+        wanted = {f"features.{name}": name for name in self.network.state_dict()}
+        names = [f"lin{k}.model.1.weight" for k in range(len(_TAPS))]
+        for source, state, needed in ((features, alex, list(wanted)), (heads, lin, names)):
+            missing = [name for name in needed if name not in state]
+            if missing:
+                raise EvaluationError(f"{str(source)!r} is not LPIPS's AlexNet: it has no {', '.join(missing[:3])}")
+        self.network.load_state_dict({wanted[name]: alex[name].float() for name in wanted})
+        self.network.eval().requires_grad_(False)
+        self.heads = [lin[name].float() for name in names]
+        if [head.shape[1] for head in self.heads] != [64, 192, 384, 256, 256]:
+            raise EvaluationError(f"{str(heads)!r} belongs to another network; give lin_v0.1_alex.pth")
+
+    def to(self, device: str | torch.device) -> Lpips:
+        """Move to a device, in place."""
+        self.network.to(device)
+        self.heads = [head.to(device) for head in self.heads]
+        return self
+
+    def _features(self, images: Tensor) -> list[Tensor]:
+        shift, scale = (images.new_tensor(v).reshape(1, 3, 1, 1) for v in (_SHIFT, _SCALE))
+        x, taps = (images - shift) / scale, []
+        for number, layer in enumerate(self.network):
+            x = layer(x)
+            if number in _TAPS:
+                taps.append(x / (x.square().sum(1, keepdim=True).sqrt() + 1e-10))
+        return taps
+
+    def __call__(self, a: Tensor, b: Tensor) -> Tensor:
+        if a.shape != b.shape or a.shape[1] != 3:
+            raise EvaluationError(
+                f"LPIPS compares pictures [N, 3, H, W] of one size, not {list(a.shape)} with {list(b.shape)}"
+            )
+        pairs = zip(self._features(a), self._features(b), self.heads, strict=True)
+        parts = [F.conv2d((x - y).square(), head).mean((1, 2, 3)) for x, y, head in pairs]
+        return torch.stack(parts).sum(0)
+
+
+def pairwise_diversity(lpips: Lpips, images: Tensor, *, pairs: int = 1000, seed: int = 0) -> float:
+    """Mean LPIPS between random pairs of different pictures: how varied a set of outputs is (larger is more)."""
+    if len(images) < 2:
+        raise EvaluationError(f"diversity needs at least 2 pictures, not {len(images)}")
+    generator = torch.Generator().manual_seed(seed)
+    first = torch.randint(len(images), (pairs,), generator=generator)
+    second = (first + torch.randint(1, len(images), (pairs,), generator=generator)) % len(images)
+    with torch.no_grad():
+        chunks = [lpips(images[i], images[j]) for i, j in zip(first.split(16), second.split(16), strict=True)]
+    return float(torch.cat(chunks).double().mean())
+
+
+class Perceptual:
+    """LPIPS to the real pictures, or to the ``teacher``'s on the same inputs, and how varied the outputs are.
+
+    ``lpips[alex-v0.1]`` (or ``lpips[alex-v0.1,teacher]``), lower is better; ``diversity[alex-v0.1]``, the mean LPIPS
+    between ``pairs`` random pairs of outputs of different inputs, larger is more varied.
+    """
+
+    def __init__(
+        self, lpips: Lpips, teacher: nn.Module | None = None, *, diversity: int = 200, batch: int = 16
+    ) -> None:
+        self.lpips, self.teacher, self.diversity, self.batch = lpips, teacher, diversity, batch
+
+    def __call__(self, generator: nn.Module, pairs: Pairs) -> dict[str, Score]:
+        mark, provenance = self.lpips.name, provenance_of(pairs, weights=self.lpips.weights_hash[:12])
+        kept: list[Tensor] = []
+        distances: list[Tensor] = []
+        keep = max(2, 2 * self.diversity)  # a bounded number of pictures stays in memory
+        with torch.no_grad():
+            for made, aim in side_by_side(generator, self.teacher, pairs, batch=self.batch):
+                distances.append(self.lpips(made, aim))
+                kept += list(made) if len(kept) < keep else []
+        if self.teacher is not None:
+            mark, provenance["reference"] = f"{mark},teacher", f"teacher on {pairs.source}"
+        scores = {f"lpips[{mark}]": Score(float(torch.cat(distances).double().mean()), "distance", True, provenance)}
+        if self.diversity and len(kept) > 1:
+            varied = pairwise_diversity(self.lpips, torch.stack(kept), pairs=self.diversity)
+            scores[f"diversity[{self.lpips.name}]"] = Score(
+                varied, f"mean LPIPS of {self.diversity} pairs of outputs", False, provenance
+            )
+        return scores

@@ -1,0 +1,60 @@
+"""Device profiles: what an exported generator is written for."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from gantailor.supernet.errors import ConfigError, nearest
+
+RUNTIMES = ("onnxruntime", "openvino", "executorch", "torch-export", "torchscript", "coreml")
+_SHIPPED = Path(__file__).with_name("devices.yaml")
+
+
+class Device(BaseModel):
+    """A runtime with its settings."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    name: str
+    runtime: Literal["onnxruntime", "openvino", "executorch", "torch-export", "torchscript", "coreml"]
+    precision: Literal["float32", "float16", "int8"] = "float32"
+    layout: Literal["NCHW"] = "NCHW"
+    channel_multiple: int = Field(1, gt=0, description="widths of a search for this device are multiples of it")
+    opset: int = Field(20, ge=18, description="ONNX opset")
+    threads: int = Field(1, gt=0)
+    batch: Literal["static", "dynamic"] = "static"
+    providers: tuple[str, ...] = ("CPUExecutionProvider",)
+
+    @property
+    def checked_here(self) -> bool:
+        """Whether this machine can run the file at all: a CUDA device's ONNX file runs on the CPU too."""
+        return self.runtime != "coreml"
+
+    @property
+    def timed_here(self) -> bool:
+        """Whether a latency measured on this machine's CPU says anything about the device."""
+        return self.checked_here and (self.runtime != "onnxruntime" or "CPUExecutionProvider" in self.providers)
+
+
+def device(name: str) -> Device:
+    """A shipped profile by name, or one's own as ``FILE`` (its first) or ``FILE:NAME``.
+
+    Raises:
+        ConfigError: there is none, or the file has mistakes.
+    """
+    file, _, inside = name.partition(":")
+    own = file.endswith((".yaml", ".yml"))
+    try:
+        known = yaml.safe_load((Path(file) if own else _SHIPPED).read_text(encoding="utf8"))
+        wanted = (inside or next(iter(known))) if own else name
+        if wanted not in known:
+            raise ConfigError(f"device {wanted!r} is unknown; {nearest(wanted, known)}, or a YAML file of your own")
+        return Device.model_validate({"name": wanted, **known[wanted]})
+    except (OSError, yaml.YAMLError, TypeError, StopIteration) as error:
+        raise ConfigError(f"device file {file!r} cannot be read: {error}") from None
+    except ValidationError as error:
+        mistakes = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
+        raise ConfigError(f"device {name!r}: {mistakes}") from None

@@ -1,0 +1,154 @@
+"""Evaluations as Ray Tune trials, on one machine or on a cluster; the driver alone proposes and writes the study."""
+
+from __future__ import annotations
+
+import logging
+import os
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from gantailor.run.run import Run
+from gantailor.search.study import Search, score_candidate
+from gantailor.supernet.errors import ConfigError
+
+SECONDS = 5.0  # candidates share a Tune trial up to about so long: a trial's own overhead is about a second
+LARGEST_BATCH = 16
+RESTARTS = 3  # of a trial whose node or worker died
+
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class _Batch:
+    """Candidates of one Tune trial: their numbers in the study, and how often their worker was lost."""
+
+    claimed: list[tuple[int, np.ndarray]]
+    attempts: int = 0
+
+
+def evaluate_with_ray(run: Run, searcher: Search, *, on_trial: Callable[[int], None]) -> None:
+    """Evaluate until the configured number of subnets have scores.
+
+    The scorer (supernet, pictures, reference statistics) is put into the object store once. A killed node or worker
+    costs its running trials only; a killed driver goes on from the study.
+
+    Raises:
+        ConfigError: Ray is missing, or there is no cluster at the address.
+        SearchError: ten evaluations in a row failed.
+    """
+    os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
+    os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # the new one draws a box at any verbosity
+    try:
+        import ray
+        from ray import tune
+    except ImportError:
+        raise ConfigError("Ray is not installed; run: pip install 'gantailor[ray]'") from None
+    settings = run.config.search
+    if not ray.is_initialized():
+        try:
+            ray.init(address=settings.ray_address, log_to_driver=False)
+        except (ConnectionError, ValueError, RuntimeError) as error:
+            raise ConfigError(
+                f"no Ray cluster at {settings.ray_address!r}: {error}; start one with ray start --head"
+            ) from None
+    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # its tracebacks of lost workers; ours is one line
+    proposals = _proposals(searcher, settings.trials, on_trial)
+    threads = max(1, int(settings.ray_cpus))
+    evaluation = tune.with_parameters(
+        _evaluation(), score=searcher.score, budget=searcher.budget, objectives=searcher.objectives, threads=threads
+    )
+    with tempfile.TemporaryDirectory(prefix="gantailor-ray-") as folder:
+        tuner = tune.Tuner(
+            tune.with_resources(evaluation, {"cpu": settings.ray_cpus, "gpu": settings.ray_gpus}),
+            tune_config=tune.TuneConfig(
+                search_alg=proposals, num_samples=-1, max_concurrent_trials=settings.workers, reuse_actors=True
+            ),
+            run_config=tune.RunConfig(storage_path=folder, verbose=0),
+        )
+        tuner.fit()
+    if proposals.error is not None:
+        raise proposals.error
+
+
+def _evaluation() -> Any:
+    """The Trainable, made late because Ray is optional. An actor is reused: the scorer is unpacked once a worker."""
+    import torch
+    from ray import tune
+
+    class Evaluation(tune.Trainable):  # type: ignore[misc]
+        def setup(  # type: ignore[override]
+            self, config: dict[str, Any], *, score: Any, budget: Any, objectives: Any, threads: int
+        ) -> None:
+            torch.set_num_threads(threads)
+            self.parts = (score, budget, objectives)
+            self.candidates = config["candidates"]
+
+        def reset_config(self, new_config: dict[str, Any]) -> bool:
+            self.candidates = new_config["candidates"]
+            return True
+
+        def step(self) -> dict[str, Any]:
+            score, budget, objectives = self.parts
+            started = time.monotonic()
+            found = [score_candidate(score, budget, objectives, np.array(c)) for c in self.candidates]
+            return {"values": found, "seconds": time.monotonic() - started, "done": True}
+
+        def save_checkpoint(self, checkpoint_dir: str) -> None: ...
+
+        def load_checkpoint(self, checkpoint: Any) -> None: ...
+
+    return Evaluation
+
+
+def _proposals(searcher: Search, trials: int, on_trial: Callable[[int], None]) -> Any:
+    """Our search as Tune's: proposes from the study, writes results there."""
+    from ray.tune.search import Searcher
+
+    class Proposals(Searcher):  # type: ignore[misc]
+        def __init__(self) -> None:
+            super().__init__()
+            self.running: dict[str, _Batch] = {}
+            self.lost: list[_Batch] = []
+            self.seconds = 0.0
+            self.error: Exception | None = None
+
+        def suggest(self, trial_id: str) -> Any:
+            batch = self.lost.pop() if self.lost else _Batch(self._claim())
+            if self.error is not None or not batch.claimed:
+                return None if self.running and self.error is None else Searcher.FINISHED
+            self.running[trial_id] = batch
+            return {"candidates": [indices.tolist() for _, indices in batch.claimed]}
+
+        def _claim(self) -> list[tuple[int, np.ndarray]]:
+            size = 1 if not self.seconds else int(np.clip(SECONDS / self.seconds, 1, LARGEST_BATCH))
+            claimed: list[tuple[int, np.ndarray]] = []
+            while len(claimed) < size and (one := searcher.claim(trials)) is not None:
+                claimed.append(one)
+            return claimed
+
+        def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+            batch = self.running.pop(trial_id, _Batch([]))
+            if (error or not result) and batch.attempts < RESTARTS:
+                logger.warning("a Ray worker was lost; its %d subnets are evaluated again", len(batch.claimed))
+                self.lost.append(_Batch(batch.claimed, batch.attempts + 1))
+                return
+            values = [f"its Ray worker died {RESTARTS + 1} times"] * len(batch.claimed)
+            if result and not error:
+                values, self.seconds = result["values"], result["seconds"] / len(batch.claimed)
+            for (number, _), value in zip(batch.claimed, values, strict=True):
+                try:
+                    on_trial(searcher.record(number, value))
+                except Exception as stop:  # Tune would go on without telling; the driver raises it after the last trial
+                    self.error = stop
+
+        def save(self, checkpoint_path: str) -> None: ...
+
+        def restore(self, checkpoint_path: str) -> None: ...
+
+    return Proposals()

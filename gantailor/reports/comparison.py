@@ -1,0 +1,143 @@
+"""What a comparison shows: a table, plots, and one page with everything."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import jinja2
+import numpy as np
+import pandas as pd
+
+from gantailor.pipeline.scoring import lower_is_better
+from gantailor.reports import fronts
+from gantailor.search.budget import format_macs
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+COSTS = ("macs", "kimg", "seconds", "seeds")
+PAGE = """<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">
+<title>gantailor compare</title><style>
+:root { color-scheme: light dark }
+body { font: 15px/1.5 system-ui, sans-serif; max-width: 70rem; margin: 2rem auto; padding: 0 1rem }
+table { border-collapse: collapse; display: block; overflow-x: auto }
+td, th { padding: .25rem .7rem; text-align: right; border-bottom: 1px solid #8884; white-space: nowrap }
+td:first-child, th:first-child { text-align: left }
+figure { margin: 1.5rem 0 } img { max-width: 100%; background: #fff } figcaption { opacity: .75 }
+</style><h1>Methods compared</h1>
+<p>Mean and standard deviation over seeds, on the test split. MACs: {{ convention }}.</p>
+<table><tr>{% for cell in rows[0] %}<th>{{ cell }}</th>{% endfor %}</tr>
+{% for row in rows[1:] %}<tr>{% for cell in row %}<td>{{ cell }}</td>{% endfor %}</tr>
+{% endfor %}</table>
+{% for title, source in images %}
+<figure><img src="{{ source }}" alt="{{ title }}"><figcaption>{{ title }}</figcaption></figure>
+{% endfor %}</html>
+"""
+
+
+def _metrics(wide: pd.DataFrame) -> list[str]:
+    return [name for name in dict.fromkeys(wide.columns.get_level_values(0)) if name not in COSTS]
+
+
+def markdown(wide: pd.DataFrame, teacher: Mapping[str, float]) -> str:
+    """The table: a line for each method and budget, mean and standard deviation over seeds."""
+    metrics = _metrics(wide)
+    lines = [
+        "| method | budget | MACs | " + " | ".join(metrics) + " | kimg | training | seeds |",
+        "|---" * (len(metrics) + 6) + "|",
+    ]
+    if teacher:
+        cells = " | ".join(f"{teacher[name]:.4g}" if name in teacher else "" for name in metrics)
+        lines.append(f"| teacher | | {format_macs(teacher['macs'])} | {cells} | | | |")
+    for (method, budget), row in wide.iterrows():
+        cells = " | ".join(_with_spread(row[name, "mean"], row[name, "std"]) for name in metrics)
+        costs = f"{row['kimg', 'mean']:g} | {row['seconds', 'mean'] / 60:.1f} min | {int(row['seeds', ''])}"
+        lines.append(f"| {method} | {budget} | {format_macs(row['macs', 'mean'])} | {cells} | {costs} |")
+    return "\n".join(lines) + "\n"
+
+
+def _with_spread(mean: float, std: float) -> str:
+    return f"{mean:.4g}" if np.isnan(std) else f"{mean:.4g} ± {std:{'.0f' if std >= 100 else '.2g'}}"
+
+
+def draw(wide: pd.DataFrame, teacher: Mapping[str, float]) -> Figure:
+    """Each score against MACs, a line for each method, and against training time: mean, and the spread over seeds."""
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import NullFormatter
+
+    metrics = _metrics(wide)
+    figure = Figure(figsize=(4.2 * len(metrics), 7.2), layout="constrained")
+    grid = figure.subplots(2, len(metrics), squeeze=False, sharey="col")
+    for column, metric in enumerate(metrics):
+        for axis, cost, scale in ((grid[0, column], "macs", 1.0), (grid[1, column], "seconds", 60.0)):
+            for number, (method, part) in enumerate(wide.groupby(level="method", sort=False)):
+                part = part.sort_values(("macs", "mean"))
+                axis.errorbar(
+                    part[cost, "mean"] / scale,
+                    part[metric, "mean"],
+                    yerr=part[metric, "std"].fillna(0),
+                    label=str(method),
+                    color=fronts.COLOURS[number % len(fronts.COLOURS)],
+                    marker=fronts.MARKERS[number % len(fronts.MARKERS)],
+                    linestyle="-" if cost == "macs" else "none",
+                    capsize=3,
+                )
+                for (_, budget), row in part.iterrows() if cost == "seconds" else ():
+                    at = (row[cost, "mean"] / scale, row[metric, "mean"])
+                    axis.annotate(str(budget), at, xytext=(4, 4), textcoords="offset points", fontsize=7)
+            axis.grid(alpha=0.3)
+            axis.set_ylabel(
+                f"{metric} ({'lower' if lower_is_better(metric.partition('[')[0]) else 'higher'} is better)"
+            )
+        if metric in teacher:
+            grid[0, column].axhline(teacher[metric], color="0.4", linestyle=":", label="teacher")
+        grid[0, column].set_xscale("log")
+        grid[0, column].set_xlabel("MACs")
+        budgets = wide["macs", "mean"].groupby(level="budget", sort=False).max()
+        grid[0, column].set_xticks(budgets, [format_macs(macs) for macs in budgets])
+        grid[0, column].xaxis.set_minor_formatter(NullFormatter())
+        grid[1, column].set_xlabel("minutes of training")
+    _legend(figure, columns=4 * len(metrics))
+    return figure
+
+
+def _legend(figure: Figure, *, columns: int) -> None:
+    """One for all axes, above them."""
+    handles, names = figure.axes[0].get_legend_handles_labels()
+    figure.legend(handles, names, loc="outside upper center", ncols=min(columns, len(names)), fontsize=9)
+
+
+def draw_histories(frame: pd.DataFrame, score: str, order: Sequence[str]) -> Figure:
+    """How steadily each method's score moves while it decides: a thin line for each seed, the mean a thick one.
+
+    Args:
+        order: every method of the comparison, which has its colour from here as in ``draw``.
+    """
+    from matplotlib.figure import Figure
+
+    budgets = list(dict.fromkeys(frame["budget"]))
+    figure = Figure(figsize=(5.2 * len(budgets), 3.8), layout="constrained")
+    for axis, budget in zip(figure.subplots(1, len(budgets), squeeze=False)[0], budgets, strict=True):
+        for number, method in enumerate(order):
+            part = frame[(frame["budget"] == budget) & (frame["method"] == method)]
+            if part.empty:
+                continue
+            colour = fronts.COLOURS[number % len(fronts.COLOURS)]
+            for _, line in part.groupby("seed"):
+                axis.plot(line["kimg"], line["score"], color=colour, alpha=0.35, lw=0.8)
+            mean = part.groupby("kimg")["score"].mean()
+            axis.plot(mean.index, mean, color=colour, lw=2, marker=".", label=method)
+        axis.set(title=f"budget {budget}", xlabel="thousand images", ylabel=f"{score}, before fine-tuning")
+        axis.grid(alpha=0.3)
+    _legend(figure, columns=4 * len(budgets))
+    return figure
+
+
+def page(table: str, images: Mapping[str, bytes], convention: str) -> str:
+    """One self-contained page: the table, and PNG pictures by their captions."""
+    lines = [line for line in table.splitlines() if line.startswith("|") and not line.startswith("|---")]
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+    sources = [(title, fronts.data_url(data)) for title, data in images.items()]
+    environment = jinja2.Environment(autoescape=True)
+    return environment.from_string(PAGE).render(rows=rows, images=sources, convention=convention)

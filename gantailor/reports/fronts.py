@@ -1,0 +1,316 @@
+"""Accuracy against compute: what one or several searches found, as a picture and as a page."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import jinja2
+import numpy as np
+import pandas as pd
+import torch
+
+from gantailor.pipeline.scoring import lower_is_better
+from gantailor.run.run import Run, load_supernet, open_run
+from gantailor.search.budget import Budget, format_macs
+from gantailor.search.strategies import hypervolume
+from gantailor.search.study import best_trial, load_study, pareto_rows, table
+from gantailor.supernet.errors import ConfigError
+from gantailor.supernet.files import write_bytes
+from gantailor.supernet.graph import SubnetConfig
+from gantailor.zoo.data.pairs import is_picture, to_uint8
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+# Okabe and Ito: safe for the colour-blind; a grey that is seen on white and on black
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#777777")
+MARKERS = "osD^vPX<"  # and in print without colour; one more than colours, so that pairs come again late
+POINTS = Path(__file__).with_name("published_points.csv")
+
+
+@dataclass(frozen=True)
+class Found:
+    """What one run's search found so far, under the weights and the score that its last trial had.
+
+    Attributes:
+        frame: a row for each evaluated subnet, see ``gantailor.search.study.table``; in the order of evaluation.
+        chosen: row of the best subnet within the budget, ``config`` its widths.
+    """
+
+    name: str
+    run: Run
+    score: str
+    frame: pd.DataFrame
+    budget: Budget
+    chosen: int
+    config: SubnetConfig
+
+    @classmethod
+    def read(cls, folder: str | Path, *, budget: str | None = None) -> Found:
+        """From a run folder, finished or still searching.
+
+        Raises:
+            ConfigError: nothing was searched there.
+            SearchError: no evaluated subnet meets the budget.
+        """
+        run = open_run(folder)
+        study = load_study(run.config.search.storage or run.path("search.journal"), name="gantailor")
+        frame = table(study)
+        if frame.empty:
+            raise ConfigError(f"{str(folder)!r} has no evaluated subnet yet; run a search there first")
+        provenance = frame["provenance"].iloc[-1]
+        limits = run.budget() if budget is None else run.budget_of(budget)
+        number, indices = best_trial(study, limits, provenance=provenance)
+        frame = frame[frame["provenance"] == provenance].reset_index(drop=True)
+        chosen = int(frame.index[frame["trial"] == number][0])
+        score = study.user_attrs["objectives"][0]
+        return cls(Path(folder).resolve().name, run, score, frame, limits, chosen, limits.space.to_config(indices))
+
+    @property
+    def lower_is_better(self) -> bool:
+        """The direction of the score."""
+        return lower_is_better(self.score)
+
+    def points(self, convention: str) -> np.ndarray:
+        """MACs and score of every row, ``[N, 2]``."""
+        return self.frame[[f"macs_{convention}", self.score]].to_numpy(np.float64)
+
+    def front(self, convention: str) -> np.ndarray:
+        """Row numbers of the subnets that no other beats in both, cheapest first."""
+        macs = f"macs_{convention}"
+        kept = pareto_rows(self.frame, macs=macs, score=self.score, minimize=self.lower_is_better)
+        return self.frame[kept].sort_values(macs).index.to_numpy()
+
+    def pictures(self, rows: Sequence[int], *, count: int = 3) -> dict[int, str]:
+        """For each row a strip of outputs on search pictures, as a JPEG data URL; row -1 is their inputs."""
+        supernet, pairs = self.run.supernet(), self.run.data("search")
+        load_supernet(supernet, self.run.path("supernet.safetensors"))
+        inputs, _ = pairs.batch(np.linspace(0, len(pairs) - 1, count).astype(int))
+        strips = {-1: _strip(inputs)} if is_picture(inputs) else {}
+        space = self.budget.space
+        for row in rows:
+            values = self.frame.loc[row]
+            config = space.to_config([v.choices.index(int(values[v.name])) for v in space.variables])
+            with torch.no_grad():
+                strips[int(row)] = _strip(self.run.calibrated(supernet.extract(config))(inputs))
+        return strips
+
+
+def _strip(images: torch.Tensor) -> str:
+    from PIL import Image
+
+    buffer = io.BytesIO()
+    Image.fromarray(np.concatenate(list(to_uint8(images)), axis=1)).save(buffer, "JPEG", quality=88)
+    return data_url(buffer.getvalue(), "jpeg")
+
+
+def data_url(picture: bytes, kind: str = "png") -> str:
+    """A picture inside a page."""
+    return f"data:image/{kind};base64," + base64.b64encode(picture).decode()
+
+
+def published_points(task: str, score: str, convention: str) -> pd.DataFrame:
+    """Figures of the papers, MACs as published (GAN Compression, arXiv 2003.08936, and its repository).
+
+    Raises:
+        ConfigError: no such task, or the plot shows something that the papers do not.
+    """
+    every = pd.read_csv(POINTS)
+    if task not in set(every["task"]):
+        raise ConfigError(f"no published points for {task!r}; there are {', '.join(sorted(set(every['task'])))}")
+    found = every[(every["task"] == task) & (every["metric"] == score.partition("[")[0])]
+    if found.empty:
+        measured = ", ".join(sorted(set(every[every["task"] == task]["metric"])))
+        raise ConfigError(f"papers report {measured} for {task}, this search followed {score!r}: they share no axis")
+    if convention != "published":
+        raise ConfigError("the papers count MACs in the published convention; add --convention published")
+    return found
+
+
+def draw(
+    runs: Sequence[Found],
+    *,
+    convention: str | None = None,
+    log: bool = True,
+    published: pd.DataFrame | None = None,
+    mark: str = "",
+) -> Figure:
+    """Score against MACs of every run; below, the widths of the chosen subnets and the hypervolume's history.
+
+    Args:
+        mark: begins the SVG ids of what a page makes interactive.
+
+    Raises:
+        ConfigError: the runs follow different scores.
+    """
+    from matplotlib.figure import Figure
+
+    convention = convention or runs[0].run.config.convention
+    if len({found.score for found in runs}) > 1:
+        raise ConfigError(
+            "these runs follow different scores and share no axis: "
+            + ", ".join(f"{found.name} {found.score}" for found in runs)
+        )
+    figure = Figure(figsize=(8, 7), layout="constrained")
+    grid = figure.add_gridspec(2, 2, height_ratios=(2.6, 1))
+    axes = figure.add_subplot(grid[0, :])
+    for number, found in enumerate(runs):
+        _draw_points(axes, found, number, convention, mark)
+    if published is not None:
+        axes.scatter(
+            published["macs"], published["value"], marker="*", s=90, color="#444444", label="published", zorder=4
+        )
+        for _, row in published.iterrows():
+            axes.annotate(
+                row["method"], (row["macs"], row["value"]), fontsize=7, xytext=(4, 4), textcoords="offset points"
+            )
+    if log:
+        axes.set_xscale("log")
+    axes.xaxis.set_major_formatter(lambda value, _: format_macs(value))
+    axes.xaxis.set_minor_formatter(lambda value, _: format_macs(value) if log and f"{value:.0e}"[0] in "235" else "")
+    axes.tick_params(axis="x", which="minor", labelsize=7)
+    axes.set_xlabel(f"MACs ({convention})")
+    axes.set_ylabel(f"{runs[0].score} ({'lower' if runs[0].lower_is_better else 'higher'} is better)")
+    axes.grid(alpha=0.25)
+    axes.legend(frameon=False, fontsize=8)
+    _draw_widths(figure.add_subplot(grid[1, 0]), runs)
+    _draw_history(figure.add_subplot(grid[1, 1]), runs, convention)
+    return figure
+
+
+def _draw_points(axes: Axes, found: Found, number: int, convention: str, mark: str) -> None:
+    colour, marker = COLOURS[number % len(COLOURS)], MARKERS[number % len(MARKERS)]
+    points, best = found.points(convention), found.front(convention)
+    start = (found.frame["origin"] == "start").to_numpy()
+    fill = ["white" if first else colour for first in start]
+    name = f"{mark}run{number}"
+    axes.scatter(
+        points[:, 0], points[:, 1], s=22, facecolors=fill, edgecolors=colour, marker=marker, alpha=0.65, gid=name
+    )
+    axes.scatter([], [], s=22, c=colour, marker=marker, label=f"{found.name} ({len(points)} subnets)")
+    axes.plot(*points[best].T, color=colour, lw=1.6, gid=f"{name}-front", zorder=3)
+    if start.sum() > 1:  # the baseline: the uniform shrink and random candidates
+        sign = 1 if found.lower_is_better else -1
+        order = np.flatnonzero(start)[np.argsort(points[start][:, 0])]
+        steps = sign * np.minimum.accumulate(sign * points[order][:, 1])
+        label = f"{found.name}: random only ({start.sum()} subnets)"
+        axes.step(
+            points[order][:, 0], steps, where="post", color=colour, ls=":", lw=1.2, label=label, gid=f"{name}-random"
+        )
+    chosen = points[found.chosen]
+    axes.plot(
+        chosen[:1],
+        chosen[1:],
+        "*",
+        ms=15,
+        mfc=colour,
+        mec="black",
+        zorder=5,
+        label=f"{found.name}: chosen for {found.budget}",
+        gid=f"{name}-chosen",
+    )
+    if found.budget.limits_macs and convention == found.budget.convention:
+        axes.axvline(found.budget.macs, color=colour, ls="--", lw=1, gid=f"{name}-budget")
+
+
+def _draw_widths(axes: Axes, runs: Sequence[Found]) -> None:
+    height = 0.8 / len(runs)
+    for number, found in enumerate(runs):
+        widths = found.run.supernet().graph.widths
+        shares = [found.config[width.name] / width.size for width in widths]
+        places = np.arange(len(widths)) + height * (number - (len(runs) - 1) / 2)
+        axes.bar(places, shares, width=height, color=COLOURS[number % len(COLOURS)])
+    names = [width.name for width in runs[0].run.supernet().graph.widths]
+    axes.set_xticks(range(len(names)), names if len(names) <= 30 else [""] * len(names), rotation=90, fontsize=6)
+    axes.set_ylim(0, 1.02)
+    axes.set_ylabel("share of full width", fontsize=8)
+    axes.set_title("widths of the chosen subnet", fontsize=9)
+    axes.tick_params(axis="y", labelsize=7)
+
+
+def _draw_history(axes: Axes, runs: Sequence[Found], convention: str) -> None:
+    for number, history in enumerate(hypervolumes(runs, convention)):
+        axes.plot(range(1, len(history) + 1), history, color=COLOURS[number % len(COLOURS)], lw=1.5)
+    axes.set_title("hypervolume, share of the box of all points", fontsize=9)
+    axes.set_xlabel("evaluated subnets", fontsize=8)
+    axes.tick_params(labelsize=7)
+    axes.grid(alpha=0.25)
+
+
+def hypervolumes(runs: Sequence[Found], convention: str) -> list[np.ndarray]:
+    """For each run, after each evaluation: the dominated share of the box that holds the points of all runs, 0 to 1."""
+    signed = [found.points(convention) * [1, 1 if found.lower_is_better else -1] for found in runs]
+    every = np.concatenate(signed)
+    low, spread = every.min(0), np.maximum(np.ptp(every, axis=0), 1e-12)
+    boxes = [(values - low) / spread for values in signed]
+    return [np.array([hypervolume(box[: i + 1], (1, 1)) for i in range(len(box))]) for box in boxes]
+
+
+def save(figure: Figure, path: Path) -> None:
+    """As PNG or SVG, by the name's end."""
+    write_bytes(path, rendered(figure, path.suffix[1:]))
+
+
+def rendered(figure: Figure, kind: str, *, salt: str = "", font: str = "path") -> bytes:
+    """The bytes of a PNG or SVG, the same for the same figure."""
+    import matplotlib
+
+    buffer = io.BytesIO()
+    with matplotlib.rc_context({"svg.hashsalt": salt or "gantailor", "svg.fonttype": font}):
+        figure.savefig(buffer, format=kind, dpi=150)
+    return buffer.getvalue()
+
+
+def svg(figure: Figure, *, salt: str) -> str:
+    """For a page: the ``<svg>`` element, its text as text; ``salt`` keeps ids of several figures apart."""
+    text = rendered(figure, "svg", salt=salt, font="none").decode()
+    return text[text.index("<svg") :]
+
+
+def write_page(
+    path: Path,
+    runs: Sequence[Found],
+    *,
+    convention: str | None = None,
+    published: pd.DataFrame | None = None,
+    pictures: int = 60,
+) -> None:
+    """One self-contained HTML file; pointing at a subnet shows its widths, costs and sample pictures.
+
+    Args:
+        pictures: subnets of each run that get sample pictures, those of the front first.
+    """
+    convention = convention or runs[0].run.config.convention
+    plots = {}
+    for name in ("log", "linear"):
+        figure = draw(runs, convention=convention, log=name == "log", published=published, mark=f"{name}-")
+        plots[name] = svg(figure, salt=name)
+    data: list[dict[str, Any]] = []
+    for found in runs:
+        first = dict.fromkeys([found.chosen, *found.front(convention).tolist(), *found.frame.index.tolist()])
+        strips = found.pictures(list(first)[:pictures])
+        names = [v.name for v in found.budget.space.variables]
+        full = {v.name: v.choices[-1] for v in found.budget.space.variables}
+        columns = ["trial", "origin", "macs_true", "macs_published", "params", found.score, *names]
+        data.append(
+            {
+                "name": found.name,
+                "score": found.score,
+                "chosen": found.chosen,
+                "front": found.front(convention).tolist(),
+                "full": full,
+                "points": json.loads(found.frame[columns].to_json(orient="records")),
+                "pictures": strips,
+            }
+        )
+    environment = jinja2.Environment(loader=jinja2.PackageLoader("gantailor.reports", ""), autoescape=True)
+    environment.policies["json.dumps_kwargs"] = {"sort_keys": False}  # widths stay in forward order
+    page = environment.get_template("front.html").render(plots=plots, data=data, colours=COLOURS, convention=convention)
+    write_bytes(path, page.encode())

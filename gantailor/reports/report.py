@@ -1,0 +1,117 @@
+"""The report of a run: one self-contained page."""
+
+from __future__ import annotations
+
+import io
+import json
+from typing import TYPE_CHECKING, Any
+
+import jinja2
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from gantailor.reports import fronts
+from gantailor.supernet.files import write_bytes
+from gantailor.zoo.data.pairs import is_picture, to_uint8
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from gantailor.run.run import Run
+
+AMPLIFIED = 4  # differences of pictures are shown so many times as strong
+
+
+def _png(picture: np.ndarray) -> str:
+    from PIL import Image
+
+    buffer = io.BytesIO()
+    Image.fromarray(picture).save(buffer, "PNG")
+    return fronts.data_url(buffer.getvalue())
+
+
+def _columns(run: Run, narrow: torch.nn.Module, count: int) -> dict[str, Tensor]:
+    """Pictures ``[N, 3, H, W]`` of each column of the grid."""
+    pairs = run.data("test")
+    inputs, targets = pairs.batch(np.linspace(0, len(pairs) - 1, min(count, len(pairs))).astype(int))
+    columns, subnet = {"input": inputs} if is_picture(inputs) else {}, narrow(inputs)
+    if run.taught:
+        teacher = run.teacher()(inputs)
+        columns |= {"teacher": teacher, "subnet": subnet}
+        columns["difference"] = ((teacher - subnet).abs() * AMPLIFIED / 2).clamp(0, 1) * 2 - 1
+    columns["subnet"] = subnet
+    return {**columns, "real": targets} if is_picture(targets) and pairs.paired else columns
+
+
+def _costs(run: Run, manifest: dict[str, Any]) -> list[dict[str, Any]]:
+    """Whole generator and subnet: MACs, parameters, bytes of float32 weights, milliseconds on each device."""
+    supernet = run.supernet()
+    full = supernet.full_config()
+    devices = {name: found["latency_ms"] for name, found in manifest["devices"].items() if "latency_ms" in found}
+    rows = []
+    for name, config in (("teacher", full), ("subnet", run.subnet()[0])):
+        row: dict[str, Any] = {
+            "name": name if run.taught or name == "subnet" else "whole generator",
+            "macs": supernet.macs(config),
+            "parameters": supernet.parameter_count(config),
+        }
+        row |= {"published": supernet.macs(config, convention="published"), "bytes": 4 * row["parameters"]}
+        rows.append(row | {"ms": {device: times[name] for device, times in devices.items()}})
+    return rows
+
+
+def _curves(run: Run) -> str:
+    """Losses of every training as an SVG, smoothed over a fiftieth of its steps; empty without logs."""
+    from matplotlib.figure import Figure
+
+    logs = {"supernet": run.path("supernet.ckpt.jsonl"), "fine-tuning": run.path("subnet.ckpt.jsonl")}
+    frames = {
+        name: pd.read_json(file, lines=True) for name, file in logs.items() if file.exists() and file.stat().st_size
+    }
+    if not frames:
+        return ""
+    figure = Figure(figsize=(4.2 * len(frames), 3), layout="constrained")
+    for axes, (name, frame) in zip(np.atleast_1d(figure.subplots(1, len(frames))), frames.items(), strict=True):
+        smooth = frame.rolling(max(1, len(frame) // 50), min_periods=1).mean(numeric_only=True)
+        losses = [c for c in frame if c not in ("step", "kimg", "images_per_second")]
+        for column, colour in zip(losses, fronts.COLOURS, strict=False):
+            axes.plot(frame["kimg"], smooth[column], label=column, color=colour, lw=1.2)
+        axes.set_title(name, fontsize=9)
+        axes.set_xlabel("thousand images", fontsize=8)
+        axes.tick_params(labelsize=7)
+        axes.legend(frameon=False, fontsize=7)
+    return fronts.svg(figure, salt="curves")
+
+
+@torch.no_grad()
+def write_report(run: Run, front: Figure, *, pictures: int = 12) -> None:
+    """``report.html``: costs, scores, pictures before and after, front, training, provenance; needs no network.
+
+    Args:
+        front: the search's, drawn by ``fronts.draw``.
+    """
+    config, narrow = run.subnet()
+    manifest = json.loads(run.path("export/manifest.json").read_text())
+    columns = {name: to_uint8(images) for name, images in _columns(run, narrow, pictures).items()}
+    count = len(next(iter(columns.values())))
+    rows = [{name: _png(images[i]) for name, images in columns.items()} for i in range(count)]
+    environment = jinja2.Environment(loader=jinja2.PackageLoader("gantailor.reports", ""), autoescape=True)
+    page = environment.get_template("report.html").render(
+        rows=rows,
+        columns=list(columns),
+        before=next(name for name in ("teacher", "real", "input", "subnet") if name in columns),
+        costs=_costs(run, manifest),
+        devices=manifest["devices"],
+        widths=[(w.name, config[w.name], w.size) for w in run.supernet().graph.widths],
+        scores=json.loads(run.path("scores.json").read_text()),
+        front=fronts.svg(front, salt="front"),
+        curves=_curves(run),
+        amplified=AMPLIFIED,
+        config=run.config.model_dump(mode="json"),
+        manifest={
+            key: value for key, value in manifest.items() if key not in ("devices", "scores", "config", "options")
+        },
+    )
+    write_bytes(run.path("report.html"), page.encode())

@@ -1,0 +1,26 @@
+"""One dimension of a search space."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Variable:
+    """One decision.
+
+    Attributes:
+        name: unique in the space.
+        choices: ascending labels, as a config is written.
+        sizes: for each driven width, its size at each choice.
+    """
+
+    name: str
+    choices: tuple[int, ...]
+    sizes: tuple[tuple[str, tuple[int, ...]], ...]
+
+    @classmethod
+    def scaled(cls, name: str, choices: Sequence[int], factors: Sequence[tuple[str, int]]) -> Variable:
+        """A variable whose widths are multiples of its choice."""
+        return cls(name, tuple(choices), tuple((width, tuple(c * f for c in choices)) for width, f in factors))

@@ -1,0 +1,142 @@
+"""Channel ranking: which units of a width matter most, and putting these first.
+
+A config means the *leading* units, so a supernet is trained after the important ones were moved to the front. The move
+does not change the generator's function.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from gantailor.supernet.errors import ConfigError, nearest
+from gantailor.supernet.importance.diversity import OnBatch, Scores, activation_scores, content_scores, diversity_scores
+from gantailor.supernet.supernet import Supernet
+
+
+@torch.no_grad()
+def l1_scores(supernet: Supernet) -> Scores:
+    """For each width, the L1 norm of the weights that read each unit, ``[size]``; larger is more important.
+
+    The norm is taken where channels are consumed: a norm layer behind a convolution makes the scale of the weights
+    that produce a channel meaningless.
+    """
+    return _norms(supernet, [supernet.graph.consumers.get(n, ()) for n in range(len(supernet.graph.widths))])
+
+
+@torch.no_grad()
+def producer_scores(supernet: Supernet) -> Scores:
+    """For each width, the L1 norm of the weights that make each unit (Li et al. 2017, arXiv 1608.08710).
+
+    Where a place of the weights does not say whether it reads or writes, all places that do not read count.
+    """
+    graph, tensors = supernet.graph, dict(supernet.generator.named_parameters())
+    places = []
+    for number in range(len(graph.widths)):
+        read = set(graph.consumers.get(number, ()))
+        touched = [(name, d) for name, axes in graph.axes.items() for d, axis in axes.items() if number in axis.counts]
+        places.append([(n, d) for n, d in touched if (n, d) not in read and tensors[n].dim() > 1])
+    return _norms(supernet, places)
+
+
+def random_scores(supernet: Supernet, seed: int = 0) -> Scores:
+    """A random order, another one for each seed: what any criterion must beat."""
+    rng = np.random.default_rng(seed)
+    return {width.name: rng.random(width.size) for width in supernet.graph.widths}
+
+
+def no_scores(supernet: Supernet) -> Scores:
+    """The channels as they lie."""
+    return {width.name: np.zeros(width.size) for width in supernet.graph.widths}
+
+
+def _norms(supernet: Supernet, places: Sequence[Iterable[tuple[str, int]]]) -> Scores:
+    """L1 norm of each unit of each width, over its places (tensor name, dimension)."""
+    tensors = dict(supernet.generator.named_parameters())
+    scores = {}
+    for number, width in enumerate(supernet.graph.widths):
+        total = np.zeros(width.size)
+        for name, dimension in places[number]:
+            axis = supernet.graph.axes[name][dimension]
+            others = [d for d in range(tensors[name].dim()) if d != dimension]
+            norms = tensors[name].abs().sum(others).double().cpu().numpy()
+            mine = axis.width == number
+            np.add.at(total, axis.unit[mine], norms[mine])
+        scores[width.name] = total
+    return scores
+
+
+@dataclass(frozen=True)
+class Criterion:
+    """A ranking by name.
+
+    Attributes:
+        scores: from a supernet, and from inputs where there are any, to a score for each unit; larger stays.
+        inputs: how many latents or pictures it looks at; 0 for one that reads the weights alone.
+    """
+
+    scores: Callable[..., Scores]
+    inputs: int = 0
+
+
+RANKINGS: dict[str, Criterion] = {
+    "l1": Criterion(l1_scores),
+    "l1-producers": Criterion(producer_scores),
+    "random": Criterion(random_scores),
+    "none": Criterion(no_scores),
+    "diversity": Criterion(diversity_scores, 1000),
+    "diversity-magnitude": Criterion(partial(diversity_scores, measure="magnitude"), 1000),
+    "content": Criterion(content_scores, 400),
+    "activation": Criterion(activation_scores, 1000),
+}
+
+
+def criterion_scores(
+    supernet: Supernet,
+    criterion: str,
+    inputs: Tensor | None = None,
+    *,
+    on_batch: OnBatch | None = None,
+    seed: int = 0,
+) -> Scores:
+    """The scores of a ranking by name, for each width ``[size]``; larger is more important.
+
+    Args:
+        inputs: ``[N, ...]`` for those that look at inputs; drawn from a normal distribution if missing, which is right
+            for latents only.
+        seed: of the random ranking.
+
+    Raises:
+        ConfigError: an unknown ranking, or one that needs pictures and has none.
+    """
+    if criterion not in RANKINGS:
+        raise ConfigError(f"ranking {criterion!r} is unknown: {nearest(criterion, RANKINGS)}")
+    chosen = RANKINGS[criterion]
+    if criterion == "random":
+        return random_scores(supernet, seed)
+    if not chosen.inputs:
+        return chosen.scores(supernet)
+    if inputs is None:
+        example = supernet.example_inputs[0]
+        if example.ndim != 2:
+            raise ConfigError(f"ranking {criterion!r} looks at pictures; give inputs, about {chosen.inputs} of them")
+        drawn = torch.randn(chosen.inputs, example.shape[1], generator=torch.Generator().manual_seed(0))
+        inputs = drawn.to(example)
+    return chosen.scores(supernet, inputs, on_batch=on_batch)
+
+
+def order_channels(supernet: Supernet, scores: Mapping[str, np.ndarray]) -> None:
+    """Reorder the units of every scored width in place, most important first."""
+    supernet.permute_({name: np.argsort(-np.asarray(score), kind="stable") for name, score in scores.items()})
+
+
+def rank_channels(supernet: Supernet, *, criterion: str = "l1", inputs: Tensor | None = None) -> Scores:
+    """Reorder every width of the supernet in place, most important unit first; returns the scores in the old order."""
+    scores = criterion_scores(supernet, criterion, inputs)
+    order_channels(supernet, scores)
+    return scores

@@ -1,0 +1,145 @@
+"""From the identities of a trace to the width graph: joined ones are units, units of the same places are a width."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Mapping
+
+import numpy as np
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+
+from gantailor.supernet.graph import FIXED, Axis, SizeAttribute, Term, Width, WidthGraph
+from gantailor.supernet.tracing.tracer import Tracer
+
+_NO_AXIS = Axis(np.array([FIXED]), np.array([FIXED]))
+
+
+def assemble(tracer: Tracer, whole: Mapping[str, str]) -> WidthGraph:
+    """Joined identities become units, units with the same places become a width."""
+    component = _components(tracer)
+    reasons: dict[int, str] = {}
+    for labels, reason in reversed(tracer.frozen):
+        reasons.update(dict.fromkeys(component[labels].tolist(), reason))
+    places: dict[int, list[tuple[str, int]]] = defaultdict(list)
+    for name, axes in tracer.touched.items():
+        for dimension, labels in enumerate(axes):
+            if labels is not None:
+                for unit in component[labels].tolist():
+                    places[unit].append((name, dimension))
+    groups: dict[tuple[tuple[str, int], ...], list[int]] = defaultdict(list)
+    for unit, where in places.items():
+        if unit not in reasons:
+            groups[tuple(where)].append(unit)
+    widths, width_of, unit_of = _name_widths(tracer, component, groups, whole)
+
+    def axis(labels: np.ndarray | None) -> Axis | None:
+        if labels is None:
+            return None
+        units = np.where(labels == FIXED, FIXED, component[labels])
+        found = np.where(units == FIXED, FIXED, width_of[units])
+        return Axis(found, np.where(found == FIXED, FIXED, unit_of[units]))
+
+    def free(labels: np.ndarray | None) -> Axis | None:
+        found = axis(labels)
+        return found if found is not None and found.counts else None
+
+    shapes = {name: tensor.shape for name, tensor in tracer.model.named_parameters()}
+    narrowed = {
+        name: {d: found for d, labels in enumerate(stored) if (found := free(labels)) is not None}
+        for name, stored in tracer.touched.items()
+    }
+    consumers: dict[int, list[tuple[str, int]]] = defaultdict(list)
+    for name, dimension in dict.fromkeys(tracer.sums):
+        for w in narrowed.get(name, {}).get(dimension, _NO_AXIS).counts:
+            consumers[w].append((name, dimension))
+    inexact = {
+        int(w): why for labels, why in tracer.inexact for w in set(width_of[component[labels]].tolist()) - {FIXED}
+    }
+    return WidthGraph(
+        widths=tuple(widths),
+        axes={name: found for name, found in narrowed.items() if found},
+        consumers={w: tuple(where) for w, where in consumers.items()},
+        frozen=_frozen_names(tracer, component, reasons) | dict(whole),
+        inexact=inexact,
+        activations={p: found for p, labels in tracer.activations.items() if (found := free(labels)) is not None},
+        attributes=_attributes(tracer, free),
+        terms=tuple(Term(p, c, axis(rows), axis(columns)) for p, c, rows, columns in tracer.costs),
+        parameters=tuple((name, tuple(shape)) for name, shape in shapes.items()),
+    )
+
+
+def _attributes(tracer: Tracer, free: Callable[[np.ndarray | None], Axis | None]) -> tuple[SizeAttribute, ...]:
+    """The integers to set; one that means two different widths (a layer called twice) means none."""
+    found: dict[tuple[str, str], SizeAttribute] = {}
+    torn: set[tuple[str, str]] = set()
+    for path, name, labels, as_tuple in tracer.sizes:
+        axis = free(labels)
+        if axis is None:
+            continue
+        known = found.setdefault((path, name), SizeAttribute(path, name, axis, as_tuple)).axis
+        if known is not axis and not (
+            np.array_equal(known.width, axis.width) and np.array_equal(known.unit, axis.unit)
+        ):
+            torn.add((path, name))
+    return tuple(attribute for key, attribute in found.items() if key not in torn)
+
+
+def _components(tracer: Tracer) -> np.ndarray:
+    if tracer.edges:
+        rows = np.concatenate([a for a, _ in tracer.edges])
+        columns = np.concatenate([b for _, b in tracer.edges])
+    else:
+        rows = columns = np.zeros(0, np.int64)
+    matrix = coo_array((np.ones(len(rows), np.int8), (rows, columns)), shape=(tracer.count, tracer.count))
+    return connected_components(matrix, directed=False)[1] if tracer.count else np.zeros(0, np.int64)
+
+
+def _name_widths(
+    tracer: Tracer,
+    component: np.ndarray,
+    groups: Mapping[tuple[tuple[str, int], ...], list[int]],
+    whole: Mapping[str, str],
+) -> tuple[list[Width], np.ndarray, np.ndarray]:
+    """Widths in forward order, named after the first module that produces them."""
+    total = int(component.max()) + 1 if len(component) else 0
+    group_of = np.full(total, FIXED)
+    for number, units in enumerate(groups.values()):
+        group_of[units] = number
+    made: dict[int, list[str]] = defaultdict(list)
+    order: dict[int, int] = {}
+    for name, labels in tracer.producers:
+        for number in dict.fromkeys(group_of[component[labels[labels != FIXED]]].tolist()):
+            module = name.rpartition(".")[0] or name
+            if number != FIXED and module not in made[number]:
+                made[number].append(module)
+    for number in made:
+        order.setdefault(number, len(order))
+    for number, where in enumerate(groups):  # learned tensors that no layer produces (a constant input)
+        if number not in order and len(where) > 1:  # one place alone was looked at, and never used
+            order[number] = len(order)
+            made[number] = [where[0][0].rpartition(".")[0] or where[0][0]]
+    width_of, unit_of = np.full(total + 1, FIXED), np.full(total + 1, FIXED)
+    widths: list[Width] = []
+    taken: dict[str, int] = {}
+    members = list(groups.values())
+    for number in sorted(order, key=order.__getitem__):
+        base = made[number][0]
+        taken[base] = taken.get(base, 0) + 1
+        name = base if taken[base] == 1 else f"{base}#{taken[base]}"
+        if name in whole:
+            continue
+        units = members[number]
+        width_of[units], unit_of[units] = len(widths), np.arange(len(units))
+        widths.append(Width(name, len(units), tuple(made[number])))
+    return widths, width_of, unit_of
+
+
+def _frozen_names(tracer: Tracer, component: np.ndarray, reasons: Mapping[int, str]) -> dict[str, str]:
+    """Producing modules whose channels are frozen, with why."""
+    frozen: dict[str, str] = {}
+    for name, labels in tracer.producers:
+        why = next((reasons[u] for u in component[labels[labels != FIXED]].tolist() if u in reasons), None)
+        if why is not None:
+            frozen.setdefault(name.rpartition(".")[0] or name, why)
+    return frozen

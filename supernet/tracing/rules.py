@@ -1,0 +1,116 @@
+"""The table that ``Tracer`` looks up: what becomes of channel identities in each tensor operation.
+
+A rule is ``rule(tracer, func, args, kwargs, result)``; it sets the identities of ``result`` and joins, freezes or costs
+what the operation demands. Keys are operation names without underscores (``add`` serves ``+``, ``+=``, ``torch.add``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from torch import nn
+
+from gantailor.supernet.tracing import layers, shapes
+from gantailor.supernet.tracing.elementwise import elementwise, freeze_all, same
+from gantailor.supernet.tracing.tracer import Rule
+
+
+def _words(text: str) -> list[str]:
+    return text.split()
+
+
+_ELEMENTWISE = _words(
+    """
+    add sub mul div true_divide floor_divide pow sqrt rsqrt exp expm1 log log1p log2 abs absolute neg negative relu
+    relu6 leaky_relu elu selu celu gelu silu mish sigmoid tanh hardtanh hardswish hardsigmoid softplus softsign
+    clamp clip clamp_min clamp_max minimum maximum where dropout dropout1d dropout2d dropout3d feature_dropout
+    alpha_dropout to float half double bfloat16 type type_as contiguous clone detach square sin cos sign round floor
+    ceil erf lerp addcmul addcdiv eq ne gt ge lt le logical_and logical_or logical_not nan_to_num zeros_like
+    ones_like rand_like randn_like empty_like full_like data requires_grad threshold logsigmoid tanhshrink
+    reciprocal masked_fill copy rrelu hardshrink softshrink cpu cuda atan2 fmod remainder real alias positive bool
+    int long normal uniform bernoulli multiply divide subtract sinh cosh tan hypot xlogy softmin polar complex imag
+    angle conj
+    """
+)
+_SAME = _words(
+    """
+    interpolate upsample pad max_pool1d max_pool2d max_pool3d avg_pool1d avg_pool2d avg_pool3d adaptive_avg_pool1d
+    adaptive_avg_pool2d adaptive_max_pool1d adaptive_max_pool2d lp_pool2d grid_sample cumsum boolean_dispatch
+    fractional_max_pool2d max_pool2d_with_indices
+    """
+)
+
+_FOURIER = [f"fft_{kind}fft{d}" for kind in ("", "i", "r", "ir") for d in ("", "2", "n")]
+
+RULES: dict[Any, Rule] = {
+    **dict.fromkeys(_ELEMENTWISE, elementwise),
+    **dict.fromkeys(_SAME, same),
+    **dict.fromkeys(("conv1d", "conv2d", "conv3d"), layers.convolution),
+    **dict.fromkeys(("conv_transpose1d", "conv_transpose2d", "conv_transpose3d"), layers.convolution),
+    **dict.fromkeys(("batch_norm", "instance_norm"), layers.batch_norm),
+    **dict.fromkeys(("view", "reshape", "flatten", "unflatten", "squeeze", "unsqueeze", "view_as"), shapes.reshape),
+    **dict.fromkeys(
+        ("permute", "transpose", "movedim", "moveaxis", "swapaxes", "t", "T", "mT", "swapdims"), shapes.permute
+    ),
+    **dict.fromkeys(
+        (
+            "sum",
+            "mean",
+            "var",
+            "std",
+            "norm",
+            "vector_norm",
+            "amax",
+            "amin",
+            "max",
+            "min",
+            "var_mean",
+            "logsumexp",
+            "prod",
+        ),
+        shapes.reduce,
+    ),
+    **dict.fromkeys(("matmul", "bmm", "mm"), layers.matmul),
+    **dict.fromkeys(("softmax", "log_softmax", "normalize"), layers.softmax),
+    **dict.fromkeys(("cat", "concat", "concatenate"), shapes.concatenate),
+    **dict.fromkeys(("chunk", "split", "tensor_split"), shapes.chunk),
+    **dict.fromkeys(("expand", "expand_as", "broadcast_to"), shapes.expand),
+    **dict.fromkeys(("select", "narrow", "index_select", "gather", "take", "topk", "sort", "unfold"), freeze_all),
+    **dict.fromkeys(("argmax", "argmin", "cdist", "mv", "dot", "addmm", "baddbmm", "fold"), freeze_all),
+    **dict.fromkeys(("new_zeros", "new_ones", "new_empty", "new_full", "new_tensor"), shapes.fresh),
+    **dict.fromkeys(_FOURIER, layers.fourier),
+    "linear": layers.linear,
+    "embedding": layers.embedding,
+    "einsum": layers.einsum,
+    "glu": shapes.glu,
+    "tile": shapes.repeat,
+    "view_as_real": shapes.trailing,
+    "view_as_complex": shapes.trailing,
+    "stack": shapes.stack,
+    "repeat": shapes.repeat,
+    "layer_norm": layers.layer_norm,
+    "group_norm": layers.group_norm,
+    "prelu": layers.prelu,
+    "getitem": shapes.getitem,
+    "setitem": shapes.setitem,
+    "pixel_shuffle": shapes.pixel_shuffle,
+    "pixel_unshuffle": shapes.pixel_unshuffle,
+    "flip": shapes.flip,
+    "unbind": shapes.unbind,
+    "roll": shapes.roll,
+    "scaled_dot_product_attention": layers.attention,
+}
+
+
+def leaf(kind: type[nn.Module]) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Decorator that registers a rule for a module type: its forward then is one operation to the tracer.
+
+    The rule is called as ``rule(tracer, module, inputs, {}, output)``.
+    """
+
+    def register(rule: Callable[..., None]) -> Callable[..., None]:
+        RULES[kind] = rule
+        return rule
+
+    return register

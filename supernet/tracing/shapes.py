@@ -1,0 +1,305 @@
+"""Rules of operations that move channels: concatenation, reshapes, indexing, splits, reductions."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from gantailor.supernet.graph import FIXED
+from gantailor.supernet.tracing.elementwise import Args, Kwargs, argument, freeze_all, tensors
+from gantailor.supernet.tracing.tracer import Tracer
+
+
+def concatenate(t: Tracer, func: Any, args: Args, kwargs: Kwargs, out: Tensor) -> None:
+    """Axes that are joined end to end keep their units; the others must agree."""
+    parts = [p for p in args[0] if isinstance(p, Tensor) and p.dim() == out.dim()]
+    axis = argument(args, kwargs, 1, "dim", kwargs.get("axis", 0)) % out.dim()
+    labels: list[np.ndarray | None] = []
+    for dimension in range(out.dim()):
+        here = [t.labels(p)[dimension] for p in parts]
+        if dimension == axis:
+            joined = [np.full(p.shape[axis], FIXED) if h is None else h for p, h in zip(parts, here, strict=True)]
+            labels.append(np.concatenate(joined) if any(h is not None for h in here) else None)
+        else:
+            found = here[0]
+            for other in here[1:]:
+                found = t.join(found, other)
+            labels.append(found)
+    t.set(out, labels)
+
+
+def stack(t: Tracer, func: Any, args: Args, kwargs: Kwargs, out: Tensor) -> None:
+    """A new axis of one unit each; the others must agree."""
+    axis = argument(args, kwargs, 1, "dim", 0) % out.dim()
+    found = list(t.labels(args[0][0]))
+    for other in args[0][1:]:
+        found = [t.join(a, b) for a, b in zip(found, t.labels(other), strict=True)]
+    found.insert(axis, None)
+    t.set(out, found)
+
+
+def reshape(t: Tracer, func: Any, args: Args, kwargs: Kwargs, out: Tensor) -> None:
+    """view, reshape, flatten, unflatten, squeeze, unsqueeze: axes are followed block by block."""
+    x, labels = args[0], t.labels(args[0])
+    result: list[np.ndarray | None] = [None] * out.dim()
+    for olds, news in _blocks(tuple(x.shape), tuple(out.shape)):
+        if all(labels[o] is None for o in olds):
+            continue
+        merged = _merge([labels[o] for o in olds], [x.shape[o] for o in olds])
+        parts = _divide(merged, [out.shape[n] for n in news])
+        carried = len(olds) == 1 and len(news) > 1 and all(part is None for part in parts)
+        if carried:
+            parts = _carried(t, merged, [out.shape[n] for n in news], _carrier(args, x, out, news))
+        for new, axis in zip(news, parts, strict=True):
+            result[new] = axis
+        placed = np.concatenate([r for n in news if (r := result[n]) is not None] or [np.array([FIXED])])
+        if not carried:
+            t.freeze(np.setdiff1d(merged, placed), "is split by a reshape")
+    t.set(out, result)
+
+
+def _carrier(args: Args, x: Tensor, out: Tensor, news: list[int]) -> int:
+    """Which of the axes that one axis is split into carries the channels.
+
+    The one given as -1; else the first if features become a picture, and the second otherwise: positions within the
+    heads of an attention, or within the parts of a concatenation. A guess: ``verify`` proves it.
+    """
+    given = args[1] if len(args) == 2 and isinstance(args[1], tuple | list) else args[1:]
+    for position, axis in enumerate(news):
+        if len(given) == out.dim() and isinstance(given[axis], int) and given[axis] == -1:
+            return position
+    return 0 if x.dim() == 2 else 1
+
+
+def _carried(t: Tracer, merged: np.ndarray, sizes: list[int], carrier: int) -> list[np.ndarray | None]:
+    """Tie the elements of each position on the carrying axis."""
+    grid = np.moveaxis(merged.reshape(sizes), carrier, 0).reshape(sizes[carrier], -1)
+    for column in grid.T[1:]:
+        t.join(grid[:, 0], column)
+    result: list[np.ndarray | None] = [None] * len(sizes)
+    result[carrier] = grid[:, 0].copy()
+    return result
+
+
+def _blocks(old: tuple[int, ...], new: tuple[int, ...]) -> list[tuple[list[int], list[int]]]:
+    """Smallest groups of consecutive axes with equal products; axes of size one carry no identity and are left out."""
+    real_old = [i for i in range(len(old)) if old[i] != 1]
+    real_new = [j for j in range(len(new)) if new[j] != 1]
+    result, i, j = [], 0, 0
+    while i < len(real_old) and j < len(real_new):
+        olds, news = [real_old[i]], [real_new[j]]
+        a, b = old[real_old[i]], new[real_new[j]]
+        i, j = i + 1, j + 1
+        while a != b:
+            if a < b:
+                a *= old[real_old[i]]
+                olds.append(real_old[i])
+                i += 1
+            else:
+                b *= new[real_new[j]]
+                news.append(real_new[j])
+                j += 1
+        result.append((olds, news))
+    return result
+
+
+def _merge(labels: list[np.ndarray | None], sizes: list[int]) -> np.ndarray:
+    """Identities of the flattened axes; only one of them may carry any (others repeat it)."""
+    carrying = [i for i, axis in enumerate(labels) if axis is not None]
+    merged = np.full(sizes, FIXED)
+    if len(carrying) == 1:
+        shape = [1] * len(sizes)
+        shape[carrying[0]] = sizes[carrying[0]]
+        axis = labels[carrying[0]]
+        assert axis is not None
+        merged = np.broadcast_to(axis.reshape(shape), sizes)
+    return np.ascontiguousarray(merged).reshape(-1)
+
+
+def _divide(merged: np.ndarray, sizes: list[int]) -> list[np.ndarray | None]:
+    """Identities of the axes after a split: an axis carries them if they do not vary along the others."""
+    grid = merged.reshape(sizes)
+    result: list[np.ndarray | None] = []
+    for axis in range(len(sizes)):
+        first = np.moveaxis(grid, axis, 0).reshape(sizes[axis], -1)
+        constant = (first == first[:, :1]).all()
+        result.append(first[:, 0].copy() if constant and (first != FIXED).any() else None)
+    return result
+
+
+def permute(t: Tracer, func: Any, args: Args, kwargs: Kwargs, out: Tensor) -> None:
+    """transpose, permute, movedim, T, ...: found by moving the axes of a small index tensor."""
+    x = args[0]
+    probe = torch.empty([2] * x.dim() or [1], device="meta").as_strided([2] * x.dim(), [10**d for d in range(x.dim())])
+    moved = func(probe, *args[1:], **kwargs)
+    labels = t.labels(x)
+    t.set(out, [labels[len(str(s)) - 1] for s in moved.stride()])
+
+
+def expand(t: Tracer, func: Any, args: Args, kwargs: Kwargs, out: Tensor) -> None:
+    """New leading axes are plain; the old ones keep their units."""
+    old = t.labels(args[0])
+    t.set(out, [*[None] * (out.dim() - len(old)), *old])
+
+
+def repeat(t: Tracer, func: Any, args: Args, kwargs: Kwargs, out: Tensor) -> None:
+    """Units repeat with their channels."""
+    old = [*[None] * (out.dim() - args[0].dim()), *t.labels(args[0])]
+    t.set(out, [None if a is None else np.tile(a, out.shape[d] // len(a)) for d, a in enumerate(old)])
+
+
+def reduce(t: Tracer, func: Any, args: Args, kwargs: Kwargs, out: Any) -> None:
+    """sum, mean, var, norm, amax, ...: reduced axes end; a statistic over channels makes their width inexact."""
+    x, labels = args[0], t.labels(args[0])
+    dims = argument(args, kwargs, 1, "dim", kwargs.get("axis"))
+    if not isinstance(dims, int | tuple | list):
+        dims = None
+    gone = range(x.dim()) if dims is None else [d % x.dim() for d in ([dims] if isinstance(dims, int) else dims)]
+    for d in gone:
+        t.mark_inexact(labels[d], "a statistic over channels")
+    for result in (r for r in (out if isinstance(out, tuple) else (out,)) if isinstance(r, Tensor)):
+        if result.dim() == x.dim():
+            t.set(result, [None if d in gone else axis for d, axis in enumerate(labels)])
+        else:
+            t.set(result, [axis for d, axis in enumerate(labels) if d not in gone][: result.dim()])
+
+
+def chunk(t: Tracer, func: Any, args: Args, kwargs: Kwargs, out: tuple[Tensor, ...]) -> None:
+    """chunk and split: equal parts keep the same positions (a narrow net is cut at the same share)."""
+    x, labels = args[0], t.labels(args[0])
+    dimension = argument(args, kwargs, 2, "dim", 0) % x.dim()
+    start = 0
+    sizes = [part.shape[dimension] for part in out]
+    axis = labels[dimension]
+    if axis is not None and len(set(sizes)) == 1 and len(sizes) > 1:
+        parts = axis.reshape(len(sizes), -1)
+        for part in parts[1:]:
+            t.join(parts[0], part)
+    elif len(sizes) > 1:
+        t.freeze(axis, "is split at fixed places")
+    for part in out:
+        stop = start + part.shape[dimension]
+        t.set(part, [a if d != dimension or a is None else a[start:stop] for d, a in enumerate(labels)])
+        start = stop
+
+
+def glu(t: Tracer, func: Any, args: Args, kwargs: Kwargs, out: Tensor) -> None:
+    """The first half of the channels gated by the second: both keep the same positions."""
+    labels = list(t.labels(args[0]))
+    dimension = argument(args, kwargs, 1, "dim", -1)
+    axis = labels[dimension]
+    if axis is not None:
+        first, second = axis.reshape(2, -1)
+        labels[dimension] = t.join(first, second)
+    t.set(out, labels)
+
+
+def fresh(t: Tracer, func: Any, args: Args, kwargs: Kwargs, out: Tensor) -> None:
+    """A new tensor that only borrows type and device."""
+    t.set(out, [None] * out.dim())
+
+
+def trailing(t: Tracer, func: Any, args: Args, kwargs: Kwargs, out: Tensor) -> None:
+    """Complex numbers to pairs in a last axis, and back."""
+    t.set(out, (*t.labels(args[0]), None)[: out.dim()])
+
+
+def getitem(t: Tracer, func: Any, args: Args, kwargs: Kwargs, out: Tensor) -> None:
+    """Indexing by slices, integers, None and Ellipsis; anything else freezes."""
+    x, index = args[0], args[1] if isinstance(args[1], tuple) else (args[1],)
+    if any(not isinstance(i, int | slice | type(None) | type(...)) for i in index):
+        freeze_all(t, func, args, kwargs, out)
+        return
+    used = sum(i is not None and i is not ... for i in index)
+    if ... not in index:
+        index = (*index, ...)
+    at = index.index(...)
+    index = (*index[:at], *[slice(None)] * (x.dim() - used), *index[at + 1 :])
+    labels, dimension = t.labels(x), 0
+    result: list[np.ndarray | None] = []
+    for i in index:
+        if i is None:
+            result.append(None)
+            continue
+        axis, size = labels[dimension], x.shape[dimension]
+        dimension += 1
+        if isinstance(i, int):
+            if axis is not None:
+                t.later(out, axis, "is indexed by a number")
+        elif axis is None or i == slice(None) or len(range(*i.indices(size))) == size:
+            result.append(axis)
+        else:
+            result.append(_slice(t, axis, i, size))
+    t.set(out, result)
+
+
+def _slice(t: Tracer, axis: np.ndarray, index: slice, size: int) -> np.ndarray:
+    start, stop, step = index.indices(size)
+    length = stop - start
+    if step == 1 and length > 0 and size % length == 0 and start % length == 0:
+        parts = axis.reshape(-1, length)  # one of equal parts, as ``chunk`` would cut
+        for part in parts[1:]:
+            t.join(parts[0], part)
+    else:
+        t.freeze(axis, "is cut at a fixed place")
+    return axis[index]
+
+
+def setitem(t: Tracer, func: Any, args: Args, kwargs: Kwargs, out: Any) -> None:
+    """Writing into a tensor: all that takes part stays whole."""
+    for tensor in tensors(args, kwargs):
+        for axis in t.labels(tensor):
+            t.freeze(axis, "is assigned into a tensor")
+    t.set(args[0], [None] * args[0].dim())
+
+
+def pixel_shuffle(t: Tracer, func: Any, args: Args, kwargs: Kwargs, out: Tensor) -> None:
+    """The r*r channels of one output channel stay together."""
+    axis, factor = t.labels(args[0])[1], argument(args, kwargs, 1, "upscale_factor") ** 2
+    made = None
+    if axis is not None:
+        parts = axis.reshape(-1, factor)
+        for offset in range(1, factor):
+            t.join(parts[:, 0], parts[:, offset])
+        made = parts[:, 0] if len(parts) > 1 else None
+        if made is None:
+            t.freeze(axis, "becomes one channel")
+    t.set(out, (None, made, None, None))
+
+
+def pixel_unshuffle(t: Tracer, func: Any, args: Args, kwargs: Kwargs, out: Tensor) -> None:
+    """Every channel becomes r*r that stay together."""
+    axis, factor = t.labels(args[0])[1], argument(args, kwargs, 1, "downscale_factor") ** 2
+    t.set(out, (None, None if axis is None else np.repeat(axis, factor), None, None))
+
+
+def flip(t: Tracer, func: Any, args: Args, kwargs: Kwargs, out: Tensor) -> None:
+    """Places may be reversed; channels that are stay whole."""
+    dims = argument(args, kwargs, 1, "dims")
+    dims = [dims] if isinstance(dims, int) else dims
+    labels = list(t.labels(args[0]))
+    for d in dims:
+        t.freeze(labels[d], "is reversed")
+    t.set(out, labels)
+
+
+def roll(t: Tracer, func: Any, args: Args, kwargs: Kwargs, out: Tensor) -> None:
+    """Places may roll; channels that roll stay whole."""
+    dims = argument(args, kwargs, 2, "dims")
+    dims = range(args[0].dim()) if dims is None else [dims] if isinstance(dims, int) else dims
+    labels = list(t.labels(args[0]))
+    for d in dims:
+        t.freeze(labels[d], "is rolled")
+    t.set(out, labels)
+
+
+def unbind(t: Tracer, func: Any, args: Args, kwargs: Kwargs, out: tuple[Tensor, ...]) -> None:
+    """The axis that falls apart stays whole; the others pass."""
+    dimension = argument(args, kwargs, 1, "dim", 0) % args[0].dim()
+    labels = t.labels(args[0])
+    t.freeze(labels[dimension], "is unbound")
+    for part in out:
+        t.set(part, [axis for d, axis in enumerate(labels) if d != dimension])

@@ -1,0 +1,103 @@
+"""Feature distillation: the student's intermediate features match the teacher's, in one of three senses.
+
+After learned 1x1 convolutions: Li et al. 2020, GAN Compression (arXiv 2003.08936), section 3.2. By kernel alignment,
+which needs no maps: Jin et al. 2021, CAT (arXiv 2103.03467). By the relations between images: Xu et al. 2022, StyleKD
+(arXiv 2208.14840).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from gantailor.supernet.errors import ConfigError, nearest
+
+
+@contextmanager
+def capture(model: nn.Module, layers: Sequence[str]) -> Iterator[dict[str, Tensor]]:
+    """Within the block, a forward of ``model`` leaves the outputs of the named modules in the yielded mapping."""
+    modules = dict(model.named_modules())
+    features: dict[str, Tensor] = {}
+    handles = []
+    for name in layers:
+        if name not in modules:
+            raise ConfigError(f"feature layer {name!r} is not in the generator: {nearest(name, modules)}")
+
+        def hook(_module: nn.Module, _inputs: object, output: Tensor, *, key: str = name) -> None:
+            features[key] = output
+
+        handles.append(modules[name].register_forward_hook(hook))
+    try:
+        yield features
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+class FeatureMaps(nn.Module):
+    """One 1x1 convolution for each layer, from the student's widest channels to the teacher's.
+
+    A subnet's features have fewer channels; ``kept`` names which (the leading ones if it is ``None``), and the map's
+    input columns are sliced to match.
+    """
+
+    def __init__(self, student: dict[str, int], teacher: dict[str, int]) -> None:
+        super().__init__()
+        self.layers = tuple(student)
+        self.maps = nn.ParameterList(
+            nn.init.kaiming_uniform_(torch.empty(teacher[name], student[name], 1, 1), a=5**0.5) for name in self.layers
+        )
+
+    def forward(
+        self, student: dict[str, Tensor], teacher: dict[str, Tensor], kept: dict[str, Tensor] | None = None
+    ) -> Tensor:
+        """Sum over layers of the mean squared difference, a scalar."""
+        total = torch.zeros(())
+        for name, weight in zip(self.layers, self.maps, strict=True):
+            feature = student[name].float()
+            used = weight[:, : feature.shape[1]] if kept is None else weight[:, kept[name]]
+            total = total.to(feature.device) + F.mse_loss(F.conv2d(feature, used), teacher[name].float())
+        return total
+
+
+def alignment_loss(student: Mapping[str, Tensor], teacher: Mapping[str, Tensor]) -> Tensor:
+    """Sum over layers of 1 - KA, the linear kernel alignment of the features at all places of the batch.
+
+    ``KA(X, Y) = |Y^T X|^2 / (|X^T X| |Y^T Y|)`` with a row for each place; in [0, 1], and 1 for features that are equal
+    up to rotation and scale. Student and teacher may have different numbers of channels.
+    """
+    losses = []
+    for name in student:
+        x, y = (f[name].float().movedim(1, -1).flatten(0, -2) for f in (student, teacher))
+        cross, mine, theirs = (y.T @ x).square().sum(), (x.T @ x).norm(), (y.T @ y).norm()
+        losses.append(1 - cross / (mine * theirs).clamp(min=1e-12))
+    return torch.stack(losses).sum()
+
+
+def relation_loss(student: Mapping[str, Tensor], teacher: Mapping[str, Tensor], *, views: int = 1) -> Tensor:
+    """Sum over layers of KL(teacher || student) between the softmaxed cosine similarities of the batch's images.
+
+    With ``views`` of 2 the second half of the batch are shifted copies of the first, and images are compared with
+    copies, as StyleKD does.
+
+    Raises:
+        ConfigError: a batch of one image has no relations.
+    """
+    losses = []
+    for name in student:
+        mine, theirs = (_relations(f[name], views) for f in (student, teacher))
+        if len(mine) < 2:
+            raise ConfigError("feature_loss relation compares the images of a batch; raise batch to 2 or more")
+        losses.append(F.kl_div(mine, theirs, reduction="batchmean", log_target=True))
+    return torch.stack(losses).sum()
+
+
+def _relations(feature: Tensor, views: int) -> Tensor:
+    """Log softmax over each image's cosine similarity to the images, or to their copies, ``[N, N]``."""
+    units = F.normalize(feature.float().flatten(1), dim=1)
+    first, second = units.chunk(2) if views == 2 else (units, units)
+    return F.log_softmax(first @ second.T, dim=1)

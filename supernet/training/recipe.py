@@ -1,0 +1,154 @@
+"""How a generator is trained: one set of typed, validated numbers for teacher, supernet and fine-tuning alike."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from typing import Any, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from gantailor.supernet.errors import ConfigError, nearest
+from gantailor.supernet.training.losses import GanLoss
+
+DiscriminatorKind = Literal["patch", "multiscale", "munit", "stylegan2"]
+
+
+Options = TypeVar("Options")
+
+
+class Recipe(BaseModel):
+    """Losses, optimiser and length of one training. Defaults are the demo task's; ``preset`` names a published one."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    preset: str | None = Field(None, description="published settings to start from; others given here win")
+    task: Literal["translation", "cyclegan", "munit", "stylegan2"] = Field(
+        "translation", description="what is trained: pairs, or a teacher of another kind"
+    )
+    task_options: dict[str, int | float] = Field({}, description="the task's own settings, {cycle: 10}")
+    method_options: dict[str, int | float] = Field(
+        {}, description="settings of slimming, a hypernetwork or agents, {strength: 0.01, reach: 0.7}"
+    )
+    kimg: float = Field(16.0, ge=0, description="training length in thousands of images; 0: train nothing")
+    batch: int = Field(16, gt=0, description="images in a step, over all devices")
+    accumulate: int = Field(1, gt=0, description="parts that a step's batch is worked through in, to save memory")
+    lr: float = Field(2e-4, gt=0, description="Adam learning rate")
+    lr_discriminator: float | None = Field(None, gt=0, description="the discriminator's own learning rate")
+    beta1: float = Field(0.5, ge=0, lt=1, description="Adam beta1")
+    beta2: float = Field(0.999, ge=0, lt=1, description="Adam beta2")
+    weight_decay: float = Field(0.0, ge=0, description="Adam weight decay")
+    decay_from: float = Field(0.5, ge=0, le=1, description="share of the length after which lr falls linearly")
+    halve_kimg: float = Field(
+        0.0, ge=0, description="halve lr every so many kimg instead of the linear fall; 0: do not"
+    )
+    gan: GanLoss = Field("hinge", description="adversarial loss, or none to train without a discriminator")
+    gan_weight: float = Field(1.0, ge=0, description="weight of the adversarial loss")
+    discriminator: DiscriminatorKind = Field("patch", description="kind of discriminator")
+    ndf: int = Field(64, gt=0, description="channels of the discriminator's first layer")
+    discriminator_layers: int = Field(3, gt=0, description="its stride-2 convolutions")
+    conditional: bool = Field(True, description="the discriminator sees input and output, not the output alone")
+    matching_weight: float = Field(0.0, ge=0, description="weight of L1 between discriminator features (multiscale)")
+    perceptual_weight: float = Field(0.0, ge=0, description="weight of LPIPS to the target; needs its weights files")
+    target_weight: float = Field(50.0, ge=0, description="weight of L1 to the ground truth")
+    output_weight: float = Field(0.0, ge=0, description="weight of L1 to the teacher's output")
+    feature_weight: float = Field(0.0, ge=0, description="weight of the distance to the teacher's features")
+    feature_loss: Literal["mse", "alignment", "relation"] = Field(
+        "mse", description="MSE after 1x1 maps, kernel alignment (CAT), or relations between images (StyleKD)"
+    )
+    in_place_weight: float = Field(
+        0.0, ge=0, description="weight of L1 to the step's largest subnet; needs subnets > 1"
+    )
+    ema_kimg: float = Field(2.0, ge=0, description="half-life of the weight average, in kimg; 0 switches it off")
+    sampling: Literal["uniform", "sandwich", "spread", "progressive"] = Field(
+        "spread",
+        description="subnets: at random; largest, smallest and random in turn; evenly over cost; wide ones first",
+    )
+    subnets: int = Field(1, gt=0, description="subnets trained in each step")
+    mirror: bool = Field(True, description="mirror pictures at random")
+    shift: int = Field(4, ge=0, description="move pictures at random by up to so many pixels")
+    teacher_cache: Literal["none", "memory", "disk"] = Field("none", description="keep teacher outputs; needs shift 0")
+    precision: Literal["float32", "bfloat16"] = Field("bfloat16", description="precision of the networks' forward")
+    channels_last: bool = Field(False, description="store pictures with channels innermost")
+    compile: bool = Field(False, description="torch.compile teacher and discriminator (needs a C++ compiler)")
+    bits: int = Field(0, ge=0, le=8, description="weights and layer inputs are rounded to so many bits; 0: not")
+    ranges: Literal["calibrated", "learned", "published"] = Field(
+        "calibrated", description="with bits: ranges of inputs measured, trained, or GAN Slimming's fixed [0, 4]"
+    )
+    weights_per_channel: bool = Field(True, description="with bits: a step for each output channel of a weight")
+    watch_kimg: float = Field(4.0, ge=0, description="every so often: sample pictures and the search's score; 0: never")
+    seed: int = Field(0, ge=0, description="seed of data order, subnets and initial weights")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_preset(cls, values: Any) -> Any:
+        if not isinstance(values, dict) or not values.get("preset"):
+            return values
+        from gantailor.supernet.training.presets import preset
+
+        return {**preset(values["preset"]), **values}
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Recipe:
+        if self.teacher_cache != "none" and self.shift:
+            raise ValueError(f"teacher_cache {self.teacher_cache!r} needs shift 0: moved pictures never come again")
+        if self.in_place_weight and self.subnets < 2:
+            raise ValueError("in_place_weight needs subnets of 2 or more: the first of a step teaches the others")
+        if self.bits == 1:
+            raise ValueError("bits of 1 leave no levels; allowed are 0 (off) and 2 to 8")
+        if self.batch % self.accumulate:
+            raise ValueError(f"batch {self.batch} cannot be worked through in {self.accumulate} equal parts")
+        return self
+
+    def options_of(self, kind: type[Options], *, method: bool = False) -> Options:
+        """The settings of the task, or of the method around it, as the dataclass that keeps them.
+
+        Raises:
+            ConfigError: a name that it does not have.
+        """
+        types = {field.name: field.type for field in fields(kind)}  # type: ignore[arg-type]
+        allowed = list(types)
+        values: dict[str, Any] = dict(self.method_options if method else self.task_options)
+        for name in values:
+            if name not in allowed:
+                whose = "the method" if method else f"task {self.task!r}"
+                raise ConfigError(f"{whose} has no option {name!r}; {nearest(name, allowed)}")
+            if types[name] in (int, "int"):
+                if values[name] != int(values[name]):
+                    raise ConfigError(f"option {name} cannot be {values[name]}; give a whole number")
+                values[name] = int(values[name])
+        try:
+            return kind(**values)
+        except ValueError as error:
+            raise ConfigError(f"{'train.method_options' if method else 'task_options'}.{error}") from None
+
+    @property
+    def distils(self) -> bool:
+        """Whether a teacher's outputs or features have a part in it."""
+        return bool(self.output_weight or self.feature_weight)
+
+    @property
+    def steps(self) -> int:
+        """Optimiser steps of the whole training."""
+        return max(1, round(self.kimg * 1000 / self.batch)) if self.kimg else 0
+
+    def decay_at(self, step: int) -> float:
+        """Factor on the learning rates at a step: constant, then linear to zero; or halved at equal distances."""
+        if self.halve_kimg:
+            return 0.5 ** (step * self.batch // round(self.halve_kimg * 1000))
+        done = step / self.steps
+        return 1.0 if done < self.decay_from else max(0.0, 1 - done) / max(1 - self.decay_from, 1e-9)
+
+
+def require(
+    name: str, value: float, *, least: float | None = None, above: float | None = None, most: float | None = None
+) -> None:
+    """That an option lies in its range.
+
+    Raises:
+        ValueError: it does not; with name, value and what is allowed.
+    """
+    bounds = {"at least": least, "above": above, "at most": most}
+    low = least is None or value >= least
+    if not (low and (above is None or value > above) and (most is None or value <= most)):
+        allowed = " and ".join(f"{word} {bound:g}" for word, bound in bounds.items() if bound is not None)
+        raise ValueError(f"{name} cannot be {value}; it must be {allowed}")

@@ -1,0 +1,72 @@
+"""A teacher's outputs and features, kept where the same picture comes again."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterable, Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from gantailor.supernet.files import load_tensors, save_tensors, state_digest
+from gantailor.supernet.training.distillation import capture
+
+Taught = tuple[Tensor, dict[str, Tensor]]
+
+
+class Teacher:
+    """The frozen teacher.
+
+    Args:
+        layers: modules whose outputs are distilled.
+        cache: ``none``, ``memory`` or ``disk``; what is kept has the precision it was computed in.
+        folder: where ``disk`` keeps it, in a folder of its own for each teacher and ``content``.
+        content: what the keys are of: data set and precision.
+        context: makes the autocast context of a forward.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        layers: Iterable[str],
+        *,
+        cache: str = "none",
+        folder: Path | None = None,
+        content: str = "",
+        context: Any = None,
+    ) -> None:
+        self.model, self.layers = model.eval().requires_grad_(False), tuple(layers)
+        self._context = context
+        self._memory: dict[Hashable, dict[str, Tensor]] | None = {} if cache == "memory" else None
+        self._folder = folder / f"teacher-{self._digest(content)}" if cache == "disk" and folder else None
+
+    def _digest(self, content: str) -> str:
+        return state_digest(self.model, f"{content}|{self.layers}")[:16]
+
+    @torch.no_grad()
+    def _compute(self, inputs: Tensor) -> dict[str, Tensor]:
+        context: AbstractContextManager[Any] = self._context()
+        with capture(self.model, self.layers) as features, context:
+            return {"output": self.model(inputs), **features}
+
+    def __call__(self, inputs: Tensor, keys: Sequence[Hashable]) -> Taught:
+        """Output (float32) and features of each input ``[N, C, H, W]``; ``keys`` name the pictures."""
+        if self._memory is None and self._folder is None:
+            found = self._compute(inputs)
+        else:
+            rows = [self._kept(inputs[i : i + 1], key) for i, key in enumerate(keys)]
+            found = {name: torch.cat([row[name] for row in rows]).to(inputs.device) for name in rows[0]}
+        return found["output"].float(), {name: found[name] for name in self.layers}
+
+    def _kept(self, one: Tensor, key: Hashable) -> dict[str, Tensor]:
+        if self._memory is not None:
+            if key not in self._memory:
+                self._memory[key] = self._compute(one)
+            return self._memory[key]
+        assert self._folder is not None
+        file = self._folder / ("-".join(map(str, key if isinstance(key, tuple) else (key,))) + ".safetensors")
+        if not file.exists():
+            save_tensors(file, self._compute(one), {})
+        return load_tensors(file)[0]

@@ -1,0 +1,58 @@
+"""Latents in the place of input pictures: what an unconditional generator is trained and scored on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from gantailor.zoo.data.pairs import Pairs, to_float
+
+
+@dataclass(frozen=True, eq=False)
+class Latents:
+    """As many latents as there are real pictures; latent and picture of one index have nothing to do with each other.
+
+    Args:
+        pictures: uint8 ``[N, H, W, 3]``; as is usual for such generators, those it was trained on.
+        width: numbers in a latent.
+        seed: of the latents, which are normally distributed.
+    """
+
+    pictures: np.ndarray
+    width: int
+    seed: int
+    source: str
+    paired: ClassVar[bool] = False
+
+    @classmethod
+    def of(cls, pairs: Pairs, width: int, *, seed: int, name: str) -> Latents:
+        """Latents for a data set's real pictures: its targets, or its inputs where it has no targets."""
+        pictures = pairs.inputs if pairs.targets is None else pairs.targets
+        return cls(pictures, width, seed, f"{pairs.source}, {name} latents")
+
+    def __len__(self) -> int:
+        return len(self.pictures)
+
+    @cached_property
+    def latents(self) -> Tensor:
+        """``[N, width]``."""
+        return torch.randn(len(self), self.width, generator=torch.Generator().manual_seed(self.seed))
+
+    def batch(self, indices: np.ndarray, *, moves: Sequence[Any] | None = None) -> tuple[Tensor, Tensor | None]:
+        """Latents ``[n, width]`` and real pictures ``[n, 3, H, W]`` in [-1, 1]; ``moves`` do not matter."""
+        rows = np.asarray(indices)
+        return self.latents[torch.from_numpy(rows)], to_float(self.pictures[rows])
+
+    def digest(self) -> str:
+        """A short hash of pictures and seed."""
+        return self._digest
+
+    @cached_property
+    def _digest(self) -> str:
+        return f"{Pairs(self.pictures, None, (), '').digest()}-{self.width}-{self.seed}"

@@ -1,0 +1,322 @@
+"""The generator of StyleGAN2, named as in rosinality/stylegan2-pytorch, and readers of public checkpoints.
+
+Paper: Karras et al. 2019, "Analyzing and Improving the Image Quality of StyleGAN" (arXiv 1912.04958).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from gantailor.supernet.errors import CheckpointError, ConfigError, nearest
+from gantailor.zoo.generators.stylegan2.layers import (
+    FORMS,
+    ConstantInput,
+    ModulatedConv2d,
+    StyledConv,
+    ToRgb,
+    check_channels,
+    mapping_network,
+    mean_latent,
+)
+
+NOISES = ("fixed", "random")
+Noise = str | Sequence[Tensor] | None
+
+
+class StyleGan2Generator(nn.Module):
+    """Latent to image, ``[N, style_dim]`` to ``[N, 3, size, size]``, about [-1, 1] (not clamped).
+
+    Args:
+        size: side of the image, a power of two from 8.
+        style_dim: width of z and of w.
+        n_mlp: layers of the mapping network.
+        channel_multiplier: 2 for configuration F of the paper, 1 for E.
+        lr_mlp: learning rate factor of the mapping network, a part of its function.
+        channels: width at each resolution from 4 to ``size`` instead of the published ones.
+        modulation: form of the modulated convolutions, ``shared`` or ``grouped``; also an attribute, to be
+            set at any time.
+    """
+
+    latent_avg: Tensor
+    feature_layers: tuple[str, ...]
+    interface_layers: tuple[str, ...]
+
+    def __init__(
+        self,
+        *,
+        size: int = 256,
+        style_dim: int = 512,
+        n_mlp: int = 8,
+        channel_multiplier: int = 2,
+        lr_mlp: float = 0.01,
+        channels: Mapping[int, int] | None = None,
+        modulation: str = "shared",
+    ) -> None:
+        super().__init__()
+        widths = check_channels(size, channel_multiplier, channels)
+        self.size = size
+        self.n_latent = 2 * len(widths)
+        self.style = mapping_network(style_dim, n_mlp, lr_mlp)
+        # The mapping network stays whole: w is edited, truncated and mixed outside, and costs next to nothing.
+        self.interface_layers = tuple(f"style.{layer}" for layer in range(1, n_mlp + 1))
+        self.input_shape = (style_dim,)
+        self.input = ConstantInput(widths[4])
+        self.conv1 = StyledConv(widths[4], widths[4], style_dim=style_dim)
+        self.to_rgb1 = ToRgb(widths[4], style_dim=style_dim, up=False)
+        self.convs, self.to_rgbs = nn.ModuleList(), nn.ModuleList()
+        self.noises = nn.Module()
+        sides = list(widths)
+        for index, side in enumerate(sorted(sides + sides[1:])):
+            self.noises.register_buffer(f"noise_{index}", torch.randn(1, 1, side, side))
+        for side in sides[1:]:
+            inputs, outputs = widths[side // 2], widths[side]
+            self.convs.append(StyledConv(inputs, outputs, style_dim=style_dim, up=True))
+            self.convs.append(StyledConv(outputs, outputs, style_dim=style_dim))
+            self.to_rgbs.append(ToRgb(outputs, style_dim=style_dim))
+        self.register_buffer("latent_avg", torch.zeros(style_dim))
+        self.modulation = modulation
+        # Resolutions 16 to 128, the levels of StyleKD's relation loss; all of them in the smallest networks.
+        levels = tuple(f"convs.{index}" for index in range(1, len(self.convs), 2))
+        self.feature_layers = levels[1:5] if len(levels) > 3 else levels
+
+    @property
+    def modulation(self) -> str:
+        """Form of all modulated convolutions."""
+        return self.conv1.conv.form
+
+    @modulation.setter
+    def modulation(self, form: str) -> None:
+        if form not in FORMS:
+            raise ConfigError(f"modulation {form!r} is unknown: {nearest(form, FORMS)}")
+        for module in self.modules():
+            if isinstance(module, ModulatedConv2d):
+                module.form = form
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        """The original keeps ``latent_avg`` beside its weights: a state dict may lack it."""
+        state_dict.setdefault(f"{prefix}latent_avg", self.latent_avg)
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
+    def _noise_maps(self, noise: Noise, w: Tensor) -> list[Tensor | None]:
+        fixed = list(self.noises.buffers())
+        if noise is None:
+            return [None] * len(fixed)
+        if noise == "fixed":
+            return list(fixed)
+        if noise == "random":
+            return [torch.randn(w.shape[0], *b.shape[1:], device=w.device, dtype=w.dtype) for b in fixed]
+        if isinstance(noise, str):
+            raise ConfigError(f"noise {noise!r} is unknown: {nearest(noise, NOISES)}, None, a list of maps")
+        if len(noise) != len(fixed):
+            raise ConfigError(f"noise has {len(noise)} maps. Allowed: {len(fixed)}, one for each convolution")
+        return list(noise)
+
+    def mapping(self, z: Tensor) -> Tensor:
+        """z to w, both ``[N, style_dim]``."""
+        return self.style(z)
+
+    def synthesis(self, w: Tensor, *, noise: Noise = "fixed") -> Tensor:
+        """Image of w: ``[N, style_dim]``, or one for each layer, ``[N, n_latent, style_dim]``.
+
+        Args:
+            noise: ``fixed`` (the buffers), ``random`` (fresh for every sample), None, or a map of
+                ``[1 or N, 1, H, W]`` for each convolution.
+        """
+        width = self.conv1.conv.modulation.weight.shape[1]
+        if w.shape[1:] not in ((width,), (self.n_latent, width)):
+            raise ConfigError(
+                f"w has shape {list(w.shape)}. Allowed: [N, {width}], or one for each layer, "
+                f"[N, {self.n_latent}, {width}]; repeat or cut it to that"
+            )
+        styles = [w] * self.n_latent if w.ndim == 2 else list(w.unbind(1))
+        maps = self._noise_maps(noise, w)
+        x = self.conv1(self.input(w), styles[0], maps[0])
+        image = self.to_rgb1(x, styles[1])
+        for level, to_rgb in enumerate(self.to_rgbs):
+            first = 2 * level
+            x = self.convs[first](x, styles[first + 1], maps[first + 1])
+            x = self.convs[first + 1](x, styles[first + 2], maps[first + 2])
+            image = to_rgb(x, styles[first + 3], image)
+        return image
+
+    def forward(
+        self,
+        z: Tensor,
+        *,
+        noise: Noise = "fixed",
+        truncation: float = 1.0,
+        truncation_latent: Tensor | None = None,
+        input_is_latent: bool = False,
+    ) -> Tensor:
+        """Image of z.
+
+        Args:
+            z: ``[N, style_dim]``; with ``input_is_latent`` it is w already, as :meth:`synthesis` takes it.
+            noise: as for :meth:`synthesis`.
+            truncation: psi of the truncation trick, 1 for none.
+            truncation_latent: w to truncate towards; None for the buffer ``latent_avg``, which the readers
+                fill and which is zero in a new network.
+        """
+        width = next(self.style.parameters()).shape[1]
+        if not input_is_latent and z.shape[1:] != (width,):
+            raise ConfigError(f"z has shape {list(z.shape)}. Allowed: [N, {width}]; draw it with torch.randn")
+        w = z if input_is_latent else self.mapping(z)
+        if truncation != 1.0:
+            centre = self.latent_avg if truncation_latent is None else truncation_latent
+            w = centre + truncation * (w - centre)
+        return self.synthesis(w, noise=noise)
+
+
+def generator_widths(generator: Any) -> dict[int, int]:
+    """Input channels of each resolution's first convolution, which make a discriminator of the same size."""
+    widths = {4: generator.conv1.conv.weight.shape[-4]}
+    for level in range(len(generator.to_rgbs)):
+        widths[2 ** (level + 3)] = generator.convs[2 * level].conv.weight.shape[-4]
+    return widths
+
+
+@torch.no_grad()
+def reset_synthesis(generator: StyleGan2Generator) -> None:
+    """New random weights, in place, for everything but the mapping network; widths stay as they are."""
+    generator.input.input.normal_()
+    for module in generator.modules():
+        if isinstance(module, ModulatedConv2d):
+            fan_in = module.weight[0, 0].numel()
+            module.weight.normal_(0, 1 / (module.scale * math.sqrt(fan_in)))
+            module.modulation.weight.normal_(0, 1)
+            module.modulation.bias.fill_(1)
+        elif isinstance(module, StyledConv):
+            module.activate.bias.zero_()
+            module.noise.weight.zero_()
+        elif isinstance(module, ToRgb):
+            module.bias.zero_()
+
+
+@torch.no_grad()
+def style_directions(generator: StyleGan2Generator, top: int = 5) -> Tensor:
+    """Unit directions in w that change each resolution's styles most, ``[resolutions * top, style_dim]``.
+
+    For each resolution the eigenvectors of A^T A with the largest eigenvalues, A being the rows (made unit) of its
+    convolutions' style affines (Shen & Zhou 2021, arXiv 2007.06600; used by StyleKD, arXiv 2208.14840).
+    """
+    convs = [generator.conv1, *generator.convs]
+    blocks = [convs[:1], *(convs[i : i + 2] for i in range(1, len(convs), 2))]
+    found = []
+    for block in blocks:
+        rows = F.normalize(torch.cat([layer.conv.modulation.weight for layer in block]), dim=1)  # type: ignore[union-attr]
+        found.append(torch.linalg.eigh(rows.T @ rows)[1].T.flip(0)[:top])
+    return torch.cat(found)
+
+
+def stylegan2_arguments(state: Mapping[str, Tensor]) -> dict[str, Any]:
+    """Constructor arguments for weights in rosinality's names: size, style_dim, n_mlp and channels."""
+    channels = {4: state["conv1.conv.weight"].shape[1]}
+    while (name := f"convs.{2 * len(channels) - 1}.conv.weight") in state:
+        channels[4 * 2 ** len(channels)] = state[name].shape[1]
+    style = [name for name in state if name.startswith("style.") and name.endswith(".weight")]
+    width = state["style.1.weight"].shape[1]
+    return {"size": max(channels), "style_dim": width, "n_mlp": len(style), "channels": channels}
+
+
+def _require(state: Mapping[str, Any], names: Sequence[str], what: str, way_out: str) -> None:
+    missing = [name for name in names if name not in state]
+    if missing:
+        raise CheckpointError(
+            f"this is not {what}: it has no {', '.join(missing)}, only "
+            f"{', '.join(list(state)[:4]) or 'nothing'}, ... Allowed: the original's names. {way_out}"
+        )
+
+
+def read_rosinality(checkpoint: Mapping[str, Any]) -> dict[str, Tensor]:
+    """Weights of the averaged generator of a rosinality ``.pt`` and its ``latent_avg``.
+
+    Checkpoints of its training script hold no ``latent_avg``: it is then the mean over 4,096 seeded latents.
+    They also hold an ``argparse.Namespace``, which ``torch.load(..., weights_only=True)`` reads within
+    ``torch.serialization.safe_globals([argparse.Namespace])``. The discriminator's weights are
+    ``checkpoint["d"]`` as it is.
+
+    Args:
+        checkpoint: what ``torch.load`` gives, or its ``g_ema`` (or ``g``) alone.
+    """
+    weights: dict[str, Tensor] = dict(checkpoint.get("g_ema", checkpoint))
+    required = ("style.1.weight", "input.input", "conv1.conv.weight")
+    _require(weights, required, "a rosinality StyleGAN2", "Give the whole .pt or its 'g_ema'.")
+    if "latent_avg" in checkpoint:
+        weights["latent_avg"] = checkpoint["latent_avg"].reshape(-1)
+    else:
+        layers = {name[6:]: value for name, value in weights.items() if name.startswith("style.")}
+        width = weights["style.1.weight"].shape[1]
+        mapping = mapping_network(width, len(layers) // 2)
+        mapping.load_state_dict(layers)
+        weights["latent_avg"] = mean_latent(mapping, width)
+    return weights
+
+
+def _ada_layer(state: Mapping[str, Tensor], old: str, new: str) -> dict[str, Tensor]:
+    """One modulated layer. No weight is flipped: the original upsamples with a transposed convolution too."""
+    layer = {
+        f"{new}.conv.weight": state[f"{old}.weight"].unsqueeze(0),
+        f"{new}.conv.modulation.weight": state[f"{old}.affine.weight"],
+        f"{new}.conv.modulation.bias": state[f"{old}.affine.bias"],
+    }
+    bias = state[f"{old}.bias"]
+    if old.endswith("torgb"):
+        return layer | {f"{new}.bias": bias.reshape(1, -1, 1, 1)}
+    strength = state.get(f"{old}.noise_strength", bias.new_zeros(()))
+    return layer | {f"{new}.activate.bias": bias, f"{new}.noise.weight": strength.reshape(1)}
+
+
+def read_stylegan2_ada(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Weights of NVlabs' StyleGAN2 (stylegan2-ada-pytorch, or stylegan3's ``networks_stylegan2``).
+
+    The two code bases agree in all conventions (equalised scales, style biases around 1, unflipped transposed
+    convolutions) but the names and the filters, which here carry the gain of 4. ``conv_clamp``, a guard for
+    half precision, is left out.
+
+    Args:
+        state: the ``state_dict()`` of ``G_ema``: unconditional, RGB, the default ``skip`` architecture.
+    """
+    required = ["mapping.fc0.weight", "mapping.w_avg", "synthesis.b4.const", "synthesis.b4.torgb.weight"]
+    way_out = "Export the unconditional skip generator: torch.save(G_ema.state_dict(), path)."
+    _require(state, required, "an NVlabs StyleGAN2", way_out)
+    strange = [name for name in state if name.startswith("mapping.embed") or ".skip." in name]
+    if strange:
+        raise CheckpointError(
+            f"{strange[0]} belongs to a conditional or a 'resnet' generator. Allowed: unconditional ones of "
+            f"the 'skip' architecture. {way_out}"
+        )
+    weights = {"latent_avg": state["mapping.w_avg"], "input.input": state["synthesis.b4.const"].unsqueeze(0)}
+    index = 0
+    while f"mapping.fc{index}.weight" in state:
+        for kind in ("weight", "bias"):
+            weights[f"style.{index + 1}.{kind}"] = state[f"mapping.fc{index}.{kind}"]
+        index += 1
+    sides = sorted({int(name.split(".")[1][1:]) for name in state if name.startswith("synthesis.b")})
+    for level, side in enumerate(sides):
+        block = f"synthesis.b{side}"
+        convs, rgb = {"conv1": "conv1"}, "to_rgb1"
+        if side > 4:
+            convs = {"conv0": f"convs.{2 * level - 2}", "conv1": f"convs.{2 * level - 1}"}
+            rgb = f"to_rgbs.{level - 1}"
+        required = [f"{block}.{name}.weight" for name in (*convs, "torgb")]
+        _require(state, required, "an NVlabs StyleGAN2", way_out)
+        for position, (old, new) in enumerate(convs.items()):
+            weights |= _ada_layer(state, f"{block}.{old}", new)
+            noise = state.get(f"{block}.{old}.noise_const", torch.zeros(side, side))
+            weights[f"noises.noise_{max(2 * level - 1, 0) + position}"] = noise.reshape(1, 1, side, side)
+        weights |= _ada_layer(state, f"{block}.torgb", rgb)
+        if side > 4:
+            kernel = 4 * state[f"{block}.resample_filter"]
+            weights |= {f"{rgb}.upsample.kernel": kernel, f"convs.{2 * level - 2}.conv.blur.kernel": kernel}
+    return weights
+
+
+def read_stylegan2(checkpoint: Mapping[str, Any]) -> dict[str, Tensor]:
+    """Weights from rosinality's or NVlabs' layout, whichever the file has."""
+    return read_stylegan2_ada(checkpoint) if "mapping.fc0.weight" in checkpoint else read_rosinality(checkpoint)

@@ -1,0 +1,82 @@
+"""Training a CycleGAN: two generators, two discriminators, no pairs (Zhu et al. 2017, arXiv 1703.10593)."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from gantailor.supernet.training.losses import fake_loss, generator_loss, real_loss
+from gantailor.supernet.training.recipe import Recipe
+from gantailor.supernet.training.trainer import adam
+from gantailor.zoo.builders import init_weights
+from gantailor.zoo.data.domains import Both, Domains, ImagePool, backward_both, judges_of
+
+
+@dataclass(frozen=True)
+class CycleOptions:
+    """Weights of the losses: ``identity`` is a share of ``cycle``. ``pool``: old pictures shown to discriminators."""
+
+    cycle: float = 10.0
+    identity: float = 0.5
+    pool: int = 50
+
+
+class CycleGan:
+    """``generator`` translates A to B, ``back`` B to A: one of its kind, if none is given, and then both start anew."""
+
+    def __init__(
+        self, generator: nn.Module, data: Domains, recipe: Recipe, *, back: nn.Module | None = None, device: str = "cpu"
+    ) -> None:
+        self.recipe, self.data, self.device = recipe, data, torch.device(device)
+        self.options = recipe.options_of(CycleOptions)
+        torch.manual_seed(recipe.seed)
+        if back is None:
+            back = init_weights(copy.deepcopy(init_weights(generator)))
+        self.generator, self.back = generator.to(device).train(), back.to(device).train()
+        self.judges = nn.ModuleDict(dict(zip("ab", judges_of(recipe, device), strict=True)))
+        shape = (3, *data.a.shape[1:3])
+        self.pools = nn.ModuleDict({name: ImagePool(self.options.pool, shape) for name in "ab"}).to(device)
+        self._trained = [p for net in (self.generator, self.back) for p in net.parameters() if p.requires_grad]
+        self.optimizers = {
+            "generator": adam(self._trained, recipe),
+            "discriminator": adam(self.judges.parameters(), recipe, recipe.lr_discriminator),
+        }
+
+    def parts(self) -> dict[str, nn.Module]:
+        """Everything with state."""
+        return {"generator": self.generator, "back": self.back, "judges": self.judges, "pools": self.pools}
+
+    def draw(self, step: int) -> Both:
+        """A batch of each domain."""
+        return self.data.draw(self.recipe, step)
+
+    def backward(self, step: int, batch: Both, share: float) -> dict[str, Tensor]:
+        """Adversarial, cycle and identity losses of both directions."""
+        rng = np.random.default_rng((self.recipe.seed, 3, step))
+        losses: dict[str, Tensor] = {}
+        judged: list[Tensor] = []
+        real = {"a": batch.a.to(self.device), "b": batch.b.to(self.device)}
+        for name, make, undo in (("b", self.generator, self.back), ("a", self.back, self.generator)):
+            source, target, judge = real["a" if name == "b" else "b"], real[name], self.judges[name]
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.recipe.precision == "bfloat16"):
+                fake = make(source)
+                same = make(target) if self.options.identity else None
+                cycled = undo(fake)
+                seen = judge(fake)
+                old = judge(self.pools[name].swap(fake.float(), rng))  # type: ignore[operator]
+                true = judge(target)
+            judged.append(0.5 * (real_loss(self.recipe.gan, true) + fake_loss(self.recipe.gan, old)))
+            losses[f"gan_{name}"] = self.recipe.gan_weight * generator_loss(self.recipe.gan, seen)
+            losses[f"cycle_{name}"] = self.options.cycle * F.l1_loss(cycled.float(), source)
+            if same is not None:
+                weight = self.options.cycle * self.options.identity
+                losses[f"identity_{name}"] = weight * F.l1_loss(same.float(), target)
+        return backward_both(losses, judged, share, trained=self._trained, judges=self.judges)
+
+    def after_step(self, step: int) -> None:
+        """Nothing."""
