@@ -10,9 +10,11 @@ import os
 import sys
 from collections.abc import Mapping
 from importlib import import_module
-from typing import Any
+from typing import Any, TypeVar
 
 from gantailor.supernet.errors import ConfigError, nearest
+
+T = TypeVar("T")
 
 
 def check_name(name: str, builtins: Mapping[str, str], what: str) -> str:
@@ -37,6 +39,21 @@ def find(name: str, builtins: Mapping[str, str], what: str) -> Any:
         ConfigError: unknown name, or it cannot be imported.
     """
     return import_name(builtins.get(check_name(name, builtins, what), name), what)
+
+
+def find_record(name: str, builtins: Mapping[str, str], what: str, kind: type[T]) -> T:
+    """The same, where a record of one kind is expected.
+
+    Raises:
+        ConfigError: unknown name, it cannot be imported, or it is no ``kind``.
+    """
+    found = find(name, builtins, what)
+    if not isinstance(found, kind):
+        raise ConfigError(
+            f"{what} {name!r} is a {type(found).__name__}; give a {kind.__name__} of {kind.__module__}, as the built-in "
+            "ones are"
+        )
+    return found
 
 
 def import_name(name: str, what: str) -> Any:

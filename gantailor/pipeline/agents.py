@@ -11,7 +11,7 @@ import torch
 
 from gantailor.pipeline.training import discriminator_supernet
 from gantailor.run.run import Run
-from gantailor.search.methods.agents.agents import Agents, AgentsOptions
+from gantailor.search.methods.agents.task import Agents, AgentsOptions
 from gantailor.search.methods.agents.neighbourhoods import neighbourhoods
 from gantailor.search.methods.control import Usage, check_reachable
 from gantailor.search.methods.gated import LEAST, Gated

@@ -15,13 +15,13 @@ from gantailor.pipeline.training import Watcher, distillation_task, run_task
 from gantailor.run.defaults import SPARSIFYING
 from gantailor.run.run import Run
 from gantailor.search.methods import gated
-from gantailor.search.methods.agents.agents import Agents, AgentsOptions
+from gantailor.search.methods.agents.task import Agents, AgentsOptions
 from gantailor.search.methods.control import check_reachable
 from gantailor.search.methods.gated import Gated
 from gantailor.search.methods.hypernetwork import hypernetwork
-from gantailor.search.methods.hypernetwork.hypernetwork import Hypernetwork, HypernetworkOptions, hypernetwork_task
-from gantailor.search.methods.slimming.slimming import Slimmed, SlimmingOptions, prunable, slimming
-from gantailor.search.methods.sparsify import Sparsifying
+from gantailor.search.methods.hypernetwork.task import Hypernetwork, HypernetworkOptions, hypernetwork_task
+from gantailor.search.methods.slimming.task import Slimmed, SlimmingOptions, prunable, slimming
+from gantailor.search.methods.l1_sparsity import L1Sparsity
 from gantailor.search.spaces.space import droppable
 from gantailor.search.study import best_config, table
 from gantailor.supernet.errors import ConfigError
@@ -98,7 +98,7 @@ def _branches(run: Run) -> list[int]:
     return [supernet.graph.index[name] for name in droppable(supernet, run.config.space)]
 
 
-def make_task(run: Run) -> Sparsifying | Agents:
+def make_task(run: Run) -> L1Sparsity | Agents:
     """The run's method as a training task; what it trains is ``generator``."""
     if run.config.method == "agents":
         return agents.make_task(run)
@@ -141,7 +141,7 @@ def train(run: Run) -> None:
         save_ranges(run.path("slimming.ranges.json"), model.quantisers)
     if isinstance(task, Agents):
         _save(run, task.judge, task.judge_selection(), "discriminator.safetensors", "discriminator.json")
-    elif isinstance(task.task, Sparsifying):
+    elif isinstance(task.task, L1Sparsity):
         inner: Any = task.task.task
         run.report.note(task.task.outcome())
         _save(run, inner.back, task.task.selection(), "back.safetensors", "back.json")

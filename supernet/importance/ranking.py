@@ -14,8 +14,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gantailor.supernet.errors import ConfigError, nearest
+from gantailor.supernet.errors import ConfigError
+from gantailor.supernet.importance import CRITERIA
 from gantailor.supernet.importance.diversity import OnBatch, Scores, activation_scores, content_scores, diversity_scores
+from gantailor.supernet.plugins import find_record
 from gantailor.supernet.supernet import Supernet
 
 
@@ -78,27 +80,36 @@ class Criterion:
     Attributes:
         scores: from a supernet, and from inputs where there are any, to a score for each unit; larger stays.
         inputs: how many latents or pictures it looks at; 0 for one that reads the weights alone.
+        seeded: whether it is drawn: ``scores`` then takes a ``seed``.
     """
 
     scores: Callable[..., Scores]
     inputs: int = 0
+    seeded: bool = False
 
 
-RANKINGS: dict[str, Criterion] = {
-    "l1": Criterion(l1_scores),
-    "l1-producers": Criterion(producer_scores),
-    "random": Criterion(random_scores),
-    "none": Criterion(no_scores),
-    "diversity": Criterion(diversity_scores, 1000),
-    "diversity-magnitude": Criterion(partial(diversity_scores, measure="magnitude"), 1000),
-    "content": Criterion(content_scores, 400),
-    "activation": Criterion(activation_scores, 1000),
-}
+L1 = Criterion(l1_scores)
+L1_PRODUCERS = Criterion(producer_scores)
+RANDOM = Criterion(random_scores, seeded=True)
+NONE = Criterion(no_scores)
+DIVERSITY = Criterion(diversity_scores, 1000)
+DIVERSITY_MAGNITUDE = Criterion(partial(diversity_scores, measure="magnitude"), 1000)
+CONTENT = Criterion(content_scores, 400)
+ACTIVATION = Criterion(activation_scores, 1000)
+
+
+def criterion(name: str) -> Criterion:
+    """A criterion by its name, or one's own by ``module:NAME``.
+
+    Raises:
+        ConfigError: there is none, or it is no ``Criterion``.
+    """
+    return find_record(name, CRITERIA, "ranking", Criterion)
 
 
 def criterion_scores(
     supernet: Supernet,
-    criterion: str,
+    name: str,
     inputs: Tensor | None = None,
     *,
     on_batch: OnBatch | None = None,
@@ -114,17 +125,13 @@ def criterion_scores(
     Raises:
         ConfigError: an unknown ranking, or one that needs pictures and has none.
     """
-    if criterion not in RANKINGS:
-        raise ConfigError(f"ranking {criterion!r} is unknown: {nearest(criterion, RANKINGS)}")
-    chosen = RANKINGS[criterion]
-    if criterion == "random":
-        return random_scores(supernet, seed)
+    chosen = criterion(name)
     if not chosen.inputs:
-        return chosen.scores(supernet)
+        return chosen.scores(supernet, seed=seed) if chosen.seeded else chosen.scores(supernet)
     if inputs is None:
         example = supernet.example_inputs[0]
         if example.ndim != 2:
-            raise ConfigError(f"ranking {criterion!r} looks at pictures; give inputs, about {chosen.inputs} of them")
+            raise ConfigError(f"ranking {name!r} looks at pictures; give inputs, about {chosen.inputs} of them")
         drawn = torch.randn(chosen.inputs, example.shape[1], generator=torch.Generator().manual_seed(0))
         inputs = drawn.to(example)
     return chosen.scores(supernet, inputs, on_batch=on_batch)

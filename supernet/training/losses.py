@@ -7,13 +7,14 @@ outputs with the logits last. Every loss is a scalar, the mean over scales.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-GanLoss = Literal["hinge", "lsgan", "nonsaturating", "none"]
+from gantailor.supernet.training.recipe import GanLoss
+
 
 
 def real_loss(kind: GanLoss, judged: Any) -> Tensor:

@@ -8,8 +8,9 @@ from typing import Any, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from gantailor.supernet.errors import ConfigError, nearest
-from gantailor.supernet.training.losses import GanLoss
+from gantailor.supernet.training.presets import preset
 
+GanLoss = Literal["hinge", "lsgan", "nonsaturating", "none"]
 DiscriminatorKind = Literal["patch", "multiscale", "munit", "stylegan2"]
 
 
@@ -22,8 +23,8 @@ class Recipe(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     preset: str | None = Field(None, description="published settings to start from; others given here win")
-    task: Literal["translation", "cyclegan", "munit", "stylegan2"] = Field(
-        "translation", description="what is trained: pairs, or a teacher of another kind"
+    task: Literal["image_to_image", "cyclegan", "munit", "stylegan2"] = Field(
+        "image_to_image", description="what is trained: pairs, or a teacher of another kind"
     )
     task_options: dict[str, int | float] = Field({}, description="the task's own settings, {cycle: 10}")
     method_options: dict[str, int | float] = Field(
@@ -81,11 +82,11 @@ class Recipe(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _from_preset(cls, values: Any) -> Any:
-        if not isinstance(values, dict) or not values.get("preset"):
+        if not isinstance(values, dict):
             return values
-        from gantailor.supernet.training.presets import preset
-
-        return {**preset(values["preset"]), **values}
+        if values.get("task") == "translation":  # as runs before this name wrote it
+            values = {**values, "task": "image_to_image"}
+        return {**preset(values["preset"]), **values} if values.get("preset") else values
 
     @model_validator(mode="after")
     def _consistent(self) -> Recipe:

@@ -13,7 +13,7 @@ from gantailor.cli.main import main
 from gantailor.run.config import load_config
 from gantailor.run.defaults import METHODS
 from gantailor.run.run import Run, open_run
-from gantailor.search.methods.slimming.slimming import Slimmed
+from gantailor.search.methods.slimming.task import Slimmed
 from gantailor.supernet.errors import ConfigError
 from gantailor.supernet.files import load_tensors
 from gantailor.supernet.training.presets import PRESETS

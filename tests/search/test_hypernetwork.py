@@ -7,7 +7,7 @@ from torch import nn
 
 import gantailor
 from gantailor.search.budget import Budget, parse_budget
-from gantailor.search.methods.hypernetwork.hypernetwork import Hypernetwork, hypernetwork_task
+from gantailor.search.methods.hypernetwork.task import Hypernetwork, hypernetwork_task
 from gantailor.search.spaces.space import space
 from gantailor.supernet.training.image_to_image import Translation
 from gantailor.supernet.training.recipe import Recipe

@@ -14,7 +14,8 @@ from gantailor.supernet.importance.diversity import (
     diversity_scores,
     principal_directions,
 )
-from gantailor.supernet.importance.ranking import RANKINGS, criterion_scores, order_channels, rank_channels
+from gantailor.supernet.importance import CRITERIA
+from gantailor.supernet.importance.ranking import criterion_scores, order_channels, rank_channels
 
 CHANNELS = {4: 6, 8: 5, 16: 4}
 GOLDEN_MACS, GOLDEN_PRUNED = 45_124_673_536, 4_123_578_080  # FFHQ at 256 px, as DCP-GAN counts
@@ -134,7 +135,7 @@ def test_activation_is_the_variance_over_inputs():
     assert (found["conv1.conv.modulation"] == 0).all(), "the constant input does not vary"
 
 
-@pytest.mark.parametrize("criterion", [name for name in RANKINGS if name not in ("random", "none")])
+@pytest.mark.parametrize("criterion", [name for name in CRITERIA if name not in ("random", "none")])
 @pytest.mark.parametrize("name", CASES)
 def test_every_ranking(criterion, name):
     """A score for each unit, the same again, which moves with its channel; ordering leaves the function as it was."""

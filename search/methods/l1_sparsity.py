@@ -14,7 +14,7 @@ from gantailor.supernet.training.recipe import Recipe
 from gantailor.supernet.training.trainer import Task
 
 
-class Sparsifying:
+class L1Sparsity:
     """Any training task of a model with ``gates``, whose L1 penalty is a soft threshold after each step.
 
     A ``Control`` plans the cost of each step: the smallest gates beyond it close for good (as weights do in Zhu and

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from gantailor.search.methods.control import Usage
-from gantailor.search.methods.sparsify import Sparsifying
+from gantailor.search.methods.l1_sparsity import L1Sparsity
 from gantailor.supernet.gates import Gates
 from gantailor.supernet.importance.ranking import l1_scores
 from gantailor.supernet.quantization.quantisers import Quantisers
@@ -127,11 +127,11 @@ def _writers(supernet: Supernet, number: int) -> set[str]:
     }
 
 
-def slimming(task: Task, slimmed: Slimmed, recipe: Recipe, *, usage: Usage) -> Sparsifying:
+def slimming(task: Task, slimmed: Slimmed, recipe: Recipe, *, usage: Usage) -> L1Sparsity:
     """The task that trains a slimmed generator, with SGD and the penalty on its scales."""
     options = recipe.options_of(SlimmingOptions, method=True)
     optimizer = torch.optim.SGD([slimmed.gates.values], lr=options.scale_lr, momentum=options.scale_momentum)
     s, r = options.strength, options.reach
-    return Sparsifying(
+    return L1Sparsity(
         task, slimmed.gates, recipe, optimizer=optimizer, usage=usage, strength=s, reach=r, name="scales"
     )

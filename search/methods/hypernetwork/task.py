@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from gantailor.search.methods.control import Usage
-from gantailor.search.methods.sparsify import Sparsifying
+from gantailor.search.methods.l1_sparsity import L1Sparsity
 from gantailor.supernet.gates import Gates
 from gantailor.supernet.quantization.quantisers import LAYERS
 from gantailor.supernet.supernet import Supernet
@@ -154,9 +154,9 @@ class Hypernetwork(nn.Module):
 
 def hypernetwork_task(
     task: Task, model: Hypernetwork, recipe: Recipe, *, usage: Usage, name: str = "latents"
-) -> Sparsifying:
+) -> L1Sparsity:
     """The task that trains a hypernetwork's generator while its latents are sparsified."""
     options = recipe.options_of(HypernetworkOptions, method=True)
     optimizer = torch.optim.Adam([model.gates.values], lr=options.latent_lr, betas=(recipe.beta1, recipe.beta2))
     s, r = options.strength, options.reach
-    return Sparsifying(task, model.gates, recipe, optimizer=optimizer, usage=usage, strength=s, reach=r, name=name)
+    return L1Sparsity(task, model.gates, recipe, optimizer=optimizer, usage=usage, strength=s, reach=r, name=name)

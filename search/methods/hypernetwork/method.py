@@ -1,0 +1,91 @@
+"""CoroNet-GAN (ICCV workshops 2023): weights made by a hypernetwork whose latents are sparsified; no teacher, no
+search. Of a CycleGAN both generators are compressed.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from typing import Any
+
+from torch import nn
+
+from gantailor.search.methods.hypernetwork.task import LEAST, Hypernetwork, HypernetworkOptions, hypernetwork_task
+from gantailor.search.methods.l1_sparsity import L1Sparsity
+from gantailor.search.methods.method import Context, Method, Nets, Trained, beside_teacher
+from gantailor.search.methods.single_channels import (
+    EVERY_CHANNEL,
+    check_budget,
+    check_settings,
+    free_widths,
+    kept,
+    kept_so_far,
+)
+from gantailor.supernet.supernet import Supernet
+from gantailor.supernet.training.trainer import Task
+from gantailor.zoo.tasks.cyclegan import CycleGan
+
+BACK = "back"  # the partner that translates back
+
+
+def _defaults(own: Mapping[str, Any]) -> Mapping[str, Any]:
+    return {
+        "teacher": "none",
+        **EVERY_CHANNEL,
+        "train": {"kimg": 24.0, "output_weight": 0.0, "feature_weight": 0.0, "ema_kimg": 0.0},
+        "finetune": {"kimg": 24.0, "output_weight": 0.0, "feature_weight": 0.0},
+    }
+
+
+def _check(context: Context) -> None:
+    check_settings(context, least=LEAST)
+    context.config.train.options_of(HypernetworkOptions, method=True)
+    check_budget(context, least=LEAST, free=free_widths(context))
+
+
+def _task(context: Context) -> L1Sparsity:
+    recipe, supernet, usage = context.config.train, context.supernet(), context.budget.usage
+    free = free_widths(context)
+    made = Hypernetwork(supernet, free, seed=recipe.seed)
+    if recipe.task != "cyclegan":
+        return hypernetwork_task(context.training(made, recipe), made, recipe, usage=usage)
+    back = Hypernetwork(copy.deepcopy(supernet), free, seed=recipe.seed + 1)
+    cycle = CycleGan(made, context.domains(), recipe, back=back, device=context.config.device)
+    inner = hypernetwork_task(cycle, back, recipe, usage=usage, name="latents back")
+    return hypernetwork_task(inner, made, recipe, usage=usage)
+
+
+def _select(context: Context, task: L1Sparsity, model: nn.Module) -> Trained:
+    assert isinstance(model, Hypernetwork)
+    found, partners, notes = kept(model, task.selection()), {}, [task.outcome()]
+    if isinstance(task.task, L1Sparsity):
+        cycle: Any = task.task.task
+        notes.append(task.task.outcome())
+        partners[BACK] = kept(cycle.back, task.task.selection())
+    return Trained(weights=found.weights, config=found.config, partners=partners, notes=tuple(notes))
+
+
+def _partner(context: Context, name: str) -> Supernet:
+    return context.supernet()
+
+
+def _finetune(context: Context, narrow: nn.Module, partners: Nets) -> Task:
+    if BACK not in partners:
+        return beside_teacher(context, narrow, partners)
+    config = context.config
+    return CycleGan(narrow, context.domains(), config.finetune, back=partners[BACK], device=config.device)
+
+
+HYPERNETWORK = Method(
+    name="hypernetwork",
+    defaults=_defaults,
+    options=HypernetworkOptions,
+    searches=False,
+    least=LEAST,
+    check=_check,
+    task=_task,
+    watch=kept_so_far,
+    select=_select,
+    partner=_partner,
+    finetune=_finetune,
+)

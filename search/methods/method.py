@@ -1,0 +1,230 @@
+"""What a compression method is: one record, which the pipeline asks at every stage.
+
+A method of one's own is a ``Method`` in any module, named ``module:NAME`` in a configuration; ``MethodConformance``
+(``search/methods/conformance.py``) checks it like ours.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+from torch import Tensor, nn
+
+from gantailor.search.budget import Budget
+from gantailor.search.methods import METHODS
+from gantailor.search.spaces.space import Space, SpaceConfig
+from gantailor.supernet.graph import SubnetConfig
+from gantailor.supernet.plugins import find_record
+from gantailor.supernet.quantization.quantisers import Quantisers
+from gantailor.supernet.supernet import Supernet
+from gantailor.supernet.training.image_to_image import Sampler
+from gantailor.supernet.training.recipe import Recipe
+from gantailor.supernet.training.sampling import draw_choices
+from gantailor.supernet.training.trainer import Task
+
+Nets = dict[str, nn.Module]
+
+
+class Settings(Protocol):
+    """The part of a run's configuration that methods look at."""
+
+    @property
+    def method(self) -> str: ...
+    @property
+    def generator(self) -> str: ...
+    @property
+    def budget(self) -> str: ...
+    @property
+    def space(self) -> SpaceConfig: ...
+    @property
+    def round_to_device(self) -> bool: ...
+    @property
+    def train(self) -> Recipe: ...
+    @property
+    def finetune(self) -> Recipe: ...
+    @property
+    def discriminator(self) -> str | None: ...
+    @property
+    def embedding(self) -> str | None: ...
+    @property
+    def device(self) -> str: ...
+
+
+class Context(Protocol):
+    """What a run offers its method. What is returned as a copy may be changed; everything else is shared."""
+
+    @property
+    def config(self) -> Settings:
+        """The run's settings."""
+
+    @property
+    def taught(self) -> bool:
+        """Whether there is a trained teacher."""
+
+    @property
+    def space(self) -> Space:
+        """The widths that may be chosen; its ``supernet`` is shared."""
+
+    @property
+    def budget(self) -> Budget:
+        """What the result may cost."""
+
+    def supernet(self) -> Supernet:
+        """A copy whose channels lie in the order of the run's ranking."""
+
+    def teacher(self) -> nn.Module:
+        """A frozen copy of the teacher; of the untrained generator where there is none."""
+
+    def data(self, split: str = "train") -> Any:
+        """A data set: ``train``, ``search`` or ``test``."""
+
+    def domains(self) -> Any:
+        """Two sets of unpaired pictures.
+
+        Raises:
+            DataError: the data has none.
+        """
+
+    def discriminator(self) -> Supernet:
+        """The traced discriminator of ``config.train``, with the configured weights if there are any: a copy.
+
+        Raises:
+            ConfigError: it cannot be narrowed.
+        """
+
+    def embeddings(self) -> np.ndarray:
+        """Features ``[N, d]`` of the teacher's outputs over the training inputs."""
+
+    def calibrated(self, narrow: nn.Module) -> nn.Module:
+        """An extracted subnet with batch norm statistics of its own; in eval mode."""
+
+    def training(
+        self,
+        model: nn.Module,
+        recipe: Recipe,
+        *,
+        sample: Sampler | None = None,
+        discriminator: nn.Module | None = None,
+    ) -> Task:
+        """The generator's own training by a recipe, beside the teacher where there is one.
+
+        Args:
+            sample: for a supernet, the subnet of each step.
+            discriminator: in the place of the recipe's.
+        """
+
+
+@dataclass(frozen=True)
+class Kept:
+    """A whole net's weights, the kept channels of every width first, and how many are kept."""
+
+    weights: Mapping[str, Tensor]
+    config: SubnetConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trained:
+    """What a method's training leaves behind.
+
+    Attributes:
+        weights: of the whole generator; where channels were chosen, the kept ones come first.
+        config: the widths that it chose; None leaves them to the search.
+        partners: other nets that were narrowed along, by the names that ``Method.partner`` knows.
+        quantisers: those of a training in few bits.
+        notes: what there is to say, a line each.
+    """
+
+    weights: Mapping[str, Tensor]
+    config: SubnetConfig | None = None
+    partners: Mapping[str, Kept] = field(default_factory=dict)
+    quantisers: Quantisers | None = None
+    notes: tuple[str, ...] = ()
+
+
+def _no_defaults(own: Mapping[str, Any]) -> Mapping[str, Any]:
+    return {}
+
+
+def _nothing_to_check(context: Context) -> None:
+    return None
+
+
+def sampled_training(context: Context) -> Task:
+    """Training of the supernet at widths drawn anew in every step (Li et al. 2020, arXiv 2003.08936)."""
+    recipe, space = context.config.train, context.space
+    counts = [len(variable.choices) for variable in space.variables]
+
+    def sample(rng: np.random.Generator, step: int, position: int) -> SubnetConfig:
+        return space.to_config(draw_choices(recipe, counts, rng, step, position))
+
+    return context.training(context.supernet(), recipe, sample=sample)
+
+
+def three_widths(context: Context, task: Task, model: nn.Module) -> Nets:
+    """Of a supernet in training the smallest, the middle and the largest subnet."""
+    assert isinstance(model, Supernet)
+    space = context.space
+    chosen = {
+        "smallest": space.smallest,
+        "middle": (space.smallest + space.largest) // 2,
+        "largest": space.largest,
+    }
+    return {name: context.calibrated(model.extract(space.to_config(c))) for name, c in chosen.items()}
+
+
+def all_widths(context: Context, task: Task, model: nn.Module) -> Trained:
+    """A trained supernet, whose widths are searched."""
+    assert isinstance(model, Supernet)
+    return Trained(weights=model.generator.state_dict())
+
+
+def beside_teacher(context: Context, narrow: nn.Module, partners: Nets) -> Task:
+    """Fine-tuning of what was found by ``config.finetune``."""
+    return context.training(narrow, context.config.finetune)
+
+
+def _no_partner(context: Context, name: str) -> Supernet:
+    raise KeyError(name)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Method:
+    """A compression system.
+
+    Attributes:
+        name: as in a configuration; a training's log is called so too.
+        defaults: settings beneath the user's own, which it is given; a mapping of settings as in YAML.
+        options: dataclass of ``train.method_options``, which checks its values; None where there are none.
+        searches: whether the widths are searched after the training; False where the training itself ends at the budget.
+        least: channels that every width keeps at least, where it does not search.
+        check: raises a ``GantailorError`` where the run's settings do not suit it; trains nothing.
+        task: what is trained, by ``config.train``.
+        watch: of a training, the nets whose pictures and scores are looked at as it goes, by name.
+        select: what a finished training leaves behind.
+        partner: for a name in ``Trained.partners``, the whole net that it is a part of.
+        finetune: the training of the narrow generator, with its narrowed partners.
+    """
+
+    name: str
+    defaults: Callable[[Mapping[str, Any]], Mapping[str, Any]] = _no_defaults
+    options: type[Any] | None = None
+    searches: bool = True
+    least: int = 1
+    check: Callable[[Context], None] = _nothing_to_check
+    task: Callable[[Context], Task] = sampled_training
+    watch: Callable[[Context, Any, nn.Module], Nets] = three_widths
+    select: Callable[[Context, Any, nn.Module], Trained] = all_widths
+    partner: Callable[[Context, str], Supernet] = _no_partner
+    finetune: Callable[[Context, nn.Module, Nets], Task] = beside_teacher
+
+
+def method(name: str) -> Method:
+    """A method by its name, or one's own by ``module:NAME``.
+
+    Raises:
+        ConfigError: there is none, or it is no ``Method``.
+    """
+    return find_record(name, METHODS, "method", Method)
