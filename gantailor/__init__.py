@@ -11,14 +11,15 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from gantailor.api import compress, load, open_run
     from gantailor.search.spaces.space import Space, space
     from gantailor.supernet.errors import GantailorError
     from gantailor.supernet.graph import Selection, SubnetConfig, WidthGraph
     from gantailor.supernet.importance.ranking import rank_channels
     from gantailor.supernet.supernet import Supernet
     from gantailor.supernet.verify import verify
-    from gantailor.zoo.builders import build
     from gantailor.zoo.checkpoints import load_teacher
+    from gantailor.zoo.generators.record import build
 
 __version__ = "0.1.0"
 
@@ -29,8 +30,11 @@ _PUBLIC = {
     "SubnetConfig": "gantailor.supernet.graph",
     "Supernet": "gantailor.supernet.supernet",
     "WidthGraph": "gantailor.supernet.graph",
-    "build": "gantailor.zoo.builders",
+    "build": "gantailor.zoo.generators.record",
+    "compress": "gantailor.api",
+    "load": "gantailor.api",
     "load_teacher": "gantailor.zoo.checkpoints",
+    "open_run": "gantailor.api",
     "rank_channels": "gantailor.supernet.importance.ranking",
     "space": "gantailor.search.spaces.space",
     "verify": "gantailor.supernet.verify",
@@ -44,7 +48,10 @@ __all__ = [
     "Supernet",
     "WidthGraph",
     "build",
+    "compress",
+    "load",
     "load_teacher",
+    "open_run",
     "rank_channels",
     "space",
     "verify",

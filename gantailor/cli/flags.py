@@ -1,54 +1,75 @@
-"""Flags and YAML fill the same typed configuration."""
+"""Flags from the configuration: every setting has one, each command takes those of the settings that it reads.
+
+``argparse`` on purpose, and not one of the libraries that make flags from models: see docs/architecture.md.
+"""
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import yaml
 from pydantic import BaseModel
+from pydantic.fields import FieldInfo
 
-from gantailor.run.config import Config, load_config
+from gantailor.run.config import SHORT, Config
+from gantailor.run.loading import load_config
 from gantailor.supernet.errors import ConfigError
 
-SHORT = ("search.strategy", "search.trials", "search.workers", "search.ray_address")  # also without their section
+WITHOUT_SECTION = ("search.strategy", "search.trials", "search.workers", "search.ray_address")  # --trials as well
+SHOWN = ("generator", "options", "teacher", "method", "data.kind", "data.path", "data.size", "budget", "device", "seed")
 
 
-def _leaves(model: type[BaseModel], prefix: str = "") -> dict[str, str]:
-    """Dotted setting names with their descriptions."""
-    found: dict[str, str] = {}
+def settings(model: type[BaseModel] = Config, prefix: str = "") -> Iterator[tuple[str, FieldInfo]]:
+    """Dotted setting names with their fields; ``space.name`` is called ``space``, and ``teacher.weights`` ``teacher``."""
     for name, field in model.model_fields.items():
         kind = field.annotation
-        if isinstance(kind, type) and issubclass(kind, BaseModel):
-            inner = _leaves(kind, f"{prefix}{name}.")
-            if f"{prefix}{name}.name" in inner:  # ``--space NAME`` is short for ``--space.name NAME``
-                found[prefix + name] = inner.pop(f"{prefix}{name}.name")
-            found |= inner
-        else:
-            found[prefix + name] = field.description or ""
-    return found
-
-
-def add_settings(parser: argparse.ArgumentParser, *, without: Sequence[str] = ()) -> None:
-    """Add a flag for every setting of a run."""
-    parser.add_argument("--out", default="runs/run", help="run folder")
-    parser.add_argument("--dry-run", action="store_true", help="check everything, print the plan, train nothing")
-    if "budget" not in without:
-        parser.add_argument("--target", metavar="SHARE", help="share of the generator's MACs, 0.1: --budget 0.1x")
-        parser.add_argument("--latency", metavar="MS@PROFILE", help="the same as --budget 'latency_ms<=MS@PROFILE'")
-    parser.usage = f"{parser.format_usage().removeprefix('usage: ').rstrip()} [--SETTING VALUE ...]"
-    group = parser.add_argument_group("settings (the same names as in YAML)")
-    for name, text in _leaves(Config).items():
-        if name in without:
+        if not (isinstance(kind, type) and issubclass(kind, BaseModel)):
+            yield prefix + name, field
             continue
-        short = [f"--{name.partition('.')[2].replace('_', '-')}"] if name in SHORT else []
-        group.add_argument(f"--{name}", *short, dest=f"set:{name}", metavar="VALUE", help=text.replace("%", "%%"))
+        for dotted, inner in settings(kind, f"{prefix}{name}."):
+            short = dotted == f"{prefix}{name}.{SHORT.get(name)}"
+            yield (prefix + name if short else dotted), inner
+
+
+def add_settings(
+    parser: argparse.ArgumentParser,
+    sections: Sequence[str] = (),
+    *,
+    shown: Sequence[str] = SHOWN,
+    without: Sequence[str] = (),
+) -> None:
+    """Add a flag for every setting of these sections; of a whole run by default.
+
+    Args:
+        shown: settings that ``--help`` lists; the others are in ``gantailor settings``.
+        without: settings that the command has a flag of its own for.
+    """
+    parser.usage = f"{parser.format_usage().removeprefix('usage: ').rstrip()} [--SETTING VALUE ...]"
+    parser.epilog = (
+        "Every setting of the YAML file is a flag too, its name with dots: --train.kimg 20. All of them, with defaults: "
+        "gantailor settings"
+        + (f". This command reads {', '.join(sections)}" if sections else "")
+    )
+    group = parser.add_argument_group("settings")
+    for name, field in settings():
+        if name in without or (sections and name.partition(".")[0] not in sections):
+            continue
+        short = [f"--{name.partition('.')[2].replace('_', '-')}"] if name in WITHOUT_SECTION else []
+        text = (field.description or "").replace("%", "%%") if name in shown else argparse.SUPPRESS
+        group.add_argument(f"--{name}", *short, dest=f"set:{name}", metavar="VALUE", help=text)
+
+
+def add_budget(parser: argparse.ArgumentParser) -> None:
+    """Other ways to write a budget."""
+    parser.add_argument("--target", metavar="SHARE", help="share of the generator's MACs, 0.1: --budget 0.1x")
+    parser.add_argument("--latency", metavar="MS@PROFILE", help="the same as --budget 'latency_ms<=MS@PROFILE'")
 
 
 def _limits(arguments: argparse.Namespace) -> str:
     """What ``--target`` and ``--latency`` say, as a budget."""
-    target, latency = (getattr(arguments, name, None) for name in ("target", "latency"))
+    target, latency = (vars(arguments).get(name) for name in ("target", "latency"))
     parts = [f"{target}x"] if target is not None else []
     try:
         reachable = target is None or 0 < float(target) <= 1
@@ -74,9 +95,13 @@ def flag_value(name: str, text: str) -> Any:
         raise ConfigError(f"--{name} {text!r} cannot be read ({said}); write a mapping as '{{ngf: 32}}'") from None
 
 
-def config_of(arguments: argparse.Namespace, base: dict[str, Any] | None = None) -> Config:
-    """The config that file and flags give, above ``base``."""
-    flags = dict(base or {})
+def given_settings(arguments: argparse.Namespace) -> dict[str, Any]:
+    """The settings that flags give, by dotted name.
+
+    Raises:
+        ConfigError: one cannot be read, or two of them say the same.
+    """
+    flags: dict[str, Any] = {}
     for name, value in vars(arguments).items():
         if name.startswith("set:") and value is not None:
             setting = name[4:]
@@ -85,4 +110,13 @@ def config_of(arguments: argparse.Namespace, base: dict[str, Any] | None = None)
         if "budget" in flags:
             raise ConfigError(f"--target and --latency set the budget, {limits!r}: give them or --budget, not both")
         flags["budget"] = limits
-    return load_config(getattr(arguments, "config", None), flags)
+    return flags
+
+
+def config_of(arguments: argparse.Namespace, base: dict[str, Any] | None = None) -> Config:
+    """The config that file and flags give, above ``base``.
+
+    Raises:
+        ConfigError: every mistake at once.
+    """
+    return load_config(vars(arguments).get("config"), {**(base or {}), **given_settings(arguments)})

@@ -11,8 +11,8 @@ import pandas as pd
 import torch
 
 from gantailor.evaluators.metrics.cost import interleaved, torch_threads
-from gantailor.pipeline.scoring import latency_runtimes
-from gantailor.run.run import Run
+from gantailor.export.runtimes import latency_runtimes
+from gantailor.run.setup import Setup
 from gantailor.search.budget import Budget
 from gantailor.search.latency import LatencyProfile
 from gantailor.search.spaces.space import Space
@@ -28,7 +28,7 @@ def spread_subnets(space: Space, count: int, *, seed: int = 0) -> np.ndarray:
 
 
 def measure_profile(
-    run: Run,
+    setup: Setup,
     *,
     runtime: str = "onnxruntime-cpu",
     subnets: int = 40,
@@ -36,7 +36,7 @@ def measure_profile(
     threads: int = 1,
     on_subnet: Callable[[int, int], None] | None = None,
 ) -> tuple[LatencyProfile, pd.DataFrame]:
-    """Time subnets of the run's space in turn, at its picture size and batch 1; the fit and the measured table.
+    """Time subnets of the search space in turn, at its picture size and batch 1; the fit and the measured table.
 
     Raises:
         ConfigError: the runtime is unknown, or fewer than 8 subnets.
@@ -46,7 +46,7 @@ def measure_profile(
         raise ConfigError(f"runtime {runtime!r} cannot be timed here; there are {', '.join(known)}")
     if subnets < 8:
         raise ConfigError(f"a latency profile needs at least 8 subnets, not {subnets}")
-    supernet, space = run.supernet(), run.space()
+    supernet, space = setup.traced, setup.space
     indices = spread_subnets(space, subnets)
     example = supernet.example_inputs[0][:1]
     runners = {}
@@ -65,13 +65,13 @@ def measure_profile(
     return LatencyProfile.fit(supernet, space.sizes(indices), milliseconds, device=device), table
 
 
-def profile_from_table(run: Run, path: str | Path, *, device: str) -> LatencyProfile:
+def profile_from_table(setup: Setup, path: str | Path, *, device: str) -> LatencyProfile:
     """From a CSV made elsewhere: a column for each width, and ``latency_ms``.
 
     Raises:
         ConfigError: columns are missing, or the widths are not of this space.
     """
-    names = [width.name for width in run.supernet().graph.widths]
+    names = [width.name for width in setup.traced.graph.widths]
     try:
         table = pd.read_csv(path)
     except (OSError, ValueError) as error:
@@ -80,5 +80,5 @@ def profile_from_table(run: Run, path: str | Path, *, device: str) -> LatencyPro
     if missing:
         raise ConfigError(f"latency table {str(path)!r} lacks the columns {', '.join(missing)}")
     return LatencyProfile.fit(
-        run.supernet(), table[names].to_numpy(np.int64), table["latency_ms"].to_numpy(np.float64), device=device
+        setup.traced, table[names].to_numpy(np.int64), table["latency_ms"].to_numpy(np.float64), device=device
     )

@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
 import gantailor
+from gantailor.evaluators.config import EvaluationConfig
 from gantailor.evaluators.errors import EvaluationError
 from gantailor.evaluators.features.extractor import Extractor, make_extractor
 from gantailor.evaluators.metrics.cost import Cost, Latency, measured_macs, torch_runtime
@@ -44,26 +45,6 @@ def lower_is_better(metric: str) -> bool:
     """The direction of a metric."""
     higher = ("precision", "recall", "density", "coverage", "psnr", "ssim", "diversity", "miou", "pixel_accuracy")
     return metric.removesuffix("[teacher]") not in higher
-
-
-class EvaluationConfig(BaseModel):
-    """How generators are scored."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-    search: str = Field("features", description="score that the search follows: " + ", ".join(FAMILIES))
-    search_images: int = Field(128, gt=1, description="pictures of the search split that it is computed on")
-    final: tuple[str, ...] = Field(("l1", "fid", "kid"), description="scores of the report, on the whole test split")
-    extractor: str = Field(
-        "efficientnet-lite0", description="features: efficientnet-lite0 or inception-2015-12-05[@768]"
-    )
-    weights: str | None = Field(None, description="weights file of the extractor")
-    resize: Literal["bilinear", "tensorflow"] = Field("bilinear", description="how Inception's input is resized")
-    lpips_features: str | None = Field(None, description="AlexNet's weights, for lpips and diversity")
-    lpips_heads: str | None = Field(None, description="the official LPIPS heads, lin_v0.1_alex.pth")
-    segmentation: str | None = Field(None, description="segmentation network as module:function, for miou")
-    segmentation_weights: str | None = Field(None, description="its weights")
-    labels: str = Field("cityscapes", description="label table: a CSV file, or cityscapes")
-    threads: int = Field(1, gt=0, description="threads of a latency measurement")
 
 
 class Several:

@@ -1,86 +1,51 @@
-"""One typed configuration: YAML files and command-line flags both fill it, and all mistakes are reported together."""
+"""One typed configuration, which YAML files and command-line flags both fill. Nothing heavy is imported here."""
 
 from __future__ import annotations
 
 import re
-from pathlib import Path
 from typing import Any, Literal
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from gantailor.pipeline.scoring import EvaluationConfig
-from gantailor.run.defaults import METHODS, beneath
-from gantailor.search.budget import METRICS
-from gantailor.search.spaces.space import SpaceConfig
-from gantailor.search.strategies import SAMPLERS, STRATEGIES, check_strategy
-from gantailor.supernet.errors import ConfigError, nearest
-from gantailor.supernet.importance.ranking import RANKINGS
+from gantailor.evaluators.config import EvaluationConfig
+from gantailor.search.config import SearchConfig
+from gantailor.search.methods import METHODS
+from gantailor.search.spaces.config import SpaceConfig
+from gantailor.supernet.importance import CRITERIA
+from gantailor.supernet.plugins import check_name
 from gantailor.supernet.training.recipe import Recipe
+from gantailor.zoo.data.config import DataConfig
 
-_STRICT = ConfigDict(frozen=True, extra="forbid")
+SHORT = {"space": "name", "teacher": "weights"}  # ``space: uniform`` is short for ``space: {name: uniform}``
 
 
-class DataConfig(BaseModel):
-    """Where the pictures come from."""
+class TeacherConfig(BaseModel):
+    """The trained generator that is learned from."""
 
-    model_config = _STRICT
-    kind: Literal["openmoji", "folder", "domains", "labels"] = Field(
-        "openmoji", description="the embedded pictures; a folder; trainA and trainB of CycleGAN; SPADE's label maps"
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    weights: str | None = Field(
+        None, description="checkpoint of the trained generator; the shipped one if missing; none: untrained"
     )
-    path: str | None = Field(None, description="folder with train/ and test/ (and val/ or search/) inside")
-    classes: int = Field(35, gt=0, description="label maps: number of classes")
-    size: int = Field(64, ge=16, le=2048, description="height and width in pixels")
-    direction: Literal["AtoB", "BtoA", "unpaired"] = Field("AtoB", description="which half of a picture is the input")
-
-
-class SearchConfig(BaseModel):
-    """How subnets are searched."""
-
-    model_config = _STRICT
-    strategy: str = Field("predictor", description=", ".join([*STRATEGIES, *SAMPLERS]))
-    trials: int = Field(40, gt=0, description="subnets that the search evaluates in all")
-    front: bool = Field(False, description="search the whole front of score and MACs below the budget")
-    front_cost: str = Field("macs", description="the front's cost: macs, params, or latency_ms@PROFILE")
-    workers: int = Field(1, gt=0, description="processes that evaluate")
-    ray_address: str | None = Field(None, description="evaluate on a Ray cluster: auto, or its address")
-    ray_cpus: float = Field(1.0, gt=0, description="CPUs of a Ray worker")
-    ray_gpus: float = Field(0.0, ge=0, description="GPUs of a Ray worker, a fraction if you like")
-    storage: str | None = Field(
-        None, description="Optuna storage URL for clusters; a journal file in the run if missing"
-    )
-
-    @field_validator("front_cost")
-    @classmethod
-    def _cost(cls, value: str) -> str:
-        metric, _, profile = value.partition("@")
-        if metric not in METRICS or (metric == "latency_ms") != bool(profile):
-            raise ValueError("allowed: macs, params, latency_ms@PROFILE (made by: gantailor profile)")
-        return value
-
-    @field_validator("strategy")
-    @classmethod
-    def _known(cls, value: str) -> str:
-        return check_strategy(value)
+    generator: str | None = Field(None, description="its architecture, where that is another than the run's generator")
+    options: dict[str, Any] | None = Field(None, description="its options, where they are others")
 
 
 class Config(BaseModel):
     """A whole run: teacher, supernet, search, fine-tuning, export."""
 
-    model_config = _STRICT
-    generator: str = Field("resnet_6blocks", description="a zoo generator, or module:function")
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    generator: str = Field("resnet_6blocks", description="a zoo generator, or module:name")
     options: dict[str, Any] = Field({"ngf": 48}, description="the generator's options")
-    method: str = Field("supernet", description="compression system: " + ", ".join(METHODS))
-    teacher: str | None = Field(
-        None, description="checkpoint of the trained generator; the shipped one if missing; none: untrained"
-    )
+    method: str = Field("supernet", description="compression system: " + ", ".join(METHODS) + ", or module:NAME")
+    teacher: TeacherConfig = TeacherConfig()
     supernet: str | None = Field(None, description="weights of a supernet to start from instead of the teacher's")
     data: DataConfig = DataConfig()
     budget: str = Field("0.1x", description="MACs: 2.6G, 800M, or 0.1x of the generator")
     convention: Literal["true", "published", "published_convs"] = Field("true", description="how MACs are counted")
     space: SpaceConfig = SpaceConfig()
     ranking: str = Field(
-        "l1", description="which channels stay first: " + ", ".join(RANKINGS) + ", or a file of gantailor rank"
+        "l1",
+        description="which channels stay first: " + ", ".join(CRITERIA) + ", module:NAME, or a file of gantailor rank",
     )
     embedding: str | None = Field(
         None,
@@ -119,71 +84,23 @@ class Config(BaseModel):
             raise ValueError("allowed are cpu, cuda, cuda:N and mps; runtimes to export for go into devices")
         return value
 
+    @field_validator("method")
+    @classmethod
+    def _method(cls, value: str) -> str:
+        return check_name(value, METHODS, "method")
+
     @field_validator("ranking")
     @classmethod
     def _ranking(cls, value: str) -> str:
-        if value not in RANKINGS and not value.endswith(".json"):
-            raise ValueError(f"{nearest(value, RANKINGS)}, or a file of gantailor rank (.json)")
-        return value
+        return value if is_file(value) else check_name(value, CRITERIA, "ranking")
 
-    @field_validator("space", mode="before")
+    @field_validator("space", "teacher", mode="before")
     @classmethod
-    def _by_name(cls, value: Any) -> Any:
-        """``space: NAME`` is short for ``space: {name: NAME}``."""
-        return {"name": value} if isinstance(value, str) else value
+    def _short(cls, value: Any, info: Any) -> Any:
+        """``space: NAME`` is short for ``space: {name: NAME}``, ``teacher: FILE`` for ``teacher: {weights: FILE}``."""
+        return {SHORT[info.field_name]: value} if value is None or isinstance(value, str) else value
 
 
-def read_yaml(path: str) -> dict[str, Any]:
-    """The settings of a YAML file.
-
-    Raises:
-        ConfigError: it cannot be read, or holds no settings.
-    """
-    try:
-        values = yaml.safe_load(Path(path).read_text(encoding="utf8")) or {}
-    except (OSError, yaml.YAMLError) as error:
-        raise ConfigError(f"config {path!r} cannot be read: {error}; give a YAML file, as in examples/") from None
-    if not isinstance(values, dict):
-        raise ConfigError(f"config {path!r} must hold 'name: value' lines")
-    return values
-
-
-def load_config(path: str | None, flags: dict[str, Any]) -> Config:
-    """The configuration of a YAML file with flags (dotted names) on top.
-
-    Raises:
-        ConfigError: every mistake at once.
-    """
-    values = read_yaml(path) if path is not None else {}
-    for name, value in flags.items():
-        *sections, leaf = name.split(".")
-        target = values
-        for section in sections:
-            if isinstance(target.get(section), str):
-                target[section] = {"name": target[section]}
-            target = target.setdefault(section, {})
-            if not isinstance(target, dict):
-                raise ConfigError(f"{section} must hold 'name: value' lines, not {target!r}")
-        target[leaf] = value
-    values = beneath(values)
-    defaults = Config().model_dump()
-    for section in ("train", "finetune"):
-        if isinstance(values.get("seed"), int) and isinstance(values.get(section, {}), dict):
-            values[section] = {"seed": values["seed"], **values.get(section, {})}
-        if isinstance(values.get(section), dict) and not values[section].get("preset"):
-            values[section] = {**defaults[section], **values[section]}
-    try:
-        return Config.model_validate(values)
-    except ValidationError as error:
-        raise ConfigError("\n".join(explain(e) for e in error.errors())) from None
-
-
-def explain(error: Any) -> str:
-    """A mistake that pydantic found, with setting, value and what is allowed."""
-    where = ".".join(str(part) for part in error["loc"])
-    if error["type"] == "extra_forbidden":
-        model: Any = Config
-        for part in error["loc"][:-1]:
-            model = model.model_fields[part].annotation
-        return f"{where} is no setting; {nearest(str(error['loc'][-1]), model.model_fields)}"
-    return f"{where} cannot be {error['input']!r}: {error['msg'].removeprefix('Value error, ')}"
+def is_file(ranking: str) -> bool:
+    """Whether a ``ranking`` names a file instead of a criterion."""
+    return ranking.endswith(".json")

@@ -1,113 +1,40 @@
-"""The compression systems by name: settings that differ from a run's usual ones, beneath what the user writes."""
+"""Settings beneath what the user writes: those of the generator, and of the compression method above them."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
-from gantailor.supernet.errors import ConfigError, nearest
+from gantailor.run.config import Config
+from gantailor.search.methods.method import method
 from gantailor.supernet.training.presets import PRESETS
-from gantailor.zoo.builders import STYLEGAN2_DISCRIMINATOR
+from gantailor.zoo.generators.record import generator
 
-METHODS: dict[str, dict[str, Any]] = {
-    # Once-for-all supernet and search (GAN Compression, arXiv 2003.08936).
-    "supernet": {},
-    # Diversity-aware channel pruning (DCP-GAN, CVPR 2024): a ranking, the same share of every width, retraining. With
-    # another ``space`` the ranked supernet is trained and searched instead.
-    "diversity": {"ranking": "diversity", "space": {"name": "uniform"}},
-    # Scales, distillation and 8 bits trained together (GAN Slimming, arXiv 2008.11062); no search.
-    "slimming": {
-        "ranking": "none",
-        "space": {"name": "every"},
-        "train": {"kimg": 24.0, "bits": 8, "ema_kimg": 0.0},
-        "finetune": {"bits": 8},
-        "devices": ("onnxruntime-cpu", "onnxruntime-cpu-int8"),
-    },
-    # Weights made by a hypernetwork whose latents are sparsified (CoroNet-GAN); no teacher, no search.
-    "hypernetwork": {
-        "teacher": "none",
-        "ranking": "none",
-        "space": {"name": "every"},
-        "train": {"kimg": 24.0, "output_weight": 0.0, "feature_weight": 0.0, "ema_kimg": 0.0},
-        "finetune": {"kimg": 24.0, "output_weight": 0.0, "feature_weight": 0.0},
-    },
-    # Agents open and close the channels of generator and discriminator (after Ganjdanesh et al. 2024); no search.
-    "agents": {
-        "ranking": "none",
-        "space": {"name": "every"},
-        "train": {"kimg": 8.0, "output_weight": 0.0, "feature_weight": 0.0, "ema_kimg": 0.0, "decay_from": 0.8},
-        "finetune": {"output_weight": 0.0, "feature_weight": 0.0},
-    },
-}
-SPARSIFYING = ("slimming", "hypernetwork", "agents")  # methods whose training itself ends at a budget
-_UNIFORM = {"search": {"trials": 1}, "train": {"kimg": 0}}
-_TEACHES = ("output_weight", "feature_weight")
-_MAKES_THE_METHOD = ("bits", "output_weight", "feature_weight", "perceptual_weight")  # whatever preset is named
-
-_STYLEKD = {"preset": "stylekd", "precision": "bfloat16", "ema_kimg": 2.0, "kimg": 24.0}
-_FEW_PICTURES = {"task_options": {"augment": 1, "r1": 2.0}}
-
-# What a generator from latents needs instead of the settings for pictures in, pictures out.
-GENERATORS: dict[str, dict[str, Any]] = {
-    "stylegan2": {
-        "options": {},
-        "data": {"direction": "unpaired"},
-        "train": _STYLEKD,
-        "finetune": _STYLEKD,
-        "evaluation": {"final": ("fid", "kid", "precision", "recall", "density", "coverage", "l1")},
-    },
-}
+# What makes a method what it is: a preset that the user names does not change it.
+_MAKES_THE_METHOD = ("bits", "output_weight", "feature_weight", "perceptual_weight")
 
 
-def beneath(values: Mapping[str, Any]) -> dict[str, Any]:
+def beneath(own: Mapping[str, Any]) -> dict[str, Any]:
     """A configuration with the settings of its generator and its method filled in where it says nothing.
 
     A preset that the user names wins over them, but for what makes the method what it is.
 
+    Args:
+        own: nested settings, valid ones.
+
     Raises:
-        ConfigError: an unknown method.
+        ConfigError: an unknown method or generator.
     """
-    method = str(values.get("method", "supernet"))
-    if method not in METHODS:
-        raise ConfigError(f"method {method!r} is unknown; {nearest(method, METHODS)}")
-    own = {k: {"name": v} if k == "space" and isinstance(v, str) else v for k, v in values.items()}
-    below = merged(_of_generator(own), METHODS[method])
-    if method == "diversity" and _section(own, "space").get("name", "uniform") == "uniform":
-        below = merged(below, _UNIFORM)
-    data = _section(own, "data")
-    if data.get("direction") == "unpaired" or data.get("kind") == "domains":  # no targets: the teacher's outputs are
-        below["finetune"] = {
-            k: v for k, v in _section(below, "finetune").items() if k not in _TEACHES or method != "agents"
-        }
+    usual = Config.model_fields
+    name = str(own.get("method", usual["method"].default))
+    of_generator = generator(str(own.get("generator", usual["generator"].default))).defaults(own)
+    below = merged(of_generator, method(name).defaults(own))
     for section in ("train", "finetune"):
-        preset = PRESETS.get(str(_section(own, section).get("preset")))
+        preset = PRESETS.get(str((own.get(section) or {}).get("preset")))
         if preset is not None:
             settled = {*preset, "task_options", "preset", "kimg"} - set(_MAKES_THE_METHOD)
-            below[section] = {k: v for k, v in _section(below, section).items() if k not in settled}
+            below[section] = {k: v for k, v in (below.get(section) or {}).items() if k not in settled}
     return merged(below, own)
-
-
-def _of_generator(own: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings of a generator, some of which depend on the data and on what files are given."""
-    name = str(own.get("generator"))
-    found: dict[str, Any] = dict(GENERATORS.get(name, {}))
-    if name != "stylegan2":
-        return found
-    both: list[dict[str, Any]] = []
-    if _section(own, "data").get("kind", "openmoji") == "openmoji":
-        both.append(_FEW_PICTURES)
-    if not _section(own, "evaluation").get("lpips_features"):
-        both.append({"perceptual_weight": 0.0})  # LPIPS where its weights are given
-    for more in both:
-        found = merged(found, {"train": more, "finetune": more})
-    if own.get("teacher") is None and STYLEGAN2_DISCRIMINATOR.exists():
-        found["discriminator"] = str(STYLEGAN2_DISCRIMINATOR)  # the shipped teacher's own
-    return found
-
-
-def _section(values: Mapping[str, Any], name: str) -> Mapping[str, Any]:
-    found = values.get(name)
-    return found if isinstance(found, Mapping) else {}
 
 
 def merged(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:

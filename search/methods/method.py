@@ -132,7 +132,7 @@ class Trained:
     Attributes:
         weights: of the whole generator; where channels were chosen, the kept ones come first.
         config: the widths that it chose; None leaves them to the search.
-        partners: other nets that were narrowed along, by the names that ``Method.partner`` knows.
+        partners: other nets that were narrowed along, by the names in ``Method.partners``.
         quantisers: those of a training in few bits.
         notes: what there is to say, a line each.
     """
@@ -204,7 +204,7 @@ class Method:
         task: what is trained, by ``config.train``.
         watch: of a training, the nets whose pictures and scores are looked at as it goes, by name.
         select: what a finished training leaves behind.
-        partner: for a name in ``Trained.partners``, the whole net that it is a part of.
+        partners: names of the nets that may be narrowed along; ``partner`` gives for each the whole net, a copy.
         finetune: the training of the narrow generator, with its narrowed partners.
     """
 
@@ -217,6 +217,7 @@ class Method:
     task: Callable[[Context], Task] = sampled_training
     watch: Callable[[Context, Any, nn.Module], Nets] = three_widths
     select: Callable[[Context, Any, nn.Module], Trained] = all_widths
+    partners: tuple[str, ...] = ()
     partner: Callable[[Context, str], Supernet] = _no_partner
     finetune: Callable[[Context, nn.Module, Nets], Task] = beside_teacher
 

@@ -142,6 +142,7 @@ AGENTS = Method(
     task=_task,
     watch=kept_so_far,
     select=_select,
+    partners=(DISCRIMINATOR,),
     partner=_partner,
     finetune=_finetune,
 )

@@ -25,7 +25,7 @@ from gantailor.supernet.supernet import Supernet
 from gantailor.supernet.training.trainer import Task
 from gantailor.zoo.tasks.cyclegan import CycleGan
 
-BACK = "back"  # the partner that translates back
+BACK = "BtoA"  # the partner that translates back
 
 
 def _defaults(own: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -86,6 +86,7 @@ HYPERNETWORK = Method(
     task=_task,
     watch=kept_so_far,
     select=_select,
+    partners=(BACK,),
     partner=_partner,
     finetune=_finetune,
 )

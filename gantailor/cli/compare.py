@@ -1,0 +1,31 @@
+"""Command ``compare``: several methods on one teacher and image budget."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from gantailor.pipeline.check import look
+from gantailor.pipeline.comparison import Comparison, check_folders, run_all
+from gantailor.pipeline.comparison_results import write_comparison
+from gantailor.supernet.errors import ConfigError
+from gantailor.supernet.training import distributed
+
+
+def compare(arguments: argparse.Namespace) -> None:
+    """Run what is missing; then write table, plots, pictures and ``compare.html``, which has them all."""
+    entries, folder = Comparison.read(arguments.config).entries(Path(arguments.out)), Path(arguments.out)
+    if distributed.world() > 1:
+        raise ConfigError("compare runs in one process; start it several times instead of with torchrun")
+    check_folders(entries)
+    if arguments.dry_run:
+        for entry in entries:
+            run = entry.open()
+            look(run)
+            print(f"{entry.folder}: budget {run.setup.budget}{', done' if entry.done else ''}")
+        return
+    failed = run_all(entries)
+    text = write_comparison(entries, folder)
+    print(f"{text}\npage: {folder / 'compare.html'}  table: {folder / 'table.md'}")
+    if failed:
+        raise ConfigError("some runs failed:\n" + "\n".join(f"{name}: {said}" for name, said in failed.items()))

@@ -1,0 +1,82 @@
+"""Command ``evaluate``: scores of a run, of a checkpoint, or of folders of pictures."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping
+from typing import Any
+
+from gantailor.cli.flags import config_of, given_settings
+from gantailor.evaluators.folder import score_folders_by_name
+from gantailor.evaluators.scores import Score
+from gantailor.evaluators.scoring import Scoring
+from gantailor.pipeline.evaluate import models_of
+from gantailor.run.progress import Reporter
+from gantailor.reports.scores import print_changes, print_scores, stamped
+from gantailor.run.loading import load_config
+from gantailor.run.run import open_run
+from gantailor.run.setup import Setup
+from gantailor.supernet.errors import ConfigError
+from gantailor.supernet.files import cache_folder
+
+FOLDER_METRICS = ("fid", "kid", "precision", "recall")
+
+
+def evaluate(arguments: argparse.Namespace) -> None:
+    """Score a run, a checkpoint, or a folder of pictures."""
+    metrics = tuple(metric.strip() for metric in (arguments.metrics or "").split(",") if metric.strip())
+    if arguments.images or arguments.reference:
+        scores = _of_folders(arguments, metrics)
+    elif arguments.run is not None:
+        scores = _of_run(arguments, metrics)
+    else:
+        scores = _of_checkpoint(arguments, metrics)
+    rows = stamped(scores)
+    if arguments.against:
+        print_changes(rows, arguments.against)
+    print_scores(rows, as_json=arguments.json)
+
+
+def _of_folders(arguments: argparse.Namespace, metrics: tuple[str, ...]) -> Mapping[str, Score]:
+    if not (arguments.images and arguments.reference):
+        raise ConfigError("--images and --reference go together: two folders of pictures")
+    if arguments.run is not None:
+        raise ConfigError("score a run, or --images against --reference, not both")
+    return score_folders_by_name(
+        Scoring(config_of(arguments, _base(arguments, "evaluation.weights")).evaluation),
+        arguments.images,
+        arguments.reference,
+        metrics or FOLDER_METRICS,
+        cache=cache_folder(),
+        skip_corrupt=arguments.skip_corrupt,
+        on_picture=Reporter().pictures("pictures"),
+    )
+
+
+def _of_run(arguments: argparse.Namespace, metrics: tuple[str, ...]) -> Mapping[str, Score]:
+    """Of the run's subnet, with the run's own settings of scores but for those given here."""
+    given = given_settings(arguments) | _base(arguments, "teacher")
+    if other := [name for name in given if not name.startswith("evaluation.")]:
+        raise ConfigError(f"a run has its own {', '.join(other)}; leave it out, or give --weights without a run")
+    run = open_run(arguments.run)
+    if given:
+        values = run.config.model_dump(mode="json")
+        changed = load_config({"evaluation": values["evaluation"]}, given).evaluation
+        run = type(run)(run.folder.path, run.config.model_copy(update={"evaluation": changed}))
+    setup = run.setup
+    wanted = setup.metrics(metrics or run.config.evaluation.final)
+    model = models_of(run)["subnet"]
+    return setup.scoring.evaluator(wanted)(model, setup.data(arguments.split))
+
+
+def _of_checkpoint(arguments: argparse.Namespace, metrics: tuple[str, ...]) -> Mapping[str, Score]:
+    """Of a generator on a data split; it is its own teacher."""
+    setup = Setup(config_of(arguments, _base(arguments, "teacher")))
+    wanted: Any = metrics or setup.metrics(setup.config.evaluation.final)
+    return setup.scoring.evaluator(wanted)(setup.teacher, setup.data(arguments.split))
+
+
+def _base(arguments: argparse.Namespace, weights: str) -> dict[str, Any]:
+    """What the command's own flags set; ``weights`` is the setting that ``--weights`` means."""
+    base = {"evaluation.extractor": arguments.extractor, weights: arguments.weights}
+    return {name: value for name, value in base.items() if value is not None}

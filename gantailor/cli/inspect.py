@@ -1,0 +1,84 @@
+"""Commands ``inspect`` and ``verify``: widths, costs and space of a generator."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+import torch
+from torch import nn
+
+from gantailor.cli.flags import flag_value
+from gantailor.search.spaces.space import space
+from gantailor.supernet.errors import ConfigError
+from gantailor.supernet.supernet import Supernet
+from gantailor.supernet.traits import traits_of
+from gantailor.supernet.verify import verify as prove
+from gantailor.zoo.generators.record import build
+
+DEFAULT_SHAPE = (3, 256, 256)
+
+
+def inspect(arguments: argparse.Namespace) -> None:
+    """Print a generator's widths, costs and what froze; one's own is proved as well."""
+    _show(arguments, proved=":" in arguments.name)
+
+
+def verify(arguments: argparse.Namespace) -> None:
+    """The same, proved in float64."""
+    _show(arguments, proved=True)
+
+
+def _show(arguments: argparse.Namespace, *, proved: bool) -> None:
+    model = build(arguments.name, **_options(arguments.options))
+    supernet = _supernet(arguments.name, model, _shapes(arguments, model))
+    proof = prove(supernet, repair=True) if proved else None
+    print(supernet.graph)
+    spaces = space(arguments.space, supernet)
+    subnets = {"full": supernet.full_config()}
+    subnets |= {"largest": spaces.to_config(spaces.largest), "smallest": spaces.to_config(spaces.smallest)}
+    print(f"space {spaces.name!r}: {spaces.count:,} subnets")
+    print(f"{'':<10}{'MACs (true)':>20}{'MACs (published)':>20}{'parameters':>14}")
+    for name, config in subnets.items():
+        costs = [supernet.macs(config, convention=c) for c in ("true", "published")]
+        print(f"{name:<10}{costs[0]:>20,}{costs[1]:>20,}{supernet.parameter_count(config):>14,}")
+    if proof:
+        print(proof)
+
+
+def _shapes(arguments: argparse.Namespace, model: nn.Module) -> list[list[int]]:
+    """Of the inputs, with a batch of one: what was given, else what the generator declares."""
+    traits = traits_of(model)
+    given = [_shape(text) for text in arguments.input or ()]
+    shapes = given or [[1, *shape] for shape in traits.input_shapes or (DEFAULT_SHAPE,)]
+    multiple = traits.size_multiple
+    if len(shapes[0]) == 4 and (shapes[0][2] % multiple or shapes[0][3] % multiple):
+        raise ConfigError(
+            f"{arguments.name} takes heights and widths that are multiples of {multiple}, not {shapes[0][2:]}"
+        )
+    return shapes
+
+
+def _supernet(name: str, model: nn.Module, shapes: list[list[int]]) -> Supernet:
+    try:
+        return Supernet(model, tuple(torch.randn(shape) for shape in shapes))
+    except (RuntimeError, TypeError) as error:
+        given = " and ".join("x".join(map(str, shape)) for shape in shapes)
+        raise ConfigError(
+            f"{name} cannot run on an input of {given}: {str(error).splitlines()[0]}; "
+            "give the shape of every input with --input"
+        ) from None
+
+
+def _shape(text: str) -> list[int]:
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError:
+        raise ConfigError(f"--input {text!r} is no shape; write it as 1,3,256,256") from None
+
+
+def _options(text: str) -> dict[str, Any]:
+    value = flag_value("options", text) if text else {}
+    if not isinstance(value, dict):
+        raise ConfigError(f"--options {text!r} is no mapping; write it as '{{ngf: 32}}'")
+    return value

@@ -1,0 +1,109 @@
+"""Commands that run the main job, or a part of it."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from gantailor.cli.flags import config_of
+from gantailor.export.devices import device
+from gantailor.export.targets import check_installed
+from gantailor.pipeline.check import look
+from gantailor.pipeline.compress import compress as run_stages
+from gantailor.pipeline.export import export_run
+from gantailor.run.config import Config
+from gantailor.run.run import Run, open_run
+from gantailor.search.budget import format_macs
+from gantailor.zoo import WEIGHTS
+
+DEMO_SUPERNET = WEIGHTS / "openmoji_supernet.safetensors"
+
+
+def _run(arguments: argparse.Namespace, config: Config, until: str) -> None:
+    run = Run(arguments.out, config)
+    if arguments.dry_run:
+        _print_plan(run)
+        return
+    run_stages(run, until=until)
+    if until == "report":
+        print(f"report: {run.folder.report}  subnet: {run.folder.export}")
+
+
+def _print_plan(run: Run) -> None:
+    """Everything checked; what would be done, and its costs."""
+    look(run)
+    budget, supernet = run.setup.budget, run.setup.traced
+    print(supernet.graph)
+    print(f"generator {format_macs(supernet.macs(supernet.full_config(), convention=budget.convention))} MACs")
+    print(f"budget {format_macs(budget.macs)} MACs ({budget.convention}), space of {budget.space.count:,} subnets")
+    print(yaml.safe_dump(run.config.model_dump(mode="json"), sort_keys=False))
+
+
+def demo(arguments: argparse.Namespace) -> None:
+    """The whole job on the embedded pictures."""
+    base: dict[str, Any] = {}
+    if arguments.from_scratch:
+        base["train.kimg"] = 24
+    elif DEMO_SUPERNET.exists():
+        base |= {"supernet": str(DEMO_SUPERNET), "train.kimg": 4}
+        print("continuing from the shipped supernet; --from-scratch trains it from the teacher", file=sys.stderr)
+    _run(arguments, config_of(arguments, base), "report")
+
+
+def compress(arguments: argparse.Namespace) -> None:
+    """The whole job."""
+    _run(arguments, config_of(arguments), "report")
+
+
+def train(arguments: argparse.Namespace) -> None:
+    """The job up to the trained supernet."""
+    _run(arguments, config_of(arguments), "train")
+
+
+def search(arguments: argparse.Namespace) -> None:
+    """The job up to the chosen subnet."""
+    _run(arguments, config_of(arguments), "search")
+
+
+def finetune(arguments: argparse.Namespace) -> None:
+    """The job up to the fine-tuned subnet."""
+    _run(arguments, config_of(arguments), "finetune")
+
+
+def export(arguments: argparse.Namespace) -> None:
+    """The job up to the exported files, or those of a finished run for other devices."""
+    names = [name.strip() for name in (arguments.device or "").split(",") if name.strip()]
+    targets = [device(name) for name in names]
+    for target in targets:
+        check_installed(target)
+    if arguments.config and Path(arguments.config).is_dir():
+        run = open_run(arguments.config)
+        run.subnet_config()  # said before anything is written
+        run.claim()
+        manifest = export_run(run, targets or [device(name) for name in run.config.devices])
+        run.release()
+    else:
+        run = Run(arguments.out, config_of(arguments, {"devices": names} if names else None))
+        if arguments.dry_run:
+            _print_plan(run)
+            return
+        run_stages(run, until="export")
+        manifest = json.loads(run.folder.manifest.read_text())
+    _print_exported(run, manifest)
+
+
+def _print_exported(run: Run, manifest: dict[str, Any]) -> None:
+    for name, found in manifest["devices"].items():
+        print(f"{run.folder.export / name / found['file']}: {found['bytes']:,} bytes, {found['delegated']}")
+        if "max_difference" in found:
+            print(f"  {found['max_difference']:.1e} from PyTorch ({found['psnr_to_pytorch']:.0f} dB)")
+        if "latency_ms" in found:
+            ms = found["latency_ms"]
+            print(f"  {ms['subnet']:.3g} ms, the teacher {ms['teacher']:.3g} ms ({found['threads']} threads)")
+        else:
+            print("  not timed here; on the device: python bench.py checks and times it")

@@ -1,0 +1,64 @@
+"""Command ``pareto``: the front of what was searched."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from gantailor.reports import fronts
+from gantailor.search.budget import format_macs
+from gantailor.supernet.errors import ConfigError
+from gantailor.supernet.files import write_bytes
+
+
+def pareto(arguments: argparse.Namespace) -> None:
+    """Draw the fronts of runs; the best of each for a budget."""
+    if arguments.table:
+        _check_table(Path(arguments.table))
+    runs = [fronts.SearchResult.read(folder, budget=arguments.budget) for folder in arguments.run]
+    convention = arguments.convention or runs[0].run.config.convention
+    points = None
+    if arguments.published:
+        points = fronts.published_points(arguments.published, runs[0].score, convention)
+    figure = fronts.draw(runs, convention=convention, log=not arguments.linear, published=points)
+    out = Path(arguments.out or arguments.run[0])
+    for suffix in ("png", "svg"):
+        fronts.save(figure, out / f"front.{suffix}")
+    fronts.write_page(out / "front.html", runs, convention=convention, published=points, pictures=arguments.pictures)
+    for found in runs:
+        _print(found, convention, out if arguments.budget else None, arguments.budget)
+    if arguments.table:
+        _write_table(fronts.table_of(runs), Path(arguments.table))
+    print(f"{out / 'front.html'}, front.png, front.svg")
+
+
+def _print(found: fronts.SearchResult, convention: str, out: Path | None, budget: str | None) -> None:
+    columns = ["trial", "macs_true", "macs_published", "params", found.score]
+    rows = found.frame.loc[found.front(convention), columns]
+    print(f"{found.name}: {len(found.frame)} subnets evaluated, the front:")
+    print(rows.to_string(index=False))
+    best = found.frame.loc[found.chosen]
+    print(f"best within {found.budget}: trial {best['trial']}, {found.score} {best[found.score]:.5g}, ", end="")
+    print(f"{format_macs(best['macs_true'])} MACs (true), {format_macs(best['params'])} parameters")
+    if out is not None:
+        file = out / f"subnet-{found.name}-{best['trial']}.json" if out != found.run.folder.path else None
+        file = file or out / f"subnet-{best['trial']}.json"
+        write_bytes(file, (found.config.to_json() + "\n").encode())
+        print(f"its widths: {file}; fine-tune and export it with:")
+        folder = found.run.folder.path
+        print(f"  gantailor compress {folder}/config.json --out {folder} --budget '{budget}'")
+
+
+def _check_table(path: Path) -> None:
+    if path.suffix not in (".csv", ".parquet"):
+        raise ConfigError(f"--table {str(path)!r}: the name must end with .csv or .parquet")
+
+
+def _write_table(frame: Any, path: Path) -> None:
+    try:
+        frame.to_csv(path, index=False) if path.suffix == ".csv" else frame.to_parquet(path, index=False)
+    except ImportError:
+        raise ConfigError("Parquet needs pyarrow; run: pip install pyarrow, or choose .csv") from None
+    except OSError as error:
+        raise ConfigError(f"--table {str(path)!r} cannot be written: {error}") from None

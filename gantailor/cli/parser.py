@@ -1,0 +1,149 @@
+"""Every command with its flags. Functions are named, not imported: help and mistakes need none of them."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+
+import gantailor
+from gantailor.cli.flags import add_budget, add_settings
+from gantailor.evaluators.metrics import METRICS
+from gantailor.supernet.importance import CRITERIA
+
+Add = Callable[[str, str, str], argparse.ArgumentParser]
+
+GENERATOR = ("generator", "options", "data")  # sections of the configuration
+TRAINED = (*GENERATOR, "teacher")
+
+
+def parser() -> argparse.ArgumentParser:
+    """The parser of the whole command line."""
+    whole = argparse.ArgumentParser(prog="gantailor", description="Cut a trained GAN generator to a MAC budget.")
+    whole.add_argument("--version", action="version", version=gantailor.__version__)
+    commands = whole.add_subparsers(required=True, metavar="COMMAND")
+
+    def add(name: str, text: str, function: str) -> argparse.ArgumentParser:
+        command = commands.add_parser(name, help=text, description=text, allow_abbrev=False)
+        command.set_defaults(function=f"gantailor.cli.{function}", command=command)
+        return command
+
+    _add_jobs(add)
+    _add_training_of_teachers(add)
+    _add_comparison(add)
+    _add_scores(add)
+    _add_fronts(add)
+    _add_measurements(add)
+    _add_inspection(add)
+    return whole
+
+
+def _add_run(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--out", default="runs/run", help="run folder")
+    command.add_argument("--dry-run", action="store_true", help="check everything, print the plan, train nothing")
+
+
+def _add_jobs(add: Add) -> None:
+    """Commands that run the job or a part of it."""
+    demo = add("demo", "the whole job on the embedded OpenMoji pictures", "jobs:demo")
+    demo.add_argument("--from-scratch", action="store_true", help="do not continue from the shipped supernet")
+    whole = add("compress", "the whole job from a YAML file", "jobs:compress")
+    whole.add_argument("config", help="YAML file")
+    both = [demo, whole]
+    for name in ("train", "search", "finetune"):
+        stage = add(name, f"the job up to {name}; what is done already is kept", f"jobs:{name}")
+        stage.add_argument("config", nargs="?", help="YAML file")
+        both.append(stage)
+    files = add(
+        "export", "the job up to the exported files, or the files of a finished run for other devices", "jobs:export"
+    )
+    files.add_argument("config", nargs="?", help="YAML file, or a run folder")
+    files.add_argument(
+        "--device", metavar="NAMES", help="device profiles, comma between them; FILE.yaml:NAME for your own"
+    )
+    for command in [*both, files]:
+        _add_run(command)
+        add_budget(command)
+        add_settings(command, without=("device",) if command is files else ())
+
+
+def _add_training_of_teachers(add: Add) -> None:
+    teacher = add("teacher", "train a teacher from pictures alone", "teacher:teacher")
+    _add_run(teacher)
+    sections = (*GENERATOR, "train", "evaluation", "tensorboard", "device", "seed")
+    add_settings(teacher, sections, shown=("generator", "options", "data.path", "data.size", "train.preset", "device"))
+
+
+def _add_comparison(add: Add) -> None:
+    several = add("compare", "several methods on one teacher and image budget: table, plot, pictures", "compare:compare")
+    several.add_argument("config", help="YAML file: methods, budgets, seeds, kimg, share, common")
+    several.add_argument("--out", default="runs/compare", help="folder of all runs; what is done there stays")
+    several.add_argument("--dry-run", action="store_true", help="check everything, list the runs, train nothing")
+
+
+def _add_scores(add: Add) -> None:
+    """The command that scores."""
+    text = "scores of a run, of a checkpoint on a data split, or of one folder of pictures against another"
+    scores = add("evaluate", text, "evaluate:evaluate")
+    scores.add_argument("run", nargs="?", help="run folder, whose subnet is scored")
+    scores.add_argument("--weights", help="checkpoint (the demo's teacher if missing); with --images the extractor's")
+    scores.add_argument("--images", help="folder of pictures to score; needs --reference, no generator")
+    scores.add_argument("--reference", help="folder of pictures to compare with")
+    scores.add_argument("--metrics", help="comma between them: " + ", ".join(METRICS) + ", or module:NAME")
+    scores.add_argument(
+        "--extractor", help="efficientnet-lite0, inception-2015-12-05, and its variants @768, @192, @64"
+    )
+    scores.add_argument("--skip-corrupt", action="store_true", help="leave out files that cannot be read")
+    scores.add_argument("--against", help="earlier --json output: print the change, warn if the protocols differ")
+    scores.add_argument("--split", default="test", help="train, search or test")
+    scores.add_argument("--json", action="store_true", help="print JSON with provenance")
+    shown = ("generator", "options", "data.kind", "data.path", "data.size")
+    add_settings(scores, (*TRAINED, "evaluation"), shown=shown)
+
+
+def _add_fronts(add: Add) -> None:
+    front = add("pareto", "the accuracy-compute front of a run", "pareto:pareto")
+    front.add_argument("run", nargs="+", help="run folders; several share one plot")
+    front.add_argument("--budget", help="choose the best subnet for this budget: 1.8G, 0.05x, macs<=2G,params<=1M")
+    front.add_argument("--out", help="where front.png, front.svg and front.html go; the first run if missing")
+    front.add_argument("--convention", choices=("true", "published"), help="how MACs are counted on the axis")
+    front.add_argument("--linear", action="store_true", help="linear MACs in the PNG and SVG (the page has both)")
+    front.add_argument("--published", metavar="TASK", help="show the papers' points: horse2zebra, edges2shoes, ...")
+    front.add_argument("--pictures", type=int, default=60, help="subnets of each run with sample pictures in the page")
+    front.add_argument("--table", metavar="FILE", help="write every evaluated subnet as .csv or .parquet")
+
+
+def _add_measurements(add: Add) -> None:
+    """Commands that rank and measure."""
+    order = add("rank", "score every channel by a criterion, for --ranking", "rank:rank")
+    order.add_argument("config", nargs="?", help="YAML file")
+    order.add_argument("--criterion", default="diversity", help=", ".join(CRITERIA) + ", or module:NAME")
+    order.add_argument("--inputs", type=_count, help="latents or pictures that it looks at; the criterion's own number")
+    _add_run(order)
+    add_settings(order, (*TRAINED, "device", "seed"))
+    timing = add("profile", "measure subnets on this machine, for budgets in milliseconds", "profile:profile")
+    timing.add_argument("file", help="where the profile (JSON) goes; the measured table lies beside it")
+    timing.add_argument("--runtime", default="onnxruntime-cpu", help="torch-cpu or onnxruntime-cpu; with --table any")
+    timing.add_argument("--subnets", type=_count, default=40, help="how many subnets are measured")
+    timing.add_argument("--threads", type=_count, default=1, help="of each forward")
+    timing.add_argument("--table", metavar="CSV", help="measured elsewhere: a column for each width, and latency_ms")
+    add_settings(timing, (*TRAINED, "space", "devices", "round_to_device", "seed"))
+
+
+def _add_inspection(add: Add) -> None:
+    """Commands that only look."""
+    for name, more in (("inspect", ""), ("verify", ", proved in float64")):
+        look = add(name, f"width table, costs and space of a generator{more}", f"inspect:{name}")
+        look.add_argument("name", help="zoo generator or module:function")
+        look.add_argument("--input", action="append", help="input shape, 1,3,256,256; once for each input")
+        look.add_argument("--options", default="", help="generator options, '{ngf: 32}'")
+        look.add_argument("--space", default="default", help="search space")
+    reference = add("settings", "every setting of a YAML file, with its default", "settings:show_settings")
+    reference.add_argument("section", nargs="?", help="data, train, search, evaluation, space, ...")
+    reference.add_argument("--markdown", action="store_true", help="as docs/settings.md")
+
+
+def _count(text: str) -> int:
+    """A flag's number of things, one at least."""
+    if not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number of at least 1")
+    return int(text)

@@ -1,0 +1,74 @@
+"""Command ``settings``: the reference of every setting, made from the configuration itself."""
+
+from __future__ import annotations
+
+import argparse
+import textwrap
+from collections.abc import Iterator
+from typing import Any, Literal, get_args, get_origin
+
+import yaml
+from pydantic.fields import FieldInfo
+
+from gantailor.cli.flags import settings
+from gantailor.run.config import Config
+from gantailor.supernet.errors import ConfigError, nearest
+
+
+def show_settings(arguments: argparse.Namespace) -> None:
+    """Print the settings, or those of one section.
+
+    Raises:
+        ConfigError: there is no such section.
+    """
+    found, section = list(settings()), arguments.section
+    if section is not None:
+        found = [(name, field) for name, field in found if name.partition(".")[0] == section]
+        if not found:
+            raise ConfigError(f"there is no section {section!r}; {nearest(section, Config.model_fields)}")
+    print("\n".join(_markdown(found) if arguments.markdown else _text(found)))
+
+
+def reference() -> str:
+    """The content of ``docs/settings.md``."""
+    return "\n".join(_markdown(list(settings()))) + "\n"
+
+
+def _text(found: list[tuple[str, FieldInfo]]) -> Iterator[str]:
+    width = max(len(name) for name, _ in found)
+    for name, field in found:
+        lines = textwrap.wrap(_described(field), max(40, 118 - width)) or [""]
+        yield f"{name:<{width}}  {lines[0]}"
+        yield from (f"{'':<{width}}  {line}" for line in lines[1:])
+
+
+def _described(field: FieldInfo) -> str:
+    return f"{field.description or ''} [{_default(field)}]"
+
+
+def _default(field: FieldInfo) -> str:
+    """The default as YAML writes it."""
+    value: Any = list(field.default) if isinstance(field.default, tuple) else field.default
+    text: str = yaml.safe_dump(value, default_flow_style=True, width=1000).strip()
+    return text.removesuffix("...").strip()
+
+
+def _allowed(field: FieldInfo) -> str:
+    """What the type allows, as a reader of YAML says it."""
+    kind = field.annotation
+    if get_origin(kind) is Literal:
+        return ", ".join(map(str, get_args(kind)))
+    return str(getattr(kind, "__name__", kind)).replace(" | None", "")
+
+
+def _markdown(found: list[tuple[str, FieldInfo]]) -> Iterator[str]:
+    yield "# Settings"
+    yield ""
+    yield "Made by `gantailor settings --markdown`. In YAML, dots are sections; on the command line each is a flag."
+    section = None
+    for name, field in found:
+        if name.partition(".")[0] != section:
+            section = name.partition(".")[0]
+            yield from ("", f"## {section}", "", "| setting | default | allowed | what it is |", "|---|---|---|---|")
+        cells = [f"`{name}`", f"`{_default(field)}`", _allowed(field), field.description or ""]
+        yield f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"

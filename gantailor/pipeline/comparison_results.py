@@ -1,0 +1,109 @@
+"""What a comparison's finished runs come to: table, plots, pictures and one page."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import nn
+
+from gantailor.pipeline.comparison import Entry
+from gantailor.reports import comparison as report
+from gantailor.reports import fronts
+from gantailor.run.run import Run
+from gantailor.search.methods.method import method as find_method
+from gantailor.supernet.errors import ConfigError
+from gantailor.supernet.files import write_bytes
+from gantailor.supernet.quantization.ranges import load_simulated
+from gantailor.zoo.data.pictures import is_picture, picture_grid, to_uint8
+
+SHOWN = 6  # pictures in the grid
+
+
+def results(entries: Sequence[Entry]) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """A row for each finished run, and mean and standard deviation for each method and budget."""
+    frame = pd.DataFrame([entry.row() for entry in entries if entry.done])
+    if frame.empty:
+        raise ConfigError(f"{str(entries[0].folder.parent)!r} has no finished run yet")
+    grouped = frame.drop(columns="seed").groupby(["method", "budget"], sort=False)
+    wide = grouped.agg(["mean", "std"])
+    wide["seeds"] = grouped.size()
+    return frame, wide
+
+
+def teacher_scores(entries: Sequence[Entry]) -> dict[str, float]:
+    """The teacher's scores and MACs, from the first run that has a teacher."""
+    for entry in entries:
+        scores = entry.scores()
+        if "teacher" in scores:
+            supernet = entry.open().setup.traced
+            macs = supernet.macs(supernet.full_config(), convention=entry.config.convention)
+            return {"macs": macs} | {name: score["value"] for name, score in scores["teacher"].items()}
+    return {}
+
+
+def histories(entries: Sequence[Entry]) -> pd.DataFrame:
+    """The search's score as the methods' own trainings went: a row for each look (``train.watch_kimg``)."""
+    rows = []
+    for entry in entries:
+        if find_method(entry.config.method).searches:  # a supernet's looks are at several widths, not at the budget
+            continue
+        log = entry.folder / f"{find_method(entry.config.method).name}.watch.jsonl"
+        for line in log.read_text().splitlines() if log.exists() else ():
+            step, score = list(json.loads(line).values())[:2]
+            kimg = step * entry.config.train.batch / 1000
+            rows.append(
+                {"method": entry.method, "budget": entry.budget, "seed": entry.seed, "kimg": kimg, "score": score}
+            )
+    frame = pd.DataFrame(rows)
+    return frame.drop_duplicates(["method", "budget", "seed", "kimg"], keep="last") if rows else frame
+
+
+def _result(run: Run) -> nn.Module:
+    """What a run's scores in the table are of."""
+    subnet = run.subnet()[1]
+    return load_simulated(run.folder.subnet_ranges, subnet) or subnet
+
+
+@torch.no_grad()
+def pictures(entries: Sequence[Entry]) -> tuple[list[str], bytes]:
+    """A row for each of a few test pictures, every method of these runs (its first seed); what the columns are."""
+    runs = {entry.method: entry.open() for entry in reversed(entries)}
+    first = {entry.method: runs[entry.method] for entry in entries}  # in the order of the methods
+    pairs = next(iter(first.values())).setup.data("test")
+    inputs, targets = pairs.batch(np.linspace(0, len(pairs) - 1, min(SHOWN, len(pairs))).astype(int))
+    taught = [("teacher", run.setup.teacher(inputs)) for run in first.values() if run.setup.taught][:1]
+    made = {name: _result(run)(inputs) for name, run in first.items()}
+    columns = {"input": inputs, **dict(taught), **made, "real": targets}
+    shown = {name: to_uint8(images) for name, images in columns.items() if is_picture(images)}
+    return list(shown), picture_grid(list(shown.values()), names=list(shown))
+
+
+def write_comparison(entries: Sequence[Entry], folder: Path) -> str:
+    """Everything that is made of finished runs; the table."""
+    frame, wide = results(entries)
+    teacher, history = teacher_scores(entries), histories(entries)
+    text, figure = report.markdown(wide, teacher), report.draw(wide, teacher)
+    images = {"compare": ("Scores against MACs and training time", fronts.rendered(figure, "png"))}
+    if not history.empty:
+        write_bytes(folder / "history.csv", history.to_csv(index=False).encode())
+        order = list(dict.fromkeys(wide.index.get_level_values("method")))
+        drawn = report.draw_histories(history, entries[0].open().setup.search_metric, order)
+        title = "The search's score while each method decides, a thin line for each seed"
+        images["history"] = (title, fronts.rendered(drawn, "png"))
+    for budget in dict.fromkeys(entry.budget for entry in entries):
+        if done := [entry for entry in entries if entry.done and entry.budget == budget]:
+            shown, sheet = pictures(done)
+            images[f"pictures-{budget}"] = (f"Budget {budget}: {', '.join(shown)}", sheet)
+    write_bytes(folder / "results.csv", frame.to_csv(index=False).encode())
+    write_bytes(folder / "table.md", text.encode())
+    fronts.save(figure, folder / "compare.svg")
+    for name, (_, data) in images.items():
+        write_bytes(folder / f"{name}.png", data)
+    page = report.page(text, dict(images.values()), entries[0].config.convention)
+    write_bytes(folder / "compare.html", page.encode())
+    return text

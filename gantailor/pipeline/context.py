@@ -1,0 +1,154 @@
+"""What a run offers its method (``search.methods.method.Context``)."""
+
+from __future__ import annotations
+
+import copy
+import io
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from gantailor.run.config import Config
+from gantailor.run.run import Run, with_file
+from gantailor.search.budget import Budget
+from gantailor.search.spaces.space import Space
+from gantailor.supernet.errors import ConfigError
+from gantailor.supernet.files import cache_folder, state_digest, write_bytes
+from gantailor.supernet.plugins import import_name
+from gantailor.supernet.supernet import Supernet
+from gantailor.supernet.training.image_to_image import Sampler
+from gantailor.supernet.training.recipe import Recipe
+from gantailor.supernet.training.trainer import Task
+from gantailor.zoo.checkpoints import load_state, read_state
+from gantailor.zoo.generators.record import find_generator
+
+BATCH = 32
+
+
+class RunContext:
+    """A run as its method sees it; ``setup`` stays as it is, what the method may change are copies."""
+
+    def __init__(self, run: Run) -> None:
+        self.run, self.setup = run, run.setup
+
+    @property
+    def config(self) -> Config:
+        """The run's settings."""
+        return self.run.config
+
+    @property
+    def taught(self) -> bool:
+        """Whether there is a trained teacher."""
+        return self.setup.taught
+
+    @property
+    def space(self) -> Space:
+        """The widths that may be chosen."""
+        return self.setup.space
+
+    @property
+    def budget(self) -> Budget:
+        """What the result may cost."""
+        return self.setup.budget
+
+    def supernet(self) -> Supernet:
+        """A copy in the order of the ranking, with the weights that the run starts from."""
+        if self.config.supernet:
+            return with_file(self.setup.supernet, self.config.supernet)
+        return copy.deepcopy(self.setup.supernet)
+
+    def teacher(self) -> nn.Module:
+        """A frozen copy of the teacher."""
+        return copy.deepcopy(self.setup.teacher)
+
+    def data(self, split: str = "train") -> Any:
+        """A data set: ``train``, ``search`` or ``test``."""
+        return self.setup.data(split)
+
+    def domains(self) -> Any:
+        """Two sets of unpaired pictures."""
+        return self.setup.domains()
+
+    def calibrated(self, narrow: nn.Module) -> nn.Module:
+        """An extracted subnet with batch norm statistics of its own; in eval mode."""
+        return self.setup.calibrated(narrow)
+
+    def discriminator(self) -> Supernet:
+        """The traced discriminator of ``config.train``, with the configured weights if there are any.
+
+        Raises:
+            ConfigError: it cannot be narrowed.
+        """
+        recipe, whole = self.config.train, self.setup.generator
+        training = find_generator(self.config.generator).training(whole)
+        plain, seen = training.discriminator_of(whole, self.data("train"), recipe)
+        assert plain is not None, "checked before: it needs a gan"
+        found = Supernet(_continued(plain, self.config.discriminator), (seen,))
+        if not found.graph.widths:  # every layer of a multiscale one is compared, so every layer is an output
+            raise ConfigError(f"discriminator {recipe.discriminator!r} cannot be pruned; agents work beside patch")
+        return found
+
+    def training(
+        self,
+        model: nn.Module,
+        recipe: Recipe,
+        *,
+        sample: Sampler | None = None,
+        discriminator: nn.Module | None = None,
+    ) -> Task:
+        """The generator's own training by a recipe, beside the teacher where there is one."""
+        setup, config, data = self.setup, self.config, self.data("train")
+        distils = setup.taught and (recipe.distils or not data.paired)
+        training = find_generator(config.generator).training(setup.generator)
+        if discriminator is None and config.discriminator:
+            fresh = training.discriminator_of(setup.generator, data, recipe)[0]
+            discriminator = None if fresh is None else _continued(fresh, config.discriminator)
+        return training.student_task()(
+            model,
+            data,
+            recipe,
+            whole=setup.generator,
+            teacher=self.teacher() if distils else None,
+            discriminator=discriminator,
+            sample=sample,
+            perceptual=setup.scoring.lpips().to(config.device) if recipe.perceptual_weight else None,
+            region=import_name(config.region, "region") if config.region else None,
+            cache_folder=cache_folder(),
+            device=config.device,
+        )
+
+    @torch.no_grad()
+    def embeddings(self) -> np.ndarray:
+        """Features ``[N, d]`` of the teacher's outputs over the training inputs; the extractor's are kept in the cache."""
+        data, teacher, name = self.data("train"), self.setup.teacher, self.config.embedding
+        if name is not None:
+            return self._embedded(import_name(name, "embedding"))
+        extractor = self.setup.scoring.extractor()
+        what = f"{data.digest()}|{extractor.weights_hash}|{extractor.resize}"
+        file = cache_folder() / f"embedded-{state_digest(teacher, what)[:16]}.npy"
+        if not file.exists():
+            buffer = io.BytesIO()
+            np.save(buffer, self._embedded(extractor))
+            write_bytes(file, buffer.getvalue())
+        found: np.ndarray = np.load(file)
+        return found
+
+    def _embedded(self, embed: Any) -> np.ndarray:
+        data, rows, where = self.data("train"), [], self.config.device
+        teacher = self.teacher().to(where)
+        listener = self.run.report.pictures("neighbourhoods")
+        for chosen in np.array_split(np.arange(len(data)), -(-len(data) // BATCH)):
+            inputs, _ = data.batch(chosen)
+            rows.append(torch.as_tensor(embed(teacher(inputs.to(where)).cpu())).float().flatten(1).cpu().numpy())
+            listener(int(chosen[-1]) + 1, len(data))
+        return np.concatenate(rows)
+
+
+def _continued(discriminator: nn.Module, weights: str | None) -> nn.Module:
+    """The discriminator with the configured weights, if there are any."""
+    if weights:
+        load_state(discriminator, read_state(Path(weights)), weights)
+    return discriminator

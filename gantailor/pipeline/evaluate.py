@@ -1,0 +1,38 @@
+"""Stage "evaluate": scores of teacher and subnet on the test split."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import Any
+
+import numpy as np
+from torch import nn
+
+from gantailor.reports.scores import stamped
+from gantailor.run.run import Run
+from gantailor.supernet.errors import EvaluationError
+from gantailor.supernet.files import write_json
+from gantailor.supernet.quantization.ranges import load_simulated
+from gantailor.zoo.data.pictures import is_picture
+
+
+def evaluate(run: Run) -> dict[str, Any]:
+    """Scores of the input, the teacher and the subnet; writes ``scores.json``."""
+    setup = run.setup
+    pairs, evaluator = setup.data("test"), setup.scoring.evaluator(setup.metrics(run.config.evaluation.final))
+    scores = {name: stamped(evaluator(model, pairs)) for name, model in models_of(run).items()}
+    if is_picture(pairs.batch(np.arange(1))[0]):
+        with suppress(EvaluationError):  # what no generator at all would score; sizes and channels may differ
+            scores = {"input": stamped(evaluator(nn.Identity(), pairs)), **scores}
+    write_json(run.folder.scores, scores)
+    return scores
+
+
+def models_of(run: Run) -> dict[str, nn.Module]:
+    """The generators that a run can be asked for, by the names that its scores have."""
+    models: dict[str, nn.Module] = {"teacher": run.setup.teacher} if run.setup.taught else {}
+    models["subnet"] = run.subnet()[1]
+    simulated = load_simulated(run.folder.subnet_ranges, models["subnet"])
+    models |= {"subnet, 8 bits simulated": simulated} if simulated is not None else {}
+    last = run.last_subnet()
+    return models | ({"subnet, last step": last} if last is not None else {})

@@ -1,0 +1,69 @@
+"""Stage "finetune": the chosen subnet alone, beside the teacher."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from gantailor.pipeline.context import RunContext
+from gantailor.pipeline.fit import Watcher, fit
+from gantailor.run.run import Run, with_file
+from gantailor.supernet.files import load_tensors, save_tensors
+from gantailor.supernet.graph import SubnetConfig
+from gantailor.supernet.quantization.quantisers import Quantised
+from gantailor.supernet.quantization.ranges import make_quantisers, save_ranges, set_ranges
+from gantailor.supernet.training import distributed
+
+
+def finetune(run: Run) -> None:
+    """Fine-tune the extracted subnet; writes ``subnet.safetensors`` (the best by the search's score) and, where that
+    is another, ``subnet.last.safetensors``.
+    """
+    folder, recipe = run.folder, run.config.finetune
+    if folder.subnet.exists():
+        return
+    _, narrow = run.subnet()
+    quantisers, model = make_quantisers(narrow, recipe), narrow
+    if quantisers is not None:  # the forward rounds, what is stored are the plain weights, and beside them the ranges
+        set_ranges(quantisers, folder.ranges)
+        model = Quantised(narrow, quantisers)
+    watcher = None
+    if distributed.rank() == 0:
+        watcher = Watcher(run, "finetune", lambda net: {"subnet": net}, best=folder.subnet_best)
+    context = RunContext(run)
+    partners = narrow_partners(run, context)
+    task = run.method.finetune(context, model, partners)
+    tuned = fit(run, task, recipe, checkpoint=folder.subnet_checkpoint, title="fine-tune", on_watch=watcher)
+    if watcher is not None:
+        _store(run, tuned, partners, watcher)
+
+
+def narrow_partners(run: Run, context: RunContext) -> dict[str, nn.Module]:
+    """The nets that were narrowed along with the generator, extracted."""
+    found: dict[str, nn.Module] = {}
+    for name in run.method.partners:
+        file = run.folder.file(f"{name}.json")
+        if file.exists():
+            whole = with_file(run.method.partner(context, name), run.folder.weights_of(name))
+            found[name] = whole.extract(SubnetConfig.from_json(file.read_text()))
+    return found
+
+
+def _store(run: Run, tuned: nn.Module, partners: dict[str, nn.Module], watcher: Watcher) -> None:
+    """Write the best weights, and those of the last step where they are others."""
+    folder, step = run.folder, run.config.finetune.steps
+    for name, partner in partners.items():
+        save_tensors(folder.weights_of(f"subnet_{name}"), partner.state_dict(), {"stage": "finetune"})
+    if folder.subnet_best.exists() and watcher.rows():
+        state, info = load_tensors(folder.subnet_best)
+        if info["step"] != max(int(row["step"]) for row in watcher.rows()):
+            last = {"stage": "finetune", "step": step}
+            save_tensors(folder.subnet_last, _plain(tuned).state_dict(), last)
+        tuned.load_state_dict(state)
+        step = info["step"]
+    if isinstance(tuned, Quantised):
+        save_ranges(folder.subnet_ranges, tuned.quantisers)
+    save_tensors(folder.subnet, _plain(tuned).state_dict(), {"stage": "finetune", "step": step})
+
+
+def _plain(model: nn.Module) -> nn.Module:
+    return model.generator if isinstance(model, Quantised) else model

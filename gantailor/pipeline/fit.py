@@ -1,0 +1,98 @@
+"""One training with a run's progress, and what is looked at while it goes."""
+
+from __future__ import annotations
+
+import copy
+import json
+import resource
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from gantailor.evaluators.scores import Subset
+from gantailor.run.run import Run
+from gantailor.supernet.files import save_tensors, write_bytes
+from gantailor.supernet.training import distributed
+from gantailor.supernet.training.recipe import Recipe
+from gantailor.supernet.training.trainer import Task, Trainer
+from gantailor.zoo.data.pictures import is_picture, picture_grid, to_uint8
+
+Nets = Callable[[nn.Module], dict[str, nn.Module]]
+
+
+def fit(
+    run: Run,
+    task: Task,
+    recipe: Recipe,
+    *,
+    checkpoint: Path,
+    title: str,
+    on_watch: Callable[[nn.Module, int], None] | None = None,
+) -> nn.Module:
+    """Train a task with the run's progress; the trained generator."""
+    started = time.monotonic()
+    tensorboard = run.folder.tensorboard if run.config.tensorboard else None
+    with run.report.training(title, tensorboard) as listener:
+        trained = Trainer(task, recipe).run(checkpoint, on_progress=listener, on_watch=on_watch)
+    if distributed.rank() == 0:
+        spent = time.monotonic() - started
+        run.report.note(f"{title}: {spent / 60:.1f} minutes, at most {peak_memory(run.config.device) / 2**30:.2f} GiB")
+    return trained
+
+
+def peak_memory(device: str) -> int:
+    """The most memory so far, in bytes: of the device, or of this process on a CPU."""
+    if torch.device(device).type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return used if sys.platform == "darwin" else 1024 * used
+
+
+class Watcher:
+    """Looks at a training as it goes: pictures, and the search's score on the search split; keeps the best weights.
+
+    Writes ``samples/<name>-<step>.png`` and a line of ``<name>.watch.jsonl`` each time.
+
+    Args:
+        nets: those to look at, by name, from the model in training.
+        best: file for the weights of the best score so far; none are kept without it.
+    """
+
+    def __init__(self, run: Run, name: str, nets: Nets, *, best: Path | None = None) -> None:
+        self.run, self.name, self.nets, self.best = run, name, nets, best
+        self.pairs = Subset(run.setup.data("search"), run.config.evaluation.search_images)
+        self.evaluator = run.setup.scoring.evaluator([run.setup.search_metric])
+        self.log = run.folder.log_of(name)
+
+    def rows(self) -> list[dict[str, float]]:
+        """What was written so far, the runs before an interruption included."""
+        return [json.loads(line) for line in self.log.read_text().splitlines()] if self.log.exists() else []
+
+    def __call__(self, model: nn.Module, step: int) -> None:
+        nets = {name: copy.deepcopy(net).to("cpu") for name, net in self.nets(model).items()}
+        self._draw(nets, step)
+        row: dict[str, float] = {"step": step}
+        for name, net in nets.items():
+            score = next(iter(self.evaluator(net, self.pairs).values()))
+            row[name] = score.value
+        (main,) = list(row)[1:2]
+        sign = 1 if score.lower_is_better else -1
+        known = [sign * earlier[main] for earlier in self.rows() if earlier["step"] < step]
+        if self.best is not None and (not known or sign * row[main] < min(known)):
+            save_tensors(self.best, nets[main].state_dict(), {"stage": self.name, "step": step})
+        with self.log.open("a") as file:
+            file.write(json.dumps(row) + "\n")
+
+    @torch.no_grad()
+    def _draw(self, nets: dict[str, nn.Module], step: int) -> None:
+        chosen = np.linspace(0, len(self.pairs) - 1, min(6, len(self.pairs))).astype(int)
+        inputs, targets = self.pairs.batch(chosen)
+        taught = self.run.setup.teacher(inputs) if self.run.setup.taught else None
+        columns = [inputs, taught, *(net.eval()(inputs) for net in nets.values()), targets]
+        drawn = [to_uint8(images) for images in columns if is_picture(images)]
+        write_bytes(self.run.folder.file("samples") / f"{self.name}-{step:07d}.png", picture_grid(drawn))

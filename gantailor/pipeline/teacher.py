@@ -1,0 +1,78 @@
+"""Training a teacher from pictures alone: the task by ``train.task``, and what is left of it."""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from gantailor.evaluators.metric import find_metric
+from gantailor.evaluators.scores import Subset
+from gantailor.evaluators.scoring import Scoring
+from gantailor.pipeline.fit import fit
+from gantailor.run.run import Run
+from gantailor.supernet.files import save_tensors, write_bytes
+from gantailor.supernet.training import distributed
+from gantailor.supernet.traits import Traits, traits_of
+from gantailor.zoo.data.pictures import picture_grid, to_uint8
+from gantailor.zoo.data.read import read_split
+from gantailor.zoo.generators.record import build
+from gantailor.zoo.tasks.training import find_training
+
+WATCHED = 2000  # pictures that a generator from latents is scored on as it trains
+
+
+def train_teacher(run: Run) -> Path:
+    """Train a teacher; writes ``teacher.safetensors`` in half precision and returns its path.
+
+    What else a training leaves (the other generator of a CycleGAN, a StyleGAN2's discriminator) lies beside it.
+    """
+    config, recipe = run.config, run.config.train
+    training = find_training(recipe.task)
+    torch.manual_seed(recipe.seed)
+    generator = build(config.generator, **config.options)
+    task = training.teacher_task()(generator, config.data, recipe, device=config.device)
+    run.claim()
+    traits = traits_of(generator)
+    watcher = _latent_watcher(run, traits) if traits.takes == "latents" and distributed.rank() == 0 else None
+    checkpoint = run.folder.file("teacher.ckpt.safetensors")
+    trained = fit(run, task, recipe, checkpoint=checkpoint, title="teacher", on_watch=watcher)
+    weights = training.weights(task, trained)
+    if distributed.rank() == 0:
+        for name, state in weights.items():
+            _save(run, f"{name}.safetensors", state)
+    run.release()
+    return run.folder.file(f"{next(iter(weights))}.safetensors")
+
+
+def _latent_watcher(run: Run, traits: Traits) -> Callable[[nn.Module, int], None]:
+    """Every so often a sheet of pictures, and the scores against the training pictures: does it still improve?"""
+    data = read_split(run.config.data, "search", traits)
+    shown = Subset(data, WATCHED)
+    names = [name for name in run.config.evaluation.final if find_metric(name).compares == "sets"]
+    few = len(data) < 100  # too few neighbours for precision and recall
+    evaluator = Scoring(run.config.evaluation).evaluator(["fid"] if few else names)
+
+    def watch(model: nn.Module, step: int) -> None:
+        model = copy.deepcopy(model).to("cpu").eval()
+        with torch.no_grad():
+            drawn = to_uint8(model(data.batch(np.arange(min(64, len(data))))[0]))
+        sheet = picture_grid([drawn[i::8] for i in range(8)])
+        write_bytes(run.folder.file("samples") / f"teacher-{step:07d}.png", sheet)
+        row = {"step": step, **{name: score.value for name, score in evaluator(model, shown).items()}}
+        with run.folder.log_of("teacher").open("a") as file:
+            file.write(json.dumps(row) + "\n")
+
+    return watch
+
+
+def _save(run: Run, name: str, state: Mapping[str, Tensor]) -> None:
+    config = run.config
+    half = {key: tensor.half() if tensor.is_floating_point() else tensor for key, tensor in state.items()}
+    info = {"generator": config.generator, "options": config.options, "recipe": config.train.model_dump()}
+    save_tensors(run.folder.file(name), half, info)

@@ -1,0 +1,59 @@
+"""Stage "train": the method's training of the whole generator."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from gantailor.pipeline.context import RunContext
+from gantailor.pipeline.fit import Watcher, fit
+from gantailor.run.run import Run
+from gantailor.search.methods.method import Trained
+from gantailor.supernet.files import save_tensors, write_bytes
+from gantailor.supernet.graph import SubnetConfig
+from gantailor.supernet.quantization.ranges import save_ranges
+from gantailor.supernet.training import distributed
+
+
+def train(run: Run) -> None:
+    """Train by the run's method.
+
+    Writes ``supernet.safetensors``; where the method chose widths, the kept channels lead there, and ``selected.json``
+    says how many. Nets that were narrowed along lie beside it under their own names.
+    """
+    folder, method, recipe = run.folder, run.method, run.config.train
+    if folder.supernet.exists() and (method.searches or folder.selected.exists()):
+        return
+    context = RunContext(run)
+    if not recipe.kimg and method.searches:
+        save_tensors(folder.supernet, context.supernet().generator.state_dict(), {"stage": "untrained"})
+        return
+    task = method.task(context)
+    title = "supernet" if method.searches else method.name
+    watcher = None
+    if distributed.rank() == 0:
+        watcher = Watcher(run, title, lambda model: method.watch(context, task, model))
+    model = fit(run, task, recipe, checkpoint=folder.supernet_checkpoint, title=title, on_watch=watcher)
+    if distributed.rank() == 0:
+        store(run, method.select(context, task, model))
+
+
+def store(run: Run, trained: Trained) -> None:
+    """Write what a training left behind; the file that marks it as done comes last."""
+    folder, info = run.folder, {"stage": "supernet" if trained.config is None else run.method.name}
+    for note in trained.notes:
+        run.report.note(note)
+    if trained.quantisers is not None:
+        save_ranges(folder.ranges, trained.quantisers)
+    for name, partner in trained.partners.items():
+        save_tensors(folder.weights_of(name), partner.weights, info)
+        write_config(folder.file(f"{name}.json"), partner.config)
+    if trained.config is None:
+        save_tensors(folder.supernet, trained.weights, info)
+        return
+    save_tensors(folder.supernet, trained.weights, info)
+    write_config(folder.selected, trained.config)
+
+
+def write_config(path: Path, config: SubnetConfig) -> None:
+    """Write widths as JSON."""
+    write_bytes(path, (config.to_json() + "\n").encode())

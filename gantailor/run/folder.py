@@ -1,0 +1,143 @@
+"""A run folder: what lies in it, and who may write there."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+from pathlib import Path
+from typing import IO, Any
+
+from gantailor.supernet.errors import BusyError, RunError
+from gantailor.supernet.files import write_json
+
+
+class _File:
+    """A file of the folder, as a path."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __get__(self, folder: RunFolder, owner: type[RunFolder]) -> Path:
+        return folder.path / self.name
+
+
+class RunFolder:
+    """The files of a run by what they hold, and the lock that one process writes under.
+
+    Attributes:
+        config: settings of the run, JSON.
+        trace: what tracing and its repair decided, and the costs of the whole generator, JSON.
+        ranking: scores of every channel by the run's criterion, JSON.
+        supernet: weights of the whole generator after training, channels in their final order.
+        supernet_checkpoint: of a training that is not at its end.
+        selected: widths that a method's training chose, JSON; absent where the search chooses.
+        ranges: of a training in few bits, JSON; ``subnet_ranges`` after fine-tuning.
+        subnet_config: the chosen widths, JSON.
+        subnet: weights of the narrow generator after fine-tuning; ``subnet_best`` while that runs, ``subnet_last`` of
+            its last step where that was not the best.
+        search, search_lock: the study's journal.
+        front: every evaluated subnet, CSV.
+        scores: on the test split, JSON.
+        export, manifest: the exported files.
+    """
+
+    config = _File("config.json")
+    trace = _File("trace.json")
+    ranking = _File("ranking.json")
+    supernet = _File("supernet.safetensors")
+    supernet_checkpoint = _File("supernet.ckpt.safetensors")
+    selected = _File("selected.json")
+    ranges = _File("slimming.ranges.json")
+    subnet_config = _File("subnet.json")
+    subnet = _File("subnet.safetensors")
+    subnet_checkpoint = _File("subnet.ckpt.safetensors")
+    subnet_best = _File("subnet.best.safetensors")
+    subnet_last = _File("subnet.last.safetensors")
+    subnet_ranges = _File("subnet.ranges.json")
+    search = _File("search.journal")
+    search_lock = _File(".search.lock")
+    front = _File("front.csv")
+    scores = _File("scores.json")
+    export = _File("export")
+    manifest = _File("export/manifest.json")
+    report = _File("report.html")
+    tensorboard = _File("tensorboard")
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self._lock: IO[str] | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        """A copy that another process works with does not hold the lock."""
+        return {**self.__dict__, "_lock": None}
+
+    def __str__(self) -> str:
+        return str(self.path)
+
+    def file(self, name: str) -> Path:
+        """Any file of the folder."""
+        return self.path / name
+
+    def weights_of(self, partner: str) -> Path:
+        """Weights of a net that was narrowed along with the generator; its widths lie beside it as JSON."""
+        return self.path / f"{partner}.safetensors"
+
+    def log_of(self, training: str) -> Path:
+        """A line of JSON for each look at a training."""
+        return self.path / f"{training}.watch.jsonl"
+
+    def claim(self, config: dict[str, Any]) -> None:
+        """Make the folder, lock it and store the settings of the run.
+
+        Raises:
+            RunError: another process writes there, or there is no right to write.
+        """
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            self.lock()
+            write_json(self.config, config)
+        except OSError as error:
+            raise RunError(f"run folder {str(self)!r} cannot be used: {error}; choose another --out") from None
+
+    def stored_config(self) -> dict[str, Any]:
+        """The settings that the folder's run has; empty where there is none.
+
+        Raises:
+            RunError: they cannot be read.
+        """
+        try:
+            found = json.loads(self.config.read_text()) if self.config.exists() else {}
+        except (OSError, json.JSONDecodeError) as error:
+            raise RunError(f"run folder {str(self)!r} cannot be used: {error}; choose another --out") from None
+        if not isinstance(found, dict):
+            raise RunError(f"{str(self.config)!r} holds no settings; choose another --out, or delete the folder")
+        return found
+
+    def lock(self) -> None:
+        """Keep other processes from writing here; the lock goes with the process, so a killed run leaves none behind.
+
+        Raises:
+            BusyError: another process has it.
+        """
+        if self._lock is not None:
+            return
+        lock = self.file(".lock").open("a+")
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            lock.seek(0)
+            raise BusyError(
+                f"{str(self)!r} is being written by process {lock.read().strip() or 'unknown'}; wait for it, or "
+                "choose another --out"
+            ) from None
+        lock.truncate(0)
+        lock.write(f"{os.getpid()}\n")
+        lock.flush()
+        self._lock = lock
+
+    def release(self) -> None:
+        """Let other processes write here."""
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None

@@ -1,0 +1,100 @@
+"""From YAML and flags to a configuration: defaults of generator and method beneath, all mistakes reported together."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from gantailor.run.config import SHORT, Config
+from gantailor.supernet.errors import ConfigError, nearest
+
+
+def read_yaml(path: str) -> dict[str, Any]:
+    """The settings of a YAML file.
+
+    Raises:
+        ConfigError: it cannot be read, or holds no settings.
+    """
+    try:
+        values = yaml.safe_load(Path(path).read_text(encoding="utf8")) or {}
+    except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"config {path!r} cannot be read: {error}; give a YAML file, as in examples/") from None
+    if not isinstance(values, dict):
+        raise ConfigError(f"config {path!r} must hold 'name: value' lines")
+    return values
+
+
+def load_config(source: str | Mapping[str, Any] | None, flags: Mapping[str, Any] | None = None) -> Config:
+    """The configuration of a YAML file, or of settings as such a file holds, with flags (dotted names) on top.
+
+    Raises:
+        ConfigError: every mistake at once.
+    """
+    own = _with_flags(read_yaml(source) if isinstance(source, str) else dict(source or {}), flags or {})
+    _validated(own)  # the user's own mistakes first: defaults of generators and methods load much more
+    from gantailor.run.defaults import beneath
+
+    values = beneath(own)
+    defaults = Config().model_dump()
+    for section in ("train", "finetune"):
+        given = values.get(section, {})
+        if isinstance(values.get("seed"), int):
+            given = {"seed": values["seed"], **given}
+        values[section] = given if given.get("preset") else {**defaults[section], **given}
+    return _validated(values)
+
+
+def _validated(values: Mapping[str, Any]) -> Config:
+    try:
+        return Config.model_validate(values)
+    except ValidationError as error:
+        raise ConfigError("\n".join(explain(e, Config) for e in error.errors())) from None
+
+
+def _with_flags(values: dict[str, Any], flags: Mapping[str, Any]) -> dict[str, Any]:
+    """Dotted names put into their sections, which are copied."""
+    values = {name: dict(value) if isinstance(value, Mapping) else value for name, value in values.items()}
+    for name, leaf in SHORT.items():
+        if isinstance(values.get(name), str):
+            values[name] = {leaf: values[name]}
+    for name, value in flags.items():
+        *sections, leaf = name.split(".")
+        leaf, sections = (SHORT[leaf], [leaf]) if not sections and leaf in SHORT else (leaf, sections)
+        target = values
+        for section in sections:
+            target = target.setdefault(section, {})
+            if not isinstance(target, dict):
+                raise ConfigError(f"{section} must hold 'name: value' lines, not {target!r}")
+        target[leaf] = value
+    return values
+
+
+def explain(error: Any, model: Any) -> str:
+    """A mistake that pydantic found in a model's values, with setting, value and what is allowed."""
+    where = ".".join(str(part) for part in error["loc"])
+    if error["type"] == "extra_forbidden":
+        for part in error["loc"][:-1]:
+            model = model.model_fields[part].annotation
+        return f"{where} is no setting; {nearest(str(error['loc'][-1]), model.model_fields)}"
+    return f"{where} cannot be {error['input']!r}: {error['msg'].removeprefix('Value error, ')}"
+
+
+def stored_config(stored: Mapping[str, Any]) -> Config:
+    """The configuration that a run was made with; of a setting that came later it had the default.
+
+    Raises:
+        ConfigError: settings that this version does not know.
+    """
+    whole = Config().model_dump(mode="json")
+    for name, value in stored.items():
+        section = isinstance(getattr(Config(), name, None), BaseModel) and isinstance(value, Mapping)
+        whole[name] = {**whole[name], **value} if section else value
+    try:
+        return Config.model_validate(whole)
+    except ValidationError as error:
+        said = "; ".join(explain(e, Config) for e in error.errors())
+        raise ConfigError(f"the run was made by another version of gantailor: {said}") from None
