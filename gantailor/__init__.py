@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from gantailor.supernet.importance.ranking import rank_channels
     from gantailor.supernet.supernet import Supernet
     from gantailor.supernet.verify import verify
-    from gantailor.zoo.builders import build
     from gantailor.zoo.checkpoints import load_teacher
+    from gantailor.zoo.generators.record import build
 
 __version__ = "0.1.0"
 
@@ -29,7 +29,7 @@ _PUBLIC = {
     "SubnetConfig": "gantailor.supernet.graph",
     "Supernet": "gantailor.supernet.supernet",
     "WidthGraph": "gantailor.supernet.graph",
-    "build": "gantailor.zoo.builders",
+    "build": "gantailor.zoo.generators.record",
     "load_teacher": "gantailor.zoo.checkpoints",
     "rank_channels": "gantailor.supernet.importance.ranking",
     "space": "gantailor.search.spaces.space",

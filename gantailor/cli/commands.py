@@ -14,14 +14,13 @@ from gantailor.cli.flags import config_of, flag_value
 from gantailor.pipeline import ranking as rankings
 from gantailor.pipeline.scoring import Scoring, compare, score_folders_by_name, show, stamped
 from gantailor.reports.progress import Reporter
-from gantailor.run.run import Run, teacher_file
+from gantailor.run.run import Run
 from gantailor.search.budget import format_macs
 from gantailor.search.spaces.space import space
 from gantailor.supernet.errors import ConfigError
-from gantailor.supernet.files import write_bytes
-from gantailor.zoo.builders import build
+from gantailor.supernet.files import cache_folder, write_bytes
 from gantailor.zoo.checkpoints import load_teacher
-from gantailor.zoo.data.pairs import cache_folder
+from gantailor.zoo.generators.record import build, find_generator
 
 
 def inspect(arguments: argparse.Namespace) -> None:
@@ -157,7 +156,7 @@ def evaluate(arguments: argparse.Namespace) -> None:
             on_picture=Reporter().pictures("pictures"),
         )
     else:
-        path = run.config.teacher or teacher_file(run.config.generator)
+        path = run.config.teacher or find_generator(run.config.generator).teacher_file(run.config.options)
         model = load_teacher(path, generator=run.config.generator, **run.config.options)
         scores = run.scoring().evaluator(metrics or run.metrics(evaluation.final))(model, run.data(arguments.split))
     rows = stamped(scores)

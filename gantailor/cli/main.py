@@ -31,7 +31,7 @@ from gantailor.supernet.errors import ConfigError, GantailorError
 from gantailor.supernet.importance.ranking import RANKINGS
 from gantailor.supernet.training import distributed as workers
 from gantailor.supernet.training.recipe import Recipe
-from gantailor.zoo.builders import WEIGHTS
+from gantailor.zoo import WEIGHTS
 
 TEACHER_RECIPE = Recipe(kimg=160, ema_kimg=5, decay_from=0.4)
 Add = Callable[[str, str, Any], argparse.ArgumentParser]

@@ -16,11 +16,10 @@ from gantailor.search.methods.agents.neighbourhoods import neighbourhoods
 from gantailor.search.methods.control import Usage, check_reachable
 from gantailor.search.methods.gated import LEAST, Gated
 from gantailor.supernet.errors import ConfigError
-from gantailor.supernet.files import state_digest, write_bytes
+from gantailor.supernet.files import cache_folder, state_digest, write_bytes
 from gantailor.supernet.gates import Gates
+from gantailor.supernet.plugins import import_name
 from gantailor.supernet.supernet import Supernet
-from gantailor.zoo.builders import build_function
-from gantailor.zoo.data.pairs import cache_folder
 
 BATCH = 32
 
@@ -99,7 +98,7 @@ def _features(run: Run) -> np.ndarray:
     """Embedded teacher outputs over the training inputs ``[N, d]``; the extractor's are kept in the cache."""
     data, teacher, name = run.data("train"), run.teacher(), run.config.embedding
     if name is not None:
-        return _embedded(run, build_function(name, "embedding"))
+        return _embedded(run, import_name(name, "embedding"))
     extractor = run.scoring().extractor()
     what = f"{data.digest()}|{extractor.weights_hash}|{extractor.resize}"
     file = cache_folder() / f"embedded-{state_digest(teacher, what)[:16]}.npy"

@@ -30,7 +30,7 @@ from gantailor.supernet.files import write_bytes
 from gantailor.supernet.graph import SubnetConfig
 from gantailor.supernet.quantization.ranges import load_simulated
 from gantailor.supernet.training import distributed as workers
-from gantailor.zoo.data.pairs import is_picture, picture_grid, to_uint8
+from gantailor.zoo.data.pictures import is_picture, picture_grid, to_uint8
 
 SHOWN = 6  # pictures in the grid
 SUPERNET = ("ranking.json", "supernet.ckpt.jsonl", "supernet.watch.jsonl", "supernet.safetensors")  # the last counts

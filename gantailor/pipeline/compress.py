@@ -33,7 +33,7 @@ from gantailor.supernet.graph import SubnetConfig
 from gantailor.supernet.quantization.ranges import load_simulated
 from gantailor.supernet.training import distributed as workers
 from gantailor.supernet.verify import verify
-from gantailor.zoo.data.pairs import is_picture
+from gantailor.zoo.data.pictures import is_picture
 
 
 def look(run: Run) -> None:

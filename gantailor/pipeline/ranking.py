@@ -11,11 +11,10 @@ import torch
 
 import gantailor
 from gantailor.supernet.errors import ConfigError
-from gantailor.supernet.files import state_digest, write_json
+from gantailor.supernet.files import cache_folder, state_digest, write_json
 from gantailor.supernet.importance.ranking import RANKINGS, Scores, criterion_scores
 from gantailor.supernet.supernet import Supernet, fold_norms
 from gantailor.zoo.data.latents import Latents
-from gantailor.zoo.data.pairs import cache_folder
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

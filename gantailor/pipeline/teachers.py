@@ -14,19 +14,14 @@ from torch import Tensor, nn
 from gantailor.pipeline.scoring import FAMILIES, Scoring, Subset
 from gantailor.pipeline.training import run_task
 from gantailor.run.run import Run
-from gantailor.supernet.errors import ConfigError
 from gantailor.supernet.files import save_tensors, write_bytes
 from gantailor.supernet.training import distributed as workers
-from gantailor.supernet.training.image_to_image import Translation
 from gantailor.supernet.training.trainer import Task
-from gantailor.zoo.builders import build, init_weights, make_discriminator
-from gantailor.zoo.data.latents import Latents
-from gantailor.zoo.data.pairs import SPLITS, picture_grid, to_uint8
-from gantailor.zoo.generators.munit.generator import MunitGenerator, read_munit
-from gantailor.zoo.generators.stylegan2.generator import StyleGan2Generator
-from gantailor.zoo.tasks.cyclegan import CycleGan
-from gantailor.zoo.tasks.munit import Munit
-from gantailor.zoo.tasks.stylegan2 import StyleGan2
+from gantailor.supernet.traits import traits_of
+from gantailor.zoo.data.pictures import picture_grid, to_uint8
+from gantailor.zoo.data.read import read_split
+from gantailor.zoo.generators.record import build
+from gantailor.zoo.tasks.training import find_training
 
 WATCHED = 2000  # pictures that a StyleGAN2 in training is scored on
 
@@ -40,26 +35,7 @@ def teacher_task(run: Run) -> Task:
     config, recipe = run.config, run.config.train
     torch.manual_seed(recipe.seed)
     generator = build(config.generator, **config.options)
-    if recipe.task == "cyclegan":
-        return CycleGan(generator, run.domains(), recipe, device=config.device)
-    if recipe.task == "munit":
-        if not isinstance(generator, MunitGenerator):
-            raise ConfigError(f"task 'munit' trains munit and mobile_munit, not {config.generator!r}")
-        return Munit(generator, run.domains(), recipe, device=config.device)
-    data = run.pictures("train")
-    if recipe.task == "stylegan2":
-        if not isinstance(generator, StyleGan2Generator):
-            raise ConfigError(f"task 'stylegan2' trains stylegan2, not {config.generator!r}")
-        pictures = data.inputs if data.targets is None else data.targets
-        if pictures.shape[1] != generator.size:
-            raise ConfigError(f"options.size is {generator.size}, data.size {config.data.size}; make them the same")
-        return StyleGan2(generator, pictures, recipe, device=config.device)
-    inputs, targets = data.batch(np.arange(1))
-    if targets is None:
-        raise ConfigError("a teacher of pairs needs real pictures; for unpaired ones: --train.preset teacher-cyclegan")
-    discriminator = make_discriminator(recipe, input_nc=inputs.shape[1], output_nc=targets.shape[1])
-    init_weights(generator)
-    return Translation(generator, data, recipe, discriminator=discriminator, device=config.device)
+    return find_training(recipe.task).teacher_task()(generator, config.data, recipe, device=config.device)
 
 
 def train_teacher(run: Run) -> Path:
@@ -70,24 +46,21 @@ def train_teacher(run: Run) -> Path:
     """
     run.claim()
     task, recipe = teacher_task(run), run.config.train
-    watcher = _latent_watcher(run, task) if isinstance(task, StyleGan2) and workers.rank() == 0 else None
+    watcher = _latent_watcher(run, task) if _from_latents(task) and workers.rank() == 0 else None
     trained = run_task(run, task, recipe, file="teacher.ckpt.safetensors", title="teacher", on_watch=watcher)
-    state = trained.state_dict()
-    if isinstance(task, Munit):
-        state = read_munit({"a": state, "b": task.other.state_dict()}, side="a2b")
-    _save_teacher(run, "teacher.safetensors", state)
-    if isinstance(task, CycleGan):
-        _save_teacher(run, "teacher_BtoA.safetensors", task.back.state_dict())
-    if isinstance(task, StyleGan2):
-        _save_teacher(run, "teacher_discriminator.safetensors", task.discriminator.state_dict())
+    for name, state in find_training(recipe.task).weights(task, trained).items():
+        _save_teacher(run, f"{name}.safetensors", state)
     run.release()
     return run.path("teacher.safetensors")
 
 
-def _latent_watcher(run: Run, task: StyleGan2) -> Callable[[nn.Module, int], None]:
+def _from_latents(task: Task) -> bool:
+    return traits_of(task.generator).takes == "latents"
+
+
+def _latent_watcher(run: Run, task: Task) -> Callable[[nn.Module, int], None]:
     """Every so often a sheet of pictures, and the scores against the training pictures: does it still improve?"""
-    width = next(task.plain.style.parameters()).shape[1]
-    data = Latents.of(run.pictures("train"), width, seed=SPLITS.index("search"), name="search")
+    data = read_split(run.config.data, "search", traits_of(task.generator))
     shown = Subset(data, WATCHED)
     names = [name for name in run.config.evaluation.final if FAMILIES.get(name) == "distribution"]
     evaluator = Scoring(run.config.evaluation).evaluator(names if len(data) >= 100 else ["fid"])  # too few neighbours

@@ -9,7 +9,6 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -18,24 +17,22 @@ from torch import Tensor, nn
 from gantailor.pipeline.scoring import Subset
 from gantailor.run.run import Run, load_supernet
 from gantailor.supernet.errors import ConfigError
-from gantailor.supernet.files import load_tensors, save_tensors, write_bytes
+from gantailor.supernet.files import cache_folder, load_tensors, save_tensors, write_bytes
 from gantailor.supernet.graph import SubnetConfig
+from gantailor.supernet.plugins import import_name
 from gantailor.supernet.quantization.quantisers import Quantised
 from gantailor.supernet.quantization.ranges import make_quantisers, save_ranges, set_ranges
 from gantailor.supernet.supernet import Supernet
 from gantailor.supernet.training import distributed as workers
-from gantailor.supernet.training.image_to_image import Sampler, Translation
+from gantailor.supernet.training.image_to_image import Sampler
 from gantailor.supernet.training.recipe import Recipe
 from gantailor.supernet.training.sampling import draw_choices
 from gantailor.supernet.training.trainer import Task, Trainer
-from gantailor.zoo.builders import build_function, make_discriminator
 from gantailor.zoo.checkpoints import load_state, read_state
-from gantailor.zoo.data.latents import Latents
-from gantailor.zoo.data.pairs import cache_folder, is_picture, picture_grid, to_uint8
-from gantailor.zoo.discriminators.stylegan2 import StyleGan2Discriminator
-from gantailor.zoo.generators.stylegan2.generator import StyleGan2Generator, generator_widths
+from gantailor.zoo.data.pictures import is_picture, picture_grid, to_uint8
+from gantailor.zoo.generators.record import find_generator
 from gantailor.zoo.tasks.cyclegan import CycleGan
-from gantailor.zoo.tasks.stylegan2 import StyleGan2
+from gantailor.zoo.tasks.training import Training
 
 Forms = Callable[[nn.Module], dict[str, nn.Module]]
 
@@ -89,35 +86,26 @@ def distillation_task(run: Run, model: nn.Module, recipe: Recipe, sample: Sample
         ConfigError: a generator from latents that is no StyleGAN2.
     """
     data, teacher = run.data("train"), run.teacher()
-    discriminator: nn.Module | None
-    common: dict[str, Any] = {
-        "teacher": teacher if run.taught and (recipe.distils or not data.paired) else None,
-        "sample": sample,
-        "perceptual": run.scoring().lpips().to(run.config.device) if recipe.perceptual_weight else None,
-        "device": run.config.device,
-    }
-    if isinstance(data, Latents):
-        if not isinstance(teacher, StyleGan2Generator):
-            raise ConfigError(
-                f"generators from latents are trained if they are a stylegan2, not {run.config.generator!r}"
-            )
-        discriminator = None
-        if run.config.discriminator:
-            discriminator = StyleGan2Discriminator(size=teacher.size, channels=generator_widths(teacher))
-        region = build_function(run.config.region, "region") if run.config.region else None
-        return StyleGan2(
-            model, data.pictures, recipe, discriminator=_continued(run, discriminator), region=region, **common
-        )
     narrow = narrow_discriminator(run)
-    return Translation(
+    if narrow is None and run.config.discriminator:
+        narrow = _whole_discriminator(run, recipe)[0]
+    return _training(run, teacher).student_task()(
         model,
         data,
         recipe,
-        discriminator=narrow if narrow is not None else _whole_discriminator(run, recipe)[0],
-        feature_layers=run.feature_layers(),
+        whole=teacher,
+        teacher=teacher if run.taught and (recipe.distils or not data.paired) else None,
+        discriminator=narrow,
+        sample=sample,
+        perceptual=run.scoring().lpips().to(run.config.device) if recipe.perceptual_weight else None,
+        region=import_name(run.config.region, "region") if run.config.region else None,
         cache_folder=cache_folder(),
-        **common,
+        device=run.config.device,
     )
+
+
+def _training(run: Run, generator: nn.Module) -> Training:
+    return find_generator(run.config.generator).training(generator)
 
 
 def discriminator_supernet(run: Run, recipe: Recipe) -> Supernet:
@@ -134,13 +122,13 @@ def discriminator_supernet(run: Run, recipe: Recipe) -> Supernet:
     return found
 
 
-@torch.no_grad()
 def _whole_discriminator(run: Run, recipe: Recipe) -> tuple[nn.Module | None, Tensor]:
     """The recipe's discriminator, with the configured weights if there are any, and an example of what it sees."""
-    inputs, targets = run.data("train").batch(np.arange(1))
-    outputs = targets if targets is not None else run.teacher()(inputs)
-    fresh = make_discriminator(recipe, input_nc=inputs.shape[1], output_nc=outputs.shape[1])
-    return _continued(run, fresh), torch.cat([inputs, outputs], 1) if recipe.conditional else outputs
+    teacher = run.teacher()
+    fresh, seen = _training(run, teacher).discriminator_of(teacher, run.data("train"), recipe)
+    if fresh is not None and run.config.discriminator:
+        load_state(fresh, read_state(Path(run.config.discriminator)), run.config.discriminator)
+    return fresh, seen
 
 
 def narrow_discriminator(run: Run) -> nn.Module | None:
@@ -150,13 +138,6 @@ def narrow_discriminator(run: Run) -> nn.Module | None:
     full = discriminator_supernet(run, run.config.train)
     load_supernet(full, run.path("discriminator.safetensors"))
     return full.extract(SubnetConfig.from_json(run.path("discriminator.json").read_text()))
-
-
-def _continued(run: Run, discriminator: nn.Module | None) -> nn.Module | None:
-    """The discriminator with the configured weights, if there are any."""
-    if discriminator is not None and run.config.discriminator:
-        load_state(discriminator, read_state(Path(run.config.discriminator)), run.config.discriminator)
-    return discriminator
 
 
 class Watcher:

@@ -17,21 +17,9 @@ from gantailor.search.strategies import SAMPLERS, STRATEGIES, check_strategy
 from gantailor.supernet.errors import ConfigError, nearest
 from gantailor.supernet.importance.ranking import RANKINGS
 from gantailor.supernet.training.recipe import Recipe
+from gantailor.zoo.data.config import DataConfig
 
 _STRICT = ConfigDict(frozen=True, extra="forbid")
-
-
-class DataConfig(BaseModel):
-    """Where the pictures come from."""
-
-    model_config = _STRICT
-    kind: Literal["openmoji", "folder", "domains", "labels"] = Field(
-        "openmoji", description="the embedded pictures; a folder; trainA and trainB of CycleGAN; SPADE's label maps"
-    )
-    path: str | None = Field(None, description="folder with train/ and test/ (and val/ or search/) inside")
-    classes: int = Field(35, gt=0, description="label maps: number of classes")
-    size: int = Field(64, ge=16, le=2048, description="height and width in pixels")
-    direction: Literal["AtoB", "BtoA", "unpaired"] = Field("AtoB", description="which half of a picture is the input")
 
 
 class SearchConfig(BaseModel):

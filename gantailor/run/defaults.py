@@ -7,7 +7,7 @@ from typing import Any
 
 from gantailor.supernet.errors import ConfigError, nearest
 from gantailor.supernet.training.presets import PRESETS
-from gantailor.zoo.builders import STYLEGAN2_DISCRIMINATOR
+from gantailor.zoo.generators.record import find_generator
 
 METHODS: dict[str, dict[str, Any]] = {
     # Once-for-all supernet and search (GAN Compression, arXiv 2003.08936).
@@ -44,20 +44,6 @@ _UNIFORM = {"search": {"trials": 1}, "train": {"kimg": 0}}
 _TEACHES = ("output_weight", "feature_weight")
 _MAKES_THE_METHOD = ("bits", "output_weight", "feature_weight", "perceptual_weight")  # whatever preset is named
 
-_STYLEKD = {"preset": "stylekd", "precision": "bfloat16", "ema_kimg": 2.0, "kimg": 24.0}
-_FEW_PICTURES = {"task_options": {"augment": 1, "r1": 2.0}}
-
-# What a generator from latents needs instead of the settings for pictures in, pictures out.
-GENERATORS: dict[str, dict[str, Any]] = {
-    "stylegan2": {
-        "options": {},
-        "data": {"direction": "unpaired"},
-        "train": _STYLEKD,
-        "finetune": _STYLEKD,
-        "evaluation": {"final": ("fid", "kid", "precision", "recall", "density", "coverage", "l1")},
-    },
-}
-
 
 def beneath(values: Mapping[str, Any]) -> dict[str, Any]:
     """A configuration with the settings of its generator and its method filled in where it says nothing.
@@ -89,20 +75,8 @@ def beneath(values: Mapping[str, Any]) -> dict[str, Any]:
 
 def _of_generator(own: Mapping[str, Any]) -> dict[str, Any]:
     """The settings of a generator, some of which depend on the data and on what files are given."""
-    name = str(own.get("generator"))
-    found: dict[str, Any] = dict(GENERATORS.get(name, {}))
-    if name != "stylegan2":
-        return found
-    both: list[dict[str, Any]] = []
-    if _section(own, "data").get("kind", "openmoji") == "openmoji":
-        both.append(_FEW_PICTURES)
-    if not _section(own, "evaluation").get("lpips_features"):
-        both.append({"perceptual_weight": 0.0})  # LPIPS where its weights are given
-    for more in both:
-        found = merged(found, {"train": more, "finetune": more})
-    if own.get("teacher") is None and STYLEGAN2_DISCRIMINATOR.exists():
-        found["discriminator"] = str(STYLEGAN2_DISCRIMINATOR)  # the shipped teacher's own
-    return found
+    name = own.get("generator")
+    return dict(find_generator(name).defaults(own)) if isinstance(name, str) else {}
 
 
 def _section(values: Mapping[str, Any], name: str) -> Mapping[str, Any]:

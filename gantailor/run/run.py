@@ -23,20 +23,17 @@ from gantailor.run.defaults import SPARSIFYING
 from gantailor.search.budget import Budget, parse_budget
 from gantailor.search.spaces.space import Space, space
 from gantailor.supernet.calibration import has_running_statistics, recalibrate
-from gantailor.supernet.errors import BusyError, ConfigError, DataError, RunError
+from gantailor.supernet.errors import BusyError, ConfigError, RunError
 from gantailor.supernet.files import write_json
 from gantailor.supernet.graph import SubnetConfig
 from gantailor.supernet.importance.ranking import Scores, order_channels
 from gantailor.supernet.supernet import Supernet
-from gantailor.zoo.builders import STYLEGAN2_TEACHER, WEIGHTS, build
+from gantailor.supernet.traits import traits_of
 from gantailor.zoo.checkpoints import load_state, load_teacher, read_state
-from gantailor.zoo.data.domains import Domains, Unpaired
-from gantailor.zoo.data.labels import label_pairs
-from gantailor.zoo.data.latents import Latents
-from gantailor.zoo.data.openmoji import openmoji
-from gantailor.zoo.data.pairs import SPLITS, Pairs, folder_pairs
-
-Data = Pairs | Latents | Unpaired
+from gantailor.zoo.data.domains import Domains
+from gantailor.zoo.data.read import read_domains, read_split
+from gantailor.zoo.data.record import DataSet
+from gantailor.zoo.generators.record import build, find_generator
 
 CALIBRATION_IMAGES = 128  # enough for means and variances of hundreds of thousands of places
 
@@ -52,8 +49,7 @@ class Run:
         self._supernet: Supernet | None = None
         self._ranked = False
         self.scores: Scores = {}
-        self._pictures: dict[str, Pairs] = {}
-        self._data: dict[str, Data] = {}
+        self._data: dict[str, DataSet] = {}
         self._lock: IO[str] | None = None
 
     def __getstate__(self) -> dict[str, Any]:
@@ -123,87 +119,24 @@ class Run:
             self._lock.close()
             self._lock = None
 
-    def data(self, split: str) -> Data:
-        """One split, train, search or test: what the generator takes, and real pictures.
-
-        A generator that takes latents (``input_shape`` of one number) gets other ones in each split, beside the real
-        pictures that it was trained on.
-        """
+    def data(self, split: str) -> DataSet:
+        """One split, train, search or test: what the generator takes, and real pictures."""
         if split not in self._data:
-            teacher = self.teacher()
-            shape: tuple[int, ...] = getattr(teacher, "input_shape", ())
-            if len(shape) == 1:
-                size = self.config.data.size
-                if getattr(teacher, "size", size) != size:
-                    raise ConfigError(f"the generator makes {teacher.size} px, data.size is {size}; make them the same")
-                real, seed = self.pictures("train"), SPLITS.index(split)
-                self._data[split] = Latents.of(real, shape[0], seed=seed, name=split)
-            elif self.config.data.kind == "domains" and split != "train":
-                self._data[split] = self._unpaired(split)
-            else:
-                self._data[split] = self.pictures(split)
+            self._data[split] = read_split(self.config.data, split, traits_of(self.teacher()))
         return self._data[split]
-
-    def pictures(self, split: str) -> Pairs:
-        """The pictures of one split as they lie on disk."""
-        if split not in self._pictures:
-            self._pictures[split] = self._read(split)
-        return self._pictures[split]
-
-    def _read(self, split: str) -> Pairs:
-        data = self.config.data
-        if data.kind == "openmoji":
-            return openmoji(size=data.size, split=split)
-        if data.path is None:
-            raise DataError(f"data.kind is {data.kind}, but data.path is missing; name a folder: --data.path FOLDER")
-        names = {"train": ("train",), "search": ("search", "val", "train"), "test": ("test", "val")}[split]
-        if data.kind == "labels":
-            found = [name for name in names if (Path(data.path) / f"{name}_label").is_dir()]
-            return label_pairs(data.path, (found or names)[0], size=data.size, classes=data.classes)
-        if data.kind == "domains":  # a CycleGAN's teacher translates A; its outputs are the targets
-            found = [name for name in names if (Path(data.path) / f"{name}A").is_dir()]
-            return folder_pairs(Path(data.path) / f"{(found or names)[0]}A", size=data.size, direction="unpaired")
-        found = [name for name in names if (Path(data.path) / name).is_dir()]
-        if not found and list(Path(data.path).glob("*.*")):
-            return folder_pairs(data.path, size=data.size, direction=data.direction)
-        return folder_pairs(Path(data.path) / (found or names)[0], size=data.size, direction=data.direction)
-
-    def _unpaired(self, split: str) -> Data:
-        """Pictures of A, with real ones of B for scores of sets where the folder has them."""
-        pairs, path = self.pictures(split), Path(str(self.config.data.path))
-        names = {"search": ("search", "val", "train"), "test": ("test", "val")}[split]
-        found = [path / f"{name}B" for name in names if (path / f"{name}B").is_dir()]
-        if not found:
-            return pairs
-        real = folder_pairs(found[0], size=self.config.data.size, direction="unpaired")
-        return Unpaired(pairs.inputs, real.inputs, f"{pairs.source} to {real.source}")
 
     def domains(self) -> Domains:
         """Two unpaired sets of pictures, for a CycleGAN or MUNIT teacher."""
-        data = self.config.data
-        if data.kind == "domains" and data.path is not None:
-            second = folder_pairs(Path(data.path) / "trainB", size=data.size, direction="unpaired")
-            return Domains(self.pictures("train").inputs, second.inputs)
-        pairs = self.pictures("train")
-        if pairs.targets is None or data.kind == "labels":
-            raise DataError("this teacher needs two sets of pictures: data.kind domains, with trainA and trainB inside")
-        return Domains(pairs.inputs, pairs.targets)
+        return read_domains(self.config.data)
 
     def teacher(self) -> nn.Module:
         """The trained generator, frozen; with fresh weights where there is none."""
         if not self.taught:
             torch.manual_seed(self.config.seed)
             return build(self.config.generator, **self.config.options).eval().requires_grad_(False)
-        name, options, demo = self.config.generator, self.config.options, Config()
-        if self.config.teacher is None and name != "stylegan2" and (name, options) != (demo.generator, demo.options):
-            build(name, **options)  # a wrong name or option is told first
-            raise ConfigError(
-                f"no teacher is shipped for {name!r} with options {options}: set teacher to a checkpoint (gantailor "
-                "teacher makes one), or to none"
-            )
-        path = self.config.teacher or teacher_file(self.config.generator)
-        model = load_teacher(path, generator=self.config.generator, **self.config.options)
-        return model.requires_grad_(False)
+        name, options = self.config.generator, self.config.options
+        path = self.config.teacher or find_generator(name).teacher_file(options)
+        return load_teacher(path, generator=name, **options).requires_grad_(False)
 
     @property
     def taught(self) -> bool:
@@ -223,7 +156,7 @@ class Run:
         """The supernet, ranked or not yet: all that costs and spaces need."""
         if self._supernet is None:
             size, teacher = self.config.data.size, self.teacher()
-            multiple = getattr(teacher, "size_multiple", 1)
+            multiple = traits_of(teacher).size_multiple
             if size % multiple:
                 raise ConfigError(
                     f"data.size {size} does not fit {self.config.generator}: it must be a multiple of {multiple}"
@@ -258,7 +191,7 @@ class Run:
 
     def feature_layers(self) -> tuple[str, ...]:
         """Where features are distilled: what the generator names."""
-        return tuple(getattr(self.supernet().generator, "feature_layers", ()))
+        return traits_of(self.supernet().generator).feature_layers
 
     def calibrated(self, narrow: nn.Module) -> nn.Module:
         """An extracted subnet with batch norm statistics of its own, from training pictures; in eval mode."""
@@ -311,11 +244,6 @@ class Run:
         _, narrow = self.subnet()
         load_state(narrow, read_state(path), str(path))
         return narrow.eval()
-
-
-def teacher_file(generator: str) -> Path:
-    """The shipped teacher of a generator."""
-    return STYLEGAN2_TEACHER if generator == "stylegan2" else WEIGHTS / "openmoji_teacher.safetensors"
 
 
 def open_run(folder: str | Path) -> Run:

@@ -18,7 +18,13 @@ from pathlib import Path
 import numpy as np
 
 from gantailor.supernet.errors import DataError, nearest
-from gantailor.zoo.data.pairs import SPLITS, Pairs, cache_folder, save_array
+from gantailor.supernet.files import cache_folder
+from gantailor.zoo.data import SPLITS
+from gantailor.zoo.data.config import DataConfig
+from gantailor.zoo.data.domains import Domains
+from gantailor.zoo.data.pairs import Pairs
+from gantailor.zoo.data.pictures import save_array
+from gantailor.zoo.data.record import DataKind, check_options
 
 RULES_VERSION = 1  # raise when a rule below changes, so that old caches are not read
 SHARES = {"train": 0.75, "search": 0.10, "test": 0.15}
@@ -150,3 +156,12 @@ def _split(families: np.ndarray) -> np.ndarray:
             break
         split[families == numbers[position]] = 2 if dealt <= limits[0] else 1
     return split
+
+
+def _read(config: DataConfig, split: str) -> Pairs:
+    return openmoji(size=config.size, split=split)
+
+
+OPENMOJI = DataKind(
+    name="openmoji", read=_read, domains=lambda config: Domains.of(_read(config, "train")), check=check_options
+)

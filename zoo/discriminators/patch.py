@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from gantailor.zoo.generators.resnet.generator import norm_layer
+from gantailor.zoo.generators.norms import norm_layer
 
 
 class PatchDiscriminator(nn.Module):

@@ -8,6 +8,7 @@ import math
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,10 +18,16 @@ from torch import Tensor, nn
 
 from gantailor.supernet.errors import ConfigError
 from gantailor.supernet.training.distillation import capture, relation_loss
+from gantailor.supernet.training.image_to_image import Sampler
 from gantailor.supernet.training.losses import fake_loss, generator_loss, real_loss
-from gantailor.supernet.training.recipe import Recipe
+from gantailor.supernet.training.recipe import Recipe, require
+from gantailor.supernet.training.trainer import Task
 from gantailor.supernet.traits import plain_generator
-from gantailor.zoo.data.pairs import to_float
+from gantailor.zoo.data.config import DataConfig
+from gantailor.zoo.data.latents import real_pictures
+from gantailor.zoo.data.pictures import to_float
+from gantailor.zoo.data.read import read_split
+from gantailor.zoo.data.record import DataSet
 from gantailor.zoo.discriminators.stylegan2 import StyleGan2Discriminator
 from gantailor.zoo.generators.stylegan2.generator import (
     StyleGan2Generator,
@@ -29,8 +36,7 @@ from gantailor.zoo.generators.stylegan2.generator import (
     style_directions,
 )
 from gantailor.zoo.tasks.augment import augment
-
-Sampler = Callable[[np.random.Generator, int, int], Any]
+from gantailor.zoo.tasks.training import Training, Weights
 
 
 @dataclass(frozen=True)
@@ -50,6 +56,14 @@ class StyleGan2Options:
     augment: int = 0
     shift: float = 5.0
     mapping_only: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("r1", "path", "shift"):
+            require(name, getattr(self, name), least=0)
+        for name in ("r1_every", "path_every", "path_shrink"):
+            require(name, getattr(self, name), least=1)
+        for name in ("mixing", "augment", "mapping_only"):
+            require(name, getattr(self, name), least=0, most=1)
 
 
 @dataclass(frozen=True)
@@ -127,16 +141,11 @@ class StyleGan2:
         self.discriminator = made.to(device)
         self.state = _State().to(device)
         self.optimizers = {
-            "generator": self._adam(self.generator, options.path_every if options.path else 0),
-            "discriminator": self._adam(
-                self.discriminator, options.r1_every if options.r1 else 0, recipe.lr_discriminator
+            "generator": _lazy_adam(self.generator, recipe, every=options.path_every if options.path else 0),
+            "discriminator": _lazy_adam(
+                self.discriminator, recipe, every=options.r1_every if options.r1 else 0, lr=recipe.lr_discriminator
             ),
         }
-
-    def _adam(self, model: nn.Module, every: int, lr: float | None = None) -> torch.optim.Optimizer:
-        share = every / (every + 1) if every else 1.0
-        betas = (self.recipe.beta1**share, self.recipe.beta2**share)
-        return torch.optim.Adam(model.parameters(), lr=(lr or self.recipe.lr) * share, betas=betas, fused=True)
 
     def parts(self) -> dict[str, nn.Module]:
         """Everything with state."""
@@ -224,7 +233,7 @@ class StyleGan2:
         z, cut = self._latents(count, random)
         noise = self._noise(count, random)
         w = self._styles(self.plain, z, cut)
-        shift = self._shifts(count, random) if teacher is not None and recipe.feature_weight else None
+        shift = self._shifts(count, random)
         layers = self.plain.feature_layers if shift is not None else ()
         with capture(self.plain, layers) as mine, self._autocast():
             both = w if shift is None else torch.cat([w, w + shift])
@@ -249,9 +258,10 @@ class StyleGan2:
             losses["perceptual"] = recipe.perceptual_weight * self.perceptual(fake, taught).mean()
         return losses
 
-    def _shifts(self, count: int, random: torch.Generator) -> Tensor:
+    def _shifts(self, count: int, random: torch.Generator) -> Tensor | None:
         """A step along one of the style directions for each picture, ``[count, 1, style_dim]``, normal in length."""
-        assert self.directions is not None
+        if self.directions is None or not self.recipe.feature_weight:
+            return None
         chosen = self.directions[torch.randint(len(self.directions), (count,), generator=random)]
         length = self.options.shift * torch.randn(count, 1, generator=random).to(self.device)
         return (chosen * length)[:, None]
@@ -276,5 +286,74 @@ class StyleGan2:
             self.plain.latent_avg.lerp_(w.mean(0), 0.01)
 
 
+def _lazy_adam(model: nn.Module, recipe: Recipe, *, every: int, lr: float | None = None) -> torch.optim.Optimizer:
+    """Adam with rates for a regularisation that is done every so many steps; 0: never."""
+    share = every / (every + 1) if every else 1.0
+    betas = (recipe.beta1**share, recipe.beta2**share)
+    return torch.optim.Adam(model.parameters(), lr=(lr or recipe.lr) * share, betas=betas, fused=True)
+
+
 def _twice(noise: list[Tensor], shift: Tensor | None) -> list[Tensor]:
     return noise if shift is None else [torch.cat([one, one]) for one in noise]
+
+
+def _checked(generator: nn.Module) -> StyleGan2Generator:
+    if not isinstance(generator, StyleGan2Generator):
+        raise ConfigError(f"task 'stylegan2' trains stylegan2, not a {type(generator).__name__}")
+    return generator
+
+
+def _student(
+    model: nn.Module,
+    data: DataSet,
+    recipe: Recipe,
+    *,
+    whole: nn.Module,
+    teacher: nn.Module | None = None,
+    discriminator: nn.Module | None = None,
+    sample: Sampler | None = None,
+    perceptual: Callable[[Tensor, Tensor], Tensor] | None = None,
+    region: Callable[[Tensor], Tensor] | None = None,
+    cache_folder: Path | None = None,
+    device: str = "cpu",
+) -> StyleGan2:
+    if not isinstance(whole, StyleGan2Generator):
+        raise ConfigError(
+            f"generators from latents are trained if they are a stylegan2, not a {type(whole).__name__}; a Generator "
+            "record can name another task, its own too"
+        )
+    return StyleGan2(
+        model,
+        real_pictures(data),
+        recipe,
+        teacher=None if teacher is None else _checked(teacher),
+        perceptual=perceptual,
+        region=region,
+        sample=sample,
+        discriminator=discriminator,
+        device=device,
+    )
+
+
+def _discriminator(whole: nn.Module, data: DataSet, recipe: Recipe) -> tuple[nn.Module, Tensor]:
+    net = _checked(whole)
+    torch.manual_seed(recipe.seed)
+    return StyleGan2Discriminator(size=net.size, channels=generator_widths(net)), torch.zeros(1, 3, net.size, net.size)
+
+
+def _teacher(generator: nn.Module, data: DataConfig, recipe: Recipe, *, device: str = "cpu") -> StyleGan2:
+    net = _checked(generator)
+    if data.size != net.size:
+        raise ConfigError(f"options.size is {net.size}, data.size {data.size}; make them the same")
+    return StyleGan2(net, real_pictures(read_split(data, "train")), recipe, device=device)
+
+
+def _weights(task: Task, trained: nn.Module) -> Weights:
+    """Generator, and the discriminator that retraining can go on with."""
+    assert isinstance(task, StyleGan2)
+    return {"teacher": trained.state_dict(), "teacher_discriminator": task.discriminator.state_dict()}
+
+
+STYLEGAN2 = Training(
+    name="stylegan2", student=_student, teacher=_teacher, discriminator=_discriminator, weights=_weights
+)

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gantailor.zoo.generators.resnet.generator import Norm, norm_layer
+from gantailor.zoo.generators.norms import Norm, norm_layer
 from gantailor.zoo.generators.separable import SeparableConv2d
 
 

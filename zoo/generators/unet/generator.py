@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from gantailor.zoo.generators.resnet.generator import Norm, norm_layer
+from gantailor.zoo.generators.norms import Norm, norm_layer
 
 
 class UnetBlock(nn.Module):
