@@ -138,7 +138,8 @@ def _families(names: list[str], lines: np.ndarray) -> np.ndarray:
     edges += [tuple(pair) for pair in np.argwhere(np.triu(small @ small.T > ALIKE, 1))]
     rows, columns = np.array(edges).T
     graph = coo_array((np.ones(len(rows)), (rows, columns)), shape=(len(names), len(names)))
-    return connected_components(graph, directed=False)[1]
+    families: np.ndarray = connected_components(graph, directed=False)[1]
+    return families
 
 
 def _split(families: np.ndarray) -> np.ndarray:

@@ -183,7 +183,8 @@ class StyleGan2:
 
     def _render(self, w: Tensor, noise: Any, config: Any) -> Tensor:
         more = {} if config is None else {"config": config}
-        return self.generator(w, noise=noise, input_is_latent=True, **more)
+        out: Tensor = self.generator(w, noise=noise, input_is_latent=True, **more)
+        return out
 
     def _autocast(self, enabled: bool = True) -> AbstractContextManager[Any]:
         on = enabled and self.recipe.precision == "bfloat16"
@@ -192,7 +193,8 @@ class StyleGan2:
     def _judge(self, images: Tensor, random: torch.Generator, *, precise: bool = False) -> Tensor:
         seen = augment(images, random) if self.options.augment else images
         with self._autocast(not precise):
-            return self.discriminator(seen).float()
+            out: Tensor = self.discriminator(seen).float()
+            return out
 
     def backward(self, step: int, batch: Pictures, share: float) -> dict[str, Tensor]:
         """Logistic losses, distillation, and the regularisation that is due in this step."""
@@ -201,14 +203,14 @@ class StyleGan2:
         real = batch.images.to(self.device)
         generator, judged = list(self.generator.parameters()), list(self.discriminator.parameters())
         loss = real_loss(recipe.gan, self._judge(real, random))
-        (share * loss).backward(inputs=judged)
+        torch.autograd.backward(share * loss, inputs=judged)
         terms = {"discriminator": [loss.detach()]}
         subnets = self._subnets(step)
         part = share / len(subnets)
         for config in subnets:
             losses = self._generator_losses(len(real), random, config, part, judged)
             mine = [value for name, value in losses.items() if name != "discriminator"]
-            (part * torch.stack(mine).sum()).backward(inputs=generator)
+            torch.autograd.backward(part * torch.stack(mine).sum(), inputs=generator)
             for name, value in losses.items():
                 terms.setdefault(name, []).append(value.detach())
         judged_real = terms["discriminator"].pop(0)  # counted once, the fake half for each subnet
@@ -218,11 +220,11 @@ class StyleGan2:
             real = real.requires_grad_(True)
             (slope,) = torch.autograd.grad(self._judge(real, random, precise=True).sum(), real, create_graph=True)
             summed["r1"] = options.r1 / 2 * options.r1_every * slope.square().sum((1, 2, 3)).mean()
-            (share * summed["r1"]).backward(inputs=judged)
+            torch.autograd.backward(share * summed["r1"], inputs=judged)
         if options.path and step % options.path_every == 0:
             count = max(1, len(real) // options.path_shrink)
             summed["path"] = options.path * options.path_every * self._path(count, random, subnets[-1])
-            (share * summed["path"]).backward(inputs=generator)
+            torch.autograd.backward(share * summed["path"], inputs=generator)
         return {name: value.detach() for name, value in summed.items()}
 
     def _generator_losses(
@@ -240,7 +242,7 @@ class StyleGan2:
             fake = self._render(both, _twice(noise, shift), config).float()[:count]
         seen = self._judge(fake, random)
         loss = fake_loss(recipe.gan, seen)
-        (share * loss).backward(inputs=judged, retain_graph=True)
+        torch.autograd.backward(share * loss, inputs=judged, retain_graph=True)
         losses = {"discriminator": loss, "gan": recipe.gan_weight * generator_loss(recipe.gan, seen)}
         if teacher is None or not (shift is not None or recipe.output_weight or recipe.perceptual_weight):
             return losses

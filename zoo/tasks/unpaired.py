@@ -67,7 +67,7 @@ def backward_both(
     judges: nn.Module,
 ) -> dict[str, Tensor]:
     """Add ``share`` of the generators' and of the discriminators' gradients; all loss terms, detached."""
-    (share * torch.stack(list(losses.values())).sum()).backward(inputs=trained)
+    torch.autograd.backward(share * torch.stack(list(losses.values())).sum(), inputs=trained)
     discriminator = torch.stack(judged).sum()
-    (share * discriminator).backward(inputs=list(judges.parameters()))
+    torch.autograd.backward(share * discriminator, inputs=list(judges.parameters()))
     return {name: value.detach() for name, value in {**losses, "discriminator": discriminator}.items()}

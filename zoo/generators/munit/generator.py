@@ -34,7 +34,8 @@ class StyleEncoder(nn.Module):
         self.model = nn.Sequential(*layers)
 
     def forward(self, image: Tensor) -> Tensor:
-        return self.model(image)
+        out: Tensor = self.model(image)
+        return out
 
 
 class ContentEncoder(nn.Module):
@@ -51,7 +52,8 @@ class ContentEncoder(nn.Module):
         self.model = nn.Sequential(*layers)
 
     def forward(self, image: Tensor) -> Tensor:
-        return self.model(image)
+        out: Tensor = self.model(image)
+        return out
 
 
 class Pieces(nn.Module):
@@ -99,7 +101,7 @@ class Decoder(nn.Module):
         return [width for width in widths for _ in ("shift", "scale")]
 
     def forward(self, content: Tensor, adain: Tensor) -> Tensor:
-        x = self.model[0](content, self.pieces(adain, self.adain_sizes()))
+        x: Tensor = self.model[0](content, self.pieces(adain, self.adain_sizes()))
         for layer in list(self.model)[1:]:
             x = layer(x)
         return x
@@ -114,7 +116,8 @@ class LinearBlock(nn.Module):
         self.activation = nn.Identity() if last else nn.ReLU()
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.activation(self.fc(x))
+        out: Tensor = self.activation(self.fc(x))
+        return out
 
 
 class Mlp(nn.Module):
@@ -129,7 +132,8 @@ class Mlp(nn.Module):
         )
 
     def forward(self, style: Tensor) -> Tensor:
-        return self.model(style.flatten(1))
+        out: Tensor = self.model(style.flatten(1))
+        return out
 
 
 class MunitGenerator(nn.Module):
@@ -179,4 +183,5 @@ class MunitGenerator(nn.Module):
 
     def decode(self, content: Tensor, style: Tensor) -> Tensor:
         """Image in [-1, 1] from a content code and a style code ``[N, style_dim]`` (trailing 1s allowed)."""
-        return self.dec(content, self.mlp(style))
+        out: Tensor = self.dec(content, self.mlp(style))
+        return out

@@ -32,7 +32,8 @@ class ResnetBlock(nn.Module):
         self.conv_block = nn.Sequential(*layers)
 
     def forward(self, x: Tensor) -> Tensor:
-        return x + self.conv_block(x)
+        out: Tensor = x + self.conv_block(x)
+        return out
 
 
 class ResnetGenerator(nn.Module):
@@ -81,4 +82,5 @@ class ResnetGenerator(nn.Module):
         self.feature_layers = tuple(f"model.{9 + blocks * third // 3}" for third in range(4))
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.model(x)
+        out: Tensor = self.model(x)
+        return out

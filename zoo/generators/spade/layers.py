@@ -48,7 +48,8 @@ class SpadeNorm(nn.Module):
 
     def forward(self, x: Tensor, labels: Tensor) -> Tensor:
         shared = self.mlp_shared(labels)
-        return self.param_free_norm(x) * (1 + self.mlp_gamma(shared)) + self.mlp_beta(shared)
+        out: Tensor = self.param_free_norm(x) * (1 + self.mlp_gamma(shared)) + self.mlp_beta(shared)
+        return out
 
 
 class SpadeBlock(nn.Module):
@@ -75,4 +76,5 @@ class SpadeBlock(nn.Module):
         y = self.conv_0(F.leaky_relu(self.norm_0(x, labels), 0.2))
         y = self.conv_1(F.leaky_relu(self.norm_1(y, labels), 0.2))
         shortcut = self.conv_s(self.norm_s(x, labels)) if self.learned_shortcut else x
-        return shortcut + y
+        out: Tensor = shortcut + y
+        return out

@@ -118,7 +118,8 @@ class StyleGan2Generator(nn.Module):
 
     def mapping(self, z: Tensor) -> Tensor:
         """z to w, both ``[N, style_dim]``."""
-        return self.style(z)
+        out: Tensor = self.style(z)
+        return out
 
     def synthesis(self, w: Tensor, *, noise: Noise = "fixed") -> Tensor:
         """Image of w: ``[N, style_dim]``, or one for each layer, ``[N, n_latent, style_dim]``.
@@ -136,7 +137,7 @@ class StyleGan2Generator(nn.Module):
         styles = [w] * self.n_latent if w.ndim == 2 else list(w.unbind(1))
         maps = self._noise_maps(noise, w)
         x = self.conv1(self.input(w), styles[0], maps[0])
-        image = self.to_rgb1(x, styles[1])
+        image: Tensor = self.to_rgb1(x, styles[1])
         for level, to_rgb in enumerate(self.to_rgbs):
             first = 2 * level
             x = self.convs[first](x, styles[first + 1], maps[first + 1])
@@ -208,6 +209,6 @@ def style_directions(generator: StyleGan2Generator, top: int = 5) -> Tensor:
     blocks = [convs[:1], *(convs[i : i + 2] for i in range(1, len(convs), 2))]
     found = []
     for block in blocks:
-        rows = F.normalize(torch.cat([layer.conv.modulation.weight for layer in block]), dim=1)  # type: ignore[union-attr]
+        rows = F.normalize(torch.cat([layer.conv.modulation.weight for layer in block]), dim=1)
         found.append(torch.linalg.eigh(rows.T @ rows)[1].T.flip(0)[:top])
     return torch.cat(found)
