@@ -26,8 +26,8 @@ from gantailor.supernet.training.image_to_image import Translation
 from gantailor.supernet.training.recipe import Recipe
 from gantailor.supernet.training.sampling import draw_choices
 from gantailor.supernet.training.trainer import Trainer
-from gantailor.zoo.builders import make_discriminator
 from gantailor.zoo.checkpoints import load_state, read_state
+from gantailor.zoo.discriminators.build import make_discriminator
 
 BASE: dict[str, Any] = {"output_weight": 10, "feature_weight": 1, "ema_kimg": 0.5}
 VARIANTS: dict[str, dict[str, Any]] = {

@@ -25,7 +25,7 @@ from gantailor.run.config import load_config
 from gantailor.run.run import Run, load_supernet
 from gantailor.search.spaces.space import uniform_config
 from gantailor.supernet.verify import count_parameters
-from gantailor.zoo.builders import init_weights
+from gantailor.zoo.initialisation import init_weights
 
 SUPERNET_KIMG = 24
 

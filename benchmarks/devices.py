@@ -21,7 +21,7 @@ from gantailor.export.devices import device
 from gantailor.export.export import export_model
 from gantailor.export.rewrites import ExportError
 from gantailor.export.targets import TARGETS
-from gantailor.zoo.builders import build
+from gantailor.zoo.generators.record import build
 
 RESULTS = Path(__file__).parent / "results" / "devices.csv"
 LOCAL = ["onnxruntime-cpu", "openvino", "torch-export", "torchscript", "executorch-xnnpack"]

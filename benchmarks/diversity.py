@@ -26,7 +26,7 @@ from gantailor.pipeline import ranking as rankings
 from gantailor.run.config import load_config
 from gantailor.run.run import Run
 from gantailor.zoo.data.latents import Latents
-from gantailor.zoo.data.pairs import to_uint8
+from gantailor.zoo.data.pictures import to_uint8
 
 CRITERIA = ("diversity", "diversity-magnitude", "l1", "content", "activation", "random")
 ARMS = (*CRITERIA, "searched", "searched-more")

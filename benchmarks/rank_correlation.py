@@ -24,7 +24,8 @@ from gantailor.search.spaces.space import Space
 from gantailor.supernet.training.image_to_image import Translation
 from gantailor.supernet.training.recipe import Recipe
 from gantailor.supernet.training.trainer import Trainer
-from gantailor.zoo.builders import init_weights, make_discriminator
+from gantailor.zoo.discriminators.build import make_discriminator
+from gantailor.zoo.initialisation import init_weights
 
 SCORES = ("l1", "kid[efficientnet-lite0]", "fid[efficientnet-lite0]")
 

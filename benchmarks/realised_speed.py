@@ -23,7 +23,7 @@ from gantailor.search.latency import LatencyProfile
 from gantailor.search.spaces.space import Space, SpaceConfig, default_space
 from gantailor.supernet.graph import SubnetConfig
 from gantailor.supernet.supernet import Supernet
-from gantailor.zoo.builders import build
+from gantailor.zoo.generators.record import build
 
 RESULTS = Path(__file__).parent / "results" / "realised_speed.csv"
 FINE = tuple(np.linspace(0.1, 1, 37).tolist())

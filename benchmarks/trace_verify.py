@@ -15,7 +15,7 @@ import time
 import torch
 
 import gantailor
-from gantailor.zoo.builders import GENERATORS
+from gantailor.zoo.generators import GENERATORS
 
 
 def measure(name: str) -> None:

@@ -26,8 +26,9 @@ from gantailor.supernet.supernet import Supernet
 from gantailor.supernet.training.image_to_image import Translation
 from gantailor.supernet.training.recipe import Recipe
 from gantailor.supernet.training.trainer import Trainer
-from gantailor.zoo.builders import build, make_discriminator
 from gantailor.zoo.data.pairs import Pairs
+from gantailor.zoo.discriminators.build import make_discriminator
+from gantailor.zoo.generators.record import build
 
 CONFIG, REFERENCE_S = "32_32_48_40_64_40_16_32", 2.39
 WAYS: dict[str, dict[str, Any]] = {

@@ -18,6 +18,14 @@ from torch import Tensor, nn
 from gantailor.supernet.errors import CheckpointError
 
 
+def cache_folder() -> Path:
+    """``$GANTAILOR_CACHE``, or ``gantailor`` in the user's cache folder; made if missing."""
+    default = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "gantailor"
+    folder = Path(os.environ.get("GANTAILOR_CACHE", default))
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
 def write_bytes(path: Path, content: bytes) -> None:
     """Write ``content`` so that a reader, or a kill at any moment, sees the old file or the new one."""
     path.parent.mkdir(parents=True, exist_ok=True)

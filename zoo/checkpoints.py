@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import argparse
-import inspect
 import pickle
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,23 +13,8 @@ from torch import Tensor, nn
 
 from gantailor.supernet.errors import CheckpointError
 from gantailor.supernet.files import load_tensors
-from gantailor.zoo.builders import GENERATORS, build
-from gantailor.zoo.generators.cartoongan.generator import read_cartoongan
-from gantailor.zoo.generators.munit.generator import read_munit
-from gantailor.zoo.generators.spade.generator import read_spade
-from gantailor.zoo.generators.stylegan2.generator import read_stylegan2, stylegan2_arguments
-
-STATISTICS = (".running_mean", ".running_var", ".num_batches_tracked")
-
-# Generators whose original files are not simply the generator's state dict.
-READERS: dict[str, Callable[..., dict[str, Tensor]]] = {
-    "spade": read_spade,
-    "mobile_spade": read_spade,
-    "munit": read_munit,
-    "mobile_munit": read_munit,
-    "cartoongan": read_cartoongan,
-    "stylegan2": read_stylegan2,
-}
+from gantailor.zoo.generators.pix2pix_checkpoint import STATISTICS
+from gantailor.zoo.generators.record import find_generator
 
 
 def load_teacher(path: str | Path, *, generator: str, side: str | None = None, **options: Any) -> nn.Module:
@@ -48,46 +32,23 @@ def load_teacher(path: str | Path, *, generator: str, side: str | None = None, *
                   read from the file
     ============  ==================================================================================================
 
+    Each is read in ``gantailor/zoo/generators/<family>/checkpoint.py``.
+
     Args:
         path: the file.
-        generator: zoo name or ``module:function``.
+        generator: zoo name or ``module:name``.
         side: MUNIT only: ``a`` (default), ``b``, ``a2b`` or ``b2a``, see ``read_munit``.
         options: as for ``build``.
 
     Raises:
         CheckpointError: missing, damaged or unsafe file, or another architecture (the first differing keys are named).
     """
-    loaded = _plain(_read_file(Path(path)))
-    reader = READERS.get(generator)
-    if reader is not None:
-        loaded = reader(loaded, **({"side": side} if side else {}))
-    state = _flat(loaded, str(path))
-    if generator == "stylegan2":
-        options = stylegan2_arguments(state) | options
-    model = build(generator, **options)
-    if not _same_layers(model, state) and "dropout" not in options and _takes(generator, "dropout"):
-        shifted = build(generator, dropout=True, **options)
-        model = shifted if _same_layers(shifted, state) else model
-    if generator == "stylegan2":
-        state = _with_constants(model, state)
-    load_state(model, state, str(path))
+    record = find_generator(generator)
+    checkpoint = _plain(_read_file(Path(path)))
+    state: Mapping[str, Tensor] = _flat(record.state_of(checkpoint, **({"side": side} if side else {})), str(path))
+    model = record.make_for(state, **options)
+    load_state(model, record.completed(model, state), str(path))
     return model.eval()
-
-
-def _same_layers(model: nn.Module, state: Mapping[str, Tensor]) -> bool:
-    return {k for k in model.state_dict() if not k.endswith(STATISTICS)} == {
-        k for k in state if not k.endswith(STATISTICS)
-    }
-
-
-def _takes(generator: str, option: str) -> bool:
-    return generator in GENERATORS and option in inspect.signature(GENERATORS[generator]).parameters
-
-
-def _with_constants(model: nn.Module, state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Filters and noise maps that some StyleGAN2 files leave out: the generator's own stand in."""
-    own = {name: value for name, value in model.state_dict().items() if "kernel" in name or "noises." in name}
-    return own | state
 
 
 def read_state(path: Path) -> dict[str, Tensor]:

@@ -130,8 +130,8 @@ class Scoring:
         return Lpips(features, heads)
 
     def _segmentation(self) -> Segmentation:
-        from gantailor.zoo.builders import build
         from gantailor.zoo.checkpoints import load_state, read_state
+        from gantailor.zoo.generators.record import build
 
         name, weights = self.config.segmentation, self.config.segmentation_weights
         if name is None or weights is None:

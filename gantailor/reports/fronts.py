@@ -23,7 +23,7 @@ from gantailor.search.study import best_trial, load_study, pareto_rows, table
 from gantailor.supernet.errors import ConfigError
 from gantailor.supernet.files import write_bytes
 from gantailor.supernet.graph import SubnetConfig
-from gantailor.zoo.data.pairs import is_picture, to_uint8
+from gantailor.zoo.data.pictures import is_picture, to_uint8
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from gantailor.reports import fronts
 from gantailor.supernet.files import write_bytes
-from gantailor.zoo.data.pairs import is_picture, to_uint8
+from gantailor.zoo.data.pictures import is_picture, to_uint8
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

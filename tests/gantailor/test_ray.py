@@ -16,7 +16,7 @@ from gantailor.search.budget import Budget
 from gantailor.search.spaces.space import SpaceConfig, default_space
 from gantailor.search.study import Search, open_study
 from gantailor.supernet.supernet import Supernet
-from gantailor.zoo.builders import build
+from gantailor.zoo.generators.record import build
 
 ray = pytest.importorskip("ray")
 TRIALS = 24

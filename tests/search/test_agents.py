@@ -15,8 +15,8 @@ from gantailor.search.spaces.space import space
 from gantailor.supernet.errors import BudgetError, ConfigError
 from gantailor.supernet.training.recipe import Recipe
 from gantailor.supernet.training.trainer import Trainer
-from gantailor.zoo.builders import make_discriminator
 from gantailor.zoo.data.pairs import Pairs
+from gantailor.zoo.discriminators.build import make_discriminator
 
 CASES = {"resnet_6blocks": 32, "unet_128": 128, "mobile_resnet_6blocks": 32}
 

@@ -12,8 +12,8 @@ from gantailor.search.spaces.space import space
 from gantailor.supernet.training.image_to_image import Translation
 from gantailor.supernet.training.recipe import Recipe
 from gantailor.supernet.training.trainer import Trainer
-from gantailor.zoo.builders import make_discriminator
 from gantailor.zoo.data.pairs import Pairs
+from gantailor.zoo.discriminators.build import make_discriminator
 
 CASES = {"resnet_6blocks": 32, "unet_128": 128, "mobile_resnet_6blocks": 32}
 

@@ -18,8 +18,8 @@ from gantailor.supernet.quantization.quantisers import Quantisers
 from gantailor.supernet.training.image_to_image import Translation
 from gantailor.supernet.training.recipe import Recipe
 from gantailor.supernet.training.trainer import Trainer
-from gantailor.zoo.builders import make_discriminator
 from gantailor.zoo.data.pairs import Pairs
+from gantailor.zoo.discriminators.build import make_discriminator
 
 
 def supernet(name="resnet_6blocks", size=32):

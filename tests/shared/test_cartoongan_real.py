@@ -9,7 +9,8 @@ import pytest
 import torch
 from PIL import Image
 
-from gantailor.zoo.generators.cartoongan.generator import CartoonGenerator, read_cartoongan
+from gantailor.zoo.generators.cartoongan.checkpoint import read_cartoongan
+from gantailor.zoo.generators.cartoongan.generator import CartoonGenerator
 
 FOLDER = Path(__file__).parents[3] / "shared" / "data" / "cartoongan"
 NAMES = ("15--324", "4--24", "in1")

@@ -20,7 +20,7 @@ from gantailor.supernet.training.recipe import Recipe
 from gantailor.supernet.training.sampling import draw_choices
 from gantailor.supernet.training.teacher_cache import Teacher
 from gantailor.supernet.training.trainer import Trainer, TrainingError
-from gantailor.zoo.builders import make_discriminator
+from gantailor.zoo.discriminators.build import make_discriminator
 from gantailor.zoo.discriminators.multiscale import MultiscaleDiscriminator
 from tests.supernet.test_trainer import RECIPE, pairs, trainer
 

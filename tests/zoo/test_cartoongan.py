@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from gantailor.supernet.errors import CheckpointError
-from gantailor.zoo.generators.cartoongan.generator import CartoonGenerator, ScaledInstanceNorm, read_cartoongan
+from gantailor.zoo.generators.cartoongan.checkpoint import read_cartoongan
+from gantailor.zoo.generators.cartoongan.generator import CartoonGenerator, ScaledInstanceNorm
 
 
 def port_layout(ngf: int = 64, blocks: int = 8) -> dict[str, tuple[int, ...]]:

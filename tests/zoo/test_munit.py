@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from gantailor.supernet.errors import CheckpointError, ConfigError
 from gantailor.zoo.discriminators.multiscale import MunitDiscriminator
-from gantailor.zoo.generators.munit.generator import MunitGenerator, read_munit
+from gantailor.zoo.generators.munit.checkpoint import read_munit
+from gantailor.zoo.generators.munit.generator import MunitGenerator
 from gantailor.zoo.generators.munit.layers import AdaIN, LayerNorm
 
 

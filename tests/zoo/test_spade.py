@@ -11,7 +11,9 @@ from torch import Tensor, nn
 from gantailor.supernet.errors import CheckpointError, ConfigError
 from gantailor.zoo.discriminators.multiscale import MultiscaleDiscriminator
 from gantailor.zoo.generators.separable import SeparableConv2d
-from gantailor.zoo.generators.spade.generator import SpadeGenerator, SpadeNorm, read_spade
+from gantailor.zoo.generators.spade.checkpoint import read_spade
+from gantailor.zoo.generators.spade.generator import SpadeGenerator
+from gantailor.zoo.generators.spade.layers import SpadeNorm
 
 BLOCKS = ("head_0", "G_middle_0", "G_middle_1", "up_0", "up_1", "up_2", "up_3")
 FACTORS = (16, 16, 16, 8, 4, 2, 1)

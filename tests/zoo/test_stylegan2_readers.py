@@ -12,12 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from gantailor.supernet.errors import CheckpointError
-from gantailor.zoo.generators.stylegan2.generator import (
-    StyleGan2Generator,
-    read_rosinality,
-    read_stylegan2_ada,
-    stylegan2_arguments,
-)
+from gantailor.zoo.generators.stylegan2.checkpoint import read_rosinality, read_stylegan2_ada, stylegan2_arguments
+from gantailor.zoo.generators.stylegan2.generator import StyleGan2Generator
 
 CHANNELS = {4: 6, 8: 5, 16: 4}
 WIDTH, LAYERS = 7, 2

@@ -10,11 +10,12 @@ from gantailor.cli.main import main
 from gantailor.supernet.errors import ConfigError
 from gantailor.supernet.training.recipe import Recipe
 from gantailor.supernet.training.trainer import Trainer
-from gantailor.zoo.data.domains import Domains, ImagePool
+from gantailor.zoo.data.domains import Domains
 from gantailor.zoo.data.labels import label_pairs
 from gantailor.zoo.tasks.cyclegan import CycleGan
 from gantailor.zoo.tasks.munit import Munit
 from gantailor.zoo.tasks.stylegan2 import StyleGan2
+from gantailor.zoo.tasks.unpaired import ImagePool
 
 
 def pictures(count, seed=0, size=32):

@@ -13,7 +13,10 @@ from PIL import Image
 from torch import Tensor
 
 from gantailor.supernet.errors import DataError
-from gantailor.zoo.data.pairs import Pairs, image_files, read_images
+from gantailor.zoo.data.config import DataConfig
+from gantailor.zoo.data.pairs import Pairs
+from gantailor.zoo.data.pictures import image_files, read_images
+from gantailor.zoo.data.record import DataKind, check_path, split_folder
 
 
 @dataclass(frozen=True)
@@ -84,3 +87,12 @@ def _edges(instances: np.ndarray) -> np.ndarray:
         edges[tuple(first)] |= differs
         edges[tuple(second)] |= differs
     return edges
+
+
+def _read(config: DataConfig, split: str) -> LabelPairs:
+    root = Path(str(config.path))
+    name = split_folder(root, split, suffix="_label").name.removesuffix("_label")
+    return label_pairs(root, name, size=config.size, classes=config.classes)
+
+
+LABELS = DataKind(name="labels", read=_read, yields="labels", check=check_path)

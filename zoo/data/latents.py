@@ -11,7 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gantailor.zoo.data.pairs import Pairs, to_float
+from gantailor.zoo.data.pairs import Pairs
+from gantailor.zoo.data.pictures import to_float, to_uint8
+from gantailor.zoo.data.record import DataSet
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,10 +33,9 @@ class Latents:
     paired: ClassVar[bool] = False
 
     @classmethod
-    def of(cls, pairs: Pairs, width: int, *, seed: int, name: str) -> Latents:
+    def of(cls, data: DataSet, width: int, *, seed: int, name: str) -> Latents:
         """Latents for a data set's real pictures: its targets, or its inputs where it has no targets."""
-        pictures = pairs.inputs if pairs.targets is None else pairs.targets
-        return cls(pictures, width, seed, f"{pairs.source}, {name} latents")
+        return cls(real_pictures(data), width, seed, f"{data.source}, {name} latents")
 
     def __len__(self) -> int:
         return len(self.pictures)
@@ -56,3 +57,13 @@ class Latents:
     @cached_property
     def _digest(self) -> str:
         return f"{Pairs(self.pictures, None, (), '').digest()}-{self.width}-{self.seed}"
+
+
+def real_pictures(data: DataSet) -> np.ndarray:
+    """uint8 ``[N, H, W, 3]``: the targets of a data set, or its inputs where it has no targets."""
+    if isinstance(data, Latents):
+        return data.pictures
+    if isinstance(data, Pairs):
+        return data.inputs if data.targets is None else data.targets
+    batches = (data.batch(rows) for rows in np.array_split(np.arange(len(data)), -(-len(data) // 64)))
+    return np.concatenate([to_uint8(inputs if targets is None else targets) for inputs, targets in batches])

@@ -18,7 +18,13 @@ from pathlib import Path
 import numpy as np
 
 from gantailor.supernet.errors import DataError, nearest
-from gantailor.zoo.data.pairs import SPLITS, Pairs, cache_folder, save_array
+from gantailor.supernet.files import cache_folder
+from gantailor.zoo.data import SPLITS
+from gantailor.zoo.data.config import DataConfig
+from gantailor.zoo.data.domains import Domains
+from gantailor.zoo.data.pairs import Pairs
+from gantailor.zoo.data.pictures import save_array
+from gantailor.zoo.data.record import DataKind, check_options
 
 RULES_VERSION = 1  # raise when a rule below changes, so that old caches are not read
 SHARES = {"train": 0.75, "search": 0.10, "test": 0.15}
@@ -132,7 +138,8 @@ def _families(names: list[str], lines: np.ndarray) -> np.ndarray:
     edges += [tuple(pair) for pair in np.argwhere(np.triu(small @ small.T > ALIKE, 1))]
     rows, columns = np.array(edges).T
     graph = coo_array((np.ones(len(rows)), (rows, columns)), shape=(len(names), len(names)))
-    return connected_components(graph, directed=False)[1]
+    families: np.ndarray = connected_components(graph, directed=False)[1]
+    return families
 
 
 def _split(families: np.ndarray) -> np.ndarray:
@@ -150,3 +157,12 @@ def _split(families: np.ndarray) -> np.ndarray:
             break
         split[families == numbers[position]] = 2 if dealt <= limits[0] else 1
     return split
+
+
+def _read(config: DataConfig, split: str) -> Pairs:
+    return openmoji(size=config.size, split=split)
+
+
+OPENMOJI = DataKind(
+    name="openmoji", read=_read, domains=lambda config: Domains.of(_read(config, "train")), check=check_options
+)

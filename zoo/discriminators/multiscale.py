@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn.utils import spectral_norm
 
 from gantailor.zoo.generators.munit.layers import ConvBlock
-from gantailor.zoo.generators.resnet.generator import norm_layer
+from gantailor.zoo.generators.norms import norm_layer
 
 
 def half(x: Tensor) -> Tensor:

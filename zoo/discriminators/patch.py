@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from gantailor.zoo.generators.resnet.generator import norm_layer
+from gantailor.zoo.generators.norms import norm_layer
 
 
 class PatchDiscriminator(nn.Module):
@@ -32,7 +32,8 @@ class PatchDiscriminator(nn.Module):
         self.model = nn.Sequential(*blocks)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.model(x)
+        out: Tensor = self.model(x)
+        return out
 
 
 class PixelDiscriminator(nn.Module):
@@ -51,4 +52,5 @@ class PixelDiscriminator(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.net(x)
+        out: Tensor = self.net(x)
+        return out

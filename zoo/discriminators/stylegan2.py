@@ -50,7 +50,8 @@ class ResidualBlock(nn.Module):
         self.skip = conv_layer(inputs, outputs, 1, down=True, activate=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        return (self.conv2(self.conv1(x)) + self.skip(x)) / math.sqrt(2)
+        out: Tensor = (self.conv2(self.conv1(x)) + self.skip(x)) / math.sqrt(2)
+        return out
 
 
 def append_deviation(x: Tensor, group: int = 4) -> Tensor:
@@ -96,4 +97,5 @@ class StyleGan2Discriminator(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.final_conv(append_deviation(self.convs(x)))
-        return self.final_linear(x.flatten(1))
+        out: Tensor = self.final_linear(x.flatten(1))
+        return out

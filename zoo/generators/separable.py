@@ -33,4 +33,5 @@ class SeparableConv2d(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.conv(x)
+        out: Tensor = self.conv(x)
+        return out

@@ -1,0 +1,11 @@
+"""How generators are trained: beside a teacher, and from pictures alone; a file for each."""
+
+from __future__ import annotations
+
+TASKS: dict[str, str] = {
+    "image_to_image": "gantailor.zoo.tasks.image_to_image:IMAGE_TO_IMAGE",
+    "translation": "gantailor.zoo.tasks.image_to_image:IMAGE_TO_IMAGE",  # as recipes call it
+    "cyclegan": "gantailor.zoo.tasks.cyclegan:CYCLEGAN",
+    "munit": "gantailor.zoo.tasks.munit:MUNIT",
+    "stylegan2": "gantailor.zoo.tasks.stylegan2:STYLEGAN2",
+}

@@ -11,10 +11,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gantailor.supernet.training.losses import fake_loss, generator_loss, real_loss
-from gantailor.supernet.training.recipe import Recipe
-from gantailor.supernet.training.trainer import adam
-from gantailor.zoo.builders import init_weights
-from gantailor.zoo.data.domains import Both, Domains, ImagePool, backward_both, judges_of
+from gantailor.supernet.training.recipe import Recipe, require
+from gantailor.supernet.training.trainer import Task, adam
+from gantailor.zoo.data.config import DataConfig
+from gantailor.zoo.data.domains import DomainBatch, Domains
+from gantailor.zoo.data.read import read_domains
+from gantailor.zoo.initialisation import init_weights
+from gantailor.zoo.tasks.training import Training, Weights
+from gantailor.zoo.tasks.unpaired import ImagePool, backward_both, judges_of
 
 
 @dataclass(frozen=True)
@@ -24,6 +28,11 @@ class CycleOptions:
     cycle: float = 10.0
     identity: float = 0.5
     pool: int = 50
+
+    def __post_init__(self) -> None:
+        require("cycle", self.cycle, least=0)
+        require("identity", self.identity, least=0)
+        require("pool", self.pool, least=1)
 
 
 class CycleGan:
@@ -51,11 +60,11 @@ class CycleGan:
         """Everything with state."""
         return {"generator": self.generator, "back": self.back, "judges": self.judges, "pools": self.pools}
 
-    def draw(self, step: int) -> Both:
+    def draw(self, step: int) -> DomainBatch:
         """A batch of each domain."""
         return self.data.draw(self.recipe, step)
 
-    def backward(self, step: int, batch: Both, share: float) -> dict[str, Tensor]:
+    def backward(self, step: int, batch: DomainBatch, share: float) -> dict[str, Tensor]:
         """Adversarial, cycle and identity losses of both directions."""
         rng = np.random.default_rng((self.recipe.seed, 3, step))
         losses: dict[str, Tensor] = {}
@@ -80,3 +89,16 @@ class CycleGan:
 
     def after_step(self, step: int) -> None:
         """Nothing."""
+
+
+def _teacher(generator: nn.Module, data: DataConfig, recipe: Recipe, *, device: str = "cpu") -> CycleGan:
+    return CycleGan(generator, read_domains(data), recipe, device=device)
+
+
+def _weights(task: Task, trained: nn.Module) -> Weights:
+    """Both translators."""
+    assert isinstance(task, CycleGan)
+    return {"teacher": trained.state_dict(), "teacher_BtoA": task.back.state_dict()}
+
+
+CYCLEGAN = Training(name="cyclegan", teacher=_teacher, weights=_weights)

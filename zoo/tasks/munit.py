@@ -9,11 +9,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from gantailor.supernet.errors import ConfigError
 from gantailor.supernet.training.losses import fake_loss, generator_loss, real_loss
-from gantailor.supernet.training.recipe import Recipe
-from gantailor.supernet.training.trainer import adam
-from gantailor.zoo.data.domains import Both, Domains, backward_both, judges_of
+from gantailor.supernet.training.recipe import Recipe, require
+from gantailor.supernet.training.trainer import Task, adam
+from gantailor.zoo.data.config import DataConfig
+from gantailor.zoo.data.domains import DomainBatch, Domains
+from gantailor.zoo.data.read import read_domains
+from gantailor.zoo.generators.munit.checkpoint import read_munit
 from gantailor.zoo.generators.munit.generator import MunitGenerator
+from gantailor.zoo.tasks.training import Training, Weights
+from gantailor.zoo.tasks.unpaired import backward_both, judges_of
 
 
 @dataclass(frozen=True)
@@ -25,6 +31,24 @@ class MunitOptions:
     content: float = 1.0
     cycle: float = 0.0
 
+    def __post_init__(self) -> None:
+        for name in ("image", "style", "content", "cycle"):
+            require(name, getattr(self, name), least=0)
+
+
+@dataclass(frozen=True)
+class StyledBatch:
+    """A picture batch of each domain, and for each picture the random style ``[n, style_dim, 1, 1]`` that it gets."""
+
+    pictures: DomainBatch
+    styles: tuple[Tensor, Tensor]
+
+    def part(self, number: int, of: int) -> StyledBatch:
+        """One of ``of`` equal parts."""
+        size = len(self.styles[0]) // of
+        rows = slice(number * size, (number + 1) * size)
+        return StyledBatch(self.pictures.part(number, of), (self.styles[0][rows], self.styles[1][rows]))
+
 
 class Munit:
     """``generator`` is domain A's auto-encoder, ``other`` domain B's."""
@@ -33,8 +57,11 @@ class Munit:
         self.recipe, self.data, self.device = recipe, data, torch.device(device)
         self.options = recipe.options_of(MunitOptions)
         torch.manual_seed(recipe.seed)
-        self.generator = _kaiming(generator).to(device).train()
-        self.other = _kaiming(copy.deepcopy(generator)).to(device).train()
+        _kaiming(generator)
+        self.generator = generator.to(device).train()
+        self.other = copy.deepcopy(generator)
+        _kaiming(self.other)
+        self._style_dim = generator.style_dim
         self.judges = nn.ModuleList(judges_of(recipe, device))
         self._trained = [*self.generator.parameters(), *self.other.parameters()]
         self.optimizers = {
@@ -46,18 +73,20 @@ class Munit:
         """Everything with state."""
         return {"generator": self.generator, "other": self.other, "judges": self.judges}
 
-    def draw(self, step: int) -> Both:
-        """A batch of each domain."""
-        return self.data.draw(self.recipe, step)
-
-    def backward(self, step: int, batch: Both, share: float) -> dict[str, Tensor]:
-        """Reconstruction of pictures, contents and styles, and the adversarial losses, of both domains."""
+    def draw(self, step: int) -> StyledBatch:
+        """A batch of each domain with its styles, drawn for the whole batch: parts and processes share it out."""
         random = torch.Generator().manual_seed(self.recipe.seed * 1_000_003 + step)
-        real = [batch.a.to(self.device), batch.b.to(self.device)]
-        nets: list[MunitGenerator] = [self.generator, self.other]  # type: ignore[list-item]
+        shape = (self.recipe.batch, self._style_dim, 1, 1)
+        first, second = (torch.randn(shape, generator=random) for _ in range(2))
+        return StyledBatch(self.data.draw(self.recipe, step), (first, second))
+
+    def backward(self, step: int, batch: StyledBatch, share: float) -> dict[str, Tensor]:
+        """Reconstruction of pictures, contents and styles, and the adversarial losses, of both domains."""
+        real = [images.to(self.device) for images in (batch.pictures.a, batch.pictures.b)]
+        styles = [style.to(self.device) for style in batch.styles]
+        nets = [self.generator, self.other]
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.recipe.precision == "bfloat16"):
             codes = [net.encode(x) for net, x in zip(nets, real, strict=True)]
-            styles = [torch.randn(codes[0][1].shape, generator=random).to(self.device) for _ in nets]
             losses: dict[str, Tensor] = {}
             judged = []
             for k, (net, name) in enumerate(zip(nets, "ab", strict=True)):
@@ -82,10 +111,24 @@ class Munit:
         """Nothing."""
 
 
-def _kaiming(model: nn.Module) -> nn.Module:
+def _kaiming(model: nn.Module) -> None:
     for module in model.modules():
         if isinstance(module, nn.Conv2d | nn.Linear):
             nn.init.kaiming_normal_(module.weight, a=0, mode="fan_in")
             if module.bias is not None:
                 nn.init.zeros_(module.bias)
-    return model
+
+
+def _teacher(generator: nn.Module, data: DataConfig, recipe: Recipe, *, device: str = "cpu") -> Munit:
+    if not isinstance(generator, MunitGenerator):
+        raise ConfigError(f"task 'munit' trains munit and mobile_munit, not a {type(generator).__name__}")
+    return Munit(generator, read_domains(data), recipe, device=device)
+
+
+def _weights(task: Task, trained: nn.Module) -> Weights:
+    """The translator from A to B."""
+    assert isinstance(task, Munit)
+    return {"teacher": read_munit({"a": trained.state_dict(), "b": task.other.state_dict()}, side="a2b")}
+
+
+MUNIT = Training(name="munit", teacher=_teacher, weights=_weights)

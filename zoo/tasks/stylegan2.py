@@ -8,6 +8,7 @@ import math
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,9 +18,16 @@ from torch import Tensor, nn
 
 from gantailor.supernet.errors import ConfigError
 from gantailor.supernet.training.distillation import capture, relation_loss
+from gantailor.supernet.training.image_to_image import Sampler
 from gantailor.supernet.training.losses import fake_loss, generator_loss, real_loss
-from gantailor.supernet.training.recipe import Recipe
-from gantailor.zoo.data.pairs import to_float
+from gantailor.supernet.training.recipe import Recipe, require
+from gantailor.supernet.training.trainer import Task
+from gantailor.supernet.traits import plain_generator
+from gantailor.zoo.data.config import DataConfig
+from gantailor.zoo.data.latents import real_pictures
+from gantailor.zoo.data.pictures import to_float
+from gantailor.zoo.data.read import read_split
+from gantailor.zoo.data.record import DataSet
 from gantailor.zoo.discriminators.stylegan2 import StyleGan2Discriminator
 from gantailor.zoo.generators.stylegan2.generator import (
     StyleGan2Generator,
@@ -28,8 +36,7 @@ from gantailor.zoo.generators.stylegan2.generator import (
     style_directions,
 )
 from gantailor.zoo.tasks.augment import augment
-
-Sampler = Callable[[np.random.Generator, int, int], Any]
+from gantailor.zoo.tasks.training import Training, Weights
 
 
 @dataclass(frozen=True)
@@ -49,6 +56,14 @@ class StyleGan2Options:
     augment: int = 0
     shift: float = 5.0
     mapping_only: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("r1", "path", "shift"):
+            require(name, getattr(self, name), least=0)
+        for name in ("r1_every", "path_every", "path_shrink"):
+            require(name, getattr(self, name), least=1)
+        for name in ("mixing", "augment", "mapping_only"):
+            require(name, getattr(self, name), least=0, most=1)
 
 
 @dataclass(frozen=True)
@@ -116,7 +131,7 @@ class StyleGan2:
             raise ConfigError("a StyleGAN2 trains with an adversarial loss and feature_loss relation; set these")
         torch.manual_seed(recipe.seed)
         self.generator = generator.to(device).train()
-        self.plain = _plain(self.generator)
+        self.plain: StyleGan2Generator = plain_generator(self.generator)  # type: ignore[assignment]
         if options.mapping_only:
             reset_synthesis(self.plain)
         self.teacher = None if teacher is None else teacher.to(device).eval().requires_grad_(False)
@@ -126,16 +141,11 @@ class StyleGan2:
         self.discriminator = made.to(device)
         self.state = _State().to(device)
         self.optimizers = {
-            "generator": self._adam(self.generator, options.path_every if options.path else 0),
-            "discriminator": self._adam(
-                self.discriminator, options.r1_every if options.r1 else 0, recipe.lr_discriminator
+            "generator": _lazy_adam(self.generator, recipe, every=options.path_every if options.path else 0),
+            "discriminator": _lazy_adam(
+                self.discriminator, recipe, every=options.r1_every if options.r1 else 0, lr=recipe.lr_discriminator
             ),
         }
-
-    def _adam(self, model: nn.Module, every: int, lr: float | None = None) -> torch.optim.Optimizer:
-        share = every / (every + 1) if every else 1.0
-        betas = (self.recipe.beta1**share, self.recipe.beta2**share)
-        return torch.optim.Adam(model.parameters(), lr=(lr or self.recipe.lr) * share, betas=betas, fused=True)
 
     def parts(self) -> dict[str, nn.Module]:
         """Everything with state."""
@@ -173,7 +183,8 @@ class StyleGan2:
 
     def _render(self, w: Tensor, noise: Any, config: Any) -> Tensor:
         more = {} if config is None else {"config": config}
-        return self.generator(w, noise=noise, input_is_latent=True, **more)
+        out: Tensor = self.generator(w, noise=noise, input_is_latent=True, **more)
+        return out
 
     def _autocast(self, enabled: bool = True) -> AbstractContextManager[Any]:
         on = enabled and self.recipe.precision == "bfloat16"
@@ -182,7 +193,8 @@ class StyleGan2:
     def _judge(self, images: Tensor, random: torch.Generator, *, precise: bool = False) -> Tensor:
         seen = augment(images, random) if self.options.augment else images
         with self._autocast(not precise):
-            return self.discriminator(seen).float()
+            out: Tensor = self.discriminator(seen).float()
+            return out
 
     def backward(self, step: int, batch: Pictures, share: float) -> dict[str, Tensor]:
         """Logistic losses, distillation, and the regularisation that is due in this step."""
@@ -191,14 +203,14 @@ class StyleGan2:
         real = batch.images.to(self.device)
         generator, judged = list(self.generator.parameters()), list(self.discriminator.parameters())
         loss = real_loss(recipe.gan, self._judge(real, random))
-        (share * loss).backward(inputs=judged)
+        torch.autograd.backward(share * loss, inputs=judged)
         terms = {"discriminator": [loss.detach()]}
         subnets = self._subnets(step)
         part = share / len(subnets)
         for config in subnets:
             losses = self._generator_losses(len(real), random, config, part, judged)
             mine = [value for name, value in losses.items() if name != "discriminator"]
-            (part * torch.stack(mine).sum()).backward(inputs=generator)
+            torch.autograd.backward(part * torch.stack(mine).sum(), inputs=generator)
             for name, value in losses.items():
                 terms.setdefault(name, []).append(value.detach())
         judged_real = terms["discriminator"].pop(0)  # counted once, the fake half for each subnet
@@ -208,11 +220,11 @@ class StyleGan2:
             real = real.requires_grad_(True)
             (slope,) = torch.autograd.grad(self._judge(real, random, precise=True).sum(), real, create_graph=True)
             summed["r1"] = options.r1 / 2 * options.r1_every * slope.square().sum((1, 2, 3)).mean()
-            (share * summed["r1"]).backward(inputs=judged)
+            torch.autograd.backward(share * summed["r1"], inputs=judged)
         if options.path and step % options.path_every == 0:
             count = max(1, len(real) // options.path_shrink)
             summed["path"] = options.path * options.path_every * self._path(count, random, subnets[-1])
-            (share * summed["path"]).backward(inputs=generator)
+            torch.autograd.backward(share * summed["path"], inputs=generator)
         return {name: value.detach() for name, value in summed.items()}
 
     def _generator_losses(
@@ -223,14 +235,14 @@ class StyleGan2:
         z, cut = self._latents(count, random)
         noise = self._noise(count, random)
         w = self._styles(self.plain, z, cut)
-        shift = self._shifts(count, random) if teacher is not None and recipe.feature_weight else None
+        shift = self._shifts(count, random)
         layers = self.plain.feature_layers if shift is not None else ()
         with capture(self.plain, layers) as mine, self._autocast():
             both = w if shift is None else torch.cat([w, w + shift])
             fake = self._render(both, _twice(noise, shift), config).float()[:count]
         seen = self._judge(fake, random)
         loss = fake_loss(recipe.gan, seen)
-        (share * loss).backward(inputs=judged, retain_graph=True)
+        torch.autograd.backward(share * loss, inputs=judged, retain_graph=True)
         losses = {"discriminator": loss, "gan": recipe.gan_weight * generator_loss(recipe.gan, seen)}
         if teacher is None or not (shift is not None or recipe.output_weight or recipe.perceptual_weight):
             return losses
@@ -248,9 +260,10 @@ class StyleGan2:
             losses["perceptual"] = recipe.perceptual_weight * self.perceptual(fake, taught).mean()
         return losses
 
-    def _shifts(self, count: int, random: torch.Generator) -> Tensor:
+    def _shifts(self, count: int, random: torch.Generator) -> Tensor | None:
         """A step along one of the style directions for each picture, ``[count, 1, style_dim]``, normal in length."""
-        assert self.directions is not None
+        if self.directions is None or not self.recipe.feature_weight:
+            return None
         chosen = self.directions[torch.randint(len(self.directions), (count,), generator=random)]
         length = self.options.shift * torch.randn(count, 1, generator=random).to(self.device)
         return (chosen * length)[:, None]
@@ -275,11 +288,74 @@ class StyleGan2:
             self.plain.latent_avg.lerp_(w.mean(0), 0.01)
 
 
+def _lazy_adam(model: nn.Module, recipe: Recipe, *, every: int, lr: float | None = None) -> torch.optim.Optimizer:
+    """Adam with rates for a regularisation that is done every so many steps; 0: never."""
+    share = every / (every + 1) if every else 1.0
+    betas = (recipe.beta1**share, recipe.beta2**share)
+    return torch.optim.Adam(model.parameters(), lr=(lr or recipe.lr) * share, betas=betas, fused=True)
+
+
 def _twice(noise: list[Tensor], shift: Tensor | None) -> list[Tensor]:
     return noise if shift is None else [torch.cat([one, one]) for one in noise]
 
 
-def _plain(model: nn.Module) -> StyleGan2Generator:
-    """The generator inside a supernet, or the model itself."""
-    inner: Any = getattr(model, "generator", model)
-    return inner
+def _checked(generator: nn.Module) -> StyleGan2Generator:
+    if not isinstance(generator, StyleGan2Generator):
+        raise ConfigError(f"task 'stylegan2' trains stylegan2, not a {type(generator).__name__}")
+    return generator
+
+
+def _student(
+    model: nn.Module,
+    data: DataSet,
+    recipe: Recipe,
+    *,
+    whole: nn.Module,
+    teacher: nn.Module | None = None,
+    discriminator: nn.Module | None = None,
+    sample: Sampler | None = None,
+    perceptual: Callable[[Tensor, Tensor], Tensor] | None = None,
+    region: Callable[[Tensor], Tensor] | None = None,
+    cache_folder: Path | None = None,
+    device: str = "cpu",
+) -> StyleGan2:
+    if not isinstance(whole, StyleGan2Generator):
+        raise ConfigError(
+            f"generators from latents are trained if they are a stylegan2, not a {type(whole).__name__}; a Generator "
+            "record can name another task, its own too"
+        )
+    return StyleGan2(
+        model,
+        real_pictures(data),
+        recipe,
+        teacher=None if teacher is None else _checked(teacher),
+        perceptual=perceptual,
+        region=region,
+        sample=sample,
+        discriminator=discriminator,
+        device=device,
+    )
+
+
+def _discriminator(whole: nn.Module, data: DataSet, recipe: Recipe) -> tuple[nn.Module, Tensor]:
+    net = _checked(whole)
+    torch.manual_seed(recipe.seed)
+    return StyleGan2Discriminator(size=net.size, channels=generator_widths(net)), torch.zeros(1, 3, net.size, net.size)
+
+
+def _teacher(generator: nn.Module, data: DataConfig, recipe: Recipe, *, device: str = "cpu") -> StyleGan2:
+    net = _checked(generator)
+    if data.size != net.size:
+        raise ConfigError(f"options.size is {net.size}, data.size {data.size}; make them the same")
+    return StyleGan2(net, real_pictures(read_split(data, "train")), recipe, device=device)
+
+
+def _weights(task: Task, trained: nn.Module) -> Weights:
+    """Generator, and the discriminator that retraining can go on with."""
+    assert isinstance(task, StyleGan2)
+    return {"teacher": trained.state_dict(), "teacher_discriminator": task.discriminator.state_dict()}
+
+
+STYLEGAN2 = Training(
+    name="stylegan2", student=_student, teacher=_teacher, discriminator=_discriminator, weights=_weights
+)

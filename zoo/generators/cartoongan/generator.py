@@ -5,13 +5,9 @@ Paper: Chen et al. 2018, "CartoonGAN: Generative Adversarial Networks for Photo 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-
-from gantailor.supernet.errors import CheckpointError
 
 
 class ScaledInstanceNorm(nn.Module):
@@ -30,7 +26,7 @@ class ScaledInstanceNorm(nn.Module):
 class CartoonGenerator(nn.Module):
     """Photo to cartoon, ``[N, input_nc, H, W]`` to ``[N, output_nc, H, W]`` in [-1, 1].
 
-    The published weights are for BGR; :func:`read_cartoongan` turns them round, so that pictures are RGB as elsewhere.
+    The published weights are for BGR; ``read_cartoongan`` turns them round, so that pictures are RGB as elsewhere.
     The buffer ``rgb`` says so in every file that is made of this generator.
 
     H and W should be multiples of 4; others come out rounded up to the next one, as in the original.
@@ -94,24 +90,3 @@ class CartoonGenerator(nn.Module):
         x = F.relu(norm1(self.deconv01_2(self.deconv01_1(x))))
         x = F.relu(norm2(self.deconv02_2(self.deconv02_1(x))))
         return torch.tanh(self.deconv03_1(pad(x)))
-
-
-def read_cartoongan(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The weights of the port's ``*_net_G_float.pth``, whose names are those of :class:`CartoonGenerator`.
-
-    A leading ``module.`` (``nn.DataParallel``) is dropped, and the picture channels of the first and the last layer are
-    turned from BGR to RGB, unless the file was made here and is RGB already.
-    """
-    weights = {name.removeprefix("module."): value for name, value in state.items()}
-    missing = [name for name in ("conv01_1.weight", "in01_1.scale", "deconv03_1.bias") if name not in weights]
-    if missing:
-        raise CheckpointError(
-            f"this is not a CartoonGAN generator: it has no {', '.join(missing)}, only "
-            f"{', '.join(list(weights)[:4]) or 'nothing'}, ... Allowed: the state dict of the port's "
-            "*_net_G_float.pth. Pass what torch.load(path, weights_only=True) reads from that file."
-        )
-    if "rgb" not in weights:
-        weights["rgb"] = torch.ones(())
-        weights["conv01_1.weight"] = weights["conv01_1.weight"].flip(1)
-        weights |= {name: weights[name].flip(0) for name in ("deconv03_1.weight", "deconv03_1.bias")}
-    return weights

@@ -10,12 +10,11 @@ Papers: Huang et al. 2018 (arXiv 1804.04732), Li et al. 2020 (arXiv 2003.08936).
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from torch import Tensor, nn
 
-from gantailor.supernet.errors import CheckpointError, ConfigError, nearest
 from gantailor.supernet.tracing.rules import leaf
 from gantailor.supernet.tracing.tracer import Tracer
 from gantailor.zoo.generators.munit.layers import ConvBlock, ResBlocks
@@ -35,7 +34,8 @@ class StyleEncoder(nn.Module):
         self.model = nn.Sequential(*layers)
 
     def forward(self, image: Tensor) -> Tensor:
-        return self.model(image)
+        out: Tensor = self.model(image)
+        return out
 
 
 class ContentEncoder(nn.Module):
@@ -52,7 +52,8 @@ class ContentEncoder(nn.Module):
         self.model = nn.Sequential(*layers)
 
     def forward(self, image: Tensor) -> Tensor:
-        return self.model(image)
+        out: Tensor = self.model(image)
+        return out
 
 
 class Pieces(nn.Module):
@@ -100,7 +101,7 @@ class Decoder(nn.Module):
         return [width for width in widths for _ in ("shift", "scale")]
 
     def forward(self, content: Tensor, adain: Tensor) -> Tensor:
-        x = self.model[0](content, self.pieces(adain, self.adain_sizes()))
+        x: Tensor = self.model[0](content, self.pieces(adain, self.adain_sizes()))
         for layer in list(self.model)[1:]:
             x = layer(x)
         return x
@@ -115,7 +116,8 @@ class LinearBlock(nn.Module):
         self.activation = nn.Identity() if last else nn.ReLU()
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.activation(self.fc(x))
+        out: Tensor = self.activation(self.fc(x))
+        return out
 
 
 class Mlp(nn.Module):
@@ -130,7 +132,8 @@ class Mlp(nn.Module):
         )
 
     def forward(self, style: Tensor) -> Tensor:
-        return self.model(style.flatten(1))
+        out: Tensor = self.model(style.flatten(1))
+        return out
 
 
 class MunitGenerator(nn.Module):
@@ -162,6 +165,7 @@ class MunitGenerator(nn.Module):
         super().__init__()
         self.size_multiple = 2**n_downsample
         self.input_shape = (input_nc, 256, 256)
+        self.style_dim = style_dim
         self.enc_style = StyleEncoder(input_nc=input_nc, ngf=ngf, style_dim=style_dim)
         self.enc_content = ContentEncoder(
             input_nc=input_nc, ngf=ngf, n_downsample=n_downsample, n_res=n_res, separable=separable
@@ -179,38 +183,5 @@ class MunitGenerator(nn.Module):
 
     def decode(self, content: Tensor, style: Tensor) -> Tensor:
         """Image in [-1, 1] from a content code and a style code ``[N, style_dim]`` (trailing 1s allowed)."""
-        return self.dec(content, self.mlp(style))
-
-
-def read_munit(state: Mapping[str, Any], *, side: str = "a") -> dict[str, Tensor]:
-    """One generator of an NVlabs/MUNIT ``gen_*.pt`` in the names of ``MunitGenerator``.
-
-    Args:
-        state: the file's mapping, ``{"a": tensors, "b": tensors}``, or one generator's tensors, which pass as they are.
-            Idle running statistics are dropped.
-        side: ``a`` or ``b``, the auto-encoder of that domain; ``a2b`` or ``b2a``, the translator: content
-            encoder of the first domain, and style encoder, MLP and decoder of the second. Give a translator a
-            style code: its style encoder knows pictures of the second domain only.
-
-    Raises:
-        ConfigError: unknown ``side``.
-        CheckpointError: the mapping lacks a needed side.
-    """
-    if side not in ("a", "b", "a2b", "b2a"):
-        raise ConfigError(f"side {side!r} is unknown: {nearest(side, ('a', 'b', 'a2b', 'b2a'))}")
-    if any(name.startswith("enc_content.") for name in state):
-        state = {"a": state, "b": state}
-    for needed in (side[0], side[-1]):
-        if not isinstance(state.get(needed), Mapping):
-            raise CheckpointError(
-                f"side {needed!r} is not in the checkpoint, which holds"
-                f" {', '.join(list(state)[:4]) or 'nothing'}; allowed are files of NVlabs/MUNIT with"
-                " {'a': ..., 'b': ...}: give a gen_*.pt"
-            )
-    content = {name: value for name, value in state[side[0]].items() if name.startswith("enc_content.")}
-    others = {name: value for name, value in state[side[-1]].items() if not name.startswith("enc_content.")}
-    return {
-        name: value
-        for name, value in (content | others).items()
-        if not name.endswith((".running_mean", ".running_var", ".num_batches_tracked"))
-    }
+        out: Tensor = self.dec(content, self.mlp(style))
+        return out

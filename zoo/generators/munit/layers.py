@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gantailor.zoo.generators.resnet.generator import Norm, norm_layer
+from gantailor.zoo.generators.norms import Norm, norm_layer
 from gantailor.zoo.generators.separable import SeparableConv2d
 
 
@@ -94,7 +94,8 @@ class ConvBlock(nn.Module):
         return convolutions[-1].weight.shape[0]
 
     def forward(self, x: Tensor, *shift_and_scale: Tensor) -> Tensor:
-        return self.activation(self.norm(self.conv(self.pad(x)), *shift_and_scale))
+        out: Tensor = self.activation(self.norm(self.conv(self.pad(x)), *shift_and_scale))
+        return out
 
 
 class ResBlock(nn.Module):
@@ -108,7 +109,8 @@ class ResBlock(nn.Module):
         )
 
     def forward(self, x: Tensor, *adain: Tensor) -> Tensor:
-        return x + self.model[1](self.model[0](x, *adain[:2]), *adain[2:])
+        out: Tensor = x + self.model[1](self.model[0](x, *adain[:2]), *adain[2:])
+        return out
 
 
 class ResBlocks(nn.Module):

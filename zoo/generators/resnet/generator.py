@@ -8,26 +8,10 @@ Papers: Johnson et al. 2016 (arXiv 1603.08155), Zhu et al. 2017 (arXiv 1703.1059
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import partial
-
 from torch import Tensor, nn
 
+from gantailor.zoo.generators.norms import Norm, norm_layer
 from gantailor.zoo.generators.separable import SeparableConv2d
-
-Norm = Callable[[int], nn.Module]
-
-
-def norm_layer(name: str) -> Norm:
-    """A constructor of the named norm: ``instance`` (no affine, no statistics), ``batch`` or ``none``."""
-    norms: dict[str, Norm] = {
-        "instance": partial(nn.InstanceNorm2d, affine=False, track_running_stats=False),
-        "batch": partial(nn.BatchNorm2d, affine=True, track_running_stats=True),
-        "none": lambda _: nn.Identity(),
-    }
-    if name not in norms:
-        raise ValueError(f"norm {name!r} is unknown. Allowed: {', '.join(norms)}")
-    return norms[name]
 
 
 class ResnetBlock(nn.Module):
@@ -48,7 +32,8 @@ class ResnetBlock(nn.Module):
         self.conv_block = nn.Sequential(*layers)
 
     def forward(self, x: Tensor) -> Tensor:
-        return x + self.conv_block(x)
+        out: Tensor = x + self.conv_block(x)
+        return out
 
 
 class ResnetGenerator(nn.Module):
@@ -97,4 +82,5 @@ class ResnetGenerator(nn.Module):
         self.feature_layers = tuple(f"model.{9 + blocks * third // 3}" for third in range(4))
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.model(x)
+        out: Tensor = self.model(x)
+        return out

@@ -8,80 +8,16 @@ Papers: Park et al. 2019 (arXiv 1903.07291), Li et al. 2020 (arXiv 2003.08936).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
 from functools import partial
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gantailor.supernet.errors import CheckpointError, ConfigError, nearest
-from gantailor.zoo.generators.resnet.generator import Norm, norm_layer
-from gantailor.zoo.generators.separable import SeparableConv2d
+from gantailor.supernet.errors import ConfigError, nearest
+from gantailor.zoo.generators.spade.layers import SpadeBlock, SpadeNorm, parameter_free_norm
 
 HALVINGS = {"normal": 5, "more": 6, "most": 7}  # of the picture, down to the latent label map
-
-
-def parameter_free_norm(name: str) -> Norm:
-    """A constructor of the named norm, without scale and shift: ``batch`` or ``instance``."""
-    norms: dict[str, Norm] = {
-        "batch": partial(nn.BatchNorm2d, affine=False),
-        "instance": norm_layer("instance"),
-    }
-    if name not in norms:
-        raise ConfigError(f"norm {name!r} is unknown: {nearest(name, norms)}")
-    return norms[name]
-
-
-class SpadeNorm(nn.Module):
-    """Spatially-adaptive normalisation: ``norm(x) * (1 + gamma(labels)) + beta(labels)``.
-
-    ``x`` is ``[N, channels, h, w]``, ``labels`` ``[N, label_channels, h, w]`` (already resized).
-    """
-
-    def __init__(self, channels: int, *, label_channels: int, hidden: int, norm: Norm, separable: bool) -> None:
-        super().__init__()
-
-        def mlp() -> nn.Module:
-            if separable:
-                return SeparableConv2d(hidden, channels, padding=1, norm=norm_layer("instance"))
-            return nn.Conv2d(hidden, channels, 3, padding=1)
-
-        self.param_free_norm = norm(channels)
-        self.mlp_shared = nn.Sequential(nn.Conv2d(label_channels, hidden, 3, padding=1), nn.ReLU())
-        self.mlp_gamma = mlp()
-        self.mlp_beta = mlp()
-
-    def forward(self, x: Tensor, labels: Tensor) -> Tensor:
-        shared = self.mlp_shared(labels)
-        return self.param_free_norm(x) * (1 + self.mlp_gamma(shared)) + self.mlp_beta(shared)
-
-
-class SpadeBlock(nn.Module):
-    """Residual block of two SPADE-normalised 3x3 convolutions, and a 1x1 one where the width changes.
-
-    ``x`` is ``[N, inputs, h, w]``, the output ``[N, outputs, h, w]``; ``labels`` are resized to it (nearest).
-    """
-
-    def __init__(self, inputs: int, outputs: int, *, make_norm: Callable[[int], SpadeNorm]) -> None:
-        super().__init__()
-        self.learned_shortcut = inputs != outputs
-        middle = min(inputs, outputs)
-        self.conv_0 = nn.Conv2d(inputs, middle, 3, padding=1)
-        self.conv_1 = nn.Conv2d(middle, outputs, 3, padding=1)
-        if self.learned_shortcut:
-            self.conv_s = nn.Conv2d(inputs, outputs, 1, bias=False)
-        self.norm_0 = make_norm(inputs)
-        self.norm_1 = make_norm(middle)
-        if self.learned_shortcut:
-            self.norm_s = make_norm(inputs)
-
-    def forward(self, x: Tensor, labels: Tensor) -> Tensor:
-        labels = F.interpolate(labels, size=x.shape[2:])
-        y = self.conv_0(F.leaky_relu(self.norm_0(x, labels), 0.2))
-        y = self.conv_1(F.leaky_relu(self.norm_1(y, labels), 0.2))
-        shortcut = self.conv_s(self.norm_s(x, labels)) if self.learned_shortcut else x
-        return shortcut + y
 
 
 class SpadeGenerator(nn.Module):
@@ -105,6 +41,7 @@ class SpadeGenerator(nn.Module):
         ConfigError: unknown ``upsampling`` or ``norm``, or ``size`` not a multiple of ``size_multiple``.
     """
 
+    takes = "labels"
     feature_layers = ("head_0", "G_middle_1", "up_1")
 
     def __init__(
@@ -163,42 +100,3 @@ class SpadeGenerator(nn.Module):
         if self.upsampling == "most":
             x = self.up_4(self.up(x), labels)
         return torch.tanh(self.conv_img(F.leaky_relu(x, 0.2)))
-
-
-def read_spade(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors of an NVlabs/SPADE ``latest_net_G.pth`` in the names of ``SpadeGenerator``.
-
-    Spectral norm (Miyato et al. 2018, arXiv 1802.05957) is folded as it acts in evaluation, with the stored
-    vectors: ``weight_orig / (u . W v)``, W being ``weight_orig`` as a matrix, a row for each output channel.
-    Tensors without spectral norm, such as those of an already folded file, are passed on as they are.
-
-    Raises:
-        CheckpointError: the file is of a generator with a VAE, or one of the vectors is missing.
-    """
-    state = {name.removeprefix("module."): tensor for name, tensor in state.items()}
-    first = state.get("fc.weight")
-    if first is not None and first.ndim == 2:
-        raise CheckpointError(
-            "'fc.weight' is a linear layer: this SPADE generator was trained with --use_vae and starts from a"
-            " random vector. Allowed: generators that start from the label map, trained without --use_vae"
-        )
-    plain: dict[str, Tensor] = {}
-    for name, tensor in state.items():
-        if name.endswith(".weight_orig"):
-            folded = name.removesuffix("_orig")
-            plain[folded] = _without_spectral_norm(state, folded)
-        elif not name.endswith((".weight_u", ".weight_v")) and f"{name}_orig" not in state:
-            plain[name] = tensor
-    return plain
-
-
-def _without_spectral_norm(state: Mapping[str, Tensor], name: str) -> Tensor:
-    missing = [name + part for part in ("_u", "_v") if name + part not in state]
-    if missing:
-        raise CheckpointError(
-            f"{', '.join(missing)} not found beside '{name}_orig': spectral norm needs both of its vectors;"
-            " save the checkpoint with PyTorch 1.0 or later"
-        )
-    weight = state[f"{name}_orig"]
-    sigma = torch.dot(state[f"{name}_u"], torch.mv(weight.flatten(1), state[f"{name}_v"]))
-    return weight / sigma

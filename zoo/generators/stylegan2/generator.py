@@ -1,4 +1,4 @@
-"""The generator of StyleGAN2, named as in rosinality/stylegan2-pytorch, and readers of public checkpoints.
+"""The generator of StyleGAN2, named as in rosinality/stylegan2-pytorch.
 
 Paper: Karras et al. 2019, "Analyzing and Improving the Image Quality of StyleGAN" (arXiv 1912.04958).
 """
@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gantailor.supernet.errors import CheckpointError, ConfigError, nearest
+from gantailor.supernet.errors import ConfigError, nearest
 from gantailor.zoo.generators.stylegan2.layers import (
     FORMS,
     ConstantInput,
@@ -22,7 +22,6 @@ from gantailor.zoo.generators.stylegan2.layers import (
     ToRgb,
     check_channels,
     mapping_network,
-    mean_latent,
 )
 
 NOISES = ("fixed", "random")
@@ -119,7 +118,8 @@ class StyleGan2Generator(nn.Module):
 
     def mapping(self, z: Tensor) -> Tensor:
         """z to w, both ``[N, style_dim]``."""
-        return self.style(z)
+        out: Tensor = self.style(z)
+        return out
 
     def synthesis(self, w: Tensor, *, noise: Noise = "fixed") -> Tensor:
         """Image of w: ``[N, style_dim]``, or one for each layer, ``[N, n_latent, style_dim]``.
@@ -137,7 +137,7 @@ class StyleGan2Generator(nn.Module):
         styles = [w] * self.n_latent if w.ndim == 2 else list(w.unbind(1))
         maps = self._noise_maps(noise, w)
         x = self.conv1(self.input(w), styles[0], maps[0])
-        image = self.to_rgb1(x, styles[1])
+        image: Tensor = self.to_rgb1(x, styles[1])
         for level, to_rgb in enumerate(self.to_rgbs):
             first = 2 * level
             x = self.convs[first](x, styles[first + 1], maps[first + 1])
@@ -209,114 +209,6 @@ def style_directions(generator: StyleGan2Generator, top: int = 5) -> Tensor:
     blocks = [convs[:1], *(convs[i : i + 2] for i in range(1, len(convs), 2))]
     found = []
     for block in blocks:
-        rows = F.normalize(torch.cat([layer.conv.modulation.weight for layer in block]), dim=1)  # type: ignore[union-attr]
+        rows = F.normalize(torch.cat([layer.conv.modulation.weight for layer in block]), dim=1)
         found.append(torch.linalg.eigh(rows.T @ rows)[1].T.flip(0)[:top])
     return torch.cat(found)
-
-
-def stylegan2_arguments(state: Mapping[str, Tensor]) -> dict[str, Any]:
-    """Constructor arguments for weights in rosinality's names: size, style_dim, n_mlp and channels."""
-    channels = {4: state["conv1.conv.weight"].shape[1]}
-    while (name := f"convs.{2 * len(channels) - 1}.conv.weight") in state:
-        channels[4 * 2 ** len(channels)] = state[name].shape[1]
-    style = [name for name in state if name.startswith("style.") and name.endswith(".weight")]
-    width = state["style.1.weight"].shape[1]
-    return {"size": max(channels), "style_dim": width, "n_mlp": len(style), "channels": channels}
-
-
-def _require(state: Mapping[str, Any], names: Sequence[str], what: str, way_out: str) -> None:
-    missing = [name for name in names if name not in state]
-    if missing:
-        raise CheckpointError(
-            f"this is not {what}: it has no {', '.join(missing)}, only "
-            f"{', '.join(list(state)[:4]) or 'nothing'}, ... Allowed: the original's names. {way_out}"
-        )
-
-
-def read_rosinality(checkpoint: Mapping[str, Any]) -> dict[str, Tensor]:
-    """Weights of the averaged generator of a rosinality ``.pt`` and its ``latent_avg``.
-
-    Checkpoints of its training script hold no ``latent_avg``: it is then the mean over 4,096 seeded latents.
-    They also hold an ``argparse.Namespace``, which ``torch.load(..., weights_only=True)`` reads within
-    ``torch.serialization.safe_globals([argparse.Namespace])``. The discriminator's weights are
-    ``checkpoint["d"]`` as it is.
-
-    Args:
-        checkpoint: what ``torch.load`` gives, or its ``g_ema`` (or ``g``) alone.
-    """
-    weights: dict[str, Tensor] = dict(checkpoint.get("g_ema", checkpoint))
-    required = ("style.1.weight", "input.input", "conv1.conv.weight")
-    _require(weights, required, "a rosinality StyleGAN2", "Give the whole .pt or its 'g_ema'.")
-    if "latent_avg" in checkpoint:
-        weights["latent_avg"] = checkpoint["latent_avg"].reshape(-1)
-    else:
-        layers = {name[6:]: value for name, value in weights.items() if name.startswith("style.")}
-        width = weights["style.1.weight"].shape[1]
-        mapping = mapping_network(width, len(layers) // 2)
-        mapping.load_state_dict(layers)
-        weights["latent_avg"] = mean_latent(mapping, width)
-    return weights
-
-
-def _ada_layer(state: Mapping[str, Tensor], old: str, new: str) -> dict[str, Tensor]:
-    """One modulated layer. No weight is flipped: the original upsamples with a transposed convolution too."""
-    layer = {
-        f"{new}.conv.weight": state[f"{old}.weight"].unsqueeze(0),
-        f"{new}.conv.modulation.weight": state[f"{old}.affine.weight"],
-        f"{new}.conv.modulation.bias": state[f"{old}.affine.bias"],
-    }
-    bias = state[f"{old}.bias"]
-    if old.endswith("torgb"):
-        return layer | {f"{new}.bias": bias.reshape(1, -1, 1, 1)}
-    strength = state.get(f"{old}.noise_strength", bias.new_zeros(()))
-    return layer | {f"{new}.activate.bias": bias, f"{new}.noise.weight": strength.reshape(1)}
-
-
-def read_stylegan2_ada(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Weights of NVlabs' StyleGAN2 (stylegan2-ada-pytorch, or stylegan3's ``networks_stylegan2``).
-
-    The two code bases agree in all conventions (equalised scales, style biases around 1, unflipped transposed
-    convolutions) but the names and the filters, which here carry the gain of 4. ``conv_clamp``, a guard for
-    half precision, is left out.
-
-    Args:
-        state: the ``state_dict()`` of ``G_ema``: unconditional, RGB, the default ``skip`` architecture.
-    """
-    required = ["mapping.fc0.weight", "mapping.w_avg", "synthesis.b4.const", "synthesis.b4.torgb.weight"]
-    way_out = "Export the unconditional skip generator: torch.save(G_ema.state_dict(), path)."
-    _require(state, required, "an NVlabs StyleGAN2", way_out)
-    strange = [name for name in state if name.startswith("mapping.embed") or ".skip." in name]
-    if strange:
-        raise CheckpointError(
-            f"{strange[0]} belongs to a conditional or a 'resnet' generator. Allowed: unconditional ones of "
-            f"the 'skip' architecture. {way_out}"
-        )
-    weights = {"latent_avg": state["mapping.w_avg"], "input.input": state["synthesis.b4.const"].unsqueeze(0)}
-    index = 0
-    while f"mapping.fc{index}.weight" in state:
-        for kind in ("weight", "bias"):
-            weights[f"style.{index + 1}.{kind}"] = state[f"mapping.fc{index}.{kind}"]
-        index += 1
-    sides = sorted({int(name.split(".")[1][1:]) for name in state if name.startswith("synthesis.b")})
-    for level, side in enumerate(sides):
-        block = f"synthesis.b{side}"
-        convs, rgb = {"conv1": "conv1"}, "to_rgb1"
-        if side > 4:
-            convs = {"conv0": f"convs.{2 * level - 2}", "conv1": f"convs.{2 * level - 1}"}
-            rgb = f"to_rgbs.{level - 1}"
-        required = [f"{block}.{name}.weight" for name in (*convs, "torgb")]
-        _require(state, required, "an NVlabs StyleGAN2", way_out)
-        for position, (old, new) in enumerate(convs.items()):
-            weights |= _ada_layer(state, f"{block}.{old}", new)
-            noise = state.get(f"{block}.{old}.noise_const", torch.zeros(side, side))
-            weights[f"noises.noise_{max(2 * level - 1, 0) + position}"] = noise.reshape(1, 1, side, side)
-        weights |= _ada_layer(state, f"{block}.torgb", rgb)
-        if side > 4:
-            kernel = 4 * state[f"{block}.resample_filter"]
-            weights |= {f"{rgb}.upsample.kernel": kernel, f"convs.{2 * level - 2}.conv.blur.kernel": kernel}
-    return weights
-
-
-def read_stylegan2(checkpoint: Mapping[str, Any]) -> dict[str, Tensor]:
-    """Weights from rosinality's or NVlabs' layout, whichever the file has."""
-    return read_stylegan2_ada(checkpoint) if "mapping.fc0.weight" in checkpoint else read_rosinality(checkpoint)

@@ -233,7 +233,8 @@ class StyledConv(nn.Module):
         self.activate = BiasedLeakyReLU(outputs)
 
     def forward(self, x: Tensor, w: Tensor, noise: Tensor | None) -> Tensor:
-        return self.activate(self.noise(self.conv(x, w), noise))
+        out: Tensor = self.activate(self.noise(self.conv(x, w), noise))
+        return out
 
 
 class ToRgb(nn.Module):
@@ -247,7 +248,8 @@ class ToRgb(nn.Module):
 
     def forward(self, x: Tensor, w: Tensor, image: Tensor | None = None) -> Tensor:
         rgb = self.conv(x, w) + self.bias
-        return rgb if image is None or self.upsample is None else rgb + self.upsample(image)
+        out: Tensor = rgb if image is None or self.upsample is None else rgb + self.upsample(image)
+        return out
 
 
 def mapping_network(style_dim: int, layers: int, lr: float = 0.01) -> nn.Sequential:
@@ -260,7 +262,8 @@ def mapping_network(style_dim: int, layers: int, lr: float = 0.01) -> nn.Sequent
 def mean_latent(mapping: nn.Module, style_dim: int, *, samples: int = 4096, seed: int = 0) -> Tensor:
     """The mean w of ``[style_dim]`` over seeded latents, to truncate towards."""
     z = torch.randn(samples, style_dim, generator=torch.Generator().manual_seed(seed))
-    return mapping(z.to(next(mapping.parameters()))).mean(0)
+    out: Tensor = mapping(z.to(next(mapping.parameters()))).mean(0)
+    return out
 
 
 def check_channels(size: int, channel_multiplier: int, channels: Mapping[int, int] | None) -> dict[int, int]:

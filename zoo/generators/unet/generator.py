@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from gantailor.zoo.generators.resnet.generator import Norm, norm_layer
+from gantailor.zoo.generators.norms import Norm, norm_layer
 
 
 class UnetBlock(nn.Module):
@@ -49,7 +49,8 @@ class UnetBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         if self.outermost:
-            return self.model(x)
+            out: Tensor = self.model(x)
+            return out
         skip = self.model[0](x)
         y = skip
         for layer in list(self.model)[1:]:
@@ -96,4 +97,5 @@ class UnetGenerator(nn.Module):
         return tuple(name for name, module in self.named_modules() if isinstance(module, UnetBlock))
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.model(x)
+        out: Tensor = self.model(x)
+        return out

@@ -1,0 +1,102 @@
+"""Pictures as files, arrays and tensors."""
+
+from __future__ import annotations
+
+import io
+import os
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TypeGuard
+
+import numpy as np
+import torch
+from PIL import Image, ImageDraw
+from torch import Tensor
+
+from gantailor.supernet.errors import DataError
+
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
+
+
+def to_float(images: np.ndarray) -> Tensor:
+    """uint8 ``[n, H, W, C]`` to float ``[n, C, H, W]`` in [-1, 1]."""
+    return torch.from_numpy(np.ascontiguousarray(images)).permute(0, 3, 1, 2).to(torch.float32).div_(127.5).sub_(1)
+
+
+def is_picture(images: Tensor | None) -> TypeGuard[Tensor]:
+    """Whether a batch can be shown: ``[N, 3, H, W]``."""
+    return images is not None and images.ndim == 4 and images.shape[1] == 3
+
+
+def to_uint8(images: Tensor) -> np.ndarray:
+    """Float ``[n, C, H, W]`` in [-1, 1] to uint8 ``[n, H, W, C]``, rounded and clipped."""
+    scaled = images.detach().float().add(1).mul(127.5).round().clamp(0, 255)
+    return scaled.permute(0, 2, 3, 1).to(torch.uint8).cpu().numpy()
+
+
+def picture_grid(columns: Sequence[np.ndarray], *, names: Sequence[str] = (), gap: int = 2) -> bytes:
+    """A PNG: a row for each picture, a column for each uint8 ``[N, H, W, 3]``; all are made as large as the largest.
+
+    Args:
+        names: of the columns, written above them, smaller where they are wider, then cut.
+        gap: pixels between pictures.
+    """
+    height, width = (max(c.shape[axis] for c in columns) for axis in (1, 2))
+    rows, top = len(columns[0]), 14 if names else 0
+    size = (len(columns) * (width + gap) - gap, top + rows * (height + gap) - gap)
+    sheet = Image.new("RGB", size, "white")
+    draw = ImageDraw.Draw(sheet)
+    for x, column in enumerate(columns):
+        for y, picture in enumerate(column):
+            fitted = Image.fromarray(picture).resize((width, height))
+            sheet.paste(fitted, (x * (width + gap), top + y * (height + gap)))
+    for x, name in enumerate(names):
+        font = next((size for size in (10, 9, 8) if draw.textlength(name, font_size=size) <= width), 8)
+        while draw.textlength(name, font_size=font) > width and name:
+            name = name[:-1]
+        draw.text((x * (width + gap) + width / 2, 1), name, "black", font_size=font, anchor="ma")
+    buffer = io.BytesIO()
+    sheet.save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def image_files(folder: Path) -> list[Path]:
+    """The pictures of a folder, by name.
+
+    Raises:
+        DataError: the folder is missing or holds none.
+    """
+    if not folder.is_dir():
+        raise DataError(f"data folder {str(folder)!r} does not exist; give a folder with pictures")
+    files = sorted(p for p in folder.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES)
+    if not files:
+        raise DataError(
+            f"data folder {str(folder)!r} holds no pictures; allowed are files ending in {', '.join(IMAGE_SUFFIXES)}"
+        )
+    return files
+
+
+def read_images(files: list[Path], *, height: int, width: int) -> np.ndarray:
+    """Decode, convert to RGB and resize (bicubic) to uint8 ``[N, height, width, 3]``.
+
+    Raises:
+        DataError: a file is not a readable picture; the message names it.
+    """
+    pictures = np.empty((len(files), height, width, 3), np.uint8)
+    for position, file in enumerate(files):
+        try:
+            with Image.open(file) as image:
+                rgb = image.convert("RGB").resize((width, height), Image.Resampling.BICUBIC)
+        except OSError as error:
+            raise DataError(f"{str(file)!r} is not a readable picture ({error}); remove or replace it") from None
+        pictures[position] = np.asarray(rgb)
+    return pictures
+
+
+def save_array(path: Path, arrays: dict[str, np.ndarray]) -> None:
+    """Write an ``.npz`` so that a reader sees the whole file or none of it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".tmp", delete=False) as file:
+        np.savez(file, **arrays)  # type: ignore[arg-type]
+    os.replace(file.name, path)

@@ -1,0 +1,51 @@
+"""Reads the data of a configuration: a split for a generator, or two domains."""
+
+from __future__ import annotations
+
+from gantailor.supernet.errors import ConfigError, DataError, nearest
+from gantailor.supernet.traits import Traits
+from gantailor.zoo.data import SPLITS
+from gantailor.zoo.data.config import DataConfig
+from gantailor.zoo.data.domains import NEEDS_TWO, Domains
+from gantailor.zoo.data.latents import Latents
+from gantailor.zoo.data.record import DataKind, DataSet, find_kind
+
+
+def read_split(config: DataConfig, split: str, traits: Traits | None = None) -> DataSet:
+    """One split, train, search or test: what the generator takes, and real pictures.
+
+    A generator that takes latents gets other ones in each split, beside the real pictures that it was trained on.
+
+    Args:
+        traits: of the generator; without them the pictures as they lie on disk.
+
+    Raises:
+        ConfigError: unknown kind, or a generator that makes pictures of another size.
+        DataError: the data cannot be read, or there is no such split.
+    """
+    if split not in SPLITS:
+        raise DataError(f"split {split!r} is unknown: {nearest(split, SPLITS)}")
+    kind = _checked(config)
+    if traits is None or traits.takes != "latents":
+        return kind.read(config, split)
+    if traits.size not in (None, config.size):
+        raise ConfigError(f"the generator makes {traits.size} px, data.size is {config.size}; make them the same")
+    return Latents.of(kind.read(config, "train"), traits.input_shapes[0][0], seed=SPLITS.index(split), name=split)
+
+
+def read_domains(config: DataConfig) -> Domains:
+    """Two unpaired sets of pictures, for a CycleGAN or MUNIT teacher.
+
+    Raises:
+        DataError: the data has no two sets.
+    """
+    kind = _checked(config)
+    if kind.domains is None:
+        raise DataError(NEEDS_TWO)
+    return kind.domains(config)
+
+
+def _checked(config: DataConfig) -> DataKind:
+    kind = find_kind(config.kind)
+    kind.check(config)
+    return kind

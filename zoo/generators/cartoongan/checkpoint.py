@@ -1,0 +1,31 @@
+"""Reads CartoonGAN weights: the PyTorch port's ``*_net_G_float.pth``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from gantailor.supernet.errors import CheckpointError
+
+
+def read_cartoongan(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The weights of the port's ``*_net_G_float.pth``, whose names are those of ``CartoonGenerator``.
+
+    A leading ``module.`` (``nn.DataParallel``) is dropped, and the picture channels of the first and the last layer are
+    turned from BGR to RGB, unless the file was made here and is RGB already.
+    """
+    weights = {name.removeprefix("module."): value for name, value in state.items()}
+    missing = [name for name in ("conv01_1.weight", "in01_1.scale", "deconv03_1.bias") if name not in weights]
+    if missing:
+        raise CheckpointError(
+            f"this is not a CartoonGAN generator: it has no {', '.join(missing)}, only "
+            f"{', '.join(list(weights)[:4]) or 'nothing'}, ... Allowed: the state dict of the port's "
+            "*_net_G_float.pth. Pass what torch.load(path, weights_only=True) reads from that file."
+        )
+    if "rgb" not in weights:
+        weights["rgb"] = torch.ones(())
+        weights["conv01_1.weight"] = weights["conv01_1.weight"].flip(1)
+        weights |= {name: weights[name].flip(0) for name in ("deconv03_1.weight", "deconv03_1.bias")}
+    return weights

@@ -1,0 +1,11 @@
+"""The CartoonGAN generator by name."""
+
+from __future__ import annotations
+
+from gantailor.zoo.generators.record import Generator
+
+CARTOONGAN = Generator(
+    name="cartoongan",
+    build="gantailor.zoo.generators.cartoongan.generator:CartoonGenerator",
+    read="gantailor.zoo.generators.cartoongan.checkpoint:read_cartoongan",
+)

@@ -1,0 +1,11 @@
+"""The SPADE generators by name."""
+
+from __future__ import annotations
+
+from gantailor.zoo.generators.record import Generator
+
+_BUILD = "gantailor.zoo.generators.spade.generator:SpadeGenerator"
+_READ = "gantailor.zoo.generators.spade.checkpoint:read_spade"
+
+SPADE = Generator(name="spade", build=_BUILD, read=_READ)
+MOBILE_SPADE = Generator(name="mobile_spade", build=_BUILD, options={"separable": True}, read=_READ)

@@ -1,0 +1,77 @@
+"""Training pictures to pictures: a teacher from aligned pairs, a supernet or a narrow generator beside its teacher."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from gantailor.supernet.errors import ConfigError
+from gantailor.supernet.training.image_to_image import Sampler, Translation
+from gantailor.supernet.training.recipe import Recipe
+from gantailor.supernet.training.trainer import Task
+from gantailor.supernet.traits import traits_of
+from gantailor.zoo.data.config import DataConfig
+from gantailor.zoo.data.read import read_split
+from gantailor.zoo.data.record import DataSet
+from gantailor.zoo.discriminators.build import make_discriminator
+from gantailor.zoo.initialisation import init_weights
+from gantailor.zoo.tasks.training import Training
+
+
+def _student(
+    model: nn.Module,
+    data: DataSet,
+    recipe: Recipe,
+    *,
+    whole: nn.Module,
+    teacher: nn.Module | None = None,
+    discriminator: nn.Module | None = None,
+    sample: Sampler | None = None,
+    perceptual: Callable[[Tensor, Tensor], Tensor] | None = None,
+    region: Callable[[Tensor], Tensor] | None = None,
+    cache_folder: Path | None = None,
+    device: str = "cpu",
+) -> Task:
+    traits = traits_of(whole)
+    if traits.takes == "latents":
+        raise ConfigError(
+            f"a {type(whole).__name__} takes latents, and is not trained from pictures to pictures; give its Generator "
+            "record the task that trains it"
+        )
+    return Translation(
+        model,
+        data,
+        recipe,
+        discriminator=_discriminator(whole, data, recipe)[0] if discriminator is None else discriminator,
+        feature_layers=traits.feature_layers,
+        teacher=teacher,
+        sample=sample,
+        perceptual=perceptual,
+        cache_folder=cache_folder,
+        device=device,
+    )
+
+
+def _teacher(generator: nn.Module, data: DataConfig, recipe: Recipe, *, device: str = "cpu") -> Task:
+    pairs = read_split(data, "train", traits_of(generator))
+    inputs, targets = pairs.batch(np.arange(1))
+    if targets is None:
+        raise ConfigError("a teacher of pairs needs real pictures; for unpaired ones: --train.preset teacher-cyclegan")
+    discriminator = make_discriminator(recipe, input_nc=inputs.shape[1], output_nc=targets.shape[1])
+    init_weights(generator)
+    return Translation(generator, pairs, recipe, discriminator=discriminator, device=device)
+
+
+@torch.no_grad()
+def _discriminator(whole: nn.Module, data: DataSet, recipe: Recipe) -> tuple[nn.Module | None, Tensor]:
+    inputs, targets = data.batch(np.arange(1))
+    outputs = targets if targets is not None else whole(inputs)
+    fresh = make_discriminator(recipe, input_nc=inputs.shape[1], output_nc=outputs.shape[1])
+    return fresh, torch.cat([inputs, outputs], 1) if recipe.conditional else outputs
+
+
+IMAGE_TO_IMAGE = Training(name="image_to_image", student=_student, teacher=_teacher, discriminator=_discriminator)
