@@ -11,9 +11,11 @@ import torch
 
 import gantailor
 from gantailor.cli.flags import config_of, flag_value
+from gantailor.evaluators.folder import FOLDER_METRICS, evaluate_folders
+from gantailor.evaluators.scoring import Scoring, scores_to_json
 from gantailor.pipeline import ranking as rankings
-from gantailor.pipeline.scoring import Scoring, compare, score_folders_by_name, show, stamped
 from gantailor.reports.progress import Reporter
+from gantailor.reports.scores import print_changes, print_scores
 from gantailor.run.run import Run, teacher_file
 from gantailor.search.budget import format_macs
 from gantailor.search.spaces.space import space
@@ -147,11 +149,11 @@ def evaluate(arguments: argparse.Namespace) -> None:
     if folders:
         if not (arguments.images and arguments.reference):
             raise ConfigError("--images and --reference go together: two folders of pictures")
-        scores = score_folders_by_name(
+        scores = evaluate_folders(
             Scoring(evaluation),
             arguments.images,
             arguments.reference,
-            metrics or ("fid", "kid", "precision", "recall"),
+            metrics or FOLDER_METRICS,
             cache=cache_folder(),
             skip_corrupt=arguments.skip_corrupt,
             on_picture=Reporter().pictures("pictures"),
@@ -160,10 +162,10 @@ def evaluate(arguments: argparse.Namespace) -> None:
         path = run.config.teacher or teacher_file(run.config.generator)
         model = load_teacher(path, generator=run.config.generator, **run.config.options)
         scores = run.scoring().evaluator(metrics or run.metrics(evaluation.final))(model, run.data(arguments.split))
-    rows = stamped(scores)
+    rows = scores_to_json(scores)
     if arguments.against:
-        compare(rows, arguments.against)
-    show(rows, as_json=arguments.json)
+        print_changes(rows, arguments.against)
+    print_scores(rows, as_json=arguments.json)
 
 
 def rank(arguments: argparse.Namespace) -> None:

@@ -16,13 +16,12 @@ import yaml
 import gantailor
 from gantailor.cli import commands as looking
 from gantailor.cli.flags import add_settings, config_of
-from gantailor.evaluators.errors import EvaluationError
+from gantailor.evaluators.metrics import METRICS
 from gantailor.export.devices import device
 from gantailor.export.export import export_run
 from gantailor.export.targets import check_installed
 from gantailor.pipeline import comparison as comparing
 from gantailor.pipeline import compress as pipeline
-from gantailor.pipeline.scoring import FAMILIES
 from gantailor.pipeline.teachers import train_teacher
 from gantailor.run.config import Config
 from gantailor.run.run import Run, open_run
@@ -160,7 +159,7 @@ def _add_scores(add: Add) -> None:
     scores.add_argument("--weights", help="checkpoint (the demo's teacher if missing); with --images the extractor's")
     scores.add_argument("--images", help="folder of pictures to score; needs --reference, no generator")
     scores.add_argument("--reference", help="folder of pictures to compare with")
-    scores.add_argument("--metrics", help="comma between them: " + ", ".join(FAMILIES))
+    scores.add_argument("--metrics", help="comma between them: " + ", ".join(METRICS) + ", or module:name")
     scores.add_argument(
         "--extractor", help="efficientnet-lite0, inception-2015-12-05, and its variants @768, @192, @64"
     )
@@ -236,7 +235,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # whoever read this (head, less) has seen enough; nothing may be said at exit either
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
-    except (GantailorError, EvaluationError) as error:
+    except GantailorError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:

@@ -17,7 +17,6 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 from torch import nn
 
-from gantailor.evaluators.errors import EvaluationError
 from gantailor.pipeline import compress as pipeline
 from gantailor.reports import comparison as comparison_report
 from gantailor.reports import fronts
@@ -202,7 +201,7 @@ def run_all(entries: Sequence[Entry]) -> dict[str, str]:
             pipeline.compress(run, until="evaluate")
         except BusyError:
             report.note(f"{name} is in work in another process")
-        except (GantailorError, EvaluationError) as error:  # one that fails does not take the others with it
+        except GantailorError as error:  # one that fails does not take the others with it
             failed[name] = str(error)
             report.note(f"{name} failed: {error}")
         finally:

@@ -15,19 +15,18 @@ from typing import Any
 import numpy as np
 from torch import nn
 
-from gantailor.evaluators.errors import EvaluationError
+from gantailor.evaluators.scoring import scores_to_json
 from gantailor.export.devices import device
 from gantailor.export.export import export_run, made_from
 from gantailor.export.targets import check_installed
 from gantailor.pipeline import ranking as rankings
 from gantailor.pipeline import sparsifying
-from gantailor.pipeline.scoring import stamped
 from gantailor.pipeline.search import evaluate_all, make_search
 from gantailor.pipeline.training import finetune, train
 from gantailor.run.defaults import SPARSIFYING
 from gantailor.run.run import Run
 from gantailor.search.study import best_config, table
-from gantailor.supernet.errors import ConfigError
+from gantailor.supernet.errors import ConfigError, EvaluationError
 from gantailor.supernet.files import write_bytes, write_json
 from gantailor.supernet.graph import SubnetConfig
 from gantailor.supernet.quantization.ranges import load_simulated
@@ -135,10 +134,10 @@ def score(run: Run) -> dict[str, Any]:
     models |= {"subnet, 8 bits simulated": simulated} if simulated is not None else {}
     last = run.last_subnet()
     models |= {"subnet, last step": last} if last is not None else {}
-    scores = {name: stamped(evaluator(model, pairs)) for name, model in models.items()}
+    scores = {name: scores_to_json(evaluator(model, pairs)) for name, model in models.items()}
     if is_picture(pairs.batch(np.arange(1))[0]):
         with suppress(EvaluationError):  # what no generator at all would score; sizes and channels may differ
-            scores = {"input": stamped(evaluator(nn.Identity(), pairs)), **scores}
+            scores = {"input": scores_to_json(evaluator(nn.Identity(), pairs)), **scores}
     write_json(run.path("scores.json"), scores)
     return scores
 

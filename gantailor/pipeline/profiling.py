@@ -11,7 +11,7 @@ import pandas as pd
 import torch
 
 from gantailor.evaluators.metrics.cost import interleaved, torch_threads
-from gantailor.pipeline.scoring import latency_runtimes
+from gantailor.export.runtimes import latency_runtimes
 from gantailor.run.run import Run
 from gantailor.search.budget import Budget
 from gantailor.search.latency import LatencyProfile

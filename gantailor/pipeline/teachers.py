@@ -11,7 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from gantailor.pipeline.scoring import FAMILIES, Scoring, Subset
+from gantailor.evaluators.metric import find_metric
+from gantailor.evaluators.scores import Subset
+from gantailor.evaluators.scoring import Scoring
 from gantailor.pipeline.training import run_task
 from gantailor.run.run import Run
 from gantailor.supernet.errors import ConfigError
@@ -89,7 +91,7 @@ def _latent_watcher(run: Run, task: StyleGan2) -> Callable[[nn.Module, int], Non
     width = next(task.plain.style.parameters()).shape[1]
     data = Latents.of(run.pictures("train"), width, seed=SPLITS.index("search"), name="search")
     shown = Subset(data, WATCHED)
-    names = [name for name in run.config.evaluation.final if FAMILIES.get(name) == "distribution"]
+    names = [name for name in run.config.evaluation.final if find_metric(name).compares == "sets"]
     evaluator = Scoring(run.config.evaluation).evaluator(names if len(data) >= 100 else ["fid"])  # too few neighbours
 
     def watch(model: nn.Module, step: int) -> None:

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from gantailor.pipeline.scoring import Subset
+from gantailor.evaluators.scores import Subset
 from gantailor.run.run import Run, load_supernet
 from gantailor.supernet.errors import ConfigError
 from gantailor.supernet.files import load_tensors, save_tensors, write_bytes

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from gantailor.pipeline.scoring import EvaluationConfig
+from gantailor.evaluators.config import EvaluationConfig
 from gantailor.run.defaults import METHODS, beneath
 from gantailor.search.budget import METRICS
 from gantailor.search.spaces.space import SpaceConfig

@@ -14,9 +14,11 @@ import torch
 from pydantic import BaseModel
 from torch import nn
 
+from gantailor.evaluators.metric import find_metric
+from gantailor.evaluators.metrics import TEACHER_MARK
+from gantailor.evaluators.scoring import Scoring
 from gantailor.export.devices import device
 from gantailor.pipeline.ranking import scores_of
-from gantailor.pipeline.scoring import FAMILIES, PICTURE_BY_PICTURE, Scoring
 from gantailor.reports.progress import Reporter
 from gantailor.run.config import Config, load_config
 from gantailor.run.defaults import SPARSIFYING
@@ -272,7 +274,10 @@ class Run:
 
     def scoring(self) -> Scoring:
         """What makes this run's evaluators."""
-        return Scoring(self.config.evaluation, teacher=self.teacher() if self.taught else None)
+        from gantailor.export.runtimes import latency_runtimes
+
+        teacher = self.teacher() if self.taught else None
+        return Scoring(self.config.evaluation, teacher=teacher, runtimes=latency_runtimes)
 
     def search_metric(self) -> str:
         """The score that the search follows."""
@@ -284,13 +289,17 @@ class Run:
         Those that compare picture by picture are against the teacher where no real picture belongs to an input; those
         of sets are left out where there are no real pictures at all.
         """
+        compares = {name: find_metric(name).compares for name in names}
+        names = list(compares)
         if self.data("test").batch(np.arange(1))[1] is None:
-            names = [name for name in names if FAMILIES.get(name) != "distribution"]
-        by_picture = () if self.data("test").paired else PICTURE_BY_PICTURE
+            names = [name for name in names if compares[name] != "sets"]
+        if self.data("test").paired:
+            return names
+        by_picture = [n for n in names if compares[n] == "pictures" and not n.endswith(TEACHER_MARK)]
         if not self.taught and by_picture:  # nothing to compare with; the search's score is then one of sets
             sets = [name for name in names if name not in by_picture]
-            return ["kid"] if list(names) == ["features"] else sets
-        return [f"{name}[teacher]" if name in by_picture else name for name in names]
+            return ["kid"] if names == ["features"] else sets
+        return [f"{name}{TEACHER_MARK}" if name in by_picture else name for name in names]
 
     def subnet(self) -> tuple[SubnetConfig, nn.Module]:
         """The searched config and the extracted generator, fine-tuned if that was done."""
