@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from gantailor.pipeline.scoring import Subset
+from gantailor.evaluators.scores import Subset
 from gantailor.run.config import load_config
 from gantailor.run.run import Run
 from gantailor.supernet.files import save_tensors

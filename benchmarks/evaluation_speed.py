@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from gantailor.cli.main import DEMO_SUPERNET
-from gantailor.pipeline.scoring import Subset
+from gantailor.evaluators.scores import Subset
 from gantailor.run.config import load_config
 from gantailor.run.run import Run, load_supernet
 

@@ -17,8 +17,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from gantailor.evaluators.errors import EvaluationError
 from gantailor.evaluators.scores import Evaluator, Pairs
+from gantailor.supernet.errors import EvaluationError
 
 
 class Noise:

@@ -12,14 +12,19 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image, UnidentifiedImageError
-from torch import Tensor
+from torch import Tensor, nn
 
-from gantailor.evaluators.errors import EvaluationError
 from gantailor.evaluators.features.extractor import Extractor, extractor_provenance
-from gantailor.evaluators.metrics.distribution import METRICS, feature_score_name, known_metrics, score_features
+from gantailor.evaluators.metric import Metric, find_metric
+from gantailor.evaluators.metrics import METRICS
+from gantailor.evaluators.metrics.distribution import OF_SETS, feature_score_name, known_metrics, score_features
 from gantailor.evaluators.scores import Score
+from gantailor.evaluators.scoring import Scoring
+from gantailor.supernet.errors import EvaluationError
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff")
+FOLDER_METRICS = ("fid", "kid", "precision", "recall")  # of two folders, where none are asked for
+BY_NAME = ("pictures", "outputs")  # what a metric may compare where each picture has a partner of its name
 
 
 @dataclass(frozen=True)
@@ -87,7 +92,8 @@ def features_of(
     key = f"{pictures.digest}|{extractor.name}|{extractor.dims}|{extractor.weights_hash}|{extractor.resize}"
     file = cache / f"features-{hashlib.sha256(key.encode()).hexdigest()[:24]}.npy" if cache else None
     if file is not None and file.exists():
-        return np.load(file, allow_pickle=False)
+        known: np.ndarray = np.load(file, allow_pickle=False)
+        return known
     parts, done = [], 0
     for images, files in pictures.batches(skip_corrupt=skip_corrupt):
         parts.append(extractor(images).cpu().numpy())
@@ -134,7 +140,44 @@ def score_folders(
         "seed": seed,
     }
     values = score_features(fake_features, real_features, metrics, seed=seed)
-    return {feature_score_name(m, extractor): Score(v, *METRICS[m], provenance) for m, v in values.items()}
+    return {feature_score_name(m, extractor): OF_SETS[m].score(v, provenance) for m, v in values.items()}
+
+
+def evaluate_folders(
+    scoring: Scoring,
+    images: str | Path,
+    reference: str | Path,
+    metrics: Sequence[str] = FOLDER_METRICS,
+    *,
+    cache: Path | None = None,
+    skip_corrupt: bool = False,
+    on_picture: Callable[[int, int], None] | None = None,
+) -> dict[str, Score]:
+    """Scores of one folder of pictures against another: as sets, and picture by picture where names match.
+
+    Raises:
+        ConfigError: an unknown metric, or one whose weights were not named.
+        EvaluationError: a metric that needs a generator; or from the folders.
+    """
+    records = {name: find_metric(name) for name in metrics}
+    for name, metric in records.items():
+        if not _fits_folders(metric):
+            allowed = ", ".join(known for known in METRICS if _fits_folders(find_metric(known)))
+            raise EvaluationError(f"metric {name!r} is unknown for folders; allowed are {allowed}")
+    as_sets = [name for name, metric in records.items() if metric.compares == "sets"]
+    by_name = [name for name in records if name not in as_sets]
+    scores: dict[str, Score] = {}
+    if as_sets:
+        options = {"cache": cache, "skip_corrupt": skip_corrupt, "on_picture": on_picture}
+        scores |= score_folders(images, reference, scoring.extractor(), as_sets, **options)  # type: ignore[arg-type]
+    if by_name:  # one by one: sizes may differ from file to file
+        scores |= scoring.evaluator(by_name, batch=1)(nn.Identity(), NamedPairs(images, reference))
+    return scores
+
+
+def _fits_folders(metric: Metric) -> bool:
+    """Whether no generator is needed; of the metrics of sets those of features can be had from two folders."""
+    return metric.compares in BY_NAME or metric in OF_SETS.values()
 
 
 class NamedPairs:

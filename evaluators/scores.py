@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from gantailor.evaluators.errors import EvaluationError
+from gantailor.supernet.errors import EvaluationError
 from gantailor.supernet.mode import evaluating
 
 
@@ -31,6 +31,25 @@ class Pairs(Protocol):
     def digest(self) -> str:
         """Changes when the pictures do."""
         ...
+
+
+class Subset:
+    """The first ``count`` pictures of a data set, for a search."""
+
+    def __init__(self, pairs: Pairs, count: int) -> None:
+        self.pairs, self.count = pairs, min(count, len(pairs))
+        self.source = pairs.source if self.count == len(pairs) else f"{pairs.source}[:{self.count}]"
+
+    def __len__(self) -> int:
+        return self.count
+
+    def batch(self, indices: np.ndarray) -> tuple[Tensor, Tensor | None]:
+        """As the data set's."""
+        return self.pairs.batch(indices)
+
+    def digest(self) -> str:
+        """Changes with the pictures, and with how many they are."""
+        return f"{self.pairs.digest()}[:{self.count}]"
 
 
 @dataclass(frozen=True)
@@ -65,9 +84,18 @@ def provenance_differences(first: Mapping[str, Any], second: Mapping[str, Any]) 
     return [f"{n}: {first.get(n)} against {second.get(n)}" for n in names if first.get(n) != second.get(n)]
 
 
-def provenance_of(pairs: Pairs, **more: Any) -> dict[str, Any]:
-    """What every score on these pictures says of them."""
-    return {"reference": pairs.source, "reference_hash": pairs.digest(), "images": len(pairs), **more}
+def provenance_of(pairs: Pairs, *, teacher: nn.Module | None = None, **more: Any) -> dict[str, Any]:
+    """What every score on these pictures says of them; with a ``teacher`` its outputs are what was compared with."""
+    reference = pairs.source if teacher is None else f"teacher on {pairs.source}"
+    return {"reference": reference, "reference_hash": pairs.digest(), "images": len(pairs), **more}
+
+
+def to_teacher(key: str) -> str:
+    """The name of a score that compares with the teacher: ``l1[teacher]``, ``lpips[alex-v0.1,teacher]``."""
+    base, bracket, marks = key.partition("[")
+    if not bracket:
+        return f"{base}[teacher]"
+    return key if "teacher" in marks.rstrip("]").split(",") else f"{key[:-1]},teacher]"
 
 
 def render(

@@ -6,9 +6,10 @@ import hashlib
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from gantailor.evaluators.errors import EvaluationError
+from gantailor.supernet.errors import EvaluationError
+from gantailor.supernet.files import load_tensors
 
 
 def read_weights(path: str | Path, *, wanted: str) -> dict[str, Tensor]:
@@ -20,9 +21,28 @@ def read_weights(path: str | Path, *, wanted: str) -> dict[str, Tensor]:
     if not Path(path).is_file():
         raise EvaluationError(f"weights {str(path)!r} do not exist; {wanted}")
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        state: dict[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
         raise EvaluationError(f"weights {str(path)!r} cannot be read: {str(error)[:120]}") from None
+    return state
+
+
+def load_weights(network: nn.Module, path: str | Path) -> None:
+    """Put the tensors of a .pth or .safetensors file into a network, ``module.`` prefixes taken off.
+
+    Raises:
+        EvaluationError: a missing or damaged file, or weights of another network (the first differences are named).
+    """
+    file = Path(path)
+    if file.suffix == ".safetensors" and file.is_file():
+        state = load_tensors(file)[0]
+    else:
+        state = read_weights(file, wanted="give the network's state_dict as .pth or .safetensors")
+    try:
+        network.load_state_dict({name.removeprefix("module."): tensor for name, tensor in state.items()})
+    except (RuntimeError, AttributeError, TypeError) as error:
+        said = " ".join(str(error).split())[:200]
+        raise EvaluationError(f"weights {str(path)!r} belong to another network: {said}; save its state_dict") from None
 
 
 def weights_digest(*files: str | Path) -> str:

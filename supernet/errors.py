@@ -47,6 +47,10 @@ class DataError(GantailorError):
     """A data folder or an image cannot be used."""
 
 
+class EvaluationError(GantailorError):
+    """A score cannot be computed."""
+
+
 class ConfigError(GantailorError):
     """One or more settings are wrong; all of them are listed."""
 

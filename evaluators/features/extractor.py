@@ -10,7 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gantailor.evaluators.errors import EvaluationError
+from gantailor.evaluators.features import EFFICIENTNET, check_extractor, missing_weights
+from gantailor.supernet.errors import EvaluationError
 
 
 class Extractor(Protocol):
@@ -73,7 +74,8 @@ class EfficientNetLite0:
     def __call__(self, images: Tensor) -> Tensor:
         images = F.interpolate(images, size=(128, 128), mode="bilinear", align_corners=False)
         scaled = (images.add(1).mul(127.5) - 127.0) / 128.0
-        return self.network.extract_features(scaled).mean((2, 3))  # type: ignore[operator]
+        maps: Tensor = self.network.extract_features(scaled)  # type: ignore[operator]
+        return maps.mean((2, 3))
 
 
 def make_extractor(text: str, weights: str | None = None, *, resize: str = "bilinear") -> Extractor:
@@ -84,17 +86,8 @@ def make_extractor(text: str, weights: str | None = None, *, resize: str = "bili
     """
     from gantailor.evaluators.features.inception import FidInception
 
-    name, _, dims = text.partition("@")
-    if name == "efficientnet-lite0" and not dims:
+    if check_extractor(text) == EFFICIENTNET:
         return EfficientNetLite0()
-    if name == "inception-2015-12-05" and (not dims or dims.isdigit()):
-        if weights is None:
-            raise EvaluationError(
-                f"extractor {text!r} needs --weights FILE: pytorch-fid's pt_inception-2015-12-05-6726825d.pth or "
-                "torch-fidelity's weights-inception-2015-12-05-6726825d.pth"
-            )
-        return FidInception(weights, dims=int(dims or 2048), resize=resize)
-    raise EvaluationError(
-        f"extractor {text!r} is unknown; allowed are efficientnet-lite0, inception-2015-12-05 and its variants @768, "
-        "@192, @64"
-    )
+    if weights is None:
+        raise EvaluationError(str(missing_weights(text, weights)))
+    return FidInception(weights, dims=int(text.partition("@")[2] or 2048), resize=resize)

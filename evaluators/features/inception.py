@@ -14,8 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gantailor.evaluators.errors import EvaluationError
 from gantailor.evaluators.weights import read_weights
+from gantailor.supernet.errors import EvaluationError
 
 BLOCKS = {64: "Conv2d_2b_3x3", 192: "Conv2d_4a_3x3", 768: "Mixed_6e", 2048: "Mixed_7c"}  # features: the last layer
 _EPSILON = 1e-3
@@ -172,7 +172,8 @@ class FidInception:
 
     @torch.no_grad()
     def __call__(self, images: Tensor) -> Tensor:
-        return self.network(self._resize(images)).mean((2, 3))
+        maps: Tensor = self.network(self._resize(images))
+        return maps.mean((2, 3))
 
 
 def _bilinear(images: Tensor) -> Tensor:

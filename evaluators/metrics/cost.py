@@ -1,4 +1,4 @@
-"""What a generator costs: multiply-accumulates, parameters, bytes."""
+"""What a generator costs: multiply-accumulates, parameters, bytes, milliseconds."""
 
 from __future__ import annotations
 
@@ -12,10 +12,34 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from gantailor.evaluators.metric import Metric, MetricContext, Runtime
 from gantailor.evaluators.scores import Pairs, Score, provenance_of
 from gantailor.supernet.mode import evaluating
+from gantailor.supernet.supernet import Supernet
 
 Counter = Callable[[nn.Module, Tensor], int]
+
+
+def make_cost(context: MetricContext) -> Cost:
+    """Costs, MACs in both conventions."""
+    return Cost({"true": measured_macs, "published": published_macs})
+
+
+def make_latency(context: MetricContext) -> Latency:
+    """Timings with the runtimes that the caller gave."""
+    threads = context.config.threads
+    return Latency(context.runtimes(threads) if context.runtimes is not None else None, threads=threads)
+
+
+def _cost(name: str, unit: str, make: Callable[[MetricContext], Cost | Latency]) -> Metric:
+    return Metric(name=name, unit=unit, lower_is_better=True, compares="generator", make=make)
+
+
+MACS = _cost("macs", "multiply-accumulates a picture", make_cost)
+PARAMETERS = _cost("parameters", "parameters", make_cost)
+BYTES = _cost("bytes", "bytes", make_cost)
+LATENCY_MS = _cost("latency_ms", "ms a batch", make_latency)
+LATENCY_P95_MS = _cost("latency_p95_ms", "ms a batch", make_latency)
 
 
 def measured_macs(model: nn.Module, example: Tensor) -> int:
@@ -26,6 +50,12 @@ def measured_macs(model: nn.Module, example: Tensor) -> int:
     count.unsupported_ops_warnings(False).uncalled_modules_warnings(False)
     operators = count.by_operator()
     return int(operators["conv"] + operators["linear"])
+
+
+def published_macs(model: nn.Module, example: Tensor) -> int:
+    """MACs as the GAN Compression tables count them, read off a trace."""
+    supernet = Supernet(model, (example,))
+    return supernet.macs(supernet.full_config(), convention="published")
 
 
 def stored_bytes(model: nn.Module) -> dict[str, int]:
@@ -55,10 +85,10 @@ class Cost:
         provenance = provenance_of(pairs, input=list(example.shape))
         with evaluating(generator):
             macs = {name: counter(generator, example) for name, counter in self.counters.items()}
-        figures = {f"macs[{name}]": (value, "multiply-accumulates a picture") for name, value in macs.items()}
-        figures["parameters"] = (sum(p.numel() for p in generator.parameters()), "parameters")
-        figures |= {f"bytes[{kind}]": (value, "bytes") for kind, value in stored_bytes(generator).items()}
-        return {name: Score(value, unit, True, provenance) for name, (value, unit) in figures.items()}
+        scores = {f"macs[{name}]": MACS.score(value, provenance) for name, value in macs.items()}
+        scores["parameters"] = PARAMETERS.score(sum(p.numel() for p in generator.parameters()), provenance)
+        sizes = stored_bytes(generator)
+        return scores | {f"bytes[{kind}]": BYTES.score(value, provenance) for kind, value in sizes.items()}
 
 
 @contextmanager
@@ -85,7 +115,7 @@ class Latency:
 
     def __init__(
         self,
-        runtimes: Mapping[str, Callable[[nn.Module, Tensor], Callable[[], object]]] | None = None,
+        runtimes: Mapping[str, Runtime] | None = None,
         *,
         batch: int = 1,
         threads: int = 1,
@@ -111,9 +141,8 @@ class Latency:
         )
         scores = {}
         for name, ms in times.items():
-            unit = f"ms a batch of {self.batch}"
-            scores[f"latency_ms[{name}]"] = Score(float(np.median(ms)), unit, True, provenance)
-            scores[f"latency_p95_ms[{name}]"] = Score(float(np.quantile(ms, 0.95)), unit, True, provenance)
+            scores[f"latency_ms[{name}]"] = LATENCY_MS.score(float(np.median(ms)), provenance)
+            scores[f"latency_p95_ms[{name}]"] = LATENCY_P95_MS.score(float(np.quantile(ms, 0.95)), provenance)
         return scores
 
 

@@ -7,7 +7,7 @@ from functools import cached_property
 
 import numpy as np
 
-from gantailor.evaluators.errors import EvaluationError
+from gantailor.supernet.errors import EvaluationError
 
 
 def finite(features: np.ndarray) -> np.ndarray:

@@ -9,20 +9,57 @@ from functools import cached_property
 import numpy as np
 from torch import nn
 
-from gantailor.evaluators.errors import EvaluationError
+from gantailor.evaluators.config import EvaluationConfig
+from gantailor.evaluators.features import INCEPTION_VARIANTS, missing_weights
 from gantailor.evaluators.features.extractor import Extractor, extractor_provenance
+from gantailor.evaluators.metric import Metric, MetricContext
 from gantailor.evaluators.metrics.distances import Gaussian, finite, frechet, kernel_distance, kernel_distance_subsets
 from gantailor.evaluators.metrics.manifold import density_coverage, precision_recall
-from gantailor.evaluators.scores import Pairs, Score, provenance_of, render, wanted
+from gantailor.evaluators.scores import Pairs, Score, provenance_of, render, to_teacher, wanted
+from gantailor.supernet.errors import EvaluationError
 
-METRICS = {  # unit, lower is better
-    "fid": ("squared feature distance", True),
-    "kid": ("squared MMD", True),
-    "precision": ("share", False),
-    "recall": ("share", False),
-    "density": ("neighbours per k", False),
-    "coverage": ("share", False),
-}
+
+def make_distribution(context: MetricContext) -> Distribution:
+    """One pass for all metrics of sets."""
+    return Distribution(context.extractor(), context.metrics, batch=context.batch)
+
+
+def make_feature_error(context: MetricContext) -> FeatureError:
+    """From the configured extractor."""
+    return FeatureError(context.extractor(), context.teacher, batch=context.batch)
+
+
+def _missing(config: EvaluationConfig) -> str | None:
+    return missing_weights(config.extractor, config.weights)
+
+
+def _of_sets(name: str, unit: str, *, lower_is_better: bool) -> Metric:
+    return Metric(
+        name=name,
+        unit=unit,
+        lower_is_better=lower_is_better,
+        compares="sets",
+        make=make_distribution,
+        check=_missing,
+        variants=INCEPTION_VARIANTS,
+    )
+
+
+FID = _of_sets("fid", "squared feature distance", lower_is_better=True)
+KID = _of_sets("kid", "squared MMD", lower_is_better=True)
+PRECISION = _of_sets("precision", "share", lower_is_better=False)
+RECALL = _of_sets("recall", "share", lower_is_better=False)
+DENSITY = _of_sets("density", "neighbours per k", lower_is_better=False)
+COVERAGE = _of_sets("coverage", "share", lower_is_better=False)
+OF_SETS = {metric.name: metric for metric in (FID, KID, PRECISION, RECALL, DENSITY, COVERAGE)}
+FEATURES = Metric(
+    name="features",
+    unit="mean squared difference",
+    lower_is_better=True,
+    compares="pictures",
+    make=make_feature_error,
+    check=_missing,
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,9 +107,9 @@ def known_metrics(metrics: Sequence[str]) -> Sequence[str]:
     Raises:
         EvaluationError: there is none, or one is unknown.
     """
-    unknown = [metric for metric in metrics if metric not in METRICS]
+    unknown = [metric for metric in metrics if metric not in OF_SETS]
     if unknown or not metrics:
-        raise EvaluationError(f"metric {(unknown or [''])[0]!r} is unknown; allowed are {', '.join(METRICS)}")
+        raise EvaluationError(f"metric {(unknown or [''])[0]!r} is unknown; allowed are {', '.join(OF_SETS)}")
     return metrics
 
 
@@ -109,7 +146,7 @@ class Distribution:
         made = [self.extractor(outputs).cpu().numpy() for _, outputs, _ in render(generator, pairs, batch=self.batch)]
         provenance = provenance_of(pairs, **extractor_provenance(self.extractor), seed=self.seed)
         values = score_features(np.concatenate(made), self._real.of(pairs), self.metrics, seed=self.seed)
-        return {feature_score_name(m, self.extractor): Score(v, *METRICS[m], provenance) for m, v in values.items()}
+        return {feature_score_name(m, self.extractor): OF_SETS[m].score(v, provenance) for m, v in values.items()}
 
 
 class FeatureError:
@@ -135,11 +172,10 @@ class FeatureError:
     def __call__(self, generator: nn.Module, pairs: Pairs) -> dict[str, Score]:
         made = [self.extractor(outputs).cpu().numpy() for _, outputs, _ in render(generator, pairs, batch=self.batch)]
         errors = np.square(finite(np.concatenate(made)) - self._aims(pairs), dtype=np.float64)
-        provenance = provenance_of(pairs, **extractor_provenance(self.extractor))
-        mark = self.extractor.name
-        if self.teacher is not None:
-            mark, provenance["reference"] = f"{mark},teacher", f"teacher on {pairs.source}"
-        return {f"features[{mark}]": Score(float(errors.mean()), "mean squared difference", True, provenance)}
+        provenance = provenance_of(pairs, teacher=self.teacher, **extractor_provenance(self.extractor))
+        key = f"features[{self.extractor.name}]"
+        score = FEATURES.score(float(errors.mean()), provenance)
+        return {key if self.teacher is None else to_teacher(key): score}
 
 
 def feature_score_name(metric: str, extractor: Extractor) -> str:

@@ -7,8 +7,19 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
-from gantailor.evaluators.errors import EvaluationError
-from gantailor.evaluators.scores import Pairs, Score, provenance_of, render, wanted
+from gantailor.evaluators.metric import Metric, MetricContext
+from gantailor.evaluators.scores import Pairs, Score, provenance_of, render, to_teacher, wanted
+from gantailor.supernet.errors import EvaluationError
+
+
+def make_fidelity(context: MetricContext) -> Fidelity:
+    """One pass for all three."""
+    return Fidelity(context.teacher, batch=context.batch)
+
+
+L1 = Metric(name="l1", unit="of the range [-1, 1]", lower_is_better=True, compares="pictures", make=make_fidelity)
+PSNR = Metric(name="psnr", unit="dB", lower_is_better=False, compares="pictures", make=make_fidelity)
+SSIM = Metric(name="ssim", unit="at most 1", lower_is_better=False, compares="pictures", make=make_fidelity)
 
 
 def side_by_side(
@@ -39,26 +50,20 @@ class Fidelity:
     inputs and are called ``l1[teacher]`` and so on; without, with the real pictures.
     """
 
-    units = {"l1": ("of the range [-1, 1]", True), "psnr": ("dB", False), "ssim": ("at most 1", False)}
-
     def __init__(self, teacher: nn.Module | None = None, *, batch: int = 32) -> None:
         self.teacher, self.batch = teacher, batch
 
     def __call__(self, generator: nn.Module, pairs: Pairs) -> dict[str, Score]:
         from torchmetrics.functional.image import structural_similarity_index_measure
 
-        columns: dict[str, list[Tensor]] = {"l1": [], "psnr": [], "ssim": []}
+        columns: dict[Metric, list[Tensor]] = {L1: [], PSNR: [], SSIM: []}
         for made, aim in side_by_side(generator, self.teacher, pairs, batch=self.batch):
             error = made.double() - aim.double()
-            columns["l1"].append(error.abs().mean((1, 2, 3)))
-            columns["psnr"].append((10 * torch.log10(4 / error.square().mean((1, 2, 3)))).clamp(max=100))
+            columns[L1].append(error.abs().mean((1, 2, 3)))
+            columns[PSNR].append((10 * torch.log10(4 / error.square().mean((1, 2, 3)))).clamp(max=100))
             shades = ((made + 1) / 2, (aim + 1) / 2)  # SSIM compares mean brightness: black must be 0
             ssim = structural_similarity_index_measure(*shades, data_range=1.0, reduction="none")
-            columns["ssim"].append(torch.as_tensor(ssim).double().reshape(-1))
-        mark, provenance = "", provenance_of(pairs)
-        if self.teacher is not None:
-            mark, provenance["reference"] = "[teacher]", f"teacher on {pairs.source}"
-        return {
-            name + mark: Score(float(torch.cat(values).mean()), *self.units[name], provenance)
-            for name, values in columns.items()
-        }
+            columns[SSIM].append(torch.as_tensor(ssim).double().reshape(-1))
+        provenance = provenance_of(pairs, teacher=self.teacher)
+        scores = {m.name: m.score(float(torch.cat(values).mean()), provenance) for m, values in columns.items()}
+        return scores if self.teacher is None else {to_teacher(key): score for key, score in scores.items()}

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gantailor.evaluators.errors import EvaluationError
+from gantailor.supernet.errors import EvaluationError
 
 
 def precision_recall(real: np.ndarray, fake: np.ndarray, *, k: int = 3) -> dict[str, float]:

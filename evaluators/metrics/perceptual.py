@@ -2,20 +2,48 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gantailor.evaluators.errors import EvaluationError
+from gantailor.evaluators.metric import Metric, MetricContext
 from gantailor.evaluators.metrics.fidelity import side_by_side
-from gantailor.evaluators.scores import Pairs, Score, provenance_of
+from gantailor.evaluators.scores import Pairs, Score, provenance_of, render, to_teacher
 from gantailor.evaluators.weights import read_weights, weights_digest
+from gantailor.supernet.errors import EvaluationError
 
+PAIRS = 200  # random pairs of outputs that diversity is the mean of
 _SHIFT, _SCALE = (-0.030, -0.088, -0.188), (0.458, 0.448, 0.450)
 _WANTED = "LPIPS needs AlexNet's features and the official heads"
 _TAPS = (1, 4, 7, 9, 11)  # the five ReLUs
+_FILES = ("lpips_features", "lpips_heads")
+
+
+def make_perceptual(context: MetricContext) -> Perceptual:
+    """One pass for both."""
+    return Perceptual(
+        context.lpips(),
+        context.teacher,
+        distances="lpips" in context.metrics,
+        diversity=PAIRS if "diversity" in context.metrics else 0,
+        batch=context.batch,
+    )
+
+
+LPIPS = Metric(
+    name="lpips", unit="distance", lower_is_better=True, compares="pictures", make=make_perceptual, needs=_FILES
+)
+DIVERSITY = Metric(
+    name="diversity",
+    unit="mean LPIPS of random pairs of outputs",
+    lower_is_better=False,
+    compares="outputs",
+    make=make_perceptual,
+    needs=_FILES,
+)
 
 
 class Lpips:
@@ -101,29 +129,49 @@ class Perceptual:
     """LPIPS to the real pictures, or to the ``teacher``'s on the same inputs, and how varied the outputs are.
 
     ``lpips[alex-v0.1]`` (or ``lpips[alex-v0.1,teacher]``), lower is better; ``diversity[alex-v0.1]``, the mean LPIPS
-    between ``pairs`` random pairs of outputs of different inputs, larger is more varied.
+    between random pairs of outputs of different inputs, larger is more varied.
+
+    Args:
+        distances: whether ``lpips`` is computed.
+        diversity: number of pairs of outputs; 0 leaves it out.
     """
 
     def __init__(
-        self, lpips: Lpips, teacher: nn.Module | None = None, *, diversity: int = 200, batch: int = 16
+        self,
+        lpips: Lpips,
+        teacher: nn.Module | None = None,
+        *,
+        distances: bool = True,
+        diversity: int = PAIRS,
+        batch: int = 16,
     ) -> None:
-        self.lpips, self.teacher, self.diversity, self.batch = lpips, teacher, diversity, batch
+        self.lpips, self.teacher, self.distances = lpips, teacher, distances
+        self.diversity, self.batch = diversity, batch
 
     def __call__(self, generator: nn.Module, pairs: Pairs) -> dict[str, Score]:
-        mark, provenance = self.lpips.name, provenance_of(pairs, weights=self.lpips.weights_hash[:12])
         kept: list[Tensor] = []
         distances: list[Tensor] = []
         keep = max(2, 2 * self.diversity)  # a bounded number of pictures stays in memory
         with torch.no_grad():
-            for made, aim in side_by_side(generator, self.teacher, pairs, batch=self.batch):
-                distances.append(self.lpips(made, aim))
+            for made, aim in self._pictures(generator, pairs):
+                if aim is not None:
+                    distances.append(self.lpips(made, aim))
                 kept += list(made) if len(kept) < keep else []
-        if self.teacher is not None:
-            mark, provenance["reference"] = f"{mark},teacher", f"teacher on {pairs.source}"
-        scores = {f"lpips[{mark}]": Score(float(torch.cat(distances).double().mean()), "distance", True, provenance)}
+        scores: dict[str, Score] = {}
+        key, weights = f"[{self.lpips.name}]", self.lpips.weights_hash[:12]
+        if distances:
+            provenance = provenance_of(pairs, teacher=self.teacher, weights=weights)
+            name = f"lpips{key}" if self.teacher is None else to_teacher(f"lpips{key}")
+            scores[name] = LPIPS.score(float(torch.cat(distances).double().mean()), provenance)
         if self.diversity and len(kept) > 1:
             varied = pairwise_diversity(self.lpips, torch.stack(kept), pairs=self.diversity)
-            scores[f"diversity[{self.lpips.name}]"] = Score(
-                varied, f"mean LPIPS of {self.diversity} pairs of outputs", False, provenance
-            )
+            provenance = provenance_of(pairs, weights=weights, pairs_of_outputs=self.diversity)
+            scores[f"diversity{key}"] = DIVERSITY.score(varied, provenance)
         return scores
+
+    def _pictures(self, generator: nn.Module, pairs: Pairs) -> Iterator[tuple[Tensor, Tensor | None]]:
+        """Outputs, and what they are compared with where they are."""
+        if self.distances:
+            yield from side_by_side(generator, self.teacher, pairs, batch=self.batch)
+        else:
+            yield from ((made, None) for _, made, _ in render(generator, pairs, batch=self.batch))

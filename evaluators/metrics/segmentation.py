@@ -11,11 +11,30 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gantailor.evaluators.errors import EvaluationError
+from gantailor.evaluators.metric import Metric, MetricContext
 from gantailor.evaluators.scores import Pairs, Score, provenance_of, render
+from gantailor.evaluators.weights import load_weights, weights_digest
+from gantailor.supernet.errors import EvaluationError
+from gantailor.supernet.plugins import import_name
 
 IGNORED = 255
-TABLES = Path(__file__).parent / "labels"
+TABLES = Path(__file__).parents[1] / "labels"
+_FILES = ("segmentation", "segmentation_weights")
+
+
+def make_segmentation(context: MetricContext) -> Segmentation:
+    """One reading of the outputs for both."""
+    name, weights = str(context.config.segmentation), str(context.config.segmentation_weights)
+    network: nn.Module = import_name(name, "segmentation")()
+    load_weights(network, weights)
+    table = LabelTable.read(context.config.labels)
+    return Segmentation(network, table, name=name.replace(":", "."), weights_hash=weights_digest(weights))
+
+
+MIOU = Metric(name="miou", unit="%", lower_is_better=False, compares="inputs", make=make_segmentation, needs=_FILES)
+PIXEL_ACCURACY = Metric(
+    name="pixel_accuracy", unit="%", lower_is_better=False, compares="inputs", make=make_segmentation, needs=_FILES
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -122,9 +141,9 @@ class Segmentation:
             raise EvaluationError("no pixel of the inputs has a colour of the label table; is this its data set?")
         right, union = confusion.diag(), confusion.sum(0) + confusion.sum(1) - confusion.diag()
         values = {
-            "miou": float((right / union)[union > 0].mean()),
-            "pixel_accuracy": float(right.sum() / confusion.sum()),
+            MIOU: float((right / union)[union > 0].mean()),
+            PIXEL_ACCURACY: float(right.sum() / confusion.sum()),
         }
         size = "own" if self.size is None else f"bilinear {self.size[0]}x{self.size[1]}"
         provenance = provenance_of(pairs, network=self.name, weights=self.weights_hash[:12], resize=size, classes=count)
-        return {f"{m}[{self.name}]": Score(100 * value, "%", False, provenance) for m, value in values.items()}
+        return {f"{m.name}[{self.name}]": m.score(100 * value, provenance) for m, value in values.items()}

@@ -17,11 +17,11 @@ from torch import Tensor, nn
 
 import gantailor
 from gantailor.evaluators.metrics.cost import interleaved, measured_macs
+from gantailor.evaluators.scoring import scores_to_json
 from gantailor.export.devices import Device, device
 from gantailor.export.quantization import quantise
 from gantailor.export.rewrites import ExportError, rewritten
 from gantailor.export.targets import TARGETS, Runner
-from gantailor.pipeline.scoring import stamped
 from gantailor.run.run import Run
 from gantailor.supernet.files import save_tensors, write_bytes, write_json
 from gantailor.supernet.quantization.quantisers import LAYERS, Quantised, Quantisers
@@ -214,7 +214,7 @@ def _for_device(run: Run, narrow: nn.Module, example: Tensor, folder: Path, targ
         scores = run.scoring().evaluator(run.metrics(run.config.evaluation.final))(
             Exported(runner, batch=batch), run.data("test")
         )
-        found["scores"] = {"subnet, exported": stamped(scores)}
+        found["scores"] = {"subnet, exported": scores_to_json(scores)}
     return found
 
 

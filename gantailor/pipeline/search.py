@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from gantailor.pipeline.scoring import Subset, lower_is_better
+from gantailor.evaluators.metric import find_metric
+from gantailor.evaluators.scores import Subset
 from gantailor.run.run import Run, load_supernet
 from gantailor.search.latency import LatencyProfile
 from gantailor.search.study import Objective, Search, SearchError, open_study, release_dead
@@ -22,7 +23,7 @@ Listener = Callable[[int, float], None]
 
 def objectives_of(run: Run) -> tuple[Objective, ...]:
     """The score that the search follows, and a cost where it searches the whole front."""
-    score = Objective(run.search_metric(), lower_is_better(run.search_metric()))
+    score = Objective(run.search_metric(), find_metric(run.search_metric()).lower_is_better)
     cost = Objective(run.config.search.front_cost.partition("@")[0])
     return (score, cost) if run.config.search.front else (score,)
 

@@ -9,7 +9,7 @@ import jinja2
 import numpy as np
 import pandas as pd
 
-from gantailor.pipeline.scoring import lower_is_better
+from gantailor.evaluators.metric import metric_of
 from gantailor.reports import fronts
 from gantailor.search.budget import format_macs
 
@@ -87,9 +87,7 @@ def draw(wide: pd.DataFrame, teacher: Mapping[str, float]) -> Figure:
                     at = (row[cost, "mean"] / scale, row[metric, "mean"])
                     axis.annotate(str(budget), at, xytext=(4, 4), textcoords="offset points", fontsize=7)
             axis.grid(alpha=0.3)
-            axis.set_ylabel(
-                f"{metric} ({'lower' if lower_is_better(metric.partition('[')[0]) else 'higher'} is better)"
-            )
+            axis.set_ylabel(f"{metric} ({metric_of(metric).direction} is better)")
         if metric in teacher:
             grid[0, column].axhline(teacher[metric], color="0.4", linestyle=":", label="teacher")
         grid[0, column].set_xscale("log")

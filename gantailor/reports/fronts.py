@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from gantailor.pipeline.scoring import lower_is_better
+from gantailor.evaluators.metric import metric_of
 from gantailor.run.run import Run, load_supernet, open_run
 from gantailor.search.budget import Budget, format_macs
 from gantailor.search.strategies import hypervolume
@@ -76,7 +76,7 @@ class Found:
     @property
     def lower_is_better(self) -> bool:
         """The direction of the score."""
-        return lower_is_better(self.score)
+        return metric_of(self.score).lower_is_better
 
     def points(self, convention: str) -> np.ndarray:
         """MACs and score of every row, ``[N, 2]``."""

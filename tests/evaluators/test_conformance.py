@@ -7,12 +7,12 @@ from torch import nn
 from torchmetrics.functional.classification import multiclass_accuracy, multiclass_jaccard_index
 
 from gantailor.evaluators.conformance import EvaluatorConformance, Noise
-from gantailor.evaluators.errors import EvaluationError
 from gantailor.evaluators.metrics.cost import Cost, Latency, interleaved, measured_macs, stored_bytes
-from gantailor.evaluators.metrics.distribution import METRICS, Distribution, FeatureError
+from gantailor.evaluators.metrics.distribution import OF_SETS, Distribution, FeatureError
 from gantailor.evaluators.metrics.fidelity import Fidelity
 from gantailor.evaluators.metrics.perceptual import Perceptual
 from gantailor.evaluators.metrics.segmentation import LabelTable, Segmentation
+from gantailor.supernet.errors import EvaluationError
 from tests.evaluators.test_networks import lpips  # noqa: F401  a fixture
 
 
@@ -27,7 +27,7 @@ class Means:
 
 class TestDistribution(EvaluatorConformance):
     def evaluator(self):
-        return Distribution(Means(), tuple(METRICS))
+        return Distribution(Means(), tuple(OF_SETS))
 
 
 class TestFeatureError(EvaluatorConformance):

@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 from scipy.linalg import sqrtm
 
-from gantailor.evaluators.errors import EvaluationError
 from gantailor.evaluators.metrics.distances import (
     Gaussian,
     frechet,
@@ -14,6 +13,7 @@ from gantailor.evaluators.metrics.distances import (
 )
 from gantailor.evaluators.metrics.distribution import score_features
 from gantailor.evaluators.metrics.manifold import density_coverage, precision_recall
+from gantailor.supernet.errors import EvaluationError
 
 
 def sets(n, m, d=24, seed=0):

@@ -5,8 +5,8 @@ import pytest
 import torch
 from torch import nn
 
-from gantailor.evaluators.errors import EvaluationError
 from gantailor.evaluators.metrics.fidelity import Fidelity
+from gantailor.supernet.errors import EvaluationError
 from gantailor.zoo.data.pairs import Pairs
 
 

@@ -7,8 +7,8 @@ import pytest
 from PIL import Image
 
 from gantailor.cli.main import main
-from gantailor.evaluators.errors import EvaluationError
 from gantailor.evaluators.folder import Pictures, features_of, score_folders
+from gantailor.supernet.errors import EvaluationError
 
 
 class Means:

@@ -6,9 +6,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from gantailor.evaluators.errors import EvaluationError
 from gantailor.evaluators.features.inception import FidInception, _layers
 from gantailor.evaluators.metrics.perceptual import Lpips, pairwise_diversity
+from gantailor.supernet.errors import EvaluationError
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,51 @@
+"""Scores on the terminal: what they are, and how they changed."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from gantailor.evaluators.scores import provenance_differences
+from gantailor.supernet.errors import ConfigError
+
+
+def print_scores(rows: Mapping[str, dict[str, Any]], *, as_json: bool = False) -> None:
+    """Print scores: a line each and what they share, or JSON."""
+    if as_json:
+        print(json.dumps(rows, indent=2))
+        return
+    width = max(map(len, rows))
+    for name, row in rows.items():
+        better = "lower" if row["lower_is_better"] else "higher"
+        value = f"{row['value']:,}" if isinstance(row["value"], int) else f"{row['value']:.6g}"
+        print(f"{name:<{width}}  {value:>16}  {row['unit']}, {better} is better")
+    shared: dict[str, Any] = {}
+    for row in rows.values():
+        shared = {**row["provenance"], **shared}
+    print("  ".join(f"{name} {value}" for name, value in shared.items()))
+
+
+def print_changes(rows: Mapping[str, dict[str, Any]], earlier: str) -> None:
+    """Print the change of every score, and warn in red where the protocol is not the earlier one's.
+
+    Raises:
+        ConfigError: the file is unreadable, or has none of the scores.
+    """
+    try:
+        before = json.loads(Path(earlier).read_text())
+    except (OSError, json.JSONDecodeError) as error:
+        raise ConfigError(f"--against {earlier!r} cannot be read: {error}; give what --json printed") from None
+    both = [name for name in rows if name in before]
+    if not both:
+        raise ConfigError(
+            f"--against {earlier!r} has none of {', '.join(rows)}; ask for the same metrics and extractor"
+        )
+    for name in both:
+        differences = provenance_differences(before[name]["provenance"], rows[name]["provenance"])
+        print(f"{name}: {rows[name]['value'] - before[name]['value']:+.6g} against {earlier}", file=sys.stderr)
+        if differences:
+            text = f"warning: {name} does not compare: " + "; ".join(differences)
+            print(f"\033[31m{text}\033[0m" if sys.stderr.isatty() else text, file=sys.stderr)
