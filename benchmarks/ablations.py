@@ -17,7 +17,7 @@ import pandas as pd
 import torch
 
 from gantailor.evaluators.scores import Subset
-from gantailor.run.config import load_config
+from gantailor.run.loading import load_config
 from gantailor.run.run import Run
 from gantailor.supernet.files import save_tensors
 from gantailor.supernet.importance.ranking import rank_channels
@@ -52,14 +52,14 @@ VARIANTS: dict[str, dict[str, Any]] = {
 
 def warm_discriminator(run: Run, kimg: float) -> str:
     """A discriminator trained against the frozen teacher, which stands in for the teacher's own."""
-    path = run.path("discriminator.safetensors")
+    path = run.folder.file("discriminator.safetensors")
     if not path.exists():
         recipe = Recipe(kimg=kimg, lr=1e-12, lr_discriminator=2e-4, ema_kimg=0, target_weight=0)
-        teacher = run.teacher().requires_grad_(True)
+        teacher = run.setup.teacher.requires_grad_(True)
         judge = make_discriminator(recipe, input_nc=3, output_nc=3)
         assert judge is not None
         with run.report.training("discriminator") as listener:
-            Trainer(Translation(teacher, run.data("train"), recipe, discriminator=judge), recipe).run(
+            Trainer(Translation(teacher, run.setup.data("train"), recipe, discriminator=judge), recipe).run(
                 on_progress=listener
             )
         save_tensors(path, judge.state_dict(), {})
@@ -71,20 +71,20 @@ def train(run: Run, name: str, kimg: float, seed: int) -> Supernet:
     settings = {**BASE, **VARIANTS[name]}
     ranking, judged = settings.pop("ranking", "l1"), settings.pop("discriminator", "scratch")
     recipe = Recipe(kimg=kimg, seed=seed, **settings)
-    supernet = Supernet(run.teacher().requires_grad_(True), (torch.zeros(1, 3, 64, 64),))
+    supernet = Supernet(run.setup.teacher.requires_grad_(True), (torch.zeros(1, 3, 64, 64),))
     rank_channels(supernet, criterion=ranking)
-    counts = [len(v.choices) for v in run.space().variables]
-    space = run.space()
+    counts = [len(v.choices) for v in run.setup.space.variables]
+    space = run.setup.space
     discriminator = make_discriminator(recipe, input_nc=3, output_nc=3)
     if judged == "teacher" and discriminator is not None:
         file = warm_discriminator(run, kimg)
-        load_state(discriminator, read_state(run.path("discriminator.safetensors")), file)
+        load_state(discriminator, read_state(run.folder.file("discriminator.safetensors")), file)
     task = Translation(
         supernet,
-        run.data("train"),
+        run.setup.data("train"),
         recipe,
         discriminator=discriminator,
-        teacher=run.teacher(),
+        teacher=run.setup.teacher,
         feature_layers=supernet.generator.feature_layers,
         sample=lambda rng, step, position: space.to_config(draw_choices(recipe, counts, rng, step, position)),
     )
@@ -103,13 +103,13 @@ def main() -> None:
     arguments = parser.parse_args()
     run = Run(arguments.out, load_config(None, {}))
     run.claim()
-    results, space, budget = run.path("results.csv"), run.space(), run.budget()
+    results, space, budget = run.folder.file("results.csv"), run.setup.space, run.setup.budget
     done = set(map(tuple, pd.read_csv(results)[["variant", "seed"]].to_numpy())) if results.exists() else set()
     rng = np.random.default_rng(0)
     subnets = {"smallest": [space.smallest], "middle": [(space.smallest + space.largest) // 2]}
     subnets |= {"largest": [space.largest], "tenth": [budget.sample(rng) for _ in range(3)]}
-    evaluator = run.scoring().evaluator(("l1", "kid"))
-    pairs = Subset(run.data("search"), 198)
+    evaluator = run.setup.scoring.evaluator(("l1", "kid"))
+    pairs = Subset(run.setup.data("search"), 198)
     for seed in arguments.seeds:
         for name in VARIANTS:
             if (name, seed) in done:

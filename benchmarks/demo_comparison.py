@@ -21,7 +21,7 @@ from torch import nn
 from gantailor.cli.main import DEMO_SUPERNET
 from gantailor.pipeline import compress as pipeline
 from gantailor.pipeline import training
-from gantailor.run.config import load_config
+from gantailor.run.loading import load_config
 from gantailor.run.run import Run, load_supernet
 from gantailor.search.spaces.space import uniform_config
 from gantailor.supernet.verify import count_parameters
@@ -52,8 +52,8 @@ def main() -> None:
     def record(arm: str, seed: int, model: nn.Module, macs: int, images: float) -> None:
         if (arm, seed) in done:
             return
-        evaluator = run.scoring().evaluator(run.config.evaluation.final)
-        scores = {name: score.value for name, score in evaluator(model, run.data("test")).items()}
+        evaluator = run.setup.scoring.evaluator(run.config.evaluation.final)
+        scores = {name: score.value for name, score in evaluator(model, run.setup.data("test")).items()}
         row = {"arm": arm, "seed": seed, "macs": macs, "parameters": count_parameters(model), "kimg": images, **scores}
         pd.DataFrame([row]).to_csv(results, mode="a", header=not results.exists(), index=False)
         print(json.dumps(row), flush=True)
@@ -61,15 +61,15 @@ def main() -> None:
     for seed in arguments.seeds:
         config = load_config(None, {"seed": seed, "search.trials": arguments.trials, "supernet": str(DEMO_SUPERNET)})
         run = Run(folder / f"seed{seed}", config)
-        budget, supernet = run.budget(), run.supernet()
+        budget, supernet = run.setup.budget, run.setup.supernet
         run.claim()
         uniform = uniform_config(supernet, budget.macs)
         if ("teacher", seed) not in done and seed == arguments.seeds[0]:
-            record("teacher", seed, run.teacher(), supernet.macs(supernet.full_config()), 160)
+            record("teacher", seed, run.setup.teacher, supernet.macs(supernet.full_config()), 160)
             record("input", seed, nn.Identity(), 0, 0)
         load_supernet(supernet, DEMO_SUPERNET)
-        if not run.path("supernet.safetensors").exists():
-            run.path("supernet.safetensors").write_bytes(DEMO_SUPERNET.read_bytes())
+        if not run.folder.file("supernet.safetensors").exists():
+            run.folder.file("supernet.safetensors").write_bytes(DEMO_SUPERNET.read_bytes())
         searched = pipeline.search(run)
         for arm, subnet in (("searched", searched), ("uniform", uniform)):
             if (arm, seed) not in done:

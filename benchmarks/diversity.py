@@ -23,7 +23,7 @@ from rows import append, is_done
 
 from gantailor.pipeline import compress as pipeline
 from gantailor.pipeline import ranking as rankings
-from gantailor.run.config import load_config
+from gantailor.run.loading import load_config
 from gantailor.run.run import Run
 from gantailor.zoo.data.latents import Latents
 from gantailor.zoo.data.pictures import to_uint8
@@ -39,7 +39,7 @@ def ranking_file(folder: Path, criterion: str, seed: int, settings: dict[str, An
     path = folder / "rankings" / f"{name}.json"
     if not path.exists():
         run = Run(folder / "rankings", load_config(None, {**settings, "ranking": "none"}))
-        supernet = run.supernet()
+        supernet = run.setup.supernet
         started = time.monotonic()
         scores = rankings.compute(run, supernet, criterion)
         found = {**rankings.provenance(run, criterion), "seconds": round(time.monotonic() - started, 1)}
@@ -73,9 +73,9 @@ def settings_of(arm: str, seed: int, arguments: argparse.Namespace, folder: Path
 @torch.no_grad()
 def teachers_own(run: Run) -> Latents:
     """The teacher's pictures in the place of the real ones: how much of its variety is left?"""
-    data, teacher = run.data("train"), run.teacher()
+    data, teacher = run.setup.data("train"), run.setup.teacher
     pictures = np.concatenate([to_uint8(teacher(z)) for z in data.latents.split(64)])
-    return Latents(pictures, data.width, run.data("test").seed, "the teacher's pictures")
+    return Latents(pictures, data.width, run.setup.data("test").seed, "the teacher's pictures")
 
 
 def main() -> None:
@@ -109,17 +109,17 @@ def main() -> None:
             if arm != "teacher":
                 pipeline.compress(run, until="finetune")
             spent = time.monotonic() - started
-            evaluator = evaluator or run.scoring().evaluator(
-                run.metrics([*METRICS, *(["diversity"] if arguments.lpips else [])])
+            evaluator = evaluator or run.setup.scoring.evaluator(
+                run.setup.metrics([*METRICS, *(["diversity"] if arguments.lpips else [])])
             )
-            model = run.teacher() if arm == "teacher" else run.subnet()[1]
-            config = run.supernet().full_config() if arm == "teacher" else run.subnet()[0]
-            scores = {name.partition("[")[0]: score.value for name, score in evaluator(model, run.data("test")).items()}
+            model = run.setup.teacher if arm == "teacher" else run.subnet()[1]
+            config = run.setup.supernet.full_config() if arm == "teacher" else run.subnet()[0]
+            scores = {name.partition("[")[0]: score.value for name, score in evaluator(model, run.setup.data("test")).items()}
             own = own or teachers_own(run)
-            own_evaluator = own_evaluator or run.scoring().evaluator(METRICS[:-1])
+            own_evaluator = own_evaluator or run.setup.scoring.evaluator(METRICS[:-1])
             found = own_evaluator(model, own)
             scores |= {f"teacher_{name.partition('[')[0]}": score.value for name, score in found.items()}
-            row = {"arm": arm, "seed": seed, "macs": run.supernet().macs(config), **scores, "seconds": round(spent)}
+            row = {"arm": arm, "seed": seed, "macs": run.setup.supernet.macs(config), **scores, "seconds": round(spent)}
             append(results, [row])
 
 

@@ -16,7 +16,7 @@ import torch
 
 from gantailor.cli.main import DEMO_SUPERNET
 from gantailor.evaluators.scores import Subset
-from gantailor.run.config import load_config
+from gantailor.run.loading import load_config
 from gantailor.run.run import Run, load_supernet
 
 
@@ -26,10 +26,10 @@ def main() -> None:
     parser.add_argument("--subnets", type=int, default=60)
     run = Run("runs/evaluation-speed", load_config(None, {}))
     subnets = parser.parse_args().subnets
-    supernet, budget = run.supernet(), run.budget()
+    supernet, budget = run.setup.supernet, run.setup.budget
     load_supernet(supernet, DEMO_SUPERNET)
-    pairs = Subset(run.data("search"), run.config.evaluation.search_images)
-    scoring = run.scoring()
+    pairs = Subset(run.setup.data("search"), run.config.evaluation.search_images)
+    scoring = run.setup.scoring
     evaluators = {metric: scoring.evaluator([metric]) for metric in ("features", "fid", "kid")}
     rng = np.random.default_rng(0)
     times: dict[str, list[float]] = {name: [] for name in ("forwards", *evaluators)}
@@ -47,7 +47,7 @@ def main() -> None:
             if name == "forwards":
                 forwards(narrow)
             else:
-                evaluators[name](run.calibrated(supernet.extract(config)), pairs)
+                evaluators[name](run.setup.calibrated(supernet.extract(config)), pairs)
             if number:  # the first computes the real pictures' features
                 times[name].append(time.perf_counter() - start)
     base = np.array(times["forwards"])

@@ -17,7 +17,7 @@ import torch
 from gantailor.evaluators.metrics.cost import interleaved
 from gantailor.export.export import local_runtime
 from gantailor.pipeline.profiling import measure_profile, spread_subnets
-from gantailor.run.config import load_config
+from gantailor.run.loading import load_config
 from gantailor.run.run import Run
 from gantailor.search.budget import Budget, Limit
 from gantailor.search.strategies import History
@@ -29,7 +29,7 @@ def main() -> None:
     torch.set_num_threads(1)
     run = Run("runs/latency", load_config(None, {}))
     profile, _ = measure_profile(run, subnets=40)
-    space, supernet = run.space(), run.supernet()
+    space, supernet = run.setup.space, run.setup.supernet
     onnx, example = local_runtime("onnxruntime-cpu"), supernet.example_inputs[0][:1]
 
     def measure(indices: np.ndarray) -> np.ndarray:

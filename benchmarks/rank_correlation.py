@@ -18,7 +18,7 @@ import torch
 from scipy.stats import kendalltau
 
 from gantailor.cli.main import DEMO_SUPERNET
-from gantailor.run.config import load_config
+from gantailor.run.loading import load_config
 from gantailor.run.run import Run, load_supernet
 from gantailor.search.spaces.space import Space
 from gantailor.supernet.training.image_to_image import Translation
@@ -51,14 +51,14 @@ def main() -> None:
     arguments = parser.parse_args()
     run = Run(arguments.out, load_config(None, {}))
     run.claim()
-    results, supernet, space = run.path("results.csv"), run.supernet(), run.space()
+    results, supernet, space = run.folder.file("results.csv"), run.setup.supernet, run.setup.space
     load_supernet(supernet, DEMO_SUPERNET)
     done = set(pd.read_csv(results)["subnet"]) if results.exists() else set()
-    evaluator = run.scoring().evaluator(run.config.evaluation.final)
+    evaluator = run.setup.scoring.evaluator(run.config.evaluation.final)
     recipe = Recipe(kimg=arguments.kimg, seed=arguments.seed)
 
     def scores(model: torch.nn.Module) -> dict[str, float]:
-        return {name: score.value for name, score in evaluator(model, run.data("test")).items()}
+        return {name: score.value for name, score in evaluator(model, run.setup.data("test")).items()}
 
     for number, indices in enumerate(spread(space, arguments.subnets, arguments.seed)):
         if number in done:
@@ -68,9 +68,9 @@ def main() -> None:
         torch.manual_seed(arguments.seed)
         fresh = init_weights(supernet.extract(config))
         discriminator = make_discriminator(recipe, input_nc=3, output_nc=3)
-        trainer = Trainer(Translation(fresh, run.data("train"), recipe, discriminator=discriminator), recipe)
+        trainer = Trainer(Translation(fresh, run.setup.data("train"), recipe, discriminator=discriminator), recipe)
         with run.report.training(f"subnet {number}") as listener:
-            alone = scores(trainer.run(run.path(f"subnet{number}.safetensors"), on_progress=listener))
+            alone = scores(trainer.run(run.folder.file(f"subnet{number}.safetensors"), on_progress=listener))
         row = {"subnet": number, "macs": supernet.macs(config)}
         row |= {f"inherited {name}": inherited[name] for name in SCORES}
         row |= {f"alone {name}": alone[name] for name in SCORES}

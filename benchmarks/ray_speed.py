@@ -19,7 +19,7 @@ from ray.cluster_utils import Cluster
 from gantailor.cli.main import DEMO_SUPERNET
 from gantailor.pipeline.ray_search import evaluate_with_ray
 from gantailor.pipeline.search import make_search
-from gantailor.run.config import load_config
+from gantailor.run.loading import load_config
 from gantailor.run.run import Run
 
 
@@ -32,7 +32,7 @@ def seconds(workers: int, trials: int) -> tuple[float, float]:
     with tempfile.TemporaryDirectory() as folder:
         flags = {"search.ray_address": cluster.address, "search.workers": workers, "search.trials": trials}
         run = Run(folder, load_config(None, {**flags, "search.strategy": "random", "evaluation.search_images": 64}))
-        shutil.copy(DEMO_SUPERNET, run.path("supernet.safetensors"))
+        shutil.copy(DEMO_SUPERNET, run.folder.file("supernet.safetensors"))
         searcher, times = make_search(run), []
         started = time.monotonic()
         evaluate_with_ray(run, searcher, on_trial=lambda _: times.append(time.monotonic()))

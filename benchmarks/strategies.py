@@ -19,7 +19,7 @@ import numpy as np
 import pandas as pd
 from recorded_table import SPACE, TABLE
 
-from gantailor.run.config import load_config
+from gantailor.run.loading import load_config
 from gantailor.run.run import Run
 from gantailor.search.budget import Budget
 from gantailor.search.strategies import SAMPLERS, STRATEGIES, History, first, hypervolume, key
@@ -59,7 +59,7 @@ def main() -> None:
     parser.add_argument("--out", default=str(RESULTS))
     arguments = parser.parse_args()
     table = pd.read_csv(TABLE)
-    space = Run("runs/recorded-table", load_config(None, {"space": SPACE})).space()
+    space = Run("runs/recorded-table", load_config(None, {"space": SPACE})).setup.space
     scores = {
         tuple(row[:-1].astype(int)): row[-1]
         for row in table[[v.name for v in space.variables] + [arguments.score]].to_numpy()

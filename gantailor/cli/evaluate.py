@@ -7,13 +7,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from gantailor.cli.flags import config_of, given_settings
-from gantailor.evaluators.folder import score_folders_by_name
+from gantailor.evaluators.folder import evaluate_folders
 from gantailor.evaluators.scores import Score
-from gantailor.evaluators.scoring import Scoring
+from gantailor.evaluators.scoring import Scoring, scores_to_json
 from gantailor.pipeline.evaluate import models_of
-from gantailor.run.progress import Reporter
-from gantailor.reports.scores import print_changes, print_scores, stamped
+from gantailor.reports.scores import print_changes, print_scores
 from gantailor.run.loading import load_config
+from gantailor.run.progress import Reporter
 from gantailor.run.run import open_run
 from gantailor.run.setup import Setup
 from gantailor.supernet.errors import ConfigError
@@ -31,7 +31,7 @@ def evaluate(arguments: argparse.Namespace) -> None:
         scores = _of_run(arguments, metrics)
     else:
         scores = _of_checkpoint(arguments, metrics)
-    rows = stamped(scores)
+    rows = scores_to_json(scores)
     if arguments.against:
         print_changes(rows, arguments.against)
     print_scores(rows, as_json=arguments.json)
@@ -42,7 +42,7 @@ def _of_folders(arguments: argparse.Namespace, metrics: tuple[str, ...]) -> Mapp
         raise ConfigError("--images and --reference go together: two folders of pictures")
     if arguments.run is not None:
         raise ConfigError("score a run, or --images against --reference, not both")
-    return score_folders_by_name(
+    return evaluate_folders(
         Scoring(config_of(arguments, _base(arguments, "evaluation.weights")).evaluation),
         arguments.images,
         arguments.reference,

@@ -22,7 +22,7 @@ SHOWN = ("generator", "options", "teacher", "method", "data.kind", "data.path", 
 
 
 def settings(model: type[BaseModel] = Config, prefix: str = "") -> Iterator[tuple[str, FieldInfo]]:
-    """Dotted setting names with their fields; ``space.name`` is called ``space``, and ``teacher.weights`` ``teacher``."""
+    """Dotted setting names with their fields; ``space.name`` is called ``space``, ``teacher.weights`` ``teacher``."""
     for name, field in model.model_fields.items():
         kind = field.annotation
         if not (isinstance(kind, type) and issubclass(kind, BaseModel)):
@@ -48,9 +48,8 @@ def add_settings(
     """
     parser.usage = f"{parser.format_usage().removeprefix('usage: ').rstrip()} [--SETTING VALUE ...]"
     parser.epilog = (
-        "Every setting of the YAML file is a flag too, its name with dots: --train.kimg 20. All of them, with defaults: "
-        "gantailor settings"
-        + (f". This command reads {', '.join(sections)}" if sections else "")
+        "Every setting of the YAML file is a flag too, its name with dots: --train.kimg 20. All of them, with "
+        "their defaults: gantailor settings" + (f". This command reads {', '.join(sections)}" if sections else "")
     )
     group = parser.add_argument_group("settings")
     for name, field in settings():

@@ -1,4 +1,4 @@
-"""The command line. A user's mistake ends with status 2 and one message; nothing heavy is loaded before a command runs."""
+"""The command line: a mistake ends with status 2 and one message. Nothing heavy is loaded before a command runs."""
 
 from __future__ import annotations
 

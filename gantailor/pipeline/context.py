@@ -122,7 +122,7 @@ class RunContext:
 
     @torch.no_grad()
     def embeddings(self) -> np.ndarray:
-        """Features ``[N, d]`` of the teacher's outputs over the training inputs; the extractor's are kept in the cache."""
+        """Features ``[N, d]`` of the teacher's outputs over the training inputs; those of the extractor are cached."""
         data, teacher, name = self.data("train"), self.setup.teacher, self.config.embedding
         if name is not None:
             return self._embedded(import_name(name, "embedding"))

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from torch import nn
 
-from gantailor.reports.scores import stamped
+from gantailor.evaluators.scoring import scores_to_json
 from gantailor.run.run import Run
 from gantailor.supernet.errors import EvaluationError
 from gantailor.supernet.files import write_json
@@ -20,10 +20,10 @@ def evaluate(run: Run) -> dict[str, Any]:
     """Scores of the input, the teacher and the subnet; writes ``scores.json``."""
     setup = run.setup
     pairs, evaluator = setup.data("test"), setup.scoring.evaluator(setup.metrics(run.config.evaluation.final))
-    scores = {name: stamped(evaluator(model, pairs)) for name, model in models_of(run).items()}
+    scores = {name: scores_to_json(evaluator(model, pairs)) for name, model in models_of(run).items()}
     if is_picture(pairs.batch(np.arange(1))[0]):
         with suppress(EvaluationError):  # what no generator at all would score; sizes and channels may differ
-            scores = {"input": stamped(evaluator(nn.Identity(), pairs)), **scores}
+            scores = {"input": scores_to_json(evaluator(nn.Identity(), pairs)), **scores}
     write_json(run.folder.scores, scores)
     return scores
 

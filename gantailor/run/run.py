@@ -8,10 +8,10 @@ from typing import Any
 
 from torch import nn
 
-from gantailor.run.progress import Reporter
 from gantailor.run.config import Config
 from gantailor.run.folder import RunFolder
 from gantailor.run.loading import stored_config
+from gantailor.run.progress import Reporter
 from gantailor.run.setup import Setup
 from gantailor.search.methods.method import Method, method
 from gantailor.supernet.errors import ConfigError, RunError

@@ -15,10 +15,10 @@ from gantailor.evaluators.metric import find_metric
 from gantailor.evaluators.scoring import Scoring
 from gantailor.export.devices import device
 from gantailor.export.runtimes import latency_runtimes
-from gantailor.run.progress import Reporter
 from gantailor.run import ranking
 from gantailor.run.config import Config
 from gantailor.run.folder import RunFolder
+from gantailor.run.progress import Reporter
 from gantailor.run.teacher import Teacher
 from gantailor.search.budget import Budget, parse_budget
 from gantailor.search.spaces.space import Space, space
@@ -197,5 +197,3 @@ class Setup:
         size = min(16, len(chosen))
         parts = [chosen[i : i + size] for i in range(0, len(chosen) - size + 1, size)]
         return recalibrate(narrow, (pairs.batch(part)[0] for part in parts))
-
-

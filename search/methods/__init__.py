@@ -1,4 +1,4 @@
-"""The compression systems: a folder for each, whose ``method.py`` holds its record (see ``search/methods/method.py``)."""
+"""The compression systems: a folder for each, whose ``method.py`` holds its record, a ``Method``."""
 
 METHODS: dict[str, str] = {
     "supernet": "gantailor.search.methods.supernet.method:SUPERNET",

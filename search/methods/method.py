@@ -198,7 +198,7 @@ class Method:
         name: as in a configuration; a training's log is called so too.
         defaults: settings beneath the user's own, which it is given; a mapping of settings as in YAML.
         options: dataclass of ``train.method_options``, which checks its values; None where there are none.
-        searches: whether the widths are searched after the training; False where the training itself ends at the budget.
+        searches: whether widths are searched after the training; False where the training itself ends at the budget.
         least: channels that every width keeps at least, where it does not search.
         check: raises a ``GantailorError`` where the run's settings do not suit it; trains nothing.
         task: what is trained, by ``config.train``.

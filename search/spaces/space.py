@@ -12,7 +12,6 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from gantailor.search.spaces.config import SpaceConfig
 from gantailor.search.spaces.published import TABLES, published_variables

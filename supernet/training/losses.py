@@ -16,7 +16,6 @@ from torch import Tensor
 from gantailor.supernet.training.recipe import GanLoss
 
 
-
 def real_loss(kind: GanLoss, judged: Any) -> Tensor:
     """The real half of the discriminator's loss.
 

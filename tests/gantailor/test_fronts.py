@@ -29,10 +29,10 @@ def runs(tmp_path_factory, tiny_teacher):
 def test_a_budget_is_answered_from_the_study(runs, capsys, tmp_path):
     found = fronts.Found.read(runs / "front", budget="0.5x")
     frame = found.frame
-    full = found.run.supernet().macs(found.run.supernet().full_config())
+    full = found.run.setup.supernet.macs(found.run.setup.supernet.full_config())
     fits = frame[frame["macs"] <= full // 2]
     assert found.chosen == fits["l1"].idxmin()
-    assert found.run.supernet().macs(found.config) == fits["macs"][found.chosen]
+    assert found.run.setup.supernet.macs(found.config) == fits["macs"][found.chosen]
     table = tmp_path / "all.parquet"
     arguments = ["pareto", str(runs / "front"), str(runs / "random"), "--budget", "0.5x", "--out", str(tmp_path)]
     assert main([*arguments, "--table", str(table)]) == 0
@@ -106,7 +106,7 @@ def test_profile_and_a_budget_in_milliseconds(runs, tiny_teacher, tmp_path, caps
     more = ["--search.front_cost", f"latency_ms@{profile}", "--trials", "18", "--out", str(tmp_path / "timed")]
     assert main(["search", str(runs / "front.yaml"), *more]) == 0
     frame = fronts.Found.read(tmp_path / "timed").frame
-    supernet = found.run.supernet()
+    supernet = found.run.setup.supernet
     sizes = np.array([[row[w.name] for w in supernet.graph.widths] for row in frame.to_dict("records")])
     np.testing.assert_allclose(frame["latency_ms"], LatencyProfile.load(profile).predict_sizes(supernet, sizes))
 

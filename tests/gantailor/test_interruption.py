@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import gantailor
-from gantailor.run.config import load_config
+from gantailor.run.loading import load_config
 from gantailor.run.run import Run
 from gantailor.supernet.errors import RunError
 from gantailor.supernet.files import load_tensors

@@ -10,8 +10,8 @@ from PIL import Image
 
 import gantailor
 from gantailor.cli.main import main
-from gantailor.run.config import load_config
-from gantailor.run.defaults import METHODS
+from gantailor.run.loading import load_config
+from gantailor.search.methods import METHODS
 from gantailor.run.run import Run, open_run
 from gantailor.search.methods.slimming.task import Slimmed
 from gantailor.supernet.errors import ConfigError
@@ -60,9 +60,9 @@ def pruned(tmp_path_factory, common):
 def test_diversity_end_to_end(pruned):
     run = open_run(pruned / "run")
     config, narrow = run.subnet()
-    shares = {name: size / run.supernet().full_config()[name] for name, size in config.items()}
+    shares = {name: size / run.setup.supernet.full_config()[name] for name, size in config.items()}
     assert max(shares.values()) - min(shares.values()) < 0.2, "the same share of every width"
-    assert run.supernet().macs(config) <= run.budget().macs
+    assert run.setup.supernet.macs(config) <= run.setup.budget.macs
     session = onnxruntime.InferenceSession(str(pruned / "run" / "export" / "onnxruntime-cpu" / "model.onnx"))
     z = torch.randn(1, 8)
     (made,) = session.run(None, {session.get_inputs()[0].name: z.numpy()})
@@ -95,9 +95,9 @@ def test_searched_widths(pruned, common, tmp_path):
     )
     assert main(["search", str(yaml), "--out", str(tmp_path / "run")]) == 0
     run = Run(tmp_path / "run", load_config(str(yaml), {}))
-    assert run.search_metric() == "features[teacher]"
+    assert run.setup.search_metric == "features[teacher]"
     config, _ = run.subnet()
-    assert run.supernet().macs(config) <= run.budget().macs
+    assert run.setup.supernet.macs(config) <= run.setup.budget.macs
     trained, _ = load_tensors(tmp_path / "run" / "supernet.safetensors")
     untrained, _ = load_tensors(pruned / "run" / "supernet.safetensors")
     assert any(not torch.equal(trained[name], untrained[name]) for name in trained)
@@ -135,7 +135,7 @@ def slimmed(tmp_path_factory, tiny_teacher, pairs):
 
 def used(run):
     """The share of the generator's MACs that the subnet needs."""
-    return run.supernet().macs(run.subnet()[0]) / run.supernet().macs(run.supernet().full_config())
+    return run.setup.supernet.macs(run.subnet()[0]) / run.setup.supernet.macs(run.setup.supernet.full_config())
 
 
 def test_slimming_end_to_end(slimmed):
@@ -232,11 +232,11 @@ def test_both_generators_of_a_cyclegan(tmp_path):
     assert main(["compress", str(yaml), "--out", str(out)]) == 0
     run = open_run(out)
     back = json.loads((out / "back.json").read_text())
-    full = run.supernet().macs(run.supernet().full_config())
-    assert 0.39 <= used(run) <= 0.4 and 0.39 <= run.supernet().macs(back) / full <= 0.4
+    full = run.setup.supernet.macs(run.setup.supernet.full_config())
+    assert 0.39 <= used(run) <= 0.4 and 0.39 <= run.setup.supernet.macs(back) / full <= 0.4
     weights, _ = load_tensors(out / "subnet_BtoA.safetensors")
     assert weights["model.1.weight"].shape[0] == back["model.1"]
-    assert run.data("test").digest() != run.data("search").digest() and len(run.data("test")) == 8
+    assert run.setup.data("test").digest() != run.setup.data("search").digest() and len(run.setup.data("test")) == 8
     scores = json.loads((out / "scores.json").read_text())["subnet"]
     assert set(scores) == {"fid[efficientnet-lite0]", "kid[efficientnet-lite0]"}
     losses = json.loads((out / "supernet.ckpt.jsonl").read_text().splitlines()[-1])
@@ -411,7 +411,7 @@ def test_mistakes(flags, message, tiny_teacher, tmp_path):
         tmp_path, load_config(None, {**flags, "teacher": str(tiny_teacher), "options": {"ngf": 8}, "data.size": 32})
     )
     with pytest.raises(ConfigError, match="did you mean 'uniform'"):
-        run.budget()
+        run.setup.budget
 
 
 def test_a_ranking_of_another_generator(tiny_teacher, pruned, tmp_path):

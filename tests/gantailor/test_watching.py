@@ -10,7 +10,7 @@ from torch import nn
 
 import gantailor
 from gantailor.pipeline.training import Watcher, finetune
-from gantailor.run.config import load_config
+from gantailor.run.loading import load_config
 from gantailor.run.run import Run
 from gantailor.supernet.errors import ConfigError
 from gantailor.supernet.files import load_tensors, save_tensors, write_bytes
@@ -46,25 +46,25 @@ def test_best_weights_are_kept(run):
     watcher = Watcher(run, "finetune", lambda model: {"subnet": model}, best="best.safetensors")
     for step, value in ((2, 0.2), (4, 0.5), (6, 0.9)):
         watcher(Tint(value), step)
-    tensors, info = load_tensors(run.path("best.safetensors"))
+    tensors, info = load_tensors(run.folder.file("best.safetensors"))
     assert (float(tensors["value"]), info["step"]) == (0.5, 4)
-    rows = [json.loads(line) for line in run.path("finetune.watch.jsonl").read_text().splitlines()]
+    rows = [json.loads(line) for line in run.folder.file("finetune.watch.jsonl").read_text().splitlines()]
     assert [row["step"] for row in rows] == [2, 4, 6]
     assert rows[1]["subnet"] == pytest.approx(0, abs=0.01)
-    sheet = Image.open(run.path("samples") / "finetune-0000004.png")
+    sheet = Image.open(run.folder.file("samples") / "finetune-0000004.png")
     assert sheet.size == (4 * 16 + 3 * 2, 6 * 16 + 5 * 2)  # input, teacher, subnet, real; six pictures
 
 
 def test_finetuning_reports_best_and_last(run):
-    config = run.space().to_config(run.space().smallest)
-    write_bytes(run.path("subnet.json"), config.to_json().encode())
-    save_tensors(run.path("supernet.safetensors"), run.supernet().generator.state_dict(), {})
+    config = run.setup.space.to_config(run.setup.space.smallest)
+    write_bytes(run.folder.file("subnet.json"), config.to_json().encode())
+    save_tensors(run.folder.file("supernet.safetensors"), run.setup.supernet.generator.state_dict(), {})
     finetune(run)
-    rows = [json.loads(line) for line in run.path("finetune.watch.jsonl").read_text().splitlines()]
+    rows = [json.loads(line) for line in run.folder.file("finetune.watch.jsonl").read_text().splitlines()]
     assert [row["step"] for row in rows] == [2, 4, 6]
     best = min(rows, key=lambda row: row["subnet"])["step"]
-    assert load_tensors(run.path("subnet.safetensors"))[1]["step"] == best
-    assert run.path("subnet.last.safetensors").exists() == (best != 6)
+    assert load_tensors(run.folder.file("subnet.safetensors"))[1]["step"] == best
+    assert run.folder.file("subnet.last.safetensors").exists() == (best != 6)
     assert (run.last_subnet() is not None) == (best != 6)
 
 
@@ -73,13 +73,13 @@ def test_tensorboard(run, monkeypatch):
 
     from gantailor.supernet.training.trainer import Progress
 
-    with run.report.training("supernet", run.path("tensorboard")) as listener:
+    with run.report.training("supernet", run.folder.file("tensorboard")) as listener:
         listener(Progress(1, 2, 0.004, 1.0, {"gan": 0.5}))
-    events = EventAccumulator(str(run.path("tensorboard") / "supernet")).Reload()
+    events = EventAccumulator(str(run.folder.file("tensorboard") / "supernet")).Reload()
     assert [(e.step, e.value) for e in events.Scalars("supernet/gan")] == [(4, 0.5)]
     monkeypatch.setitem(__import__("sys").modules, "torch.utils.tensorboard", None)
     with (
         pytest.raises(ConfigError, match=r"pip install 'gantailor\[tensorboard\]'"),
-        run.report.training("x", run.path("t")),
+        run.report.training("x", run.folder.file("t")),
     ):
         pass

@@ -8,8 +8,8 @@ import torch
 
 import gantailor
 from gantailor.search.budget import Budget, parse_budget
-from gantailor.search.methods.agents.task import Agents, penalty, share_of
 from gantailor.search.methods.agents.neighbourhoods import neighbourhoods
+from gantailor.search.methods.agents.task import Agents, penalty, share_of
 from gantailor.search.methods.gated import Agent, Gated, logistic_noise, straight_through
 from gantailor.search.spaces.space import space
 from gantailor.supernet.errors import BudgetError, ConfigError

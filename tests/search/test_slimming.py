@@ -9,8 +9,8 @@ import torch
 import gantailor
 from gantailor.search.budget import Budget, parse_budget
 from gantailor.search.methods.control import strongest
-from gantailor.search.methods.slimming.task import Slimmed, slimming
 from gantailor.search.methods.l1_sparsity import soft_threshold
+from gantailor.search.methods.slimming.task import Slimmed, slimming
 from gantailor.search.spaces.space import space
 from gantailor.supernet.errors import BudgetError
 from gantailor.supernet.gates import Gates

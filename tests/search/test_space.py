@@ -4,7 +4,7 @@ import pytest
 import torch
 
 import gantailor
-from gantailor.run.config import load_config
+from gantailor.run.loading import load_config
 from gantailor.search.spaces.space import SpaceConfig
 from gantailor.supernet.errors import ConfigError
 

@@ -8,13 +8,13 @@ from torch import nn
 import gantailor
 from gantailor.search.spaces.space import SpaceConfig, space
 from gantailor.supernet.errors import ConfigError
+from gantailor.supernet.importance import CRITERIA
 from gantailor.supernet.importance.diversity import (
     activation_scores,
     content_scores,
     diversity_scores,
     principal_directions,
 )
-from gantailor.supernet.importance import CRITERIA
 from gantailor.supernet.importance.ranking import criterion_scores, order_channels, rank_channels
 
 CHANNELS = {4: 6, 8: 5, 16: 4}

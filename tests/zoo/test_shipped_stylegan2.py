@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from gantailor.run.config import load_config
+from gantailor.run.loading import load_config
 from gantailor.run.run import Run
 from gantailor.zoo.checkpoints import load_state, load_teacher, read_state
 from gantailor.zoo.discriminators.stylegan2 import StyleGan2Discriminator
@@ -30,6 +30,6 @@ def test_it_is_the_default(tmp_path):
     config = load_config(None, {"generator": "stylegan2", "method": "diversity", "ranking": "l1", "budget": "0.1x"})
     assert config.discriminator == str(STYLEGAN2.shipped_discriminator)
     run = Run(tmp_path, config)
-    narrow = run.supernet().extract(run.space().to_config(run.budget().sample(np.random.default_rng(0))))
+    narrow = run.setup.supernet.extract(run.setup.space.to_config(run.setup.budget.sample(np.random.default_rng(0))))
     assert narrow(torch.randn(2, 128)).shape == (2, 3, 64, 64)
     assert load_config(None, {"generator": "stylegan2", "teacher": "mine.pt"}).discriminator is None

@@ -134,6 +134,4 @@ def slimming(task: Task, slimmed: Slimmed, recipe: Recipe, *, usage: Usage) -> L
     options = recipe.options_of(SlimmingOptions, method=True)
     optimizer = torch.optim.SGD([slimmed.gates.values], lr=options.scale_lr, momentum=options.scale_momentum)
     s, r = options.strength, options.reach
-    return L1Sparsity(
-        task, slimmed.gates, recipe, optimizer=optimizer, usage=usage, strength=s, reach=r, name="scales"
-    )
+    return L1Sparsity(task, slimmed.gates, recipe, optimizer=optimizer, usage=usage, strength=s, reach=r, name="scales")
