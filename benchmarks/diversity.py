@@ -114,7 +114,9 @@ def main() -> None:
             )
             model = run.setup.teacher if arm == "teacher" else run.subnet()[1]
             config = run.setup.supernet.full_config() if arm == "teacher" else run.subnet()[0]
-            scores = {name.partition("[")[0]: score.value for name, score in evaluator(model, run.setup.data("test")).items()}
+            scores = {
+                name.partition("[")[0]: score.value for name, score in evaluator(model, run.setup.data("test")).items()
+            }
             own = own or teachers_own(run)
             own_evaluator = own_evaluator or run.setup.scoring.evaluator(METRICS[:-1])
             found = own_evaluator(model, own)

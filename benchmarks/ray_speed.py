@@ -18,7 +18,7 @@ from ray.cluster_utils import Cluster
 
 from gantailor.cli.main import DEMO_SUPERNET
 from gantailor.pipeline.ray_search import evaluate_with_ray
-from gantailor.pipeline.search import make_search
+from gantailor.pipeline.study import make_search
 from gantailor.run.loading import load_config
 from gantailor.run.run import Run
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from gantailor.pipeline.check import look
+from gantailor.pipeline.check import find_mistakes
 from gantailor.pipeline.comparison import Comparison, check_folders, run_all
 from gantailor.pipeline.comparison_results import write_comparison
 from gantailor.supernet.errors import ConfigError
@@ -21,7 +21,7 @@ def compare(arguments: argparse.Namespace) -> None:
     if arguments.dry_run:
         for entry in entries:
             run = entry.open()
-            look(run)
+            find_mistakes(run)
             print(f"{entry.folder}: budget {run.setup.budget}{', done' if entry.done else ''}")
         return
     failed = run_all(entries)

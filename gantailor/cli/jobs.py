@@ -13,7 +13,7 @@ import yaml
 from gantailor.cli.flags import config_of
 from gantailor.export.devices import device
 from gantailor.export.targets import check_installed
-from gantailor.pipeline.check import look
+from gantailor.pipeline.check import find_mistakes
 from gantailor.pipeline.compress import compress as run_stages
 from gantailor.pipeline.export import export_run
 from gantailor.run.config import Config
@@ -36,7 +36,7 @@ def _run(arguments: argparse.Namespace, config: Config, until: str) -> None:
 
 def _print_plan(run: Run) -> None:
     """Everything checked; what would be done, and its costs."""
-    look(run)
+    find_mistakes(run)
     budget, supernet = run.setup.budget, run.setup.traced
     print(supernet.graph)
     print(f"generator {format_macs(supernet.macs(supernet.full_config(), convention=budget.convention))} MACs")

@@ -15,7 +15,7 @@ from gantailor.supernet.errors import ConfigError
 from gantailor.supernet.files import write_json
 
 
-def look(run: Run) -> None:
+def find_mistakes(run: Run) -> None:
     """Find mistakes without writing anything: settings, data, teacher, trace, budget, metrics, devices.
 
     Raises:
@@ -55,7 +55,7 @@ def check(run: Run) -> dict[str, Any]:
 
     Writes ``trace.json``, with what tracing and its repair decided, and ``ranking.json``.
     """
-    look(run)
+    find_mistakes(run)
     run.claim()
     setup, folder = run.setup, run.folder
     if not folder.trace.exists() or setup.proof:  # an earlier process's decisions are replayed

@@ -12,7 +12,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from gantailor.pipeline.check import look
+from gantailor.pipeline.check import find_mistakes
 from gantailor.pipeline.compress import compress
 from gantailor.run.config import Config
 from gantailor.run.defaults import merged
@@ -185,7 +185,7 @@ def run_all(entries: Sequence[Entry]) -> dict[str, str]:
             continue
         run = entry.open(report)
         try:
-            look(run)
+            find_mistakes(run)
             run.claim()  # the folder is this process's from here on
             take_supernet(entry, entries)
             compress(run, until="evaluate")

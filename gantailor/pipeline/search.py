@@ -1,122 +1,63 @@
-"""The search of a run: its objectives, its evaluations, in one process or in several."""
+"""Stage "search": which widths the subnet has, searched, or as the method's own training chose them."""
 
 from __future__ import annotations
 
 import hashlib
-import multiprocessing
-import time
-from collections.abc import Callable, Sequence
-from typing import Any
 
 import numpy as np
-import torch
 
-from gantailor.evaluators.metric import find_metric
-from gantailor.evaluators.scores import Subset
-from gantailor.run.run import Run, load_supernet
-from gantailor.search.latency import LatencyProfile
-from gantailor.search.study import Objective, Search, SearchError, open_study, release_dead
+from gantailor.pipeline.study import evaluate_all, make_search
+from gantailor.run.run import Run
+from gantailor.search.study import Search, best_config, table
+from gantailor.supernet.errors import RunError
+from gantailor.supernet.files import write_bytes
 from gantailor.supernet.graph import SubnetConfig
 
-Listener = Callable[[int, float], None]
+
+def search(run: Run) -> SubnetConfig:
+    """Choose the subnet within the budget; writes ``subnet.json`` and ``front.csv``.
+
+    A study that has enough trials for the budget is not searched again; more ``trials`` add to it. A study of a whole
+    front answers every later budget. What a method chose itself is the study's only subnet.
+    """
+    searcher, folder = make_search(run), run.folder
+    if folder.selected.exists():
+        _take_selected(run, searcher)
+    elif searcher.history().counted < run.config.search.trials:
+        with run.report.counting("search", run.config.search.trials) as listener:
+            evaluate_all(run, searcher, listener)
+    write_bytes(folder.front, table(searcher.study).to_csv(index=False).encode())
+    best = best_config(searcher.study, searcher.budget, provenance=searcher.provenance)
+    _set_aside(run, best)
+    write_bytes(folder.subnet_config, (best.to_json() + "\n").encode())
+    return best
 
 
-def objectives_of(run: Run) -> tuple[Objective, ...]:
-    """The score that the search follows, and a cost where it searches the whole front."""
-    score = Objective(run.search_metric(), find_metric(run.search_metric()).lower_is_better)
-    cost = Objective(run.config.search.front_cost.partition("@")[0])
-    return (score, cost) if run.config.search.front else (score,)
-
-
-def make_search(run: Run) -> Search:
-    """A search on the run's study, with the trained supernet."""
-    supernet, evaluation = run.supernet(), run.config.evaluation
-    load_supernet(supernet, run.path("supernet.safetensors"))
-    pairs = Subset(run.data("search"), evaluation.search_images)
-    metric = run.search_metric()
-    evaluator = run.scoring().evaluator([metric])
-
-    file = run.config.search.front_cost.partition("@")[2]
-    profile = LatencyProfile.load(file) if file and run.config.search.front else None
-
-    def score(config: SubnetConfig) -> dict[str, float]:
-        scores = evaluator(run.calibrated(supernet.extract(config)), pairs)
-        found = {metric: next(iter(scores.values())).value, "params": float(supernet.parameter_count(config))}
-        if profile:
-            found["latency_ms"] = float(profile.predict_sizes(supernet, np.array([list(config.values())]))[0])
-        return found
-
-    timing = repr(profile) if profile else ""
-    parts = (run.path("supernet.safetensors").read_bytes(), metric, pairs.digest(), evaluation.extractor, timing)
-    content = b"|".join(part if isinstance(part, bytes) else part.encode() for part in parts)
-    objectives = objectives_of(run)
-    return Search(
-        open_study(run.config.search.storage or run.path("search.journal"), name="gantailor", objectives=objectives),
-        run.budget(),
-        score,
-        objectives=objectives,
-        strategy=run.config.search.strategy,
-        seed=run.config.seed,
-        provenance=hashlib.sha256(content).hexdigest()[:12],
-        lock=run.path(".search.lock"),
-    )
-
-
-def evaluate_all(run: Run, searcher: Search, listener: Listener) -> None:
-    """Evaluate until the configured number of subnets have scores.
+def _take_selected(run: Run, searcher: Search) -> None:
+    """Score what the method kept, and note it in the study.
 
     Raises:
-        SearchError: evaluations fail one after the other, or no worker is left.
+        RunError: its widths are not of the run's space.
     """
-    settings = run.config.search
-    first = searcher.objectives[0]
-
-    def best(done: int, _: object = None) -> None:
-        history = searcher.history()
-        if len(history.values):
-            low = float(history.values[:, 0].min())
-            listener(done, low if first.minimize else -low)
-
-    if settings.ray_address:
-        from gantailor.pipeline.ray_search import evaluate_with_ray
-
-        release_dead(searcher.study)
-        evaluate_with_ray(run, searcher, on_trial=best)
-    elif settings.workers == 1:
-        searcher.run(settings.trials, on_trial=best)
-    else:
-        _evaluate_in_processes(run, searcher, best)
+    config = SubnetConfig.from_json(run.folder.selected.read_text())
+    try:
+        indices = [v.choices.index(v.choice_of(config)) for v in searcher.budget.space.variables]
+    except (KeyError, ValueError):
+        raise RunError(
+            f"method {run.config.method!r} chose widths that space {run.config.space.name!r} does not have; set "
+            "space: every"
+        ) from None
+    searcher.take(np.array(indices), run.config.method)
 
 
-def _evaluate_in_processes(run: Run, searcher: Search, on_trial: Callable[[int], None]) -> None:
-    """Worker processes on this machine share the study; a dead one is not replaced, its subnet is tried again."""
-    context = multiprocessing.get_context("spawn")
-    settings = run.config.search
-    threads = max(1, torch.get_num_threads() // settings.workers)
-    arguments = (str(run.folder), run.config.model_dump(mode="json"), threads)
-    while True:
-        workers = [context.Process(target=work, args=arguments, daemon=True) for _ in range(settings.workers)]
-        for worker in workers:
-            worker.start()
-        shown = -1
-        while any(worker.is_alive() for worker in workers):
-            time.sleep(0.3)
-            done = searcher.history().counted
-            if done != shown:
-                on_trial(done)
-                shown = done
-        codes: Sequence[Any] = [worker.exitcode for worker in workers]
-        if searcher.history().counted >= settings.trials or all(code == 0 for code in codes):
-            break
-        if all(code == 1 for code in codes):
-            raise SearchError("every search worker failed; the reasons stand above and in the study's trials")
-    searcher.run(settings.trials)  # what a killed worker left
-
-
-def work(folder: str, config: dict[str, Any], threads: int) -> None:
-    """A worker process."""
-    from gantailor.run.config import Config
-
-    torch.set_num_threads(threads)
-    run = Run(folder, Config.model_validate(config))
-    make_search(run).run(run.config.search.trials)
+def _set_aside(run: Run, best: SubnetConfig) -> None:
+    """Where a longer search found another subnet, what was made of the earlier one moves into ``earlier/``."""
+    folder = run.folder
+    file = folder.subnet_config
+    if not file.exists() or SubnetConfig.from_json(file.read_text()) == best:
+        return
+    earlier = folder.file("earlier") / hashlib.sha256(file.read_bytes()).hexdigest()[:8]
+    earlier.mkdir(parents=True, exist_ok=True)
+    for found in [*folder.path.glob("subnet.*"), *folder.path.glob("finetune.*"), folder.export]:
+        if found.exists():
+            found.rename(earlier / found.name)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 
@@ -24,3 +24,15 @@ class Variable:
     def scaled(cls, name: str, choices: Sequence[int], factors: Sequence[tuple[str, int]]) -> Variable:
         """A variable whose widths are multiples of its choice."""
         return cls(name, tuple(choices), tuple((width, tuple(c * f for c in choices)) for width, f in factors))
+
+    def choice_of(self, widths: Mapping[str, int]) -> int:
+        """The choice that gives these sizes of the widths that it drives.
+
+        Raises:
+            KeyError: a width is missing.
+            ValueError: no choice gives them.
+        """
+        for choice, *sizes in zip(self.choices, *(sizes for _, sizes in self.sizes), strict=True):
+            if all(widths[name] == size for (name, _), size in zip(self.sizes, sizes, strict=True)):
+                return choice
+        raise ValueError(f"{self.name!r} has no choice with these sizes")

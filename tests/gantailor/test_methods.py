@@ -11,8 +11,8 @@ from PIL import Image
 import gantailor
 from gantailor.cli.main import main
 from gantailor.run.loading import load_config
-from gantailor.search.methods import METHODS
 from gantailor.run.run import Run, open_run
+from gantailor.search.methods import METHODS
 from gantailor.search.methods.slimming.task import Slimmed
 from gantailor.supernet.errors import ConfigError
 from gantailor.supernet.files import load_tensors

@@ -5,11 +5,11 @@ import json
 import numpy as np
 import pytest
 import torch
+from gantailor.pipeline.training import Watcher, finetune
 from PIL import Image
 from torch import nn
 
 import gantailor
-from gantailor.pipeline.training import Watcher, finetune
 from gantailor.run.loading import load_config
 from gantailor.run.run import Run
 from gantailor.supernet.errors import ConfigError
