@@ -18,13 +18,13 @@ import pandas as pd
 import torch
 from torch import nn
 
-from gantailor.cli.main import DEMO_SUPERNET
 from gantailor.pipeline import compress as pipeline
 from gantailor.pipeline import training
 from gantailor.run.loading import load_config
 from gantailor.run.run import Run, load_supernet
 from gantailor.search.spaces.space import uniform_config
 from gantailor.supernet.verify import count_parameters
+from gantailor.zoo import DEMO_SUPERNET
 from gantailor.zoo.initialisation import init_weights
 
 SUPERNET_KIMG = 24

@@ -14,10 +14,10 @@ import time
 import numpy as np
 import torch
 
-from gantailor.cli.main import DEMO_SUPERNET
 from gantailor.evaluators.scores import Subset
 from gantailor.run.loading import load_config
 from gantailor.run.run import Run, load_supernet
+from gantailor.zoo import DEMO_SUPERNET
 
 
 def main() -> None:

@@ -17,13 +17,13 @@ import pandas as pd
 import torch
 from scipy.stats import kendalltau
 
-from gantailor.cli.main import DEMO_SUPERNET
 from gantailor.run.loading import load_config
 from gantailor.run.run import Run, load_supernet
 from gantailor.search.spaces.space import Space
 from gantailor.supernet.training.image_to_image import Translation
 from gantailor.supernet.training.recipe import Recipe
 from gantailor.supernet.training.trainer import Trainer
+from gantailor.zoo import DEMO_SUPERNET
 from gantailor.zoo.discriminators.build import make_discriminator
 from gantailor.zoo.initialisation import init_weights
 

@@ -16,11 +16,11 @@ import time
 import ray
 from ray.cluster_utils import Cluster
 
-from gantailor.cli.main import DEMO_SUPERNET
 from gantailor.pipeline.ray_search import evaluate_with_ray
 from gantailor.pipeline.study import make_search
 from gantailor.run.loading import load_config
 from gantailor.run.run import Run
+from gantailor.zoo import DEMO_SUPERNET
 
 
 def seconds(workers: int, trials: int) -> tuple[float, float]:

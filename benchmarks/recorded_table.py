@@ -17,10 +17,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from gantailor.cli.main import DEMO_SUPERNET
 from gantailor.evaluators.scores import Subset
 from gantailor.run.loading import load_config
 from gantailor.run.run import Run, load_supernet
+from gantailor.zoo import DEMO_SUPERNET
 
 SPACE = {
     "fractions": [0.25, 0.5, 0.75, 1.0],

@@ -5,3 +5,4 @@ from __future__ import annotations
 from pathlib import Path
 
 WEIGHTS = Path(__file__).parent / "weights"
+DEMO_SUPERNET = WEIGHTS / "openmoji_supernet.safetensors"  # trained from the shipped teacher, for ``gantailor demo``

@@ -19,9 +19,7 @@ from gantailor.pipeline.export import export_run
 from gantailor.run.config import Config
 from gantailor.run.run import Run, open_run
 from gantailor.search.budget import format_macs
-from gantailor.zoo import WEIGHTS
-
-DEMO_SUPERNET = WEIGHTS / "openmoji_supernet.safetensors"
+from gantailor.zoo import DEMO_SUPERNET
 
 
 def _run(arguments: argparse.Namespace, config: Config, until: str) -> None:

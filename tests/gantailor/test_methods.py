@@ -391,7 +391,7 @@ def test_ranking_twice_is_the_same(pruned, common, tmp_path):
     (tmp_path / "l1.json").write_text(json.dumps(fresh))
     yaml.write_text(f"{common}ranking: {tmp_path}/l1.json\n")
     with pytest.raises(ConfigError, match="is of other weights"):
-        Run(tmp_path / "x", load_config(str(yaml), {})).supernet()
+        _ = Run(tmp_path / "x", load_config(str(yaml), {})).setup.supernet
 
 
 @pytest.mark.parametrize(
@@ -411,13 +411,13 @@ def test_mistakes(flags, message, tiny_teacher, tmp_path):
         tmp_path, load_config(None, {**flags, "teacher": str(tiny_teacher), "options": {"ngf": 8}, "data.size": 32})
     )
     with pytest.raises(ConfigError, match="did you mean 'uniform'"):
-        run.setup.budget
+        _ = run.setup.budget
 
 
 def test_a_ranking_of_another_generator(tiny_teacher, pruned, tmp_path):
     flags = {"teacher": str(tiny_teacher), "options": {"ngf": 8}, "data.size": 32}
     with pytest.raises(ConfigError, match="is of another generator"):
-        Run(tmp_path, load_config(None, {**flags, "ranking": str(pruned / "diversity.json")})).supernet()
+        _ = Run(tmp_path, load_config(None, {**flags, "ranking": str(pruned / "diversity.json")})).setup.supernet
     (tmp_path / "broken.json").write_text("{}")
     with pytest.raises(ConfigError, match=r"cannot be read .*a file that gantailor rank wrote"):
-        Run(tmp_path, load_config(None, {**flags, "ranking": str(tmp_path / "broken.json")})).supernet()
+        _ = Run(tmp_path, load_config(None, {**flags, "ranking": str(tmp_path / "broken.json")})).setup.supernet
