@@ -1,12 +1,17 @@
 """Every built-in metric by its name; a user's own from a file of theirs; names of scores."""
 
+import json
+import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 
 import gantailor
+from gantailor.cli.main import main
 from gantailor.evaluators.config import EvaluationConfig
 from gantailor.evaluators.conformance import ChannelMeans, MetricConformance, Noise
 from gantailor.evaluators.metric import Metric, find_metric, metric_of
@@ -258,3 +263,41 @@ def test_settings_are_checked_without_importing_anything(setting, value, message
     with pytest.raises(ValueError, match=message):
         EvaluationConfig(**{setting: value})
     assert EvaluationConfig(search="nowhere:metric[teacher]").search == "nowhere:metric[teacher]"
+
+
+def test_names_are_known_without_torch(tmp_path):
+    """The command line and the settings show them in milliseconds."""
+    code = (
+        "import sys; from gantailor.evaluators.config import EvaluationConfig; EvaluationConfig(search='a:b');"
+        "print(*{'torch', 'numpy', 'scipy', 'torchmetrics'} & {*sys.modules})"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout.strip() == ""
+
+
+def test_conformance_notices_a_wrong_direction(own, monkeypatch):
+    """What a search would follow to the worst generator."""
+    right = find_metric("own_metrics:top5")
+    monkeypatch.setattr(sys.modules["own_metrics"], "top5", replace(right, lower_is_better=True))
+    with pytest.raises(AssertionError, match="own_metrics:top5"):
+        TestOwn().test_better_is_better()
+
+
+def test_evaluate_prints_ones_own(own, tmp_path, capsys):
+    """From the command line: of a generator, and of two folders."""
+    torch.manual_seed(0)
+    command = ["evaluate", "--split", "search", "--json", "--metrics"]
+    assert main([*command, "own_metrics:top5,own_metrics:l12[teacher],l1"]) == 0
+    scores = json.loads(capsys.readouterr().out)
+    assert list(scores) == ["own_metrics:top5", "own_metrics:l12[teacher]", "l1"]
+    assert (scores["own_metrics:l12[teacher]"]["value"], scores["own_metrics:top5"]["unit"]) == (0, "share")
+    for folder, value in (("a", 0), ("b", 255)):
+        (tmp_path / folder).mkdir()
+        Image.new("RGB", (8, 8), (value,) * 3).save(tmp_path / folder / "1.png")
+    folders = ["--images", "a", "--reference", "b", "--metrics"]
+    assert main(["evaluate", "--json", *folders, "own_metrics:l12"]) == 0
+    assert json.loads(capsys.readouterr().out)["own_metrics:l12"]["value"] == pytest.approx(2)
+    assert main(["evaluate", *folders, "macs"]) == 2
+    assert "metric 'macs' is unknown for folders; allowed are fid, kid" in capsys.readouterr().err
+    assert main([*command, "own_metrics:bare"]) == 2
+    assert "a Metric record is expected" in capsys.readouterr().err
