@@ -1,10 +1,15 @@
-"""The tests that every evaluator passes, one's own too.
+"""The tests that every metric and every evaluator passes, one's own too.
+
+    class TestSharpness(MetricConformance):
+        metric = "my_metrics:sharpness"
+
+``pytest`` runs them. Override ``config`` where the metric needs settings, ``generators`` where another generator is the
+better one, ``generator`` and ``pairs`` where it needs others. An evaluator without a record inherits
+``EvaluatorConformance`` and says what makes it:
 
     class TestMine(EvaluatorConformance):
         def evaluator(self):
             return MyEvaluator()
-
-``pytest`` runs them. Override ``generator`` and ``pairs`` where yours needs others.
 """
 
 from __future__ import annotations
@@ -17,7 +22,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from gantailor.evaluators.config import EvaluationConfig
+from gantailor.evaluators.metric import find_metric, metric_of
+from gantailor.evaluators.metrics import TEACHER_MARK
 from gantailor.evaluators.scores import Evaluator, Pairs
+from gantailor.evaluators.scoring import Scoring
 from gantailor.supernet.errors import EvaluationError
 
 
@@ -47,6 +56,22 @@ class Broken(nn.Module):
         return x * torch.nan
 
 
+class Faded(nn.Module):
+    """Washes out what a generator makes: little contrast, too bright."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return 0.05 * x + 0.8
+
+
+class ChannelMeans:
+    """An extractor without weights: features ``[N, 3]``, the mean of each channel."""
+
+    name, dims, variant, resize, weights_hash = "means", 3, "", "none", "0" * 64
+
+    def __call__(self, images: Tensor) -> Tensor:
+        return images.mean((2, 3))
+
+
 class EvaluatorConformance:
     """Inherit and say which evaluator.
 
@@ -61,6 +86,10 @@ class EvaluatorConformance:
     def evaluator(self) -> Evaluator:
         """What is tested; each subclass says which."""
         raise NotImplementedError("say which evaluator")
+
+    def sees_pictures(self) -> bool:
+        """Whether pictures that are broken or missing must be told."""
+        return self.looks
 
     def generator(self) -> nn.Module:
         """With batch norm and dropout, in training mode: what an evaluator must leave as it was."""
@@ -117,7 +146,7 @@ class EvaluatorConformance:
 
     def test_nan_pictures_are_one_clear_error(self) -> None:
         """NaN never becomes a score."""
-        if not self.looks:
+        if not self.sees_pictures():
             return
         try:
             self.evaluator()(Broken(), self.pairs())
@@ -128,7 +157,7 @@ class EvaluatorConformance:
 
     def test_empty_data_is_one_clear_error(self) -> None:
         """No pictures, no score."""
-        if not self.looks:
+        if not self.sees_pictures():
             return
         try:
             self.evaluator()(self.generator(), Noise(0))
@@ -136,3 +165,81 @@ class EvaluatorConformance:
             assert "empty" in str(error)
         else:
             raise AssertionError("no pictures got a score")
+
+
+class MetricConformance(EvaluatorConformance):
+    """Inherit and say which metric; also what an evaluator's conformance asks, of the evaluator that it makes.
+
+    Attributes:
+        metric: its name, as ``evaluation.search`` takes it: a built-in's, or ``module:name``.
+    """
+
+    metric = ""
+
+    def config(self) -> EvaluationConfig:
+        """The settings that the metric needs."""
+        return EvaluationConfig()
+
+    def scoring(self, teacher: nn.Module | None = None) -> Scoring:
+        """What makes its evaluator; features are the means of the channels, so that no weights are wanted."""
+        return Scoring(self.config(), teacher=teacher, extractor=ChannelMeans())
+
+    def generators(self) -> tuple[nn.Module, nn.Module] | None:
+        """A generator that the metric must find better, and a worse one; ``None`` where it cannot tell.
+
+        Of pictures the better is what ``Noise`` was made with, where outputs are compared with targets, and the inputs
+        themselves elsewhere; the worse is washed out. Of the generator itself the better is the smaller.
+        """
+        compares = find_metric(self.metric).compares
+        if compares == "generator":
+            wide = nn.Sequential(nn.Conv2d(3, 128, 5, padding=2), nn.Conv2d(128, 3, 5, padding=2))
+            return nn.Sequential(nn.Conv2d(3, 2, 1), nn.Conv2d(2, 3, 1)), wide
+        best = nn.AvgPool2d(3, 1, 1) if compares in ("sets", "pictures") else nn.Identity()
+        return best, nn.Sequential(best, Faded())
+
+    def evaluator(self) -> Evaluator:
+        """As a run makes it, by the metric's name."""
+        return self.scoring().evaluator([self.metric])
+
+    def sees_pictures(self) -> bool:
+        """A cost does not."""
+        return find_metric(self.metric).compares != "generator"
+
+    def test_record_says_all(self) -> None:
+        """A name that scores can begin with, a unit, a direction, and nothing that is missing here."""
+        record = find_metric(self.metric)
+        assert record.name.isidentifier() and record.unit
+        assert isinstance(record.lower_is_better, bool)
+        assert record.missing(self.config()) is None
+
+    def test_scores_are_the_records(self) -> None:
+        """Their names lead to the record again, and their unit and direction are its own."""
+        record, scores = find_metric(self.metric), self.evaluator()(self.generator(), self.pairs())
+        for name, score in scores.items():
+            assert name.startswith(self.metric)
+            assert metric_of(name) == record
+            assert (score.unit, score.lower_is_better) == (record.unit, record.lower_is_better)
+
+    def test_better_is_better(self) -> None:
+        """A degraded generator is on the side that the record calls worse: the search would follow it."""
+        found = self.generators()
+        if found is None:
+            return
+        sign, evaluator = 1 if find_metric(self.metric).lower_is_better else -1, self.evaluator()
+        better, worse = (evaluator(generator, self.pairs()) for generator in found)
+        assert better.keys() == worse.keys()
+        for name in better:
+            assert sign * better[name].value < sign * worse[name].value, name
+
+    def test_teacher_is_the_aim(self) -> None:
+        """Where pictures are compared one by one, the teacher's can be the aim; its own outputs come out best."""
+        if find_metric(self.metric).compares != "pictures":
+            return
+        teacher, name = nn.Identity(), self.metric + TEACHER_MARK
+        evaluator = self.scoring(teacher).evaluator([name])
+        sign = 1 if find_metric(self.metric).lower_is_better else -1
+        best, worse = (evaluator(generator, self.pairs()) for generator in (nn.Identity(), Faded()))
+        for key in best:
+            assert "teacher" in key and metric_of(key) == find_metric(self.metric)
+            assert best[key].provenance["reference"].startswith("teacher on ")
+            assert sign * best[key].value < sign * worse[key].value, key

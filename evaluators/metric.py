@@ -97,9 +97,7 @@ class Metric:
         if not self.unit:
             raise ConfigError(f"metric {self.name!r} has no unit; say what its figures count")
         if not isinstance(self.lower_is_better, bool):
-            raise ConfigError(
-                f"metric {self.name!r}: lower_is_better is {self.lower_is_better!r}; allowed: True, False"
-            )
+            raise ConfigError(f"metric {self.name!r} has lower_is_better {self.lower_is_better!r}; say True or False")
         if self.compares not in get_args(Compares):
             allowed = ", ".join(get_args(Compares))
             raise ConfigError(f"metric {self.name!r} compares {self.compares!r}; allowed are {allowed}")

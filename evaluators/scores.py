@@ -69,7 +69,8 @@ class Score:
 class Evaluator(Protocol):
     """Scores a generator on a data set; the generator comes back exactly as it was.
 
-    A class of one's own is checked by inheriting ``gantailor.evaluators.conformance.EvaluatorConformance``.
+    One's own is checked by inheriting ``gantailor.evaluators.conformance.EvaluatorConformance``, or
+    ``MetricConformance`` where a ``Metric`` makes it.
 
     Raises:
         EvaluationError: no score can be had; never NaN in its place.

@@ -101,12 +101,13 @@ class Scoring:
             metric = self._checked(name)
             group = groups.setdefault((metric.make, name.endswith(TEACHER_MARK)), {})
             group[name.removesuffix(TEACHER_MARK)] = metric
-        return EvaluatorCollection(
-            [
-                Part(make(self._context(wanted, marked, batch or self.batch)), wanted, marked)
-                for (make, marked), wanted in groups.items()
-            ]
-        )
+        with torch.random.fork_rng(devices=[]):  # a network is made with random weights before its own are loaded
+            return EvaluatorCollection(
+                [
+                    Part(make(self._context(wanted, marked, batch or self.batch)), wanted, marked)
+                    for (make, marked), wanted in groups.items()
+                ]
+            )
 
     def _checked(self, name: str) -> Metric:
         metric = find_metric(name)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -34,7 +34,7 @@ class Extractor(Protocol):
     def __call__(self, images: Tensor) -> Tensor: ...
 
 
-def extractor_provenance(extractor: Extractor) -> dict[str, str]:
+def extractor_provenance(extractor: Extractor) -> dict[str, Any]:
     """What a score says of the features it was computed on."""
     return {
         "extractor": f"{extractor.name}@{extractor.dims}",

@@ -73,7 +73,8 @@ class Gaussian:
             return self.thin
         assert self.full is not None
         values, vectors = np.linalg.eigh(self.full)
-        return np.sqrt(np.maximum(values, 0))[:, None] * vectors.T
+        root: np.ndarray = np.sqrt(np.maximum(values, 0))[:, None] * vectors.T
+        return root
 
 
 def frechet(a: Gaussian, b: Gaussian) -> float:

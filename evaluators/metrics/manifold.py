@@ -40,18 +40,18 @@ def _checked(real: np.ndarray, fake: np.ndarray, k: int) -> tuple[Tensor, Tensor
 def _distances(x: Tensor, y: Tensor) -> Tensor:
     """In float64, which only a slab of ``y`` at a time is held in: 50,000 images stay under 2 GiB."""
     exact = "donot_use_mm_for_euclid_dist"  # a difference of products does not find equal points at distance 0
-    return torch.cat([torch.cdist(x.double(), part.double(), compute_mode=exact) for part in y.split(4096)], 1)
+    return torch.cat([torch.cdist(x.double(), part.double(), compute_mode=exact) for part in torch.split(y, 4096)], 1)
 
 
 def _radii(x: Tensor, k: int) -> Tensor:
     """Distance of each point to its k-th nearest other point."""
-    return torch.cat([_distances(rows, x).kthvalue(k + 1, dim=1).values for rows in x.split(512)])
+    return torch.cat([_distances(rows, x).kthvalue(k + 1, dim=1).values for rows in torch.split(x, 512)])
 
 
 def _within(centres: Tensor, points: Tensor, radii: Tensor) -> tuple[Tensor, Tensor]:
     """For each point the number of balls that hold it; for each ball whether it holds any point."""
     counts, held = [], torch.zeros(len(centres), dtype=torch.bool)
-    for rows in points.split(512):
+    for rows in torch.split(points, 512):
         inside = _distances(rows, centres) <= radii
         counts.append(inside.sum(1))
         held |= inside.any(0)

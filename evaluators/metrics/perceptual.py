@@ -121,7 +121,8 @@ def pairwise_diversity(lpips: Lpips, images: Tensor, *, pairs: int = 1000, seed:
     first = torch.randint(len(images), (pairs,), generator=generator)
     second = (first + torch.randint(1, len(images), (pairs,), generator=generator)) % len(images)
     with torch.no_grad():
-        chunks = [lpips(images[i], images[j]) for i, j in zip(first.split(16), second.split(16), strict=True)]
+        parts = zip(torch.split(first, 16), torch.split(second, 16), strict=True)
+        chunks = [lpips(images[i], images[j]) for i, j in parts]
     return float(torch.cat(chunks).double().mean())
 
 
