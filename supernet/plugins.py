@@ -67,8 +67,9 @@ def import_name(name: str, what: str) -> Any:
         sys.path.append(os.getcwd())  # a console script does not look where it is called
     try:
         return getattr(import_module(module), attribute)
-    except (ImportError, AttributeError, ValueError) as error:
+    except Exception as error:  # a user's module may raise anything while it is imported
+        said = str(error) if isinstance(error, ImportError | AttributeError | ValueError) else repr(error)
         raise ConfigError(
-            f"{what} {name!r} cannot be imported: {error}; allowed is 'module:name', the module being installed or "
+            f"{what} {name!r} cannot be imported: {said}; allowed is 'module:name', the module being installed or "
             "lying in the current folder"
         ) from None

@@ -185,8 +185,19 @@ class Setup:
 
     @property
     def search_metric(self) -> str:
-        """The score that the search follows."""
-        return self.metrics([self.config.evaluation.search])[0]
+        """The score that the search follows.
+
+        Raises:
+            ConfigError: it compares with what the data does not have.
+        """
+        wanted = self.config.evaluation.search
+        found = self.metrics([wanted])
+        if not found:
+            raise ConfigError(
+                f"evaluation.search {wanted!r} compares with real pictures or a teacher, and there are none; choose "
+                "another metric, or give data with targets"
+            )
+        return found[0]
 
     def calibrated(self, narrow: nn.Module) -> nn.Module:
         """An extracted subnet with batch norm statistics of its own, from training pictures; in eval mode."""
