@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_leaves, tree_map
 
 from gantailor.supernet.mode import evaluating
+from gantailor.supernet.traits import traits_of
 
 if TYPE_CHECKING:
     from gantailor.supernet.supernet import Supernet
@@ -22,7 +23,7 @@ def in_double(supernet: Supernet, inputs: tuple[Any, ...] | None = None) -> tupl
 
 def _smaller(supernet: Supernet, *, side: int = 64) -> tuple[Any, ...]:
     """The example with pictures of a short side of about ``side``, or as it is if the generator cannot take that."""
-    multiple = max(getattr(supernet.generator, "size_multiple", 1), 16)
+    multiple = max(traits_of(supernet.generator).size_multiple, 16)
     pictures = [t for t in tree_leaves(supernet.example_inputs) if isinstance(t, Tensor) and t.dim() == 4]
     short = min((min(t.shape[2:]) for t in pictures), default=0)
     step = next((k for k in range(short // max(side, multiple), 1, -1) if short % (k * multiple) == 0), 1)

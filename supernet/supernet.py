@@ -20,6 +20,7 @@ from gantailor.supernet.errors import SelectionError
 from gantailor.supernet.graph import SubnetConfig, WidthGraph
 from gantailor.supernet.tracing.trace import trace
 from gantailor.supernet.tracing.tracer import Rule
+from gantailor.supernet.traits import traits_of
 
 Subnet = Mapping[str, Any]
 
@@ -39,8 +40,11 @@ class Supernet(nn.Module):
         unknown: ``error`` or ``freeze``: what to do with an operation that has no rule.
 
     Raises:
+        ConfigError: the generator declares something wrong about itself (``traits.py``).
         UntraceableError: names the operation, the module and the ways out.
     """
+
+    wraps_generator = True
 
     def __init__(
         self,
@@ -55,7 +59,7 @@ class Supernet(nn.Module):
         self.generator = fold_norms(copy.deepcopy(generator))
         self.example_inputs = (example_inputs,) if isinstance(example_inputs, Tensor) else tuple(example_inputs)
         self._trace = partial(
-            trace, freeze=freeze, interface=getattr(generator, "interface_layers", ()), rules=rules, unknown=unknown
+            trace, freeze=freeze, interface=traits_of(generator).interface_layers, rules=rules, unknown=unknown
         )
         self._whole: dict[str, str] = {}
         self._inexact: dict[str, str] = {}

@@ -67,6 +67,8 @@ class Gated(nn.Module):
         feedback: what it did to the objective: the objective's gradient at each gate, in units of its deviation.
     """
 
+    wraps_generator = True
+
     decision: Tensor
     feedback: Tensor
 

@@ -19,6 +19,7 @@ from gantailor.supernet.errors import ConfigError
 from gantailor.supernet.gates import GatePlaces
 from gantailor.supernet.supernet import Supernet
 from gantailor.supernet.training.distillation import capture
+from gantailor.supernet.traits import maps_latents
 
 Scores = dict[str, np.ndarray]
 OnBatch = Callable[[int, int], None]
@@ -29,11 +30,11 @@ def latents_of(supernet: Supernet, inputs: Tensor) -> tuple[Tensor, dict[str, An
     """What is perturbed: w of each input where the generator has a mapping network, else the inputs themselves; and the
     options with which the generator takes them.
     """
-    mapping = getattr(supernet.generator, "mapping", None)
-    if not callable(mapping):
+    generator: Any = supernet.generator
+    if not maps_latents(generator):
         return inputs, {}
     with torch.no_grad():
-        return torch.cat([mapping(part) for part in inputs.split(256)]), {"input_is_latent": True}
+        return torch.cat([generator.mapping(part) for part in inputs.split(256)]), {"input_is_latent": True}
 
 
 def principal_directions(latents: Tensor) -> tuple[Tensor, Tensor]:

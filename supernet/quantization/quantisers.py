@@ -219,6 +219,8 @@ class Quantisers(nn.Module):
 class Quantised(nn.Module):
     """A plain generator whose forward is that of its 8-bit form; ``generator`` is the plain one."""
 
+    wraps_generator = True
+
     def __init__(self, generator: nn.Module, quantisers: Quantisers) -> None:
         super().__init__()
         self.generator, self.quantisers = generator, quantisers

@@ -18,6 +18,7 @@ from gantailor.supernet.training.losses import fake_loss, generator_loss, matchi
 from gantailor.supernet.training.recipe import Recipe
 from gantailor.supernet.training.teacher_cache import Teacher
 from gantailor.supernet.training.trainer import adam
+from gantailor.supernet.traits import ClosesChannels, plain_generator
 
 Move = tuple[bool, int, int]
 Sampler = Callable[[np.random.Generator, int, int], Any]
@@ -118,7 +119,7 @@ class Translation:
         inputs = self.data.batch(np.arange(1))[0].to(self.device)
         widths = []
         for model in (self.generator, self.teacher.model):
-            with torch.no_grad(), capture(_plain(model), self.feature_layers) as features:
+            with torch.no_grad(), capture(plain_generator(model), self.feature_layers) as features:
                 model(inputs)
             widths.append({name: features[name].shape[1] for name in self.feature_layers})
         torch.manual_seed(self.recipe.seed)
@@ -179,7 +180,7 @@ class Translation:
             terms["discriminator"] = [loss.detach()]
         subnets, first = self._subnets(step), None
         for config in subnets:
-            with capture(_plain(self.generator), self.feature_layers) as features, self._autocast():
+            with capture(plain_generator(self.generator), self.feature_layers) as features, self._autocast():
                 fake = self.generator(inputs) if config is None else self.generator(inputs, config=config)
             fake = fake.float()
             losses = self._adversarial(inputs, fake, judged_real, share / len(subnets))
@@ -228,11 +229,11 @@ class Translation:
         if not self.feature_layers:
             return {}
         if self.maps is not None:
-            kept, still = None, getattr(self.generator, "open_channels", None)
+            kept = None
             if config is not None:
                 kept = self.generator.kept_channels(self.feature_layers, config)  # type: ignore[operator]
-            elif still is not None:  # channels that nothing reads any more must not carry the distillation
-                kept = still(self.feature_layers)
+            elif isinstance(self.generator, ClosesChannels):  # what nothing reads any more must not carry it
+                kept = self.generator.open_channels(self.feature_layers)
                 mine = {name: feature[:, kept[name]] for name, feature in mine.items()}
             loss = self.maps(mine, taught, kept)
         else:
@@ -241,9 +242,3 @@ class Translation:
 
     def after_step(self, step: int) -> None:
         """Nothing here; methods that shrink something after an update do it in their own task."""
-
-
-def _plain(model: nn.Module) -> nn.Module:
-    """The user's generator inside a supernet, or the model itself: where layer names are looked up."""
-    inner = getattr(model, "generator", None)
-    return inner if isinstance(inner, nn.Module) else model

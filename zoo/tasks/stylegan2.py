@@ -19,6 +19,7 @@ from gantailor.supernet.errors import ConfigError
 from gantailor.supernet.training.distillation import capture, relation_loss
 from gantailor.supernet.training.losses import fake_loss, generator_loss, real_loss
 from gantailor.supernet.training.recipe import Recipe
+from gantailor.supernet.traits import plain_generator
 from gantailor.zoo.data.pairs import to_float
 from gantailor.zoo.discriminators.stylegan2 import StyleGan2Discriminator
 from gantailor.zoo.generators.stylegan2.generator import (
@@ -116,7 +117,7 @@ class StyleGan2:
             raise ConfigError("a StyleGAN2 trains with an adversarial loss and feature_loss relation; set these")
         torch.manual_seed(recipe.seed)
         self.generator = generator.to(device).train()
-        self.plain = _plain(self.generator)
+        self.plain: StyleGan2Generator = plain_generator(self.generator)  # type: ignore[assignment]
         if options.mapping_only:
             reset_synthesis(self.plain)
         self.teacher = None if teacher is None else teacher.to(device).eval().requires_grad_(False)
@@ -277,9 +278,3 @@ class StyleGan2:
 
 def _twice(noise: list[Tensor], shift: Tensor | None) -> list[Tensor]:
     return noise if shift is None else [torch.cat([one, one]) for one in noise]
-
-
-def _plain(model: nn.Module) -> StyleGan2Generator:
-    """The generator inside a supernet, or the model itself."""
-    inner: Any = getattr(model, "generator", model)
-    return inner

@@ -113,6 +113,8 @@ class Hypernetwork(nn.Module):
         seed: of the first latents and weights.
     """
 
+    wraps_generator = True
+
     def __init__(self, supernet: Supernet, widths: Iterable[int] | None = None, *, seed: int = 0) -> None:
         super().__init__()
         self.supernet = supernet

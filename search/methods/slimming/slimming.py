@@ -66,6 +66,8 @@ class Slimmed(nn.Module):
         branches: those that may lose all their channels, by number.
     """
 
+    wraps_generator = True
+
     def __init__(
         self,
         supernet: Supernet,
