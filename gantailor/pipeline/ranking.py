@@ -13,7 +13,8 @@ import gantailor
 from gantailor.supernet.errors import ConfigError
 from gantailor.supernet.files import state_digest, write_json
 from gantailor.supernet.importance.ranking import RANKINGS, Scores, criterion_scores
-from gantailor.supernet.supernet import Supernet, fold_norms
+from gantailor.supernet.subnets.folding import folded
+from gantailor.supernet.supernet import Supernet
 from gantailor.zoo.data.latents import Latents
 from gantailor.zoo.data.pairs import cache_folder
 
@@ -99,7 +100,7 @@ def scores_of(run: Run, supernet: Supernet) -> Scores:
 
 def provenance(run: Run, criterion: str) -> dict[str, Any]:
     """What a ranking file says of where it comes from."""
-    weights = state_digest(fold_norms(run.teacher()))[:12]
+    weights = state_digest(folded(run.teacher()))[:12]
     return {"criterion": criterion, "generator": run.config.generator, "weights": weights}
 
 
