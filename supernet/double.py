@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_leaves, tree_map
 
 from gantailor.supernet.mode import evaluating
+from gantailor.supernet.tracing.trace import trace
 from gantailor.supernet.traits import traits_of
 
 if TYPE_CHECKING:
@@ -23,25 +24,45 @@ def in_double(supernet: Supernet, inputs: tuple[Any, ...] | None = None) -> tupl
 
 def _smaller(supernet: Supernet, *, side: int = 64) -> tuple[Any, ...]:
     """The example with pictures of a short side of about ``side``, or as it is if the generator cannot take that."""
-    multiple = max(traits_of(supernet.generator).size_multiple, 16)
-    pictures = [t for t in tree_leaves(supernet.example_inputs) if isinstance(t, Tensor) and t.dim() == 4]
+    if supernet.small_inputs is None:
+        smaller = _shrunk(supernet.example_inputs, max(traits_of(supernet.generator).size_multiple, 16), side)
+        same = smaller is not None and _same_network(supernet, smaller)
+        supernet.small_inputs = smaller if same else supernet.example_inputs
+    return supernet.small_inputs
+
+
+def _shrunk(inputs: tuple[Any, ...], multiple: int, side: int) -> tuple[Any, ...] | None:
+    """Corners of the pictures, their sides still multiples of ``multiple``; None where nothing can be made smaller."""
+    pictures = [t for t in tree_leaves(inputs) if isinstance(t, Tensor) and t.dim() == 4]
     short = min((min(t.shape[2:]) for t in pictures), default=0)
     step = next((k for k in range(short // max(side, multiple), 1, -1) if short % (k * multiple) == 0), 1)
 
-    def shrink(value: Any) -> Any:
-        if not isinstance(value, Tensor) or value.dim() != 4 or any(n % (step * multiple) for n in value.shape[2:]):
-            return value
-        return value[..., : value.shape[2] // step, : value.shape[3] // step].contiguous()
+    def fits(value: Any) -> bool:
+        if not isinstance(value, Tensor) or value.dim() != 4:
+            return False
+        return not any(n % (step * multiple) for n in value.shape[2:])
 
-    smaller = tree_map(shrink, supernet.example_inputs)
+    def shrink(value: Any) -> Any:
+        height, width = (n // step for n in value.shape[2:]) if fits(value) else (0, 0)
+        return value[..., :height, :width].contiguous() if fits(value) else value
+
+    if step == 1 or not any(map(fits, pictures)):
+        return None
+    return tree_map(shrink, inputs)  # type: ignore[no-any-return]
+
+
+def _same_network(supernet: Supernet, inputs: tuple[Any, ...]) -> bool:
+    """Whether the generator runs on other inputs as on its example; size may steer the forward."""
     try:
         with evaluating(supernet):
-            output = flat(supernet(*smaller))
-    except (RuntimeError, ValueError, IndexError):
-        return supernet.example_inputs
-    sound = bool(output.isfinite().all()) and bool((output != output[:1]).any())
-    same_network = sound and str(supernet.traced(smaller)) == str(supernet.graph)  # size may steer the forward
-    return smaller if same_network else supernet.example_inputs
+            output = flat(supernet(*inputs))
+        if not bool(output.isfinite().all()) or not bool((output != output[:1]).any()):
+            return False
+        return str(trace(supernet.generator, inputs, decisions=supernet.decisions, rules=supernet.rules)) == str(
+            supernet.graph
+        )
+    except (RuntimeError, ValueError, IndexError):  # does not run, cannot be traced, or has not the decided widths
+        return False
 
 
 def _to_double(value: Any) -> Any:

@@ -183,7 +183,7 @@ class WidthGraph:
         frozen: what stays at full size, with the reason.
         inexact: width index to why its removal is not the same as zeroing it (statistics over channels, say).
         activations: module path to the axis of its output's channels.
-        removable: widths, by number, that may be left without units (``gantailor.supernet.branches``).
+        removable: widths, by number, that may be left without units (``supernet/subnets/branches.py``).
     """
 
     widths: tuple[Width, ...]
@@ -244,6 +244,10 @@ class WidthGraph:
             mask[chosen] = True
             masks.append(mask)
         return masks
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> WidthGraph:
+        """Itself: nothing changes a graph, so copies of a supernet share it."""
+        return self
 
     def selection(self, config: Mapping[str, int]) -> Selection:
         """The leading units of each width."""

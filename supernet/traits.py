@@ -150,8 +150,8 @@ def plain_generator(model: nn.Module) -> nn.Module:
 class ClosesChannels(Protocol):
     """A module that closes channels of its generator while it trains."""
 
-    def open_channels(self, layers: Sequence[str]) -> dict[str, Tensor]:
-        """For named modules, which channels of their output ``[channels]`` are still read."""
+    def open_channels(self, layers: Sequence[str]) -> dict[str, Tensor | slice]:
+        """For named modules, which channels of their output are still read: their numbers, or all as a slice."""
 
 
 @runtime_checkable

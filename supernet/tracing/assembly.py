@@ -12,61 +12,87 @@ from scipy.sparse.csgraph import connected_components
 from gantailor.supernet.graph import FIXED, Axis, SizeAttribute, Term, Width, WidthGraph
 from gantailor.supernet.tracing.tracer import Tracer
 
+Place = tuple[str, int]
 _NO_AXIS = Axis(np.array([FIXED]), np.array([FIXED]))
 
 
+class _Axes:
+    """From the identities of a trace to the widths and units of its axes."""
+
+    def __init__(self, component: np.ndarray, width_of: np.ndarray, unit_of: np.ndarray) -> None:
+        self.component, self.width_of, self.unit_of = component, width_of, unit_of
+
+    def axis(self, labels: np.ndarray | None) -> Axis | None:
+        """The axis with these identities; None for an axis without."""
+        if labels is None:
+            return None
+        units = np.where(labels == FIXED, FIXED, self.component[labels])
+        found = np.where(units == FIXED, FIXED, self.width_of[units])
+        return Axis(found, np.where(found == FIXED, FIXED, self.unit_of[units]))
+
+    def free(self, labels: np.ndarray | None) -> Axis | None:
+        """The same; None also where nothing of the axis belongs to a width."""
+        found = self.axis(labels)
+        return found if found is not None and found.counts else None
+
+    def widths(self, labels: np.ndarray) -> set[int]:
+        """The widths, by number, that these identities belong to."""
+        return {int(w) for w in set(self.width_of[self.component[labels]].tolist()) - {FIXED}}
+
+
 def assemble(tracer: Tracer, whole: Mapping[str, str]) -> WidthGraph:
-    """Joined identities become units, units with the same places become a width."""
+    """Joined identities become units, units with the same places become a width.
+
+    Args:
+        whole: names of widths that stay at full size, with the reason; names that do not occur have no effect.
+    """
     component = _components(tracer)
     reasons: dict[int, str] = {}
     for labels, reason in reversed(tracer.frozen):
         reasons.update(dict.fromkeys(component[labels].tolist(), reason))
-    places: dict[int, list[tuple[str, int]]] = defaultdict(list)
+    groups = _groups(tracer, component, reasons)
+    named, width_of, unit_of = _name_widths(tracer, component, groups, whole)
+    axes = _Axes(component, width_of, unit_of)
+    narrowed = {
+        name: {d: found for d, labels in enumerate(stored) if (found := axes.free(labels)) is not None}
+        for name, stored in tracer.touched.items()
+    }
+    shapes = {name: tensor.shape for name, tensor in tracer.model.named_parameters()}
+    kept_whole = {width.name: whole[width.name] for width in named if width.name in whole}
+    return WidthGraph(
+        widths=tuple(width for width in named if width.name not in whole),
+        axes={name: found for name, found in narrowed.items() if found},
+        consumers=_consumers(tracer, narrowed),
+        frozen=_frozen_names(tracer, component, reasons) | kept_whole,
+        inexact={w: why for labels, why in tracer.inexact for w in axes.widths(labels)},
+        activations={p: found for p, labels in tracer.activations.items() if (found := axes.free(labels)) is not None},
+        attributes=_attributes(tracer, axes.free),
+        terms=tuple(Term(p, c, axes.axis(rows), axes.axis(columns)) for p, c, rows, columns in tracer.costs),
+        parameters=tuple((name, tuple(shape)) for name, shape in shapes.items()),
+    )
+
+
+def _groups(tracer: Tracer, component: np.ndarray, frozen: Mapping[int, str]) -> dict[tuple[Place, ...], list[int]]:
+    """The units that may go, by the places (tensor, dimension) where they sit."""
+    places: dict[int, list[Place]] = defaultdict(list)
     for name, axes in tracer.touched.items():
         for dimension, labels in enumerate(axes):
             if labels is not None:
                 for unit in component[labels].tolist():
                     places[unit].append((name, dimension))
-    groups: dict[tuple[tuple[str, int], ...], list[int]] = defaultdict(list)
+    groups: dict[tuple[Place, ...], list[int]] = defaultdict(list)
     for unit, where in places.items():
-        if unit not in reasons:
+        if unit not in frozen:
             groups[tuple(where)].append(unit)
-    widths, width_of, unit_of = _name_widths(tracer, component, groups, whole)
+    return groups
 
-    def axis(labels: np.ndarray | None) -> Axis | None:
-        if labels is None:
-            return None
-        units = np.where(labels == FIXED, FIXED, component[labels])
-        found = np.where(units == FIXED, FIXED, width_of[units])
-        return Axis(found, np.where(found == FIXED, FIXED, unit_of[units]))
 
-    def free(labels: np.ndarray | None) -> Axis | None:
-        found = axis(labels)
-        return found if found is not None and found.counts else None
-
-    shapes = {name: tensor.shape for name, tensor in tracer.model.named_parameters()}
-    narrowed = {
-        name: {d: found for d, labels in enumerate(stored) if (found := free(labels)) is not None}
-        for name, stored in tracer.touched.items()
-    }
-    consumers: dict[int, list[tuple[str, int]]] = defaultdict(list)
+def _consumers(tracer: Tracer, axes: Mapping[str, Mapping[int, Axis]]) -> dict[int, tuple[Place, ...]]:
+    consumers: dict[int, list[Place]] = defaultdict(list)
     for name, dimension in dict.fromkeys(tracer.sums):
-        for w in narrowed.get(name, {}).get(dimension, _NO_AXIS).counts:
+        for w in axes.get(name, {}).get(dimension, _NO_AXIS).counts:
             consumers[w].append((name, dimension))
-    inexact = {
-        int(w): why for labels, why in tracer.inexact for w in set(width_of[component[labels]].tolist()) - {FIXED}
-    }
-    return WidthGraph(
-        widths=tuple(widths),
-        axes={name: found for name, found in narrowed.items() if found},
-        consumers={w: tuple(where) for w, where in consumers.items()},
-        frozen=_frozen_names(tracer, component, reasons) | dict(whole),
-        inexact=inexact,
-        activations={p: found for p, labels in tracer.activations.items() if (found := free(labels)) is not None},
-        attributes=_attributes(tracer, free),
-        terms=tuple(Term(p, c, axis(rows), axis(columns)) for p, c, rows, columns in tracer.costs),
-        parameters=tuple((name, tuple(shape)) for name, shape in shapes.items()),
-    )
+    return {w: tuple(where) for w, where in consumers.items()}
 
 
 def _attributes(tracer: Tracer, free: Callable[[np.ndarray | None], Axis | None]) -> tuple[SizeAttribute, ...]:
@@ -98,10 +124,12 @@ def _components(tracer: Tracer) -> np.ndarray:
 def _name_widths(
     tracer: Tracer,
     component: np.ndarray,
-    groups: Mapping[tuple[tuple[str, int], ...], list[int]],
+    groups: Mapping[tuple[Place, ...], list[int]],
     whole: Mapping[str, str],
 ) -> tuple[list[Width], np.ndarray, np.ndarray]:
-    """Widths in forward order, named after the first module that produces them."""
+    """Widths in forward order, named after the first module that produces them, those of ``whole`` too; and the width
+    and the unit of each joined identity, ``FIXED`` for those of ``whole``.
+    """
     total = int(component.max()) + 1 if len(component) else 0
     group_of = np.full(total, FIXED)
     for number, units in enumerate(groups.values()):
@@ -121,17 +149,18 @@ def _name_widths(
             made[number] = [where[0][0].rpartition(".")[0] or where[0][0]]
     width_of, unit_of = np.full(total + 1, FIXED), np.full(total + 1, FIXED)
     widths: list[Width] = []
+    free = 0
     taken: dict[str, int] = {}
     members = list(groups.values())
     for number in sorted(order, key=order.__getitem__):
         base = made[number][0]
         taken[base] = taken.get(base, 0) + 1
         name = base if taken[base] == 1 else f"{base}#{taken[base]}"
-        if name in whole:
-            continue
         units = members[number]
-        width_of[units], unit_of[units] = len(widths), np.arange(len(units))
         widths.append(Width(name, len(units), tuple(made[number])))
+        if name not in whole:
+            width_of[units], unit_of[units] = free, np.arange(len(units))
+            free += 1
     return widths, width_of, unit_of
 
 

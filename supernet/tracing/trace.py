@@ -2,58 +2,82 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
+from gantailor.supernet.decisions import Decisions
+from gantailor.supernet.errors import SelectionError, nearest
 from gantailor.supernet.graph import WidthGraph
 from gantailor.supernet.mode import evaluating
+from gantailor.supernet.subnets.removal import removable
+from gantailor.supernet.subnets.slicing import places_of, tensors_of
 from gantailor.supernet.tracing.assembly import assemble
+from gantailor.supernet.tracing.forward import TracedForward
 from gantailor.supernet.tracing.rules import RULES
 from gantailor.supernet.tracing.tracer import SLOT, Rule, Tracer, within
+from gantailor.supernet.traits import traits_of
 
 
 def trace(
     model: nn.Module,
     inputs: Sequence[Any],
     *,
-    freeze: Sequence[str] = (),
-    interface: Sequence[str] = (),
-    whole: Mapping[str, str] | None = None,
+    decisions: Decisions | None = None,
     rules: Mapping[Any, Rule] | None = None,
-    unknown: str = "error",
 ) -> WidthGraph:
     """The width graph of a generator.
 
     Args:
-        model: any module; its forward runs once, in eval mode.
+        model: any module; its forward runs once, in eval mode. Outputs of its ``interface_layers`` stay at full size.
         inputs: example inputs, a tuple of tensors with the batch in dimension 0.
-        freeze: module or weight name prefixes whose channels stay at full size; inside such modules operations without
-            a rule are allowed.
-        interface: layers whose outputs stay at full size, because they are handed out (a latent code, say).
-        whole: names of widths that stay at full size, with the reason.
+        decisions: what else stays at full size, and why; inside modules that ``freeze`` names, operations without a
+            rule are allowed. Its branches have no part in the graph.
         rules: own rules, by torch function, operation name or module type (a module type becomes a leaf).
-        unknown: ``error`` or ``freeze``, for operations without a rule.
 
     Raises:
         UntraceableError: names the operation, the module and the ways out.
+        SelectionError: the decisions name modules, weights or widths that the generator does not have.
     """
-    first = next((t for t in tree_leaves(inputs) if isinstance(t, Tensor)), None)
-    batch = len(first) if first is not None else 1
-    tracer = Tracer(model, {**RULES, **(rules or {})}, unknown=unknown, freeze=freeze, batch=batch)
-    try:
-        with evaluating(model):
-            tracer.run(inputs)
-    finally:
-        for tensor in [*model.parameters(), *model.buffers()]:
-            tensor.__dict__.pop(SLOT, None)
+    decisions = decisions or Decisions()
+    _exist("freeze", decisions.freeze, [path for path, _ in model.named_modules()] + list(tensors_of(model)))
+    tracer = _traced(model, inputs, decisions, {**RULES, **(rules or {})})
     for name, axes in tracer.touched.items():
-        if within(name, freeze):
+        if within(name, decisions.freeze):
             for axis in axes:
                 tracer.freeze(axis, "frozen by the user")
+    interface = traits_of(model).interface_layers
     for name, labels in tracer.producers:
         if within(name, interface):
             tracer.freeze(labels, "is handed out by the generator")
-    return assemble(tracer, whole or {})
+    graph = assemble(tracer, decisions.whole)
+    _exist("decided whole", decisions.whole, [*graph.index, *graph.frozen])
+    _exist("decided inexact", decisions.inexact, [*graph.index, *graph.frozen])
+    named = {graph.index[name]: reason for name, reason in decisions.inexact.items() if name in graph.index}
+    graph = dataclasses.replace(graph, inexact={**named, **graph.inexact})
+    return dataclasses.replace(graph, removable=removable(model, graph, places_of(model)))
+
+
+def _traced(model: nn.Module, inputs: Sequence[Any], decisions: Decisions, rules: Mapping[Any, Rule]) -> Tracer:
+    first = next((t for t in tree_leaves(inputs) if isinstance(t, Tensor)), None)
+    tracer = Tracer(model, batch=len(first) if first is not None else 1)
+    forward = TracedForward(tracer, rules, unknown=decisions.unknown, freeze=decisions.freeze)
+    try:
+        with evaluating(model):
+            forward.run(inputs)
+    finally:
+        for tensor in [*model.parameters(), *model.buffers()]:
+            tensor.__dict__.pop(SLOT, None)
+    return tracer
+
+
+def _exist(what: str, names: Sequence[str] | Mapping[str, str], known: Sequence[str]) -> None:
+    missing = [name for name in names if name not in known]
+    if missing:
+        raise SelectionError(
+            f"{what}: the generator has no {', '.join(map(repr, missing))}; it is another one, or has other options, "
+            f"than when this was written: {nearest(missing[0], known)}"
+        )

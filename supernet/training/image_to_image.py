@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gantailor.supernet.errors import ConfigError
+from gantailor.supernet.subnets.slicing import kept_channels
 from gantailor.supernet.training.distillation import FeatureMaps, alignment_loss, capture, relation_loss
 from gantailor.supernet.training.losses import fake_loss, generator_loss, matching_loss, real_loss
 from gantailor.supernet.training.recipe import Recipe
@@ -231,7 +232,7 @@ class Translation:
         if self.maps is not None:
             kept = None
             if config is not None:
-                kept = self.generator.kept_channels(self.feature_layers, config)  # type: ignore[operator]
+                kept = kept_channels(self.generator.graph, self.feature_layers, config)  # type: ignore[arg-type]
             elif isinstance(self.generator, ClosesChannels):  # what nothing reads any more must not carry it
                 kept = self.generator.open_channels(self.feature_layers)
                 mine = {name: feature[:, kept[name]] for name, feature in mine.items()}

@@ -9,9 +9,9 @@ from torch import nn
 import gantailor
 from gantailor.export.devices import device
 from gantailor.export.export import export_model
-from gantailor.supernet.branches import Constant
 from gantailor.supernet.errors import SelectionError
 from gantailor.supernet.gates import GatePlaces
+from gantailor.supernet.subnets.removal import Constant
 from tests.supernet.test_conformance import CASES
 
 BLOCKS = {  # widths that lie within a residual block

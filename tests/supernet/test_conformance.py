@@ -33,11 +33,28 @@ def name(request):
 
 
 @pytest.fixture(scope="module")
-def case(name):
+def model(name):
+    """The caller's own, from which the supernet is made."""
     torch.manual_seed(0)
-    options, shape = CASES[name]
-    inputs = torch.randn(2, *shape)
-    return gantailor.Supernet(gantailor.build(name, **options), (inputs,)).eval(), inputs
+    return gantailor.build(name, **CASES[name][0])
+
+
+@pytest.fixture(scope="module")
+def looks(model):
+    """How it looked before: classes, modes, and every tensor with its identity and values."""
+    return appearance(model)
+
+
+@pytest.fixture(scope="module")
+def case(name, model, looks):
+    inputs = torch.randn(2, *CASES[name][1], generator=torch.Generator().manual_seed(0))
+    return gantailor.Supernet(model, (inputs,)).eval(), inputs
+
+
+def appearance(model):
+    modules = [(path, type(module), module.training) for path, module in model.named_modules()]
+    tensors = [(key, id(t), t.requires_grad) for key, t in (*model.named_parameters(), *model.named_buffers())]
+    return modules, tensors, {key: value.clone() for key, value in model.state_dict().items()}
 
 
 def random_config(supernet, seed=0):
@@ -45,12 +62,19 @@ def random_config(supernet, seed=0):
     return gantailor.SubnetConfig({w.name: int(rng.integers(1, w.size + 1)) for w in supernet.graph.widths})
 
 
-def test_verifies(case):
+def assert_unchanged(model, looks):
+    modules, tensors, state = appearance(model)
+    assert (modules, tensors) == looks[:2]
+    assert state.keys() == looks[2].keys() and all(torch.equal(value, looks[2][key]) for key, value in state.items())
+
+
+def test_verifies(case, model, looks):
     supernet, _ = case
     result = gantailor.verify(supernet)
     assert result.sliced_extracted <= 1e-12
     assert result.permuted <= 1e-8
     assert result.removed <= 1e-8
+    assert_unchanged(model, looks)
 
 
 @torch.no_grad()
@@ -123,3 +147,10 @@ def test_training_a_subnet_touches_only_its_channels(case):
     kept = axes[0].kept(supernet.graph.masks(smallest))
     dropped = np.setdiff1d(np.arange(len(axes[0])), kept)
     assert gradient[dropped].abs().max() == 0
+
+
+def test_the_callers_model_is_unchanged(case, model, looks):
+    supernet, _ = case
+    supernet.extract(random_config(supernet))
+    rank_channels(supernet)
+    assert_unchanged(model, looks)

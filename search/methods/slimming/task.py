@@ -21,6 +21,7 @@ from gantailor.search.methods.l1_sparsity import L1Sparsity
 from gantailor.supernet.gates import Gates
 from gantailor.supernet.importance.ranking import l1_scores
 from gantailor.supernet.quantization.quantisers import Quantisers
+from gantailor.supernet.subnets.slicing import kept_channels
 from gantailor.supernet.supernet import Supernet
 from gantailor.supernet.training.recipe import Recipe, require
 from gantailor.supernet.training.trainer import Task
@@ -105,9 +106,9 @@ class Slimmed(nn.Module):
         """Every tensor of the generator, with the scales multiplied in."""
         return self.gates(self.supernet.tensors)
 
-    def open_channels(self, layers: Sequence[str]) -> dict[str, Tensor]:
+    def open_channels(self, layers: Sequence[str]) -> dict[str, Tensor | slice]:
         """For named modules, which channels of their output are still read."""
-        return self.supernet.kept_channels(layers, self.gates.places.selection(self.gates.kept()))
+        return kept_channels(self.supernet.graph, layers, self.gates.places.selection(self.gates.kept()))
 
     def forward(self, *inputs: Any, **options: Any) -> Any:
         tensors = self.tensors()

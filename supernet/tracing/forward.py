@@ -1,0 +1,168 @@
+"""Following a generator's forward: every tensor operation is given to its rule, every module's channels are noted."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_leaves
+
+from gantailor.supernet.errors import UntraceableError
+from gantailor.supernet.tracing.tracer import LATER, Labels, Rule, Tracer, within
+
+# Module type -> the integers it keeps: attribute name to (input or output, dimension, inside a tuple?).
+_SIZES: dict[type[nn.Module], dict[str, tuple[str, int, bool]]] = {
+    nn.modules.conv._ConvNd: {"in_channels": ("input", 1, False), "out_channels": ("output", 1, False)},
+    nn.Linear: {"in_features": ("input", -1, False), "out_features": ("output", -1, False)},
+    nn.modules.batchnorm._NormBase: {"num_features": ("input", 1, False)},
+    nn.GroupNorm: {"num_channels": ("input", 1, False)},
+    nn.LayerNorm: {"normalized_shape": ("input", -1, True)},
+    nn.PReLU: {"num_parameters": ("input", 1, False)},
+}
+
+
+class TracedForward(TorchFunctionMode):
+    """One forward of the tracer's model under its rules.
+
+    Args:
+        rules: by torch function, operation name or module type.
+        unknown: ``error`` or ``freeze``, for operations without a rule.
+        freeze: modules inside which such operations are allowed.
+    """
+
+    def __init__(self, tracer: Tracer, rules: Mapping[Any, Rule], *, unknown: str, freeze: Sequence[str]) -> None:
+        super().__init__()
+        self.tracer, self.rules, self.unknown, self.freeze = tracer, rules, unknown, tuple(freeze)
+        self.inside_leaf = 0  # how many modules whose type has a rule are running
+
+    def __torch_function__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if self.inside_leaf:
+            return func(*args, **kwargs)
+        if not args:  # rules find what they work on in front, however it was passed
+            first = next((key for key in ("input", "tensors", "tensor", "self") if key in kwargs), None)
+            args, kwargs = (
+                ((kwargs[first],), {k: v for k, v in kwargs.items() if k != first}) if first else (args, kwargs)
+            )
+        given = [t for t in tree_leaves((args, kwargs)) if isinstance(t, Tensor)]
+        before = [self.tracer.labels(t) for t in given]
+        result = func(*args, **kwargs)
+        outputs = [t for t in tree_leaves(result) if isinstance(t, Tensor)]
+        name = _operation(func)
+        for labels, reason in (owed for t in given for owed in getattr(t, LATER, ()) if outputs):
+            if name == "getitem":
+                self.tracer.later(outputs[0], labels, reason)
+            else:
+                self.tracer.freeze(labels, reason)
+        if (outputs or name == "setitem") and any(axis is not None for axes in before for axis in axes):
+            self._apply_rule(name, func, args, kwargs, result, before)
+        return result
+
+    def _apply_rule(
+        self, name: str, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any, before: list[Labels]
+    ) -> None:
+        rule = self.rules.get(func) or self.rules.get(name)
+        if rule is not None:
+            rule(self.tracer, func, args, kwargs, result)
+        elif self.unknown == "freeze" or within(self.tracer.path, self.freeze):
+            for axes in before:
+                for axis in axes:
+                    self.tracer.freeze(axis, f"enters {name}, which has no rule,")
+        else:
+            raise UntraceableError(_untraceable(name, self.tracer.path))
+
+    def run(self, inputs: Sequence[Any]) -> None:
+        """The forward itself, with hooks that follow the module stack."""
+        handles = []
+        for path, module in self.tracer.model.named_modules():
+            leaf = self.rules.get(type(module))
+            handles.append(module.register_forward_pre_hook(self._enter(path, leaf)))
+            handles.append(module.register_forward_hook(self._leave(path, leaf)))
+        try:
+            with torch.no_grad(), self:
+                output = self.tracer.model(*inputs)
+            for tensor in tree_leaves(output):
+                if isinstance(tensor, Tensor):
+                    for axis in self.tracer.labels(tensor):
+                        self.tracer.freeze(axis, "is the generator's output")
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    def _enter(self, path: str, leaf: Rule | None) -> Callable[..., None]:
+        def hook(_module: nn.Module, _inputs: Any) -> None:
+            self.tracer.stack.append(path)
+            self.inside_leaf += leaf is not None
+
+        return hook
+
+    def _leave(self, path: str, leaf: Rule | None) -> Callable[..., None]:
+        def hook(module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
+            if leaf is not None and self.inside_leaf == 1:
+                leaf(self.tracer, module, inputs, {}, output)
+            self.inside_leaf -= leaf is not None
+            self.tracer.stack.pop()
+            if isinstance(output, Tensor) and not self.inside_leaf:
+                if path and output.dim() > 1:
+                    self.tracer.activations[path] = self.tracer.labels(output)[1]
+                if inputs and isinstance(inputs[0], Tensor):
+                    _note_sizes(self.tracer, path, module, inputs[0], output)
+
+        return hook
+
+
+def _note_sizes(tracer: Tracer, path: str, module: nn.Module, given: Tensor, output: Tensor) -> None:
+    for kind, attributes in _SIZES.items():
+        if not isinstance(module, kind):
+            continue
+        for name, (side, dimension, as_tuple) in attributes.items():
+            axis = tracer.labels(given if side == "input" else output)[dimension]
+            value = getattr(module, name)
+            value = value[-1] if as_tuple else value
+            if axis is not None and value == len(axis):
+                tracer.sizes.append((path, name, axis, as_tuple))
+    if not type(module).__module__.startswith("torch."):
+        _note_own_sizes(tracer, path, module, given, output)
+    if isinstance(module, nn.modules.conv._ConvNd) and module.groups > 1 and module.groups == module.in_channels:
+        axis = tracer.labels(given)[1]
+        if axis is not None:
+            tracer.sizes.append((path, "groups", axis, False))
+
+
+def _note_own_sizes(tracer: Tracer, path: str, module: nn.Module, given: Tensor, output: Tensor) -> None:
+    """Integers that somebody's own layer keeps of its channels, found by value; ``verify`` proves the guess.
+
+    ``in...``, ``out...``, filters name their side; another name means the input, or the output if only that fits.
+    """
+    axes = {"in": tracer.labels(given), "out": tracer.labels(output)}
+    channels = {side: labels[1] for side, labels in axes.items() if len(labels) > 1}
+    for name, value in vars(module).items():
+        if type(value) is not int or value < 2:
+            continue
+        sides = ["in"] if name.startswith("in") else ["out"] if "out" in name or "filter" in name else ["in", "out"]
+        fitting = [a for side in sides if (a := channels.get(side)) is not None and len(a) == value]
+        if fitting:
+            tracer.sizes.append((path, name, fitting[0], False))
+
+
+def _operation(func: Any) -> str:
+    """A name for a torch function that is the same for ``torch.add``, ``Tensor.add_``, ``+`` and ``+=``."""
+    name = getattr(func, "__name__", str(func))
+    if name == "__get__":
+        name = getattr(getattr(func, "__self__", None), "__name__", name)
+    name = name.strip("_")
+    dunder = {"iadd": "add", "radd": "add", "isub": "sub", "rsub": "sub", "imul": "mul", "rmul": "mul"}
+    dunder |= {"itruediv": "div", "truediv": "div", "rtruediv": "div", "rdiv": "div", "rpow": "pow", "ipow": "pow"}
+    return dunder.get(name, name)
+
+
+def _untraceable(name: str, path: str) -> str:
+    return (
+        f"cannot follow channels through {name!r} in module {path or '(the generator itself)'!r}. Three ways out: "
+        f"(1) register a rule, rules={{ModuleType: rule}} or rules={{{name!r}: rule}}; "
+        f"(2) freeze what enters it, unknown='freeze'; "
+        f"(3) declare the module's widths fixed, freeze=[{path!r}]"
+    )
