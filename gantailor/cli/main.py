@@ -18,10 +18,10 @@ from gantailor.cli import commands as looking
 from gantailor.cli.flags import add_settings, config_of
 from gantailor.evaluators.errors import EvaluationError
 from gantailor.export.devices import device
-from gantailor.export.export import export_run
-from gantailor.export.targets import check_installed
+from gantailor.export.target import check_device
 from gantailor.pipeline import comparison as comparing
 from gantailor.pipeline import compress as pipeline
+from gantailor.pipeline.export import export_run
 from gantailor.pipeline.scoring import FAMILIES
 from gantailor.pipeline.teachers import train_teacher
 from gantailor.run.config import Config
@@ -71,7 +71,7 @@ def _export(arguments: argparse.Namespace) -> None:
     names = [name.strip() for name in (arguments.device or "").split(",") if name.strip()]
     targets = [device(name) for name in names]
     for target in targets:
-        check_installed(target)
+        check_device(target)
     if arguments.config and Path(arguments.config).is_dir():
         run = open_run(arguments.config)
         if not run.path("subnet.json").exists():

@@ -17,10 +17,10 @@ from torch import nn
 
 from gantailor.evaluators.errors import EvaluationError
 from gantailor.export.devices import device
-from gantailor.export.export import export_run, made_from
-from gantailor.export.targets import check_installed
+from gantailor.export.target import check_device
 from gantailor.pipeline import ranking as rankings
 from gantailor.pipeline import sparsifying
+from gantailor.pipeline.export import export_run, made_from
 from gantailor.pipeline.scoring import stamped
 from gantailor.pipeline.search import evaluate_all, make_search
 from gantailor.pipeline.training import finetune, train
@@ -60,7 +60,7 @@ def look(run: Run) -> None:
     if left := [name for name in run.config.evaluation.final if name not in kept]:
         run.report.note(f"scores without {', '.join(left)}: the data has no real pictures to compare with")
     for name in run.config.devices:
-        check_installed(device(name))
+        check_device(device(name))
     for file in (run.config.ranking if rankings.is_file(run.config.ranking) else None, run.config.supernet):
         if file is not None and not Path(file).is_file():
             raise ConfigError(f"{file!r} does not exist; give the path of a file")
