@@ -18,9 +18,8 @@ import pandas as pd
 import torch
 
 from gantailor.export.devices import device
-from gantailor.export.export import export_model
-from gantailor.export.rewrites import ExportError
-from gantailor.export.targets import TARGETS
+from gantailor.export.errors import ExportError
+from gantailor.export.export import export_model, load_runner
 from gantailor.zoo.generators.record import build
 
 RESULTS = Path(__file__).parent / "results" / "devices.csv"
@@ -37,7 +36,7 @@ def compared(name: str, target: str, batch: str, options: dict[str, Any], shape:
     try:
         with tempfile.TemporaryDirectory() as folder:
             found = export_model(Path(folder), model, example, profile)
-            runner = TARGETS[profile.runtime].load(Path(folder) / TARGETS[profile.runtime].file, profile)
+            runner = load_runner(Path(folder) / found["file"], profile)
             differences = []
             for size in (1, 3) if batch == "dynamic" else (1,):
                 inputs = torch.randn(size, *shape)

@@ -9,13 +9,12 @@ from typing import Any
 import torch
 from torch import nn
 
+from gantailor.export.weights import read_weights
 from gantailor.pipeline.compress import compress as run_stages
 from gantailor.run.config import Config
 from gantailor.run.loading import load_config
 from gantailor.run.run import Run, open_run
 from gantailor.supernet.decisions import Decisions
-from gantailor.supernet.errors import CheckpointError
-from gantailor.supernet.files import load_tensors
 from gantailor.supernet.graph import SubnetConfig
 from gantailor.supernet.supernet import Supernet
 from gantailor.zoo.checkpoints import load_state
@@ -56,15 +55,10 @@ def load(file: str | Path) -> nn.Module:
         CheckpointError: the file is missing or damaged, or does not say how to build it.
         ConfigError: its generator cannot be imported.
     """
-    state, info = load_tensors(Path(file))
-    missing = [name for name in ("generator", "options", "config", "input_shapes", "decisions") if name not in info]
-    if missing:
-        raise CheckpointError(
-            f"{str(file)!r} does not say how to build it (no {', '.join(missing)}); give an exported model.safetensors"
-        )
-    whole = build(info["generator"], **info["options"])
-    inputs = tuple(torch.zeros(shape) for shape in info["input_shapes"])
-    supernet = Supernet(whole, inputs, decisions=Decisions.from_json(info["decisions"]))
-    narrow = supernet.extract(SubnetConfig(info["config"]))
+    state, origin = read_weights(Path(file))
+    whole = build(origin["generator"], **origin["options"])
+    inputs = tuple(torch.zeros(shape) for shape in origin["input_shapes"])
+    supernet = Supernet(whole, inputs, decisions=Decisions.from_json(origin["decisions"]))
+    narrow = supernet.extract(SubnetConfig(origin["config"]))
     load_state(narrow, state, str(file))
     return narrow.eval()

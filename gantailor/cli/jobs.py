@@ -12,7 +12,7 @@ import yaml
 
 from gantailor.cli.flags import config_of
 from gantailor.export.devices import device
-from gantailor.export.targets import check_installed
+from gantailor.export.target import check_device
 from gantailor.pipeline.check import find_mistakes
 from gantailor.pipeline.compress import compress as run_stages
 from gantailor.pipeline.export import export_run
@@ -78,7 +78,7 @@ def export(arguments: argparse.Namespace) -> None:
     names = [name.strip() for name in (arguments.device or "").split(",") if name.strip()]
     targets = [device(name) for name in names]
     for target in targets:
-        check_installed(target)
+        check_device(target)
     if arguments.config and Path(arguments.config).is_dir():
         run = open_run(arguments.config)
         run.subnet_config()  # said before anything is written

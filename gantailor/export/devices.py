@@ -6,11 +6,12 @@ from pathlib import Path
 from typing import Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from gantailor.export.targets import TARGETS
 from gantailor.supernet.errors import ConfigError, nearest
+from gantailor.supernet.plugins import check_name
 
-RUNTIMES = ("onnxruntime", "openvino", "executorch", "torch-export", "torchscript", "coreml")
 _SHIPPED = Path(__file__).with_name("devices.yaml")
 
 
@@ -19,7 +20,7 @@ class Device(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     name: str
-    runtime: Literal["onnxruntime", "openvino", "executorch", "torch-export", "torchscript", "coreml"]
+    runtime: str = Field(description="onnxruntime, openvino, ... or module:name of a Target of one's own")
     precision: Literal["float32", "float16", "int8"] = "float32"
     layout: Literal["NCHW"] = "NCHW"
     channel_multiple: int = Field(1, gt=0, description="widths of a search for this device are multiples of it")
@@ -28,15 +29,10 @@ class Device(BaseModel):
     batch: Literal["static", "dynamic"] = "static"
     providers: tuple[str, ...] = ("CPUExecutionProvider",)
 
-    @property
-    def checked_here(self) -> bool:
-        """Whether this machine can run the file at all: a CUDA device's ONNX file runs on the CPU too."""
-        return self.runtime != "coreml"
-
-    @property
-    def timed_here(self) -> bool:
-        """Whether a latency measured on this machine's CPU says anything about the device."""
-        return self.checked_here and (self.runtime != "onnxruntime" or "CPUExecutionProvider" in self.providers)
+    @field_validator("runtime")
+    @classmethod
+    def _runtime(cls, value: str) -> str:
+        return check_name(value, TARGETS, "runtime")
 
 
 def device(name: str) -> Device:
@@ -56,5 +52,7 @@ def device(name: str) -> Device:
     except (OSError, yaml.YAMLError, TypeError, StopIteration) as error:
         raise ConfigError(f"device file {file!r} cannot be read: {error}") from None
     except ValidationError as error:
-        mistakes = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
+        mistakes = "; ".join(
+            f"{'.'.join(map(str, e['loc']))}: {e['msg'].removeprefix('Value error, ')}" for e in error.errors()
+        )
         raise ConfigError(f"device {name!r}: {mistakes}") from None

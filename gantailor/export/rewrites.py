@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import copy
+import functools
 import inspect
 import itertools
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -14,13 +14,25 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 from torch.overrides import TorchFunctionMode
 
-from gantailor.supernet.errors import GantailorError
+from gantailor.export.devices import Device
+from gantailor.export.errors import ExportError
+from gantailor.export.target import Rewrite, Target
 
 TOLERANCE = 1e-9  # in float64, relative to the largest output
 
 
-class ExportError(GantailorError):
-    """A model could not be written, or differs from what it was made from."""
+def everywhere(one: Rewrite) -> Rewrite:
+    """From a function of one module to a rewrite of a whole model: every submodule, the inner ones first."""
+
+    @functools.wraps(one)
+    def rewrite(model: nn.Module) -> nn.Module:
+        for name, child in model.named_children():
+            new = rewrite(child)
+            if new is not child:
+                setattr(model, name, new)
+        return one(model)
+
+    return rewrite
 
 
 class PlainInstanceNorm(nn.Module):
@@ -74,7 +86,8 @@ class _WithoutFunctionalNorms(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         with _FunctionalNorms():
-            return self.model(x)
+            made: Tensor = self.model(x)
+            return made
 
 
 class SlicedReflectionPad(nn.Module):
@@ -94,17 +107,27 @@ class SlicedReflectionPad(nn.Module):
         return x
 
 
-def _instance_norms(module: nn.Module) -> nn.Module:
+@everywhere
+def instance_norms(module: nn.Module) -> nn.Module:
+    """Instance norms as means."""
     if isinstance(module, nn.InstanceNorm2d) and not module.track_running_stats:
         return PlainInstanceNorm(module)
     return module
 
 
-def _reflection_pads(module: nn.Module) -> nn.Module:
+@everywhere
+def reflection_pads(module: nn.Module) -> nn.Module:
+    """Reflection pads as slices."""
     return SlicedReflectionPad(module.padding) if isinstance(module, nn.ReflectionPad2d) else module
 
 
-def _affine(module: nn.Module) -> nn.Module:
+def instance_norms_of_forwards(model: nn.Module) -> nn.Module:
+    """``F.instance_norm`` in somebody's forward as means; the model is wrapped."""
+    return _WithoutFunctionalNorms(model).eval()
+
+
+@everywhere
+def affine_norms(module: nn.Module) -> nn.Module:
     """A batch norm without scale and shift gets the identity ones: some lowerings crash without."""
     if isinstance(module, nn.BatchNorm2d | nn.BatchNorm1d) and not module.affine:
         module.affine = True
@@ -113,7 +136,8 @@ def _affine(module: nn.Module) -> nn.Module:
     return module
 
 
-def _folded(module: nn.Module) -> nn.Module:
+@everywhere
+def folded_norms(module: nn.Module) -> nn.Module:
     """Batch norms behind a convolution in the same ``nn.Sequential`` become part of it."""
     if isinstance(module, nn.Sequential):
         names = list(module._modules)
@@ -128,19 +152,11 @@ def _folded(module: nn.Module) -> nn.Module:
     return module
 
 
-COMMON = (_affine, _folded)
-REWRITES: dict[str, tuple[Callable[[nn.Module], nn.Module], ...]] = {
-    "executorch": (*COMMON, _instance_norms, _reflection_pads),
-    "openvino": COMMON,
-    "onnxruntime": COMMON,
-    "torch-export": (),
-    "torchscript": (),
-    "coreml": COMMON,
-}
+COMMON: tuple[Rewrite, ...] = (affine_norms, folded_norms)
 
 
-def rewritten(model: nn.Module, runtime: str, example: Tensor) -> nn.Module:
-    """A copy in eval mode that a runtime takes; the model itself is left as it is.
+def rewritten(model: nn.Module, target: Target, example: Tensor) -> nn.Module:
+    """A copy in eval mode that a target takes; the model itself is left as it is.
 
     Raises:
         ExportError: the rewritten model computes something else.
@@ -148,21 +164,32 @@ def rewritten(model: nn.Module, runtime: str, example: Tensor) -> nn.Module:
     made = copy.deepcopy(model).eval().double()
     if getattr(made, "modulation", "") == "grouped":  # weights that depend on the style: no exporter's batch likes them
         setattr(made, "modulation", "shared")  # noqa: B010  (a property of some generators, not of every module)
-    for rewrite in REWRITES[runtime]:
-        made = _replaced(made, rewrite)
-    if runtime == "executorch":
-        made = _WithoutFunctionalNorms(made).eval()
+    for rewrite in target.rewrites:
+        made = rewrite(made)
     with torch.no_grad():
         expected = copy.deepcopy(model).eval().double()(example.double())
         difference = float((made(example.double()) - expected).abs().max() / expected.abs().max().clamp(min=1e-12))
     if not difference <= TOLERANCE:
-        raise ExportError(f"the generator rewritten for {runtime} differs by {difference:.1e}; please report it")
+        raise ExportError(f"the generator rewritten for {target.name} differs by {difference:.1e}; please report it")
     return made.float()
 
 
-def _replaced(module: nn.Module, rewrite: Callable[[nn.Module], nn.Module]) -> nn.Module:
-    for name, child in module.named_children():
-        new = _replaced(child, rewrite)
-        if new is not child:
-            setattr(module, name, new)
-    return rewrite(module)
+class HalfPrecision(nn.Module):
+    """A model with weights and arithmetic in float16; what goes in and comes out is float32.
+
+    Args:
+        model: a copy of it is taken.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = copy.deepcopy(model).half()
+
+    def forward(self, x: Tensor) -> Tensor:
+        made: Tensor = self.model(x.half())
+        return made.float()
+
+
+def in_precision(model: nn.Module, device: Device) -> nn.Module:
+    """The model as a float precision of the device wants it: for runtimes that keep the types that PyTorch has."""
+    return HalfPrecision(model).eval() if device.precision == "float16" else model

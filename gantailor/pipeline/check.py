@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from gantailor.export.devices import device
-from gantailor.export.targets import check_installed
+from gantailor.export.target import check_device
 from gantailor.pipeline.context import RunContext
 from gantailor.run import ranking
 from gantailor.run.config import is_file
@@ -33,7 +33,7 @@ def find_mistakes(run: Run) -> None:
     if left := [name for name in config.evaluation.final if name.removesuffix("[teacher]") not in kept]:
         run.report.note(f"scores without {', '.join(left)}: the data has no real pictures to compare with")
     for name in config.devices:
-        check_installed(device(name))
+        check_device(device(name))
     for file in (config.ranking if is_file(config.ranking) else None, config.supernet):
         if file is not None and not Path(file).is_file():
             raise ConfigError(f"{file!r} does not exist; give the path of a file")

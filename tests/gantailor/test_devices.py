@@ -12,10 +12,11 @@ from torch import nn
 
 import gantailor
 from gantailor.export.devices import device
-from gantailor.export.export import Exported, _checked, export_model
+from gantailor.export.errors import ExportError
+from gantailor.export.export import Exported, _checked, export_model, load_runner
 from gantailor.export.quantization import kept_in_float, quantise, sensitivities
-from gantailor.export.rewrites import ExportError, PlainInstanceNorm, SlicedReflectionPad, rewritten
-from gantailor.export.targets import TARGETS, check_installed
+from gantailor.export.rewrites import PlainInstanceNorm, SlicedReflectionPad, rewritten
+from gantailor.export.target import check_device, find_target, timed_here
 from gantailor.supernet.quantization.quantisers import Quantised, Quantisers
 
 SMALL = {
@@ -45,7 +46,7 @@ def test_equals_pytorch(target, name, batch, tmp_path):
     model, inputs = made(name)
     found = export_model(tmp_path, model, inputs[:1], profile)
     assert found["max_difference"] <= 1e-4
-    runner = TARGETS[profile.runtime].load(tmp_path / found["file"], profile)
+    runner = load_runner(tmp_path / found["file"], profile)
     with torch.no_grad():
         exported = Exported(runner, batch=None if batch == "dynamic" else 1)(inputs)
         assert torch.allclose(exported, model(inputs), atol=1e-4)
@@ -60,7 +61,7 @@ def test_executorch_is_delegated_whole(tmp_path):
     assert found["max_difference"] <= 1e-4
     done, _, whole, *_ = found["delegated"].split()
     assert done == whole
-    first = TARGETS["executorch"].load(tmp_path / "model.pte", target)
+    first = load_runner(tmp_path / "model.pte", target)
     outputs = [first(inputs[i : i + 1].contiguous().numpy()) for i in (0, 1)]  # not one memory
     assert np.abs(outputs[0] - outputs[1]).max() > 1e-3
 
@@ -78,7 +79,7 @@ def test_rewrites_are_the_same_function(module, replacement):
     for parameter in module.parameters():
         nn.init.normal_(parameter)
     x = torch.randn(2, 5, 7, 6, dtype=torch.float64)
-    new = rewritten(nn.Sequential(module, nn.Identity()), "executorch", x).model[0].double()
+    new = rewritten(nn.Sequential(module, nn.Identity()), find_target("executorch"), x).model[0].double()
     assert type(new) is replacement
     assert torch.allclose(new(x), module.double()(x), atol=1e-6)  # parameters went through float32
 
@@ -90,7 +91,7 @@ class Functional(nn.Module):
 
 def test_functional_instance_norms_are_rewritten():
     x = torch.randn(2, 5, 7, 6)
-    new = rewritten(Functional(), "executorch", x)
+    new = rewritten(Functional(), find_target("executorch"), x)
     assert torch.allclose(new(x), Functional()(x), atol=1e-5)
     targets = [str(node.target) for node in torch.export.export(new, (x,)).graph.nodes]
     assert not any("instance_norm" in target for target in targets)
@@ -105,7 +106,7 @@ def test_batch_norms_are_folded_and_given_a_scale():
         norm.running_var.uniform_(0.5, 2)
     x = torch.randn(2, 3, 8, 8)
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    new = rewritten(model.train(), "onnxruntime", x)
+    new = rewritten(model.train(), find_target("onnxruntime"), x)
     assert [type(layer) for layer in new] == [nn.Conv2d, nn.Identity, nn.ConvTranspose2d, nn.Identity]
     assert torch.allclose(new(x), model.eval()(x), atol=1e-5)
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
@@ -124,7 +125,7 @@ def test_a_gpu_file_is_checked_on_the_cpu(tmp_path):
     found = export_model(tmp_path, model, inputs[:1], device("tensorrt"))
     assert found["max_difference"] <= 1e-4
     assert found["providers"] == ["TensorrtExecutionProvider", "CUDAExecutionProvider"]
-    assert not device("tensorrt").timed_here
+    assert not timed_here(device("tensorrt"))
 
 
 def test_eight_bits(tmp_path):
@@ -234,7 +235,7 @@ def test_mistakes(tmp_path, monkeypatch):
         quantise(model, inputs, tmp_path / "x", device("openvino"))
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(ExportError, match=r"pip install 'gantailor\[executorch\]'"):
-        check_installed(device("executorch-xnnpack"))
+        check_device(device("executorch-xnnpack"))
 
 
 @pytest.mark.parametrize(

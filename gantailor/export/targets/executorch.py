@@ -1,0 +1,98 @@
+"""ExecuTorch programs for XNNPACK: Android and ARM."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from gantailor.export.devices import Device
+from gantailor.export.helpers import exported_program
+from gantailor.export.quantization import kept_in_float
+from gantailor.export.rewrites import COMMON, instance_norms, instance_norms_of_forwards, reflection_pads
+from gantailor.export.target import Runner, Target
+from gantailor.supernet.files import write_bytes
+from gantailor.supernet.quantization.quantisers import Quantisers
+
+
+def write(model: nn.Module, example: Tensor, path: Path, device: Device) -> str:
+    """Write a program that XNNPACK runs as far as it can; says what stays outside."""
+    with contextlib.redirect_stderr(io.StringIO()):
+        from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
+        from executorch.exir import to_edge_transform_and_lower
+
+    program = exported_program(model, example, device)
+    before = sum(node.op == "call_function" for node in program.graph.nodes)
+    lowered = to_edge_transform_and_lower(program, partitioner=[XnnpackPartitioner()])
+    left = Counter(
+        str(node.target).partition(">")[0].rpartition(": ")[2].partition(".default")[0]
+        for node in lowered.exported_program().graph.nodes
+        if node.op == "call_function" and "delegate" not in str(node.target) and "getitem" not in str(node.target)
+    )
+    write_bytes(path, lowered.to_executorch().buffer)
+    outside = ", ".join(f"{count} {name}" for name, count in left.most_common(4))
+    inside = max(0, before - left.total())
+    return f"{inside} of {before} operators in XNNPACK" + (f", outside: {outside}" if outside else "")
+
+
+def load(path: Path, device: Device) -> Runner:
+    """The program's ``forward`` in ExecuTorch's own Python runtime."""
+    import numpy as np
+    import torch
+    from executorch.runtime import Runtime
+
+    method = Runtime.get().load_program(path).load_method("forward")
+    # the runtime writes every output into the same memory, hence the copy
+    return lambda x: method.execute([torch.from_numpy(np.ascontiguousarray(x))])[0].numpy().copy()
+
+
+def quantise(model: nn.Module, pictures: Tensor, path: Path, device: Device, trained: Quantisers | None = None) -> str:
+    """Write a program in 8 bits (torchao's PT2E); returns the delegate's coverage and which layers stayed in float.
+
+    Args:
+        trained: not used: PT2E measures ranges itself.
+    """
+    from executorch.backends.xnnpack.quantizer.xnnpack_quantizer import (
+        XNNPACKQuantizer,
+        get_symmetric_quantization_config,
+    )
+    from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
+
+    aten = torch.ops.aten
+    kept = kept_in_float(model, pictures[:8])
+    quantizer = XNNPACKQuantizer()  # convolutions and linear layers only: norms are lost in 8 bits
+    settings = get_symmetric_quantization_config(is_per_channel=True)
+    for operator in (aten.conv2d.default, aten.conv_transpose2d.input, aten.linear.default):
+        quantizer.set_operator_type(operator, settings)
+    quantizer.set_filter_function(lambda node: not _inside(node, kept))
+    prepared = prepare_pt2e(exported_program(model, pictures[:1], device).module(), quantizer)
+    with torch.no_grad():
+        for picture in pictures:
+            prepared(picture[None])
+    coverage = write(convert_pt2e(prepared), pictures[:1], path, device)
+    return f"{coverage}; kept in float: {', '.join(kept) or 'none'}"
+
+
+def _inside(node: Any, names: list[str]) -> bool:
+    """Whether a node of an exported program comes from one of these modules."""
+    stack = [str(path) for path, _ in node.meta.get("nn_module_stack", {}).values()]
+    return any(path == name or path.endswith(f".{name}") for path in stack for name in names)
+
+
+TARGET = Target(
+    name="executorch",
+    file="model.pte",
+    write=write,
+    load=load,
+    packages=("executorch",),
+    extra="executorch",
+    precisions=("float32", "int8"),  # XNNPACK's serialiser stores the weights of a half model in float32
+    dynamic=True,
+    rewrites=(*COMMON, instance_norms, reflection_pads, instance_norms_of_forwards),
+    quantise=quantise,
+)

@@ -1,0 +1,165 @@
+"""ONNX files for onnxruntime: CPUs, and the GPUs that its providers know."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from gantailor.export.devices import Device
+from gantailor.export.helpers import batched, counted
+from gantailor.export.quantization import kept_in_float
+from gantailor.export.rewrites import COMMON, in_precision
+from gantailor.export.target import Runner, Target
+from gantailor.supernet.files import write_bytes
+from gantailor.supernet.quantization.quantisers import Quantisers
+
+
+def write_onnx(model: nn.Module, example: Tensor, path: Path, device: Device) -> str:
+    """Write an ONNX file in the types that the model has; ``input`` and ``output`` are its ends."""
+    import onnx
+
+    example, dynamic = batched(example, device, most=1024)
+    with tempfile.TemporaryDirectory(dir=path.parent) as scratch:
+        file = Path(scratch) / "model.onnx"
+        torch.onnx.export(
+            model,
+            (example,),
+            str(file),
+            dynamo=True,
+            external_data=False,
+            verbose=False,
+            input_names=["input"],
+            output_names=["output"],
+            opset_version=device.opset,
+            dynamic_shapes=dynamic,
+        )
+        nodes = len(onnx.load(file).graph.node)
+        os.replace(file, path)
+    return f"{nodes} of {nodes} operators in onnxruntime"
+
+
+def write(model: nn.Module, example: Tensor, path: Path, device: Device) -> str:
+    """Write an ONNX file; in float16 its weights and operators are, with casts at its ends."""
+    return write_onnx(in_precision(model, device), example, path, device)
+
+
+def load(path: Path, device: Device) -> Runner:
+    """A session with those of the device's providers that are here, else on the CPU."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    options.intra_op_num_threads, options.inter_op_num_threads = device.threads, 1
+    here = [p for p in device.providers if p in onnxruntime.get_available_providers()]
+    providers = [*here, *(() if "CPUExecutionProvider" in here else ("CPUExecutionProvider",))]
+    session = onnxruntime.InferenceSession(path.read_bytes(), options, providers=providers)
+    return lambda x: session.run(None, {"input": x})[0]
+
+
+def quantise(model: nn.Module, pictures: Tensor, path: Path, device: Device, trained: Quantisers | None = None) -> str:
+    """Write an ONNX file with QDQ nodes; returns which layers stayed in float.
+
+    With ``trained`` quantisers none does, and the layers' inputs have the ranges of the training.
+    """
+    import onnx
+    from onnxruntime.quantization import QuantFormat, QuantType, quantize_static
+    from onnxruntime.quantization.shape_inference import quant_pre_process
+
+    kept = [] if trained else kept_in_float(model, pictures[:8])
+    with tempfile.TemporaryDirectory() as scratch:
+        raw, ready, file = (Path(scratch) / name for name in ("raw.onnx", "ready.onnx", "model.onnx"))
+        write_onnx(model, pictures[:1], raw, device)
+        quant_pre_process(raw, ready, skip_symbolic_shape=True)
+        graph = onnx.load(ready).graph
+        weights = {f"{name}.weight" for name in kept}
+        left_out = [node.name for node in graph.node if weights & set(node.input)]
+        ranges = _ranges(graph, trained) if trained else {}
+        overrides = {name: [{"quant_type": QuantType.QUInt8, **range_}] for name, range_ in ranges.items()}
+        quantize_static(
+            ready,
+            file,
+            _reader(pictures),
+            quant_format=QuantFormat.QDQ,
+            per_channel=trained.per_channel if trained else True,
+            activation_type=QuantType.QUInt8,
+            weight_type=QuantType.QInt8,
+            nodes_to_exclude=left_out,
+            op_types_to_quantize=["Conv", "ConvTranspose", "Gemm", "MatMul"],
+            extra_options={"ActivationSymmetric": False, "TensorQuantOverrides": overrides},
+        )
+        write_bytes(path, file.read_bytes())
+    return "ranges of the training" if trained else f"kept in float: {', '.join(kept) or 'none'}"
+
+
+def _reader(pictures: Tensor) -> Any:
+    """onnxruntime's way to be given one picture after another."""
+    from onnxruntime.quantization import CalibrationDataReader
+
+    class Reader(CalibrationDataReader):  # type: ignore[misc]
+        def __init__(self) -> None:
+            self.left: Iterator[np.ndarray] = iter(pictures.numpy())
+
+        def get_next(self) -> Any:
+            picture = next(self.left, None)
+            return None if picture is None else {"input": picture[None]}
+
+    return Reader()
+
+
+def _ranges(graph: Any, trained: Quantisers) -> dict[str, dict[str, Any]]:
+    """For each tensor that enters or leaves a quantised layer the range of the training, the widest of its readers'.
+
+    A tensor that one layer writes and the next reads has one range already (``Quantisers.rounding``).
+    """
+    found: dict[str, dict[str, Any]] = {}
+    for end, by_layer in trained.found().items():
+        for layer, (low, high) in by_layer.items():
+            for node in graph.node:
+                if f"{layer}.weight" not in node.input:
+                    continue
+                tensor = node.input[0] if end == "input" else node.output[0]
+                known = found.get(tensor, {"rmin": 0.0, "rmax": 0.0})
+                wide = {"rmin": min(known["rmin"], low), "rmax": max(known["rmax"], high)}
+                found[tensor] = {name: np.array(value, np.float32) for name, value in wide.items()}
+    return found
+
+
+def weights(path: Path) -> dict[str, int]:
+    """Numbers of each type among the initialisers."""
+    import onnx
+
+    kinds = onnx.TensorProto.DataType
+    found = onnx.load(path).graph.initializer
+    return counted((_TYPES.get(kinds.Name(t.data_type), "other"), int(np.prod(t.dims))) for t in found)
+
+
+_TYPES = {
+    "DOUBLE": "float64",
+    "FLOAT": "float32",
+    "FLOAT16": "float16",
+    "BFLOAT16": "bfloat16",
+    "INT8": "int8",
+    "UINT8": "uint8",
+}
+
+TARGET = Target(
+    name="onnxruntime",
+    file="model.onnx",
+    write=write,
+    load=load,
+    packages=("onnx", "onnxruntime", "onnxscript"),
+    extra="onnx",
+    precisions=("float32", "float16", "int8"),
+    dynamic=True,
+    rewrites=COMMON,
+    quantise=quantise,
+    timed_here=lambda device: "CPUExecutionProvider" in device.providers,  # a CUDA device's file runs on the CPU too
+    weights=weights,
+)

@@ -1,0 +1,54 @@
+"""PyTorch's exported programs (.pt2)."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from gantailor.export.devices import Device
+from gantailor.export.helpers import counted_state, exported_program
+from gantailor.export.rewrites import in_precision
+from gantailor.export.target import Runner, Target
+from gantailor.supernet.files import write_bytes
+
+
+def write(model: nn.Module, example: Tensor, path: Path, device: Device) -> str:
+    """Write what ``torch.export`` traced."""
+    buffer = io.BytesIO()
+    torch.export.save(exported_program(in_precision(model, device), example, device), buffer)
+    write_bytes(path, buffer.getvalue())
+    return "all in PyTorch"
+
+
+def load(path: Path, device: Device) -> Runner:
+    """The program as a module."""
+    import torch
+
+    module = torch.export.load(str(path)).module()
+
+    def run(x: np.ndarray) -> np.ndarray:
+        before = torch.get_num_threads()
+        torch.set_num_threads(device.threads)
+        try:
+            with torch.inference_mode():
+                output: np.ndarray = module(torch.from_numpy(x)).numpy()
+                return output
+        finally:
+            torch.set_num_threads(before)
+
+    return run
+
+
+TARGET = Target(
+    name="torch-export",
+    file="model.pt2",
+    write=write,
+    load=load,
+    precisions=("float32", "float16"),
+    dynamic=True,
+    weights=lambda path: counted_state(torch.export.load(str(path)).state_dict),
+)

@@ -1,0 +1,75 @@
+"""A subnet's weights in one safetensors file that says how to build the generator around them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+from torch import Tensor, nn
+
+import gantailor
+from gantailor.export.errors import ExportError
+from gantailor.supernet.errors import CheckpointError
+from gantailor.supernet.files import load_tensors, save_tensors
+
+FILE = "model.safetensors"
+ORIGIN = ("generator", "options", "config", "input_shapes", "decisions")
+
+
+def write_weights(folder: Path, narrow: nn.Module, origin: Mapping[str, Any]) -> Path:
+    """Write ``model.safetensors``; its metadata is the origin, and gantailor's version.
+
+    Args:
+        narrow: the extracted subnet.
+        origin: ``generator`` (a zoo name or ``module:function``), ``options`` (of that generator), ``config`` (width
+            names to channels), ``input_shapes`` (one for each input that it was traced with) and ``decisions`` (what
+            tracing and repair decided); JSON values all, and options what YAML holds: StyleGAN2's ``channels`` have
+            numbers as keys.
+
+    Raises:
+        ExportError: an entry is missing or unknown, or cannot be stored.
+    """
+    if wrong := set(ORIGIN) ^ set(origin):
+        raise ExportError(
+            f"the origin of weights has {', '.join(sorted(wrong))} too many or too few; give {', '.join(ORIGIN)}"
+        )
+    stored: dict[str, Any] = {"gantailor": gantailor.__version__}
+    for name in ORIGIN:
+        value = _plain(origin[name])
+        try:
+            stored[name] = yaml.safe_dump(value, default_flow_style=True) if name == "options" else value
+            lossless = name == "options" or json.loads(json.dumps(value)) == value
+        except (TypeError, ValueError, yaml.YAMLError):
+            lossless = False
+        if not lossless:
+            raise ExportError(
+                f"{name} {value!r} cannot be stored beside the weights; allowed are numbers, text, lists and mappings"
+            )
+    path = folder / FILE
+    save_tensors(path, narrow.state_dict(), stored)
+    return path
+
+
+def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """The tensors and the origin that ``write_weights`` stored (tuples have become lists).
+
+    Raises:
+        CheckpointError: the file is missing or damaged, or does not say how to build its generator.
+    """
+    tensors, info = load_tensors(path)
+    if missing := [name for name in ORIGIN if name not in info]:
+        raise CheckpointError(
+            f"{str(path)!r} does not say its {', '.join(missing)}; give a model.safetensors that gantailor export wrote"
+        )
+    origin = {name: info[name] for name in ORIGIN}
+    return tensors, {**origin, "options": yaml.safe_load(origin["options"])}
+
+
+def _plain(value: Any) -> Any:
+    """The value in dictionaries and lists."""
+    if isinstance(value, Mapping):
+        return {key: _plain(inner) for key, inner in value.items()}
+    return [_plain(inner) for inner in value] if isinstance(value, list | tuple) else value

@@ -1,0 +1,131 @@
+"""Stage "export": the subnet for every device, with what it costs and scores there."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import Tensor, nn
+
+import gantailor
+from gantailor.evaluators.metrics.cost import interleaved, measured_macs
+from gantailor.evaluators.scoring import scores_to_json
+from gantailor.export.devices import Device, device
+from gantailor.export.errors import ExportError
+from gantailor.export.export import Exported, export_model, load_runner, model_files
+from gantailor.export.target import find_target, timed_here
+from gantailor.export.weights import write_weights
+from gantailor.run.run import Run
+from gantailor.supernet.files import write_json
+from gantailor.supernet.graph import SubnetConfig
+from gantailor.supernet.quantization.ranges import load_ranges
+
+CALIBRATION_PICTURES = 64
+
+
+def export(run: Run) -> dict[str, Any]:
+    """Write ``export/``: safetensors, a folder for each device, and a manifest, all checked against PyTorch."""
+    targets, file = [device(name) for name in run.config.devices], run.folder.manifest
+    done = json.loads(file.read_text()) if file.exists() else {}
+    if done.get("made_from") == made_from(run) and all(target.name in done["devices"] for target in targets):
+        return dict(done)
+    return export_run(run, targets)
+
+
+def export_run(run: Run, devices: list[Device]) -> dict[str, Any]:
+    """Write ``export/``: the subnet's weights, and a folder for each device; the manifest of all.
+
+    Raises:
+        ExportError: see ``export_model``; or the subnet does not cost what was planned.
+    """
+    config, narrow = run.subnet()
+    folder = run.folder.export
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ExportError(f"{str(folder)!r} cannot be written: {error}") from None
+    example = run.setup.data("test").batch(np.arange(1))[0].contiguous()
+    measured, planned = measured_macs(narrow, example), run.setup.traced.macs(config)
+    if measured != planned:
+        raise ExportError(f"the exported generator needs {measured} MACs, {planned} were planned")
+    origin = {
+        "generator": run.config.generator,
+        "options": run.config.options,
+        "config": dict(config),
+        "input_shapes": [list(example.shape)],
+        "decisions": run.setup.traced.decisions.to_json(),
+    }
+    weights = write_weights(folder, narrow, origin)
+    manifest = _manifest(run, config, example) | {"sha256": {weights.name: _digest(weights)}}
+    manifest |= {"made_from": made_from(run), "devices": {}}
+    for target in devices:
+        try:
+            found = _for_device(run, narrow, example, folder / target.name, target)
+        except OSError as error:
+            raise ExportError(f"{str(folder / target.name)!r} cannot be written: {error}") from None
+        manifest["devices"][target.name] = found
+        inside = {key: value for key, value in manifest.items() if key not in ("devices", "sha256")}
+        write_json(folder / target.name / "manifest.json", {**inside, **found})
+    write_json(folder / "manifest.json", manifest)
+    return manifest
+
+
+def _manifest(run: Run, config: SubnetConfig, example: Tensor) -> dict[str, Any]:
+    """What is so on every device."""
+    supernet = run.setup.traced
+    full = supernet.full_config()
+    return {
+        "gantailor": gantailor.__version__,
+        "generator": run.config.generator,
+        "options": run.config.options,
+        "config": dict(config),
+        "ranking": run.config.ranking,
+        "input": {"shape": list(example.shape), "range": [-1, 1], "layout": "NCHW"},
+        "macs": {c: supernet.macs(config, convention=c) for c in ("true", "published")},
+        "teacher_macs": {c: supernet.macs(full, convention=c) for c in ("true", "published")},
+        "parameters": supernet.parameter_count(config),
+        "scores": json.loads(run.folder.scores.read_text()) if run.folder.scores.exists() else {},
+    }
+
+
+def _for_device(run: Run, narrow: nn.Module, example: Tensor, folder: Path, profile: Device) -> dict[str, Any]:
+    """One device's folder and what was measured: latency beside the teacher's, scores where precision was lost."""
+    pictures, target = None, find_target(profile.runtime)
+    if profile.precision == "int8":
+        train = run.setup.data("train")
+        pictures = train.batch(np.linspace(0, len(train) - 1, min(CALIBRATION_PICTURES, len(train))).astype(int))[0]
+    trained = load_ranges(run.folder.subnet_ranges, narrow)
+    found = export_model(folder, narrow, example, profile, pictures=pictures, trained=trained)
+    found["sha256"] = {path.name: _digest(path) for path in model_files(folder, target)}
+    if not timed_here(profile):
+        return found
+    runner = load_runner(folder / target.file, profile)
+    with tempfile.TemporaryDirectory() as scratch:
+        whole = profile.model_copy(update={"precision": "float32"} if "float32" in target.precisions else {})
+        export_model(Path(scratch), run.setup.teacher, example, whole, pictures=pictures)
+        runners = {"subnet": runner, "teacher": load_runner(Path(scratch) / target.file, whole)}
+        feed = example.numpy()
+        calls = {name: lambda call=call: call(feed) for name, call in runners.items()}
+        times = interleaved(calls, warm_up=3, runs=15)
+    found["latency_ms"] = {name: round(float(np.median(ms)), 3) for name, ms in times.items()}
+    if profile.precision != "float32":
+        batch = None if profile.batch == "dynamic" else 1
+        scores = run.setup.scoring.evaluator(run.setup.metrics(run.config.evaluation.final))(
+            Exported(runner, batch=batch), run.setup.data("test")
+        )
+        found["scores"] = {"subnet, exported": scores_to_json(scores)}
+    return found
+
+
+def made_from(run: Run) -> str:
+    """Identifies the widths and weights that an export is of, and the scores in its manifest."""
+    files = (run.folder.subnet_config, run.folder.subnet, run.folder.scores)
+    return hashlib.sha256(b"|".join(file.read_bytes() for file in files if file.exists())).hexdigest()
+
+
+def _digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
