@@ -15,7 +15,7 @@ from gantailor.pipeline import ranking as rankings
 from gantailor.pipeline.scoring import Scoring, compare, score_folders_by_name, show, stamped
 from gantailor.reports.progress import Reporter
 from gantailor.run.run import Run, teacher_file
-from gantailor.search.budget import format_macs
+from gantailor.search.limits import format_macs
 from gantailor.search.spaces.space import space
 from gantailor.supernet.errors import ConfigError
 from gantailor.supernet.files import write_bytes

@@ -26,7 +26,7 @@ from gantailor.pipeline.scoring import FAMILIES
 from gantailor.pipeline.teachers import train_teacher
 from gantailor.run.config import Config
 from gantailor.run.run import Run, open_run
-from gantailor.search.budget import format_macs
+from gantailor.search.limits import format_macs
 from gantailor.supernet.errors import ConfigError, GantailorError
 from gantailor.supernet.importance.ranking import RANKINGS
 from gantailor.supernet.training import distributed as workers

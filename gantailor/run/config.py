@@ -11,9 +11,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from gantailor.pipeline.scoring import EvaluationConfig
 from gantailor.run.defaults import METHODS, beneath
-from gantailor.search.budget import METRICS
-from gantailor.search.spaces.space import SpaceConfig
-from gantailor.search.strategies import SAMPLERS, STRATEGIES, check_strategy
+from gantailor.search.config import SearchConfig
+from gantailor.search.spaces.config import SpaceConfig
 from gantailor.supernet.errors import ConfigError, nearest
 from gantailor.supernet.importance.ranking import RANKINGS
 from gantailor.supernet.training.recipe import Recipe
@@ -32,36 +31,6 @@ class DataConfig(BaseModel):
     classes: int = Field(35, gt=0, description="label maps: number of classes")
     size: int = Field(64, ge=16, le=2048, description="height and width in pixels")
     direction: Literal["AtoB", "BtoA", "unpaired"] = Field("AtoB", description="which half of a picture is the input")
-
-
-class SearchConfig(BaseModel):
-    """How subnets are searched."""
-
-    model_config = _STRICT
-    strategy: str = Field("predictor", description=", ".join([*STRATEGIES, *SAMPLERS]))
-    trials: int = Field(40, gt=0, description="subnets that the search evaluates in all")
-    front: bool = Field(False, description="search the whole front of score and MACs below the budget")
-    front_cost: str = Field("macs", description="the front's cost: macs, params, or latency_ms@PROFILE")
-    workers: int = Field(1, gt=0, description="processes that evaluate")
-    ray_address: str | None = Field(None, description="evaluate on a Ray cluster: auto, or its address")
-    ray_cpus: float = Field(1.0, gt=0, description="CPUs of a Ray worker")
-    ray_gpus: float = Field(0.0, ge=0, description="GPUs of a Ray worker, a fraction if you like")
-    storage: str | None = Field(
-        None, description="Optuna storage URL for clusters; a journal file in the run if missing"
-    )
-
-    @field_validator("front_cost")
-    @classmethod
-    def _cost(cls, value: str) -> str:
-        metric, _, profile = value.partition("@")
-        if metric not in METRICS or (metric == "latency_ms") != bool(profile):
-            raise ValueError("allowed: macs, params, latency_ms@PROFILE (made by: gantailor profile)")
-        return value
-
-    @field_validator("strategy")
-    @classmethod
-    def _known(cls, value: str) -> str:
-        return check_strategy(value)
 
 
 class Config(BaseModel):

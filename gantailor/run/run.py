@@ -20,7 +20,8 @@ from gantailor.pipeline.scoring import FAMILIES, PICTURE_BY_PICTURE, Scoring
 from gantailor.reports.progress import Reporter
 from gantailor.run.config import Config, load_config
 from gantailor.run.defaults import SPARSIFYING
-from gantailor.search.budget import Budget, parse_budget
+from gantailor.search.budget import Budget
+from gantailor.search.limits import parse_budget
 from gantailor.search.spaces.space import Space, space
 from gantailor.supernet.calibration import has_running_statistics, recalibrate
 from gantailor.supernet.errors import BusyError, ConfigError, DataError, RunError

@@ -7,7 +7,8 @@ import pytest
 import torch
 
 import gantailor
-from gantailor.search.budget import Budget, parse_budget
+from gantailor.search.budget import Budget
+from gantailor.search.limits import parse_budget
 from gantailor.search.methods.control import strongest
 from gantailor.search.methods.slimming.slimming import Slimmed, slimming
 from gantailor.search.methods.sparsify import soft_threshold

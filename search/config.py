@@ -1,0 +1,38 @@
+"""What a user can set of a search."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+from gantailor.search.limits import COSTS
+from gantailor.search.strategies import STRATEGIES, check_strategy
+
+
+class SearchConfig(BaseModel):
+    """How subnets are searched."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    strategy: str = Field("predictor", description=", ".join(STRATEGIES) + ", or module:name")
+    trials: int = Field(40, gt=0, description="subnets that the search evaluates in all")
+    front: bool = Field(False, description="search the whole front of score and MACs below the budget")
+    front_cost: str = Field("macs", description="the front's cost: macs, params, or latency_ms@PROFILE")
+    workers: int = Field(1, gt=0, description="processes that evaluate")
+    ray_address: str | None = Field(None, description="evaluate on a Ray cluster: auto, or its address")
+    ray_cpus: float = Field(1.0, gt=0, description="CPUs of a Ray worker")
+    ray_gpus: float = Field(0.0, ge=0, description="GPUs of a Ray worker, a fraction if you like")
+    storage: str | None = Field(
+        None, description="Optuna storage URL for clusters; a journal file in the run if missing"
+    )
+
+    @field_validator("front_cost")
+    @classmethod
+    def _cost(cls, value: str) -> str:
+        metric, _, profile = value.partition("@")
+        if metric not in COSTS or (metric == "latency_ms") != bool(profile):
+            raise ValueError("allowed: macs, params, latency_ms@PROFILE (made by: gantailor profile)")
+        return value
+
+    @field_validator("strategy")
+    @classmethod
+    def _known(cls, value: str) -> str:
+        return check_strategy(value)
