@@ -26,7 +26,7 @@ from gantailor.pipeline.search import evaluate_all, make_search
 from gantailor.pipeline.training import finetune, train
 from gantailor.run.defaults import SPARSIFYING
 from gantailor.run.run import Run
-from gantailor.search.study import best_config, table
+from gantailor.search.results import best_config, table
 from gantailor.supernet.errors import ConfigError
 from gantailor.supernet.files import write_bytes, write_json
 from gantailor.supernet.graph import SubnetConfig

@@ -22,8 +22,8 @@ from gantailor.search.methods.hypernetwork import hypernetwork
 from gantailor.search.methods.hypernetwork.hypernetwork import Hypernetwork, HypernetworkOptions, hypernetwork_task
 from gantailor.search.methods.slimming.slimming import Slimmed, SlimmingOptions, prunable, slimming
 from gantailor.search.methods.sparsify import Sparsifying
+from gantailor.search.results import best_config, table
 from gantailor.search.spaces.space import droppable
-from gantailor.search.study import best_config, table
 from gantailor.supernet.errors import ConfigError
 from gantailor.supernet.files import save_tensors, write_bytes
 from gantailor.supernet.gates import Gates
