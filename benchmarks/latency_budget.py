@@ -19,9 +19,10 @@ from gantailor.export.export import local_runtime
 from gantailor.pipeline.profiling import measure_profile, spread_subnets
 from gantailor.run.loading import load_config
 from gantailor.run.run import Run
-from gantailor.search.budget import Budget, Limit
-from gantailor.search.strategies import History
-from gantailor.search.study import make_strategy
+from gantailor.search.budget import Budget
+from gantailor.search.limits import Limit
+from gantailor.search.strategies import make_strategy
+from gantailor.search.strategies.common import History
 
 
 def main() -> None:

@@ -20,7 +20,8 @@ from gantailor.evaluators.metrics.cost import interleaved
 from gantailor.export.export import local_runtime
 from gantailor.pipeline.profiling import spread_subnets
 from gantailor.search.latency import LatencyProfile
-from gantailor.search.spaces.space import Space, SpaceConfig, default_space
+from gantailor.search.spaces.config import SpaceConfig
+from gantailor.search.spaces.space import Space, default_space
 from gantailor.supernet.graph import SubnetConfig
 from gantailor.supernet.supernet import Supernet
 from gantailor.zoo.generators.record import build

@@ -22,8 +22,11 @@ from recorded_table import SPACE, TABLE
 from gantailor.run.loading import load_config
 from gantailor.run.run import Run
 from gantailor.search.budget import Budget
-from gantailor.search.strategies import SAMPLERS, STRATEGIES, History, first, hypervolume, key
-from gantailor.search.study import START, make_strategy
+from gantailor.search.pareto import hypervolume
+from gantailor.search.strategies import STRATEGIES, make_strategy
+from gantailor.search.strategies.common import History, key
+from gantailor.search.strategies.random import first
+from gantailor.search.study import START
 
 RESULTS = Path(__file__).parent / "results" / "strategies.csv"
 BUDGETS = (0.2, 0.3, 0.5)  # shares of the largest subnet
@@ -55,7 +58,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=20)
     parser.add_argument("--limit", type=int, default=1024)
     parser.add_argument("--score", default="features", help="features or l1")
-    parser.add_argument("--strategies", nargs="+", default=[*STRATEGIES, *SAMPLERS])
+    parser.add_argument("--strategies", nargs="+", default=[*STRATEGIES])
     parser.add_argument("--out", default=str(RESULTS))
     arguments = parser.parse_args()
     table = pd.read_csv(TABLE)

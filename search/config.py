@@ -1,18 +1,18 @@
-"""Settings of a search."""
+"""What a user can set of a search."""
 
 from __future__ import annotations
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from gantailor.search.budget import METRICS
-from gantailor.search.strategies import SAMPLERS, STRATEGIES, check_strategy
+from gantailor.search.limits import COSTS
+from gantailor.search.strategies import STRATEGIES, check_strategy
 
 
 class SearchConfig(BaseModel):
     """How subnets are searched."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
-    strategy: str = Field("predictor", description=", ".join([*STRATEGIES, *SAMPLERS]))
+    strategy: str = Field("predictor", description=", ".join(STRATEGIES) + ", or module:name")
     trials: int = Field(40, gt=0, description="subnets that the search evaluates in all")
     front: bool = Field(False, description="search the whole front of score and MACs below the budget")
     front_cost: str = Field("macs", description="the front's cost: macs, params, or latency_ms@PROFILE")
@@ -28,7 +28,7 @@ class SearchConfig(BaseModel):
     @classmethod
     def _cost(cls, value: str) -> str:
         metric, _, profile = value.partition("@")
-        if metric not in METRICS or (metric == "latency_ms") != bool(profile):
+        if metric not in COSTS or (metric == "latency_ms") != bool(profile):
             raise ValueError("allowed: macs, params, latency_ms@PROFILE (made by: gantailor profile)")
         return value
 

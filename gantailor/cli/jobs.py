@@ -18,7 +18,7 @@ from gantailor.pipeline.compress import compress as run_stages
 from gantailor.pipeline.export import export_run
 from gantailor.run.config import Config
 from gantailor.run.run import Run, open_run
-from gantailor.search.budget import format_macs
+from gantailor.search.limits import format_macs
 from gantailor.zoo import DEMO_SUPERNET
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from gantailor.reports import fronts
-from gantailor.search.budget import format_macs
+from gantailor.search.limits import format_macs
 from gantailor.supernet.errors import ConfigError
 from gantailor.supernet.files import write_bytes
 

@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 
 from gantailor.run.run import Run
-from gantailor.search.study import Search, score_candidate
+from gantailor.search.scoring import score_candidate
+from gantailor.search.study import Search
 from gantailor.supernet.errors import ConfigError
 
 SECONDS = 5.0  # candidates share a Tune trial up to about so long: a trial's own overhead is about a second
@@ -58,7 +59,7 @@ def evaluate_with_ray(run: Run, searcher: Search, *, on_trial: Callable[[int], N
                 f"no Ray cluster at {settings.ray_address!r}: {error}; start one with ray start --head"
             ) from None
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # its tracebacks of lost workers; ours is one line
-    proposals = _proposals(searcher, settings.trials, on_trial)
+    queue = _Queue(searcher, settings.trials, on_trial)
     threads = max(1, int(settings.ray_cpus))
     evaluation = tune.with_parameters(
         _evaluation(), score=searcher.score, budget=searcher.budget, objectives=searcher.objectives, threads=threads
@@ -67,13 +68,16 @@ def evaluate_with_ray(run: Run, searcher: Search, *, on_trial: Callable[[int], N
         tuner = tune.Tuner(
             tune.with_resources(evaluation, {"cpu": settings.ray_cpus, "gpu": settings.ray_gpus}),
             tune_config=tune.TuneConfig(
-                search_alg=proposals, num_samples=-1, max_concurrent_trials=settings.workers, reuse_actors=True
+                search_alg=_proposals(queue), num_samples=-1, max_concurrent_trials=settings.workers, reuse_actors=True
             ),
             run_config=tune.RunConfig(storage_path=folder, verbose=0),
         )
-        tuner.fit()
-    if proposals.error is not None:
-        raise proposals.error
+        try:
+            tuner.fit()
+        finally:
+            queue.give_back()
+    if queue.error is not None:
+        raise queue.error
 
 
 def _evaluation() -> Any:
@@ -106,46 +110,71 @@ def _evaluation() -> Any:
     return Evaluation
 
 
-def _proposals(searcher: Search, trials: int, on_trial: Callable[[int], None]) -> Any:
-    """Our search as Tune's: proposes from the study, writes results there."""
+class _Queue:
+    """Which candidates Ray evaluates: claimed from the study, kept until their results are written there."""
+
+    def __init__(self, searcher: Search, trials: int, on_trial: Callable[[int], None]) -> None:
+        self.searcher, self.trials, self.on_trial = searcher, trials, on_trial
+        self.running: dict[str, _Batch] = {}
+        self.lost: list[_Batch] = []
+        self.seconds = 0.0  # that one candidate took
+        self.error: Exception | None = None
+
+    def start(self, trial_id: str) -> list[list[int]]:
+        """Candidates for a Tune trial; none while there is nothing to do."""
+        if self.error is not None:
+            return []
+        batch = self.lost.pop() if self.lost else _Batch(self._claim())
+        if batch.claimed:
+            self.running[trial_id] = batch
+        return [indices.tolist() for _, indices in batch.claimed]
+
+    @property
+    def finished(self) -> bool:
+        """Nothing runs that could be lost and come back."""
+        return self.error is not None or not self.running
+
+    def _claim(self) -> list[tuple[int, np.ndarray]]:
+        size = 1 if not self.seconds else int(np.clip(SECONDS / self.seconds, 1, LARGEST_BATCH))
+        claimed: list[tuple[int, np.ndarray]] = []
+        while len(claimed) < size and (one := self.searcher.claim(self.trials)) is not None:
+            claimed.append(one)
+        return claimed
+
+    def end(self, trial_id: str, result: dict[str, Any] | None) -> None:
+        """A Tune trial ended, without a result when its worker was lost."""
+        batch = self.running.pop(trial_id, _Batch([]))
+        if not result and batch.attempts < RESTARTS:
+            logger.warning("a Ray worker was lost; its %d subnets are evaluated again", len(batch.claimed))
+            self.lost.append(_Batch(batch.claimed, batch.attempts + 1))
+            return
+        values = [f"its Ray worker died {RESTARTS + 1} times"] * len(batch.claimed)
+        if result:
+            values, self.seconds = result["values"], result["seconds"] / len(batch.claimed)
+        for (number, _), value in zip(batch.claimed, values, strict=True):
+            try:
+                self.on_trial(self.searcher.record(number, value))
+            except Exception as stop:  # Tune would go on without telling; the driver raises it after the last trial
+                self.error = stop
+
+    def give_back(self) -> None:
+        """Others may try what was claimed and has no result."""
+        for batch in [*self.running.values(), *self.lost]:
+            for number, _ in batch.claimed:
+                self.searcher.give_back(number)
+
+
+def _proposals(queue: _Queue) -> Any:
+    """The queue as Tune's searcher, made late because Ray is optional."""
     from ray.tune.search import Searcher
 
     class Proposals(Searcher):  # type: ignore[misc]
-        def __init__(self) -> None:
-            super().__init__()
-            self.running: dict[str, _Batch] = {}
-            self.lost: list[_Batch] = []
-            self.seconds = 0.0
-            self.error: Exception | None = None
-
         def suggest(self, trial_id: str) -> Any:
-            batch = self.lost.pop() if self.lost else _Batch(self._claim())
-            if self.error is not None or not batch.claimed:
-                return None if self.running and self.error is None else Searcher.FINISHED
-            self.running[trial_id] = batch
-            return {"candidates": [indices.tolist() for _, indices in batch.claimed]}
-
-        def _claim(self) -> list[tuple[int, np.ndarray]]:
-            size = 1 if not self.seconds else int(np.clip(SECONDS / self.seconds, 1, LARGEST_BATCH))
-            claimed: list[tuple[int, np.ndarray]] = []
-            while len(claimed) < size and (one := searcher.claim(trials)) is not None:
-                claimed.append(one)
-            return claimed
+            candidates = queue.start(trial_id)
+            return {"candidates": candidates} if candidates else Searcher.FINISHED if queue.finished else None
 
         def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-            batch = self.running.pop(trial_id, _Batch([]))
-            if (error or not result) and batch.attempts < RESTARTS:
-                logger.warning("a Ray worker was lost; its %d subnets are evaluated again", len(batch.claimed))
-                self.lost.append(_Batch(batch.claimed, batch.attempts + 1))
-                return
-            values = [f"its Ray worker died {RESTARTS + 1} times"] * len(batch.claimed)
-            if result and not error:
-                values, self.seconds = result["values"], result["seconds"] / len(batch.claimed)
-            for (number, _), value in zip(batch.claimed, values, strict=True):
-                try:
-                    on_trial(searcher.record(number, value))
-                except Exception as stop:  # Tune would go on without telling; the driver raises it after the last trial
-                    self.error = stop
+            queue.end(trial_id, None if error else result)
 
         def save(self, checkpoint_path: str) -> None: ...
 

@@ -3,41 +3,78 @@
 from __future__ import annotations
 
 import hashlib
-import multiprocessing
-import time
-from collections.abc import Callable, Sequence
+import json
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import torch
 
-from gantailor.evaluators.metric import find_metric
-from gantailor.evaluators.scores import Subset
+from gantailor.pipeline.processes import run_workers
+from gantailor.pipeline.scoring import Subset, lower_is_better
+from gantailor.run.config import Config
 from gantailor.run.run import Run, load_supernet
 from gantailor.search.latency import LatencyProfile
-from gantailor.search.study import Objective, Search, SearchError, open_study, release_dead
+from gantailor.search.scoring import Objective, Scorer
+from gantailor.search.spaces.space import Space
+from gantailor.search.storage import open_study
+from gantailor.search.study import Search
+from gantailor.search.workers import release_lost
+from gantailor.supernet.files import write_json
 from gantailor.supernet.graph import SubnetConfig
 
 Listener = Callable[[int, float], None]
+STUDY = "gantailor"  # in a run's own journal; in a database that several runs share, what it is of follows
+FILE = "study.json"  # of a run: which study, and which of its trials, are the run's
 
 
 def objectives_of(run: Run) -> tuple[Objective, ...]:
     """The score that the search follows, and a cost where it searches the whole front."""
-    score = Objective(run.search_metric(), find_metric(run.search_metric()).lower_is_better)
+    score = Objective(run.search_metric(), lower_is_better(run.search_metric()))
     cost = Objective(run.config.search.front_cost.partition("@")[0])
     return (score, cost) if run.config.search.front else (score,)
 
 
 def make_search(run: Run) -> Search:
-    """A search on the run's study, with the trained supernet."""
-    supernet, evaluation = run.supernet(), run.config.evaluation
-    load_supernet(supernet, run.path("supernet.safetensors"))
-    pairs = Subset(run.data("search"), evaluation.search_images)
-    metric = run.search_metric()
-    evaluator = run.scoring().evaluator([metric])
+    """A search on the run's study, with the trained supernet; ``study.json`` says which study that is."""
+    pairs = Subset(run.data("search"), run.config.evaluation.search_images)
+    profile = _front_profile(run)
+    weights, timing = run.path("supernet.safetensors").read_bytes(), repr(profile) if profile else ""
+    stamps = (run.search_metric(), pairs.digest(), run.config.evaluation.extractor, timing)
+    provenance = _digest(weights, *(stamp.encode() for stamp in stamps))
+    objectives, budget = objectives_of(run), run.budget()
+    storage = run.config.search.storage
+    name = _shared_name(provenance, objectives, budget.space) if storage else STUDY
+    study = open_study(storage or run.path("search.journal"), name=name, objectives=objectives)
+    write_json(run.path(FILE), {"name": name, "provenance": provenance})
+    return Search(
+        study,
+        budget,
+        _scorer(run, pairs, profile),
+        objectives=objectives,
+        strategy=run.config.search.strategy,
+        seed=run.config.seed,
+        provenance=provenance,
+        lock=run.path(".search.lock"),
+    )
 
+
+def study_of(run: Run) -> tuple[str, str | None]:
+    """Name of the run's study, and the provenance of its trials; ``None`` where an earlier version stored none."""
+    file = run.path(FILE)
+    stored = json.loads(file.read_text()) if file.exists() else {}
+    return stored.get("name", STUDY), stored.get("provenance")
+
+
+def _front_profile(run: Run) -> LatencyProfile | None:
     file = run.config.search.front_cost.partition("@")[2]
-    profile = LatencyProfile.load(file) if file and run.config.search.front else None
+    return LatencyProfile.load(file) if file and run.config.search.front else None
+
+
+def _scorer(run: Run, pairs: Subset, profile: LatencyProfile | None) -> Scorer:
+    supernet, metric = run.supernet(), run.search_metric()
+    load_supernet(supernet, run.path("supernet.safetensors"))
+    evaluator = run.scoring().evaluator([metric])
 
     def score(config: SubnetConfig) -> dict[str, float]:
         scores = evaluator(run.calibrated(supernet.extract(config)), pairs)
@@ -46,32 +83,29 @@ def make_search(run: Run) -> Search:
             found["latency_ms"] = float(profile.predict_sizes(supernet, np.array([list(config.values())]))[0])
         return found
 
-    timing = repr(profile) if profile else ""
-    parts = (run.path("supernet.safetensors").read_bytes(), metric, pairs.digest(), evaluation.extractor, timing)
-    content = b"|".join(part if isinstance(part, bytes) else part.encode() for part in parts)
-    objectives = objectives_of(run)
-    return Search(
-        open_study(run.config.search.storage or run.path("search.journal"), name="gantailor", objectives=objectives),
-        run.budget(),
-        score,
-        objectives=objectives,
-        strategy=run.config.search.strategy,
-        seed=run.config.seed,
-        provenance=hashlib.sha256(content).hexdigest()[:12],
-        lock=run.path(".search.lock"),
-    )
+    return score
+
+
+def _digest(*parts: bytes) -> str:
+    return hashlib.sha256(b"|".join(parts)).hexdigest()[:12]
+
+
+def _shared_name(provenance: str, objectives: tuple[Objective, ...], space: Space) -> str:
+    """The same on every machine that searches the same; another where weights, score, objectives or space differ."""
+    choices = [(variable.name, variable.choices) for variable in space.variables]
+    return f"{STUDY}-{_digest(provenance.encode(), repr(objectives).encode(), repr(choices).encode())}"
 
 
 def evaluate_all(run: Run, searcher: Search, listener: Listener) -> None:
     """Evaluate until the configured number of subnets have scores.
 
     Raises:
-        SearchError: evaluations fail one after the other, or no worker is left.
+        SearchError: evaluations fail one after the other, or workers are lost one after the other.
     """
     settings = run.config.search
     first = searcher.objectives[0]
 
-    def best(done: int, _: object = None) -> None:
+    def best(done: int, _: Any = None) -> None:
         history = searcher.history()
         if len(history.values):
             low = float(history.values[:, 0].min())
@@ -80,7 +114,7 @@ def evaluate_all(run: Run, searcher: Search, listener: Listener) -> None:
     if settings.ray_address:
         from gantailor.pipeline.ray_search import evaluate_with_ray
 
-        release_dead(searcher.study)
+        release_lost(searcher.study)
         evaluate_with_ray(run, searcher, on_trial=best)
     elif settings.workers == 1:
         searcher.run(settings.trials, on_trial=best)
@@ -89,34 +123,23 @@ def evaluate_all(run: Run, searcher: Search, listener: Listener) -> None:
 
 
 def _evaluate_in_processes(run: Run, searcher: Search, on_trial: Callable[[int], None]) -> None:
-    """Worker processes on this machine share the study; a dead one is not replaced, its subnet is tried again."""
-    context = multiprocessing.get_context("spawn")
-    settings = run.config.search
-    threads = max(1, torch.get_num_threads() // settings.workers)
-    arguments = (str(run.folder), run.config.model_dump(mode="json"), threads)
-    while True:
-        workers = [context.Process(target=work, args=arguments, daemon=True) for _ in range(settings.workers)]
-        for worker in workers:
-            worker.start()
-        shown = -1
-        while any(worker.is_alive() for worker in workers):
-            time.sleep(0.3)
-            done = searcher.history().counted
-            if done != shown:
-                on_trial(done)
-                shown = done
-        codes: Sequence[Any] = [worker.exitcode for worker in workers]
-        if searcher.history().counted >= settings.trials or all(code == 0 for code in codes):
-            break
-        if all(code == 1 for code in codes):
-            raise SearchError("every search worker failed; the reasons stand above and in the study's trials")
-    searcher.run(settings.trials)  # what a killed worker left
+    """Worker processes on this machine share the study; the subnet of one that is killed is tried again."""
+    workers, shown = run.config.search.workers, -1
+
+    def results() -> int:
+        nonlocal shown
+        history = searcher.history()
+        if history.counted != shown:
+            shown = history.counted
+            on_trial(shown)
+        return len(history.values)
+
+    threads = max(1, torch.get_num_threads() // workers)
+    run_workers(work, (str(run.folder), run.config.model_dump(mode="json"), threads), count=workers, results=results)
 
 
 def work(folder: str, config: dict[str, Any], threads: int) -> None:
     """A worker process."""
-    from gantailor.run.config import Config
-
     torch.set_num_threads(threads)
     run = Run(folder, Config.model_validate(config))
     make_search(run).run(run.config.search.trials)

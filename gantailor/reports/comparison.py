@@ -11,7 +11,7 @@ import pandas as pd
 
 from gantailor.evaluators.metric import metric_of
 from gantailor.reports import fronts
-from gantailor.search.budget import format_macs
+from gantailor.search.limits import format_macs
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -17,9 +17,11 @@ import torch
 
 from gantailor.evaluators.metric import metric_of
 from gantailor.run.run import Run, load_supernet, open_run
-from gantailor.search.budget import Budget, format_macs
-from gantailor.search.strategies import hypervolume
-from gantailor.search.study import best_trial, load_study, pareto_rows, table
+from gantailor.search.budget import Budget
+from gantailor.search.limits import format_macs
+from gantailor.search.pareto import hypervolume
+from gantailor.search.results import best_trial, pareto_rows, table
+from gantailor.search.storage import load_study
 from gantailor.supernet.errors import ConfigError
 from gantailor.supernet.files import write_bytes
 from gantailor.supernet.graph import SubnetConfig

@@ -20,7 +20,8 @@ from gantailor.run.config import Config
 from gantailor.run.folder import RunFolder
 from gantailor.run.progress import Reporter
 from gantailor.run.teacher import Teacher
-from gantailor.search.budget import Budget, parse_budget
+from gantailor.search.budget import Budget
+from gantailor.search.limits import parse_budget
 from gantailor.search.spaces.space import Space, space
 from gantailor.supernet.calibration import has_running_statistics, recalibrate
 from gantailor.supernet.decisions import Decisions

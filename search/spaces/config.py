@@ -1,8 +1,10 @@
-"""Settings of a search space."""
+"""What a user can set of a search space."""
 
 from __future__ import annotations
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+FRACTIONS = (1 / 4, 1 / 3, 1 / 2, 2 / 3, 5 / 6, 1.0)
 
 
 class SpaceConfig(BaseModel):

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
-from gantailor.search.spaces.config import SpaceConfig
+from gantailor.search.spaces.config import FRACTIONS, SpaceConfig
 from gantailor.search.spaces.published import TABLES, published_variables
 from gantailor.search.spaces.variable import Variable
 from gantailor.supernet.errors import ConfigError, nearest
@@ -91,9 +91,6 @@ class Space:
     def largest(self) -> np.ndarray:
         """Choice indices of the widest subnet."""
         return np.array([len(variable.choices) - 1 for variable in self.variables])
-
-
-FRACTIONS = (1 / 4, 1 / 3, 1 / 2, 2 / 3, 5 / 6, 1.0)
 
 
 def default_space(supernet: Supernet, config: SpaceConfig | None = None) -> Space:

@@ -13,8 +13,10 @@ import pytest
 
 from gantailor.pipeline.ray_search import evaluate_with_ray
 from gantailor.search.budget import Budget
-from gantailor.search.spaces.space import SpaceConfig, default_space
-from gantailor.search.study import Search, open_study
+from gantailor.search.spaces.config import SpaceConfig
+from gantailor.search.spaces.space import default_space
+from gantailor.search.storage import open_study
+from gantailor.search.study import Search
 from gantailor.supernet.supernet import Supernet
 from gantailor.zoo.generators.record import build
 
@@ -87,9 +89,9 @@ import sys
 sys.path.insert(0, {here!r})
 from test_ray import make, settings
 from gantailor.pipeline.ray_search import evaluate_with_ray
-from gantailor.search.study import release_dead
+from gantailor.search.workers import release_lost
 searcher = make({path!r}, {log!r})
-release_dead(searcher.study)
+release_lost(searcher.study)
 evaluate_with_ray(settings({address!r}, 1), searcher, on_trial=lambda done: print(done, flush=True))
 """
 

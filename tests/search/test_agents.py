@@ -7,7 +7,8 @@ import pytest
 import torch
 
 import gantailor
-from gantailor.search.budget import Budget, parse_budget
+from gantailor.search.budget import Budget
+from gantailor.search.limits import parse_budget
 from gantailor.search.methods.agents.neighbourhoods import neighbourhoods
 from gantailor.search.methods.agents.task import Agents, penalty, share_of
 from gantailor.search.methods.gated import Agent, Gated, logistic_noise, straight_through

@@ -7,8 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import gantailor
-from gantailor.search.budget import Budget, Limit, format_macs, parse_budget
+from gantailor.search.budget import Budget
 from gantailor.search.latency import LatencyProfile
+from gantailor.search.limits import Limit, format_macs, parse_budget
 from gantailor.search.spaces.space import Space, Variable
 from gantailor.supernet.errors import BudgetError, ConfigError
 

@@ -6,7 +6,8 @@ import torch
 from torch import nn
 
 import gantailor
-from gantailor.search.budget import Budget, parse_budget
+from gantailor.search.budget import Budget
+from gantailor.search.limits import parse_budget
 from gantailor.search.methods.hypernetwork.task import Hypernetwork, hypernetwork_task
 from gantailor.search.spaces.space import space
 from gantailor.supernet.training.image_to_image import Translation

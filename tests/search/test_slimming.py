@@ -7,7 +7,8 @@ import pytest
 import torch
 
 import gantailor
-from gantailor.search.budget import Budget, parse_budget
+from gantailor.search.budget import Budget
+from gantailor.search.limits import parse_budget
 from gantailor.search.methods.control import strongest
 from gantailor.search.methods.l1_sparsity import soft_threshold
 from gantailor.search.methods.slimming.task import Slimmed, slimming

@@ -5,7 +5,7 @@ import torch
 
 import gantailor
 from gantailor.run.loading import load_config
-from gantailor.search.spaces.space import SpaceConfig
+from gantailor.search.spaces.config import SpaceConfig
 from gantailor.supernet.errors import ConfigError
 
 

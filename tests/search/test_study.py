@@ -1,17 +1,29 @@
-"""Studies: every strategy passes the same tests; failures, resuming, many processes."""
+"""Studies: failures, resuming, many processes, several machines on one database."""
 
 import multiprocessing
+import os
+import shutil
+import signal
+import socket
+import threading
+import time
 from functools import partial
 
 import numpy as np
+import optuna
 import pytest
 import torch
 
 import gantailor
+from gantailor.search import storage
 from gantailor.search.budget import Budget
-from gantailor.search.spaces.space import SpaceConfig
-from gantailor.search.strategies import SAMPLERS, STRATEGIES, front, hypervolume
-from gantailor.search.study import Objective, Search, SearchError, best_config, open_study, pareto_rows, table
+from gantailor.search.errors import SearchError
+from gantailor.search.pareto import front, hypervolume
+from gantailor.search.results import best_config, pareto_rows, table
+from gantailor.search.scoring import Objective
+from gantailor.search.spaces.config import SpaceConfig
+from gantailor.search.storage import open_study
+from gantailor.search.study import Search
 from gantailor.supernet.errors import ConfigError
 
 SUPERNET = gantailor.Supernet(gantailor.build("resnet_6blocks", ngf=16), (torch.randn(1, 3, 32, 32),))
@@ -42,56 +54,6 @@ def search(path, strategy="predictor", *, budget=0.4, objectives=ONE, scorer=sco
         start=start,
         **more,
     )
-
-
-@pytest.mark.parametrize("strategy", [*STRATEGIES, *SAMPLERS])
-class TestStrategies:
-    def test_candidates_are_new_and_fit(self, tmp_path, strategy):
-        seen = []
-        run = search(tmp_path / "j", strategy, scorer=lambda config: seen.append(config) or score(config))
-        run.run(20)
-        assert len(seen) == len(set(seen)) == 20
-        assert run.budget.fits(run.history().indices).all()
-        assert (table(run.study)["macs"] <= run.budget.macs).all()
-
-    def test_same_seed_same_trials(self, tmp_path, strategy):
-        rows = []
-        for number in range(2):
-            run = search(tmp_path / f"{number}", strategy, seed=3)
-            run.run(12)
-            rows.append(run.history().indices.tolist())
-        assert rows[0] == rows[1]
-
-    def test_it_goes_on(self, tmp_path, strategy):
-        search(tmp_path / "j", strategy).run(5)
-        again = search(tmp_path / "j", strategy)
-        again.run(9)
-        assert len(again.history().values) == len(again.study.trials) == 9
-
-    def test_a_small_space_ends(self, tmp_path, strategy):
-        run = search(tmp_path / "j", strategy, budget=0.11)
-        run.run(500)
-        assert len(run.history().values) == len(run.budget.feasible) < 50
-
-    def test_two_objectives(self, tmp_path, strategy):
-        run = search(tmp_path / "j", strategy, objectives=FRONT, budget=1.0)
-        run.run(14)
-        values = run.history().values
-        assert values.shape == (14, 2)
-        assert values[:, 1].tolist() == run.budget.cost(run.history().indices).tolist()
-        for share in (0.9, 1.0):
-            fits = Budget(SPACE, int(share * max(values[:, 1])))
-            within = values[values[:, 1] <= fits.macs]
-            assert score(best_config(run.study, fits))["score"] == within[:, 0].min()
-
-
-@pytest.mark.parametrize("strategy", ["predictor", "evolution"])
-def test_better_than_the_best_of_few(tmp_path, strategy):
-    """With half of the space looked at, the best is found; an eighth of it gives most."""
-    run = search(tmp_path / "j", strategy)
-    best = min(score(SPACE.to_config(row))["score"] for row in run.budget.feasible)
-    run.run(len(run.budget.feasible) // 2)
-    assert run.history().values.min() <= 1.01 * best
 
 
 def test_maximised_scores(tmp_path):
@@ -134,15 +96,161 @@ def test_other_provenance_starts_anew(tmp_path):
     assert table(run.study)["provenance"].value_counts().to_dict() == {"old": 4, "new": 3}
 
 
+def in_another_process(action):
+    """A fork that does it and then lives on, as in a container of its own; returns once that is done."""
+    done, tell = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        try:
+            socket.gethostname = lambda: "pod-1"
+            kept = action()
+            os.write(tell, b"x")
+            while kept is not None:
+                time.sleep(1)
+        finally:
+            os._exit(1)
+    os.close(tell)
+    assert os.read(done, 1) == b"x"
+    return pid
+
+
+def killed(pid):
+    os.kill(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
+
+
+def claimed(path):
+    run = search(path, "random")
+    assert run.claim(5) is not None
+    return run
+
+
 def test_a_dead_process_leaves_its_subnet_to_others(tmp_path):
+    killed(in_another_process(lambda: claimed(tmp_path / "j")))
     run = search(tmp_path / "j", "random")
-    run.claim(5)
-    trial = run.study.get_trials()[-1]
-    optuna_trial = __import__("optuna").trial.Trial(run.study, trial._trial_id)
-    host = trial.user_attrs["process"].rpartition(":")[0]
-    optuna_trial.set_user_attr("process", f"{host}:999999999")
     run.run(5)
     assert len(run.history().values) == 5
+    assert [trial.state.name for trial in run.study.trials] == ["FAIL"] + ["COMPLETE"] * 5
+    assert run.study.trials[0].params == run.study.trials[1].params
+    assert [*(tmp_path / "j.workers").iterdir()] == [tmp_path / "j.workers" / run.worker.name.rpartition(":")[2]]
+
+
+def test_trials_of_a_journal_that_was_copied_are_nobodys(tmp_path):
+    pid = in_another_process(lambda: claimed(tmp_path / "j"))
+    shutil.copy(tmp_path / "j", tmp_path / "copy")
+    run = search(tmp_path / "copy", "random")
+    run.run(2)
+    killed(pid)
+    assert len(run.history().values) == 2
+
+
+@pytest.fixture
+def fast_heartbeat(monkeypatch):
+    monkeypatch.setattr(storage, "HEARTBEAT", 1)
+    monkeypatch.setattr(storage, "GRACE", 3)
+
+
+@pytest.mark.parametrize("place", ["{}/j", "sqlite:///{}/x.db"])
+def test_a_living_worker_elsewhere_keeps_its_trial_until_it_is_gone(tmp_path, place, fast_heartbeat):
+    """Another host name, another process number space: only whether it lives counts; what it holds is waited for."""
+    place = place.format(tmp_path)
+    pid = in_another_process(lambda: claimed(place))
+    run, ended = search(place, "random"), []
+    waiting = threading.Thread(target=lambda: ended.append(run.run(3)))
+    waiting.start()
+    time.sleep(5)  # above the grace
+    states = [trial.state.name for trial in search(place, "random").study.trials]
+    assert states == ["RUNNING", "COMPLETE", "COMPLETE"] and ended == []
+    killed(pid)
+    waiting.join(60)
+    assert ended == [None]
+    trials = run.study.trials
+    assert [trial.state.name for trial in trials] == ["FAIL", "COMPLETE", "COMPLETE", "COMPLETE"]
+    assert trials[3].params == trials[0].params
+
+
+def test_trials_of_before_workers_had_names_are_tried_again(tmp_path, fast_heartbeat):
+    for place in (tmp_path / "j", f"sqlite:///{tmp_path}/x.db"):
+        run = search(place, "random")
+        number, _ = run.claim(2)
+        attributes = {k: v for k, v in run.study.trials[number].user_attrs.items() if k not in ("worker", "claimed")}
+        old = optuna.create_trial(
+            state=optuna.trial.TrialState.RUNNING,
+            params=run.study.trials[number].params,
+            distributions=run.study.trials[number].distributions,
+            user_attrs={**attributes, "process": f"{socket.gethostname()}:{os.getpid()}"},
+        )
+        run.give_back(number)
+        run.study.add_trial(old)
+        run.run(2)
+        assert len(run.history().values) == 2
+
+
+def test_an_interrupted_evaluation_gives_its_subnet_back(tmp_path):
+    def interrupted(config):
+        raise KeyboardInterrupt
+
+    run = search(tmp_path / "j", scorer=interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        run.run(3)
+    assert [trial.state.name for trial in run.study.trials] == ["FAIL"]
+    assert run.history().counted == 0
+
+
+def test_two_machines_claim_at_the_same_moment(tmp_path):
+    """Each has a lock of its own. One subnet has one trial, and each score lies on the trial of its subnet."""
+    place = f"sqlite:///{tmp_path}/x.db"
+    here, there = (search(place, "random", scorer=macs, lock=tmp_path / name) for name in ("a", "b"))
+    usual, others = here.study._storage.create_new_trial, []
+
+    def slow(*arguments, **more):
+        if not others:
+            others.append(None)
+            others.append(there.claim(10))  # the other machine, just then: it has chosen the same
+        return usual(*arguments, **more)
+
+    here.study._storage.create_new_trial = slow
+    mine, theirs = here.claim(10), others[1]
+    assert mine[0] != theirs[0]
+    assert mine[1].tolist() != theirs[1].tolist(), "the later one gave way"
+    for run, (number, indices) in ((here, mine), (there, theirs)):
+        run.record(number, run.evaluate(indices))
+    rows = table(search(place).study)
+    assert rows["trial"].tolist() == sorted([mine[0], theirs[0]])
+    assert rows["score"].tolist() == rows["macs"].tolist()
+
+
+def macs(config):
+    return {"score": float(SUPERNET.macs(config))}
+
+
+def one_machine(place, lock, out):
+    run = search(place, "random", scorer=macs, lock=lock)
+    run.run(40, on_trial=lambda done, values: out.open("a").write(f"{values[0]}\n"))
+
+
+def test_two_machines_share_a_database(tmp_path):
+    """The same seed, so that they choose the same wherever they can."""
+    place, context = f"sqlite:///{tmp_path}/x.db", multiprocessing.get_context("fork")
+    search(place)
+    machines = [
+        context.Process(target=one_machine, args=(place, tmp_path / f"{name}.lock", tmp_path / f"{name}.txt"))
+        for name in "ab"
+    ]
+    for machine in machines:
+        machine.start()
+    for machine in machines:
+        machine.join(120)
+    assert [machine.exitcode for machine in machines] == [0, 0]
+    study = open_study(place, name="s")
+    done = [trial for trial in study.trials if trial.state.name == "COMPLETE"]
+    assert len(done) == len({tuple(trial.params.values()) for trial in done}) == 40
+    assert all(trial.values == [trial.user_attrs["macs"]] for trial in done)
+    given_way = [trial for trial in study.trials if trial.state.name == "FAIL"]
+    assert len(done) + len(given_way) == len(study.trials)
+    here, there = ((tmp_path / f"{name}.txt").read_text().split() for name in "ab")
+    assert here and there, "both did something"
+    assert sorted(map(float, here + there)) == sorted(trial.values[0] for trial in done)
 
 
 def one_of_many(path, lock, seed):

@@ -6,7 +6,8 @@ import torch
 from torch import nn
 
 import gantailor
-from gantailor.search.spaces.space import SpaceConfig, space
+from gantailor.search.spaces.config import SpaceConfig
+from gantailor.search.spaces.space import space
 from gantailor.supernet.errors import ConfigError
 from gantailor.supernet.importance import CRITERIA
 from gantailor.supernet.importance.diversity import (

@@ -12,17 +12,9 @@ from optuna.exceptions import ExperimentalWarning
 from optuna.samplers import BaseSampler, GPSampler, NSGAIIISampler, NSGAIISampler, TPESampler
 
 from gantailor.search.budget import Budget
-from gantailor.search.strategies import History, key, untaken
+from gantailor.search.strategies.common import History, key, untaken
 
-
-def _sampler(name: str, seed: int, population: int) -> BaseSampler:
-    if name == "tpe":
-        return TPESampler(seed=seed, multivariate=True)
-    if name == "gp":
-        return GPSampler(seed=seed)
-    with warnings.catch_warnings():  # "experimental" since 2023
-        warnings.simplefilter("ignore", ExperimentalWarning)
-        return (NSGAIISampler if name == "nsga2" else NSGAIIISampler)(population_size=population, seed=seed)
+POPULATION = 24  # of the two genetic ones
 
 
 class OptunaStrategy:
@@ -32,13 +24,11 @@ class OptunaStrategy:
     the sampler for its suggestion, with the excess of the suggestion over the budget as an Optuna constraint.
     After an interruption earlier results are given to the sampler anew (NSGA's generations then start afresh).
 
-    Args:
-        name: ``tpe``, ``gp``, ``nsga2`` or ``nsga3``.
-        population: of the two genetic ones.
+    A kind of it says how its sampler is made.
     """
 
-    def __init__(self, name: str, *, seed: int = 0, population: int = 24) -> None:
-        self.name, self.seed, self.population = name, seed, population
+    def __init__(self, *, seed: int = 0) -> None:
+        self.seed = seed
         self._study: optuna.Study | None = None
         self._asked: dict[tuple[int, ...], Any] = {}
         self._told: set[tuple[int, ...]] = set()
@@ -63,12 +53,16 @@ class OptunaStrategy:
 
         return untaken(history, draw, budget, rng, draws=4)  # each repeat slows the sampler down
 
+    def sampler(self) -> BaseSampler:
+        """A new sampler with this seed."""
+        raise NotImplementedError
+
     def _begin(self, history: History) -> optuna.Study:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         objectives = history.values.shape[1]
-        return optuna.create_study(
-            directions=["minimize"] * objectives, sampler=_sampler(self.name, self.seed, self.population)
-        )
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ExperimentalWarning)  # some are "experimental" since 2023
+            return optuna.create_study(directions=["minimize"] * objectives, sampler=self.sampler())
 
     def _tell(self, study: optuna.Study, budget: Budget, values: dict[tuple[int, ...], list[float]]) -> None:
         """What became known since the last call, suggested here or not."""
@@ -93,3 +87,31 @@ class OptunaStrategy:
     @staticmethod
     def _distributions(budget: Budget) -> dict[str, Any]:
         return {v.name: IntDistribution(0, len(v.choices) - 1) for v in budget.space.variables}
+
+
+class TPE(OptunaStrategy):
+    """Tree-structured Parzen estimators (Bergstra et al. 2011), of all variables at once."""
+
+    def sampler(self) -> BaseSampler:
+        return TPESampler(seed=self.seed, multivariate=True)
+
+
+class GP(OptunaStrategy):
+    """Optuna's Gaussian process."""
+
+    def sampler(self) -> BaseSampler:
+        return GPSampler(seed=self.seed)
+
+
+class NSGA2(OptunaStrategy):
+    """The non-dominated sorting genetic algorithm II (Deb et al. 2002)."""
+
+    def sampler(self) -> BaseSampler:
+        return NSGAIISampler(population_size=POPULATION, seed=self.seed)
+
+
+class NSGA3(OptunaStrategy):
+    """The non-dominated sorting genetic algorithm III (Deb and Jain 2014)."""
+
+    def sampler(self) -> BaseSampler:
+        return NSGAIIISampler(population_size=POPULATION, seed=self.seed)

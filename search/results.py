@@ -1,0 +1,75 @@
+"""What a study found: its best subnet within a budget, and all of it as a table."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import optuna
+import pandas as pd
+from optuna.trial import FrozenTrial, TrialState
+
+from gantailor.search.budget import Budget
+from gantailor.search.errors import SearchError
+from gantailor.search.pareto import front
+from gantailor.search.spaces.space import Space
+from gantailor.supernet.graph import SubnetConfig
+
+
+def key_of(params: Mapping[str, Any], space: Space) -> tuple[int, ...] | None:
+    """Choice indices of a trial's parameters; ``None`` for those of another space."""
+    try:
+        return tuple(v.choices.index(params[v.name]) for v in space.variables)
+    except (KeyError, ValueError):
+        return None
+
+
+def best_trial(
+    study: optuna.Study, budget: Budget, *, objective: int = 0, provenance: str | None = None
+) -> tuple[int, np.ndarray]:
+    """Number and choice indices of the best evaluated subnet within the budget, by one of the objectives.
+
+    Raises:
+        SearchError: none was evaluated within it.
+    """
+    sign = 1 if study.directions[objective] == optuna.study.StudyDirection.MINIMIZE else -1
+    found: list[tuple[float, int, tuple[int, ...]]] = []
+    for trial in study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)):
+        candidate = key_of(trial.params, budget.space)
+        if candidate is None or (provenance is not None and trial.user_attrs.get("provenance", "") != provenance):
+            continue
+        found.append((sign * trial.values[objective], trial.number, candidate))
+    fits = budget.fits(np.array([row[2] for row in found])).tolist() if found else []
+    within = [row for row, met in zip(found, fits, strict=True) if met]
+    if not within:
+        raise SearchError(f"no evaluated subnet meets {budget}; search again with that budget")
+    _, number, candidate = min(within)
+    return number, np.array(candidate)
+
+
+def best_config(
+    study: optuna.Study, budget: Budget, *, objective: int = 0, provenance: str | None = None
+) -> SubnetConfig:
+    """The widths of ``best_trial``."""
+    return budget.space.to_config(best_trial(study, budget, objective=objective, provenance=provenance)[1])
+
+
+def table(study: optuna.Study) -> pd.DataFrame:
+    """All finished trials: a row each, with costs, scores, every width's choice and the provenance."""
+    names = study.user_attrs.get("objectives", ["score"])
+    return pd.DataFrame([_row(trial, names) for trial in study.get_trials(states=(TrialState.COMPLETE,))])
+
+
+def _row(trial: FrozenTrial, names: Sequence[str]) -> dict[str, Any]:
+    costs = ("macs", "convention", "macs_true", "macs_published", "params")
+    row: dict[str, Any] = {"trial": trial.number, **{name: trial.user_attrs.get(name) for name in costs}}
+    row |= {name: value for name, value in zip(names, trial.values, strict=True) if name not in costs}
+    stamps = ("origin", "budget", "provenance")
+    return {**row, **trial.params, **{name: trial.user_attrs.get(name, "") for name in stamps}}
+
+
+def pareto_rows(frame: pd.DataFrame, *, macs: str = "macs", score: str = "score", minimize: bool = True) -> pd.Series:
+    """True for the rows that no other row beats in both MACs and score (names of columns)."""
+    values = frame[[macs, score]].to_numpy(np.float64) * [1, 1 if minimize else -1]
+    return pd.Series(front(values), index=frame.index)

@@ -1,0 +1,46 @@
+"""How the next subnets are chosen. Every strategy proposes only candidates that meet the budget.
+
+A strategy is a function of what is known, the budget and a random generator (``common.Strategy``); it keeps nothing
+between calls, so a search that was killed goes on as if it had not been. Or it is a class: made with ``seed=...``, its
+instances are such functions. ``gantailor.search.conformance`` has the tests that each passes.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from gantailor.supernet.plugins import check_name, find
+
+if TYPE_CHECKING:
+    from gantailor.search.strategies.common import Strategy
+
+STRATEGIES = {
+    "predictor": "gantailor.search.strategies.predictor:predictor",
+    "evolution": "gantailor.search.strategies.evolution:evolution",
+    "random": "gantailor.search.strategies.random:random",
+    "exhaustive": "gantailor.search.strategies.exhaustive:exhaustive",
+    "tpe": "gantailor.search.strategies.optuna_samplers:TPE",
+    "nsga2": "gantailor.search.strategies.optuna_samplers:NSGA2",
+    "nsga3": "gantailor.search.strategies.optuna_samplers:NSGA3",
+    "gp": "gantailor.search.strategies.optuna_samplers:GP",
+}
+
+
+def check_strategy(name: str) -> str:
+    """The same name; nothing is imported.
+
+    Raises:
+        ConfigError: there is no such strategy.
+    """
+    return check_name(name, STRATEGIES, "strategy")
+
+
+def make_strategy(name: str, *, seed: int) -> Strategy:
+    """A strategy by name, or one's own as ``module:name``.
+
+    Raises:
+        ConfigError: there is none, or it cannot be imported.
+    """
+    found = find(name, STRATEGIES, "strategy")
+    made: Strategy = found(seed=seed) if isinstance(found, type) else found
+    return made
