@@ -7,11 +7,11 @@ import difflib
 import os
 import sys
 from collections.abc import Sequence
+from importlib import import_module
 
 import gantailor
 from gantailor.cli.parser import parser
 from gantailor.supernet.errors import GantailorError
-from gantailor.supernet.plugins import import_name
 
 
 def _unknown(given: str, command: argparse.ArgumentParser) -> str:
@@ -35,7 +35,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     try:
         _join()
-        import_name(arguments.function, "command")(arguments)
+        module, _, function = arguments.function.partition(":")
+        getattr(import_module(module), function)(arguments)
         sys.stdout.flush()
     except BrokenPipeError:  # whoever read this (head, less) has seen enough; nothing may be said at exit either
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

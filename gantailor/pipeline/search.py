@@ -8,8 +8,8 @@ import numpy as np
 
 from gantailor.pipeline.study import evaluate_all, make_search
 from gantailor.run.run import Run
-from gantailor.search.study import Search
 from gantailor.search.results import best_config, table
+from gantailor.search.study import Search
 from gantailor.supernet.errors import RunError
 from gantailor.supernet.files import write_bytes
 from gantailor.supernet.graph import SubnetConfig

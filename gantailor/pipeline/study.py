@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 import torch
 
+from gantailor.evaluators.metric import metric_of
+from gantailor.evaluators.scores import Subset
 from gantailor.pipeline.processes import run_workers
-from gantailor.pipeline.scoring import Subset, lower_is_better
 from gantailor.run.config import Config
-from gantailor.run.run import Run, load_supernet
+from gantailor.run.run import Run
 from gantailor.search.latency import LatencyProfile
 from gantailor.search.scoring import Objective, Scorer
 from gantailor.search.spaces.space import Space
@@ -25,28 +26,27 @@ from gantailor.supernet.graph import SubnetConfig
 
 Listener = Callable[[int, float], None]
 STUDY = "gantailor"  # in a run's own journal; in a database that several runs share, what it is of follows
-FILE = "study.json"  # of a run: which study, and which of its trials, are the run's
 
 
 def objectives_of(run: Run) -> tuple[Objective, ...]:
     """The score that the search follows, and a cost where it searches the whole front."""
-    score = Objective(run.search_metric(), lower_is_better(run.search_metric()))
+    score = Objective(run.setup.search_metric, metric_of(run.setup.search_metric).lower_is_better)
     cost = Objective(run.config.search.front_cost.partition("@")[0])
     return (score, cost) if run.config.search.front else (score,)
 
 
 def make_search(run: Run) -> Search:
     """A search on the run's study, with the trained supernet; ``study.json`` says which study that is."""
-    pairs = Subset(run.data("search"), run.config.evaluation.search_images)
+    pairs = Subset(run.setup.data("search"), run.config.evaluation.search_images)
     profile = _front_profile(run)
-    weights, timing = run.path("supernet.safetensors").read_bytes(), repr(profile) if profile else ""
-    stamps = (run.search_metric(), pairs.digest(), run.config.evaluation.extractor, timing)
+    weights, timing = run.folder.supernet.read_bytes(), repr(profile) if profile else ""
+    stamps = (run.setup.search_metric, pairs.digest(), run.config.evaluation.extractor, timing)
     provenance = _digest(weights, *(stamp.encode() for stamp in stamps))
-    objectives, budget = objectives_of(run), run.budget()
+    objectives, budget = objectives_of(run), run.setup.budget
     storage = run.config.search.storage
     name = _shared_name(provenance, objectives, budget.space) if storage else STUDY
-    study = open_study(storage or run.path("search.journal"), name=name, objectives=objectives)
-    write_json(run.path(FILE), {"name": name, "provenance": provenance})
+    study = open_study(storage or run.folder.search, name=name, objectives=objectives)
+    write_json(run.folder.study, {"name": name, "provenance": provenance})
     return Search(
         study,
         budget,
@@ -55,13 +55,13 @@ def make_search(run: Run) -> Search:
         strategy=run.config.search.strategy,
         seed=run.config.seed,
         provenance=provenance,
-        lock=run.path(".search.lock"),
+        lock=run.folder.search_lock,
     )
 
 
 def study_of(run: Run) -> tuple[str, str | None]:
     """Name of the run's study, and the provenance of its trials; ``None`` where an earlier version stored none."""
-    file = run.path(FILE)
+    file = run.folder.study
     stored = json.loads(file.read_text()) if file.exists() else {}
     return stored.get("name", STUDY), stored.get("provenance")
 
@@ -72,12 +72,11 @@ def _front_profile(run: Run) -> LatencyProfile | None:
 
 
 def _scorer(run: Run, pairs: Subset, profile: LatencyProfile | None) -> Scorer:
-    supernet, metric = run.supernet(), run.search_metric()
-    load_supernet(supernet, run.path("supernet.safetensors"))
-    evaluator = run.scoring().evaluator([metric])
+    supernet, metric = run.trained(), run.setup.search_metric
+    evaluator = run.setup.scoring.evaluator([metric])
 
     def score(config: SubnetConfig) -> dict[str, float]:
-        scores = evaluator(run.calibrated(supernet.extract(config)), pairs)
+        scores = evaluator(run.setup.calibrated(supernet.extract(config)), pairs)
         found = {metric: next(iter(scores.values())).value, "params": float(supernet.parameter_count(config))}
         if profile:
             found["latency_ms"] = float(profile.predict_sizes(supernet, np.array([list(config.values())]))[0])

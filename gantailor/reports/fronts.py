@@ -16,7 +16,7 @@ import pandas as pd
 import torch
 
 from gantailor.evaluators.metric import metric_of
-from gantailor.run.run import Run, load_supernet, open_run
+from gantailor.run.run import Run, open_run
 from gantailor.search.budget import Budget
 from gantailor.search.limits import format_macs
 from gantailor.search.pareto import hypervolume
@@ -38,7 +38,7 @@ POINTS = Path(__file__).with_name("published_points.csv")
 
 
 @dataclass(frozen=True)
-class Found:
+class SearchResult:
     """What one run's search found so far, under the weights and the score that its last trial had.
 
     Attributes:
@@ -55,20 +55,25 @@ class Found:
     config: SubnetConfig
 
     @classmethod
-    def read(cls, folder: str | Path, *, budget: str | None = None) -> Found:
+    def read(cls, folder: str | Path, *, budget: str | None = None) -> SearchResult:
         """From a run folder, finished or still searching.
 
         Raises:
             ConfigError: nothing was searched there.
             SearchError: no evaluated subnet meets the budget.
         """
-        run = open_run(folder)
-        study = load_study(run.config.search.storage or run.path("search.journal"), name="gantailor")
+        return cls.of(open_run(folder), budget=budget)
+
+    @classmethod
+    def of(cls, run: Run, *, budget: str | None = None) -> SearchResult:
+        """From a run; see ``read``."""
+        folder = run.folder.path
+        study = load_study(run.config.search.storage or run.folder.search, name="gantailor")
         frame = table(study)
         if frame.empty:
             raise ConfigError(f"{str(folder)!r} has no evaluated subnet yet; run a search there first")
         provenance = frame["provenance"].iloc[-1]
-        limits = run.budget() if budget is None else run.budget_of(budget)
+        limits = run.setup.budget if budget is None else run.setup.budget_of(budget)
         number, indices = best_trial(study, limits, provenance=provenance)
         frame = frame[frame["provenance"] == provenance].reset_index(drop=True)
         chosen = int(frame.index[frame["trial"] == number][0])
@@ -92,8 +97,7 @@ class Found:
 
     def pictures(self, rows: Sequence[int], *, count: int = 3) -> dict[int, str]:
         """For each row a strip of outputs on search pictures, as a JPEG data URL; row -1 is their inputs."""
-        supernet, pairs = self.run.supernet(), self.run.data("search")
-        load_supernet(supernet, self.run.path("supernet.safetensors"))
+        supernet, pairs = self.run.trained(), self.run.setup.data("search")
         inputs, _ = pairs.batch(np.linspace(0, len(pairs) - 1, count).astype(int))
         strips = {-1: _strip(inputs)} if is_picture(inputs) else {}
         space = self.budget.space
@@ -101,7 +105,7 @@ class Found:
             values = self.frame.loc[row]
             config = space.to_config([v.choices.index(int(values[v.name])) for v in space.variables])
             with torch.no_grad():
-                strips[int(row)] = _strip(self.run.calibrated(supernet.extract(config))(inputs))
+                strips[int(row)] = _strip(self.run.setup.calibrated(supernet.extract(config))(inputs))
         return strips
 
 
@@ -137,7 +141,7 @@ def published_points(task: str, score: str, convention: str) -> pd.DataFrame:
 
 
 def draw(
-    runs: Sequence[Found],
+    runs: Sequence[SearchResult],
     *,
     convention: str | None = None,
     log: bool = True,
@@ -187,7 +191,7 @@ def draw(
     return figure
 
 
-def _draw_points(axes: Axes, found: Found, number: int, convention: str, mark: str) -> None:
+def _draw_points(axes: Axes, found: SearchResult, number: int, convention: str, mark: str) -> None:
     colour, marker = COLOURS[number % len(COLOURS)], MARKERS[number % len(MARKERS)]
     points, best = found.points(convention), found.front(convention)
     start = (found.frame["origin"] == "start").to_numpy()
@@ -222,14 +226,14 @@ def _draw_points(axes: Axes, found: Found, number: int, convention: str, mark: s
         axes.axvline(found.budget.macs, color=colour, ls="--", lw=1, gid=f"{name}-budget")
 
 
-def _draw_widths(axes: Axes, runs: Sequence[Found]) -> None:
+def _draw_widths(axes: Axes, runs: Sequence[SearchResult]) -> None:
     height = 0.8 / len(runs)
     for number, found in enumerate(runs):
-        widths = found.run.supernet().graph.widths
+        widths = found.run.setup.traced.graph.widths
         shares = [found.config[width.name] / width.size for width in widths]
         places = np.arange(len(widths)) + height * (number - (len(runs) - 1) / 2)
         axes.bar(places, shares, width=height, color=COLOURS[number % len(COLOURS)])
-    names = [width.name for width in runs[0].run.supernet().graph.widths]
+    names = [width.name for width in runs[0].run.setup.traced.graph.widths]
     axes.set_xticks(range(len(names)), names if len(names) <= 30 else [""] * len(names), rotation=90, fontsize=6)
     axes.set_ylim(0, 1.02)
     axes.set_ylabel("share of full width", fontsize=8)
@@ -237,7 +241,7 @@ def _draw_widths(axes: Axes, runs: Sequence[Found]) -> None:
     axes.tick_params(axis="y", labelsize=7)
 
 
-def _draw_history(axes: Axes, runs: Sequence[Found], convention: str) -> None:
+def _draw_history(axes: Axes, runs: Sequence[SearchResult], convention: str) -> None:
     for number, history in enumerate(hypervolumes(runs, convention)):
         axes.plot(range(1, len(history) + 1), history, color=COLOURS[number % len(COLOURS)], lw=1.5)
     axes.set_title("hypervolume, share of the box of all points", fontsize=9)
@@ -246,7 +250,7 @@ def _draw_history(axes: Axes, runs: Sequence[Found], convention: str) -> None:
     axes.grid(alpha=0.25)
 
 
-def hypervolumes(runs: Sequence[Found], convention: str) -> list[np.ndarray]:
+def hypervolumes(runs: Sequence[SearchResult], convention: str) -> list[np.ndarray]:
     """For each run, after each evaluation: the dominated share of the box that holds the points of all runs, 0 to 1."""
     signed = [found.points(convention) * [1, 1 if found.lower_is_better else -1] for found in runs]
     every = np.concatenate(signed)
@@ -278,7 +282,7 @@ def svg(figure: Figure, *, salt: str) -> str:
 
 def write_page(
     path: Path,
-    runs: Sequence[Found],
+    runs: Sequence[SearchResult],
     *,
     convention: str | None = None,
     published: pd.DataFrame | None = None,

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from gantailor.supernet.importance.ranking import Scores
+from gantailor.supernet.importance.diversity import Scores
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

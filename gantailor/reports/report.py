@@ -34,11 +34,11 @@ def _png(picture: np.ndarray) -> str:
 
 def _columns(run: Run, narrow: torch.nn.Module, count: int) -> dict[str, Tensor]:
     """Pictures ``[N, 3, H, W]`` of each column of the grid."""
-    pairs = run.data("test")
+    pairs = run.setup.data("test")
     inputs, targets = pairs.batch(np.linspace(0, len(pairs) - 1, min(count, len(pairs))).astype(int))
     columns, subnet = {"input": inputs} if is_picture(inputs) else {}, narrow(inputs)
-    if run.taught:
-        teacher = run.teacher()(inputs)
+    if run.setup.taught:
+        teacher = run.setup.teacher(inputs)
         columns |= {"teacher": teacher, "subnet": subnet}
         columns["difference"] = ((teacher - subnet).abs() * AMPLIFIED / 2).clamp(0, 1) * 2 - 1
     columns["subnet"] = subnet
@@ -47,13 +47,13 @@ def _columns(run: Run, narrow: torch.nn.Module, count: int) -> dict[str, Tensor]
 
 def _costs(run: Run, manifest: dict[str, Any]) -> list[dict[str, Any]]:
     """Whole generator and subnet: MACs, parameters, bytes of float32 weights, milliseconds on each device."""
-    supernet = run.supernet()
+    supernet = run.setup.traced
     full = supernet.full_config()
     devices = {name: found["latency_ms"] for name, found in manifest["devices"].items() if "latency_ms" in found}
     rows = []
     for name, config in (("teacher", full), ("subnet", run.subnet()[0])):
         row: dict[str, Any] = {
-            "name": name if run.taught or name == "subnet" else "whole generator",
+            "name": name if run.setup.taught or name == "subnet" else "whole generator",
             "macs": supernet.macs(config),
             "parameters": supernet.parameter_count(config),
         }
@@ -66,7 +66,10 @@ def _curves(run: Run) -> str:
     """Losses of every training as an SVG, smoothed over a fiftieth of its steps; empty without logs."""
     from matplotlib.figure import Figure
 
-    logs = {"supernet": run.path("supernet.ckpt.jsonl"), "fine-tuning": run.path("subnet.ckpt.jsonl")}
+    logs = {
+        "supernet": run.folder.supernet_checkpoint.with_suffix(".jsonl"),
+        "fine-tuning": run.folder.subnet_checkpoint.with_suffix(".jsonl"),
+    }
     frames = {
         name: pd.read_json(file, lines=True) for name, file in logs.items() if file.exists() and file.stat().st_size
     }
@@ -93,7 +96,7 @@ def write_report(run: Run, front: Figure, *, pictures: int = 12) -> None:
         front: the search's, drawn by ``fronts.draw``.
     """
     config, narrow = run.subnet()
-    manifest = json.loads(run.path("export/manifest.json").read_text())
+    manifest = json.loads(run.folder.manifest.read_text())
     columns = {name: to_uint8(images) for name, images in _columns(run, narrow, pictures).items()}
     count = len(next(iter(columns.values())))
     rows = [{name: _png(images[i]) for name, images in columns.items()} for i in range(count)]
@@ -104,8 +107,8 @@ def write_report(run: Run, front: Figure, *, pictures: int = 12) -> None:
         before=next(name for name in ("teacher", "real", "input", "subnet") if name in columns),
         costs=_costs(run, manifest),
         devices=manifest["devices"],
-        widths=[(w.name, config[w.name], w.size) for w in run.supernet().graph.widths],
-        scores=json.loads(run.path("scores.json").read_text()),
+        widths=[(w.name, config[w.name], w.size) for w in run.setup.traced.graph.widths],
+        scores=json.loads(run.folder.scores.read_text()),
         front=fronts.svg(front, salt="front"),
         curves=_curves(run),
         amplified=AMPLIFIED,
@@ -114,4 +117,4 @@ def write_report(run: Run, front: Figure, *, pictures: int = 12) -> None:
             key: value for key, value in manifest.items() if key not in ("devices", "scores", "config", "options")
         },
     )
-    write_bytes(run.path("report.html"), page.encode())
+    write_bytes(run.folder.report, page.encode())

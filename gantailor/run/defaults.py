@@ -8,7 +8,7 @@ from typing import Any
 from gantailor.run.config import Config
 from gantailor.search.methods.method import method
 from gantailor.supernet.training.presets import PRESETS
-from gantailor.zoo.generators.record import generator
+from gantailor.zoo.generators.record import find_generator
 
 # What makes a method what it is: a preset that the user names does not change it.
 _MAKES_THE_METHOD = ("bits", "output_weight", "feature_weight", "perceptual_weight")
@@ -27,8 +27,8 @@ def beneath(own: Mapping[str, Any]) -> dict[str, Any]:
     """
     usual = Config.model_fields
     name = str(own.get("method", usual["method"].default))
-    of_generator = generator(str(own.get("generator", usual["generator"].default))).defaults(own)
-    below = merged(of_generator, method(name).defaults(own))
+    record = find_generator(str(own.get("generator", usual["generator"].default)))
+    below = merged(record.defaults(own), method(name).defaults(own))
     for section in ("train", "finetune"):
         preset = PRESETS.get(str((own.get(section) or {}).get("preset")))
         if preset is not None:

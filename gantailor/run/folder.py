@@ -37,6 +37,7 @@ class RunFolder:
         subnet: weights of the narrow generator after fine-tuning; ``subnet_best`` while that runs, ``subnet_last`` of
             its last step where that was not the best.
         search, search_lock: the study's journal.
+        study: which study, and which of its trials, are the run's, JSON.
         front: every evaluated subnet, CSV.
         scores: on the test split, JSON.
         export, manifest: the exported files.
@@ -57,6 +58,7 @@ class RunFolder:
     subnet_ranges = _File("subnet.ranges.json")
     search = _File("search.journal")
     search_lock = _File(".search.lock")
+    study = _File("study.json")
     front = _File("front.csv")
     scores = _File("scores.json")
     export = _File("export")

@@ -15,7 +15,8 @@ from gantailor.run.config import is_file
 from gantailor.supernet.errors import ConfigError
 from gantailor.supernet.files import cache_folder, state_digest, write_json
 from gantailor.supernet.importance import CRITERIA
-from gantailor.supernet.importance.ranking import Scores, criterion, criterion_scores
+from gantailor.supernet.importance.diversity import Scores
+from gantailor.supernet.importance.ranking import criterion, criterion_scores
 from gantailor.supernet.supernet import Supernet
 from gantailor.zoo.data.latents import Latents
 

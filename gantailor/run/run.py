@@ -130,7 +130,7 @@ def with_file(supernet: Supernet, file: str | Path) -> Supernet:
     Raises:
         CheckpointError: missing or damaged file, or another architecture.
     """
-    found = supernet.with_weights({})
+    found = supernet.with_weights(supernet.generator.state_dict())
     load_state(found.generator, read_state(Path(file)), str(file))
     return found
 

@@ -26,7 +26,8 @@ from gantailor.search.spaces.space import Space, space
 from gantailor.supernet.calibration import has_running_statistics, recalibrate
 from gantailor.supernet.decisions import Decisions
 from gantailor.supernet.errors import ConfigError
-from gantailor.supernet.importance.ranking import Scores, order_channels
+from gantailor.supernet.importance.diversity import Scores
+from gantailor.supernet.importance.ranking import order_channels
 from gantailor.supernet.supernet import Supernet
 from gantailor.supernet.traits import Traits, traits_of
 from gantailor.supernet.verify import verify

@@ -15,7 +15,8 @@ from torch import Tensor, nn
 
 from gantailor.search.budget import Budget
 from gantailor.search.methods import METHODS
-from gantailor.search.spaces.space import Space, SpaceConfig
+from gantailor.search.spaces.config import SpaceConfig
+from gantailor.search.spaces.space import Space
 from gantailor.supernet.graph import SubnetConfig
 from gantailor.supernet.plugins import find_record
 from gantailor.supernet.quantization.quantisers import Quantisers

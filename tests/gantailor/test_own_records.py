@@ -1,4 +1,4 @@
-"""One's own of every kind, from a file outside the packages, through the whole pipeline: docs/extending.md as it stands."""
+"""One's own of every kind, from a file outside the packages, through the pipeline: docs/extending.md as it stands."""
 
 import json
 import re
@@ -76,7 +76,7 @@ def test_every_kind_of_record_through_the_pipeline(own):
     assert pd.read_csv(own / "run/front.csv")["origin"].tolist() == ["mine:MIDDLE"]
     narrow = gantailor.load("run/export/model.safetensors")
     config, same = gantailor.open_run("run").subnet()
-    x = torch.rand(2, 3, 16, 16)
+    x = torch.rand(2, 3, 32, 32)
     assert torch.equal(narrow(x), same(x)) and dict(config) == manifest["config"]
 
 
@@ -131,4 +131,4 @@ def test_a_repaired_trace_is_remembered_by_everybody(own):
     spawned(*torchrun, "compress", *config, "--out", "spread")
     assert json.loads((own / "spread/trace.json").read_text())["decisions"] == decisions
     narrow = gantailor.load("spread/export/model.safetensors")
-    assert narrow(torch.zeros(1, 3, 16, 16)).shape == (1, 3, 16, 16)
+    assert narrow(torch.zeros(1, 3, 32, 32)).shape == (1, 3, 32, 32)
