@@ -81,7 +81,18 @@ def test_every_kind_of_record_through_the_pipeline(own):
 
 
 def test_a_strategy_and_a_metric_of_ones_own_are_searched_by(own):
-    searched = ["--method", "supernet", "--train.kimg", "0.02", "--train.batch", "4", "--trials", "20"]
+    searched = [
+        "--method",
+        "supernet",
+        "--train.kimg",
+        "0.02",
+        "--train.batch",
+        "4",
+        "--trials",
+        "20",
+        "--space.multiple",
+        "1",
+    ]
     assert main(["search", "config.yaml", "--out", "run", *searched]) == 0
     frame = pd.read_csv(own / "run/front.csv")
     assert set(frame["origin"]) == {"start", "mine:cheapest"}
@@ -104,7 +115,7 @@ def test_a_strategy_and_a_metric_of_ones_own_are_searched_by(own):
 )
 def test_a_wrong_record_is_told_in_a_line(own, capsys, flags, said):
     assert main(["compress", "config.yaml", "--out", "other", *flags]) == 2
-    message = capsys.readouterr().err
+    message = capsys.readouterr().err.removeprefix("== check\n")
     assert said in message and len(message.strip().splitlines()) == 1, message
 
 
@@ -118,7 +129,18 @@ def test_a_repaired_trace_is_remembered_by_everybody(own):
     """A generator that writes a number of channels in its forward: what the proof froze holds in every process."""
     config = ["config.yaml", "--generator", "numbered:Net", "--teacher", "numbered.pt", "--method", "supernet"]
     config += ["--train.kimg", "0.02", "--train.batch", "4", "--train.ndf", "4", "--finetune.ndf", "4"]
-    config += ["--budget", "0.6x", "--trials", "4", "--evaluation.search", "features", "--devices", "onnxruntime-cpu"]
+    config += [
+        "--budget",
+        "0.6x",
+        "--trials",
+        "4",
+        "--space.multiple",
+        "1",
+        "--evaluation.search",
+        "features",
+        "--devices",
+        "onnxruntime-cpu",
+    ]
     assert main(["compress", *config, "--out", "run"]) == 0
     decisions = json.loads((own / "run/trace.json").read_text())["decisions"]
     assert decisions["whole"], "the proof froze the width whose number stands in the forward"
