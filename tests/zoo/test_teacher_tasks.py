@@ -1,5 +1,9 @@
 """Training teachers from pictures alone: every task runs, resumes exactly, and its losses are their formulas."""
 
+import os
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -10,16 +14,26 @@ from gantailor.cli.main import main
 from gantailor.supernet.errors import ConfigError
 from gantailor.supernet.training.recipe import Recipe
 from gantailor.supernet.training.trainer import Trainer
+from gantailor.zoo.data.config import DataConfig
 from gantailor.zoo.data.domains import Domains
 from gantailor.zoo.data.labels import label_pairs
+from gantailor.zoo.tasks import TASKS
 from gantailor.zoo.tasks.cyclegan import CycleGan
 from gantailor.zoo.tasks.munit import Munit
 from gantailor.zoo.tasks.stylegan2 import StyleGan2
+from gantailor.zoo.tasks.training import find_training
 from gantailor.zoo.tasks.unpaired import ImagePool
 
 
 def pictures(count, seed=0, size=32):
     return np.random.default_rng(seed).integers(0, 256, (count, size, size, 3), dtype=np.uint8)
+
+
+def two_domains():
+    return Domains(pictures(5), pictures(4, 1))
+
+
+NARROW = {4: 8, 8: 8, 16: 8, 32: 4}
 
 
 def recipe(preset, **changes):
@@ -100,6 +114,126 @@ def test_unknown_task_option():
             Domains(pictures(2), pictures(2)),
             recipe("teacher-cyclegan", task_options={"cycel": 1}),
         )
+
+
+@pytest.mark.parametrize(
+    ("preset", "options", "message"),
+    [
+        ("teacher-cyclegan", {"pool": 0}, "task_options.pool cannot be 0; it must be at least 1"),
+        ("teacher-cyclegan", {"cycle": -1}, "task_options.cycle cannot be -1; it must be at least 0"),
+        ("teacher-cyclegan", {"identity": -0.5}, "task_options.identity cannot be -0.5"),
+        ("teacher-cyclegan", {"pool": 2.5}, "option pool cannot be 2.5; give a whole number"),
+        ("teacher-munit", {"style": -1}, "task_options.style cannot be -1; it must be at least 0"),
+        ("teacher-stylegan2", {"r1_every": 0}, "task_options.r1_every cannot be 0; it must be at least 1"),
+        ("teacher-stylegan2", {"path_every": 0}, "task_options.path_every cannot be 0; it must be at least 1"),
+        ("teacher-stylegan2", {"path_shrink": 0}, "task_options.path_shrink cannot be 0; it must be at least 1"),
+        ("teacher-stylegan2", {"r1": -10}, "task_options.r1 cannot be -10; it must be at least 0"),
+        (
+            "teacher-stylegan2",
+            {"mixing": 1.5},
+            "task_options.mixing cannot be 1.5; it must be at least 0 and at",
+        ),
+        ("teacher-stylegan2", {"augment": 2}, "task_options.augment cannot be 2; it must be at least 0 and at most 1"),
+    ],
+)
+def test_task_options_out_of_range(preset, options, message):
+    r = recipe(preset, task_options=options)
+    makers = {
+        "teacher-cyclegan": lambda: CycleGan(gantailor.build("resnet_6blocks", ngf=4), two_domains(), r),
+        "teacher-munit": lambda: Munit(gantailor.build("munit", ngf=4, mlp_dim=8, n_res=1), two_domains(), r),
+        "teacher-stylegan2": lambda: StyleGan2(gantailor.build("stylegan2", size=32, channels=NARROW), pictures(2), r),
+    }
+    with pytest.raises(ConfigError) as error:
+        makers[preset]()
+    assert message in str(error.value) and "\n" not in str(error.value)
+
+
+def test_unpaired_needs_an_adversarial_loss():
+    with pytest.raises(ConfigError, match=r"two unpaired sets of pictures need an adversarial loss: set train\.gan"):
+        CycleGan(gantailor.build("resnet_6blocks", ngf=4), two_domains(), recipe("teacher-cyclegan", gan="none"))
+
+
+@pytest.mark.parametrize(
+    ("task", "generator", "message"),
+    [
+        ("munit", "resnet_6blocks", "task 'munit' trains munit and mobile_munit, not a ResnetGenerator"),
+        ("stylegan2", "resnet_6blocks", "task 'stylegan2' trains stylegan2, not a ResnetGenerator"),
+    ],
+)
+def test_a_task_for_another_generator(task, generator, message):
+    with pytest.raises(ConfigError, match=message):
+        find_training(task).teacher_task()(gantailor.build(generator, ngf=4), DataConfig(), recipe(f"teacher-{task}"))
+
+
+def test_tasks_for_teachers_only_train_no_students():
+    for name in ("cyclegan", "munit"):
+        with pytest.raises(ConfigError, match=f"task '{name}' trains teachers only"):
+            find_training(name).student_task()
+    assert all(find_training(name).teacher is not None for name in TASKS)
+
+
+def munit_in(accumulate, batch=4):
+    r = recipe("teacher-munit", batch=batch, accumulate=accumulate)
+    torch.manual_seed(1)
+    net = gantailor.build("munit", ngf=4, mlp_dim=8, n_res=1)
+    return Munit(net, two_domains(), r), r
+
+
+def test_munit_draws_a_style_for_each_picture_of_the_whole_batch():
+    """A function of seed, step and place in the batch, however the batch is cut."""
+    task, _ = munit_in(1)
+    whole = task.draw(3)
+    styles = torch.stack(whole.styles)
+    assert styles.shape == (2, 4, 8, 1, 1) and len(styles.flatten(0, 1).flatten(1).unique(dim=0)) == 8
+    assert all(torch.equal(a, b) for a, b in zip(whole.styles, task.draw(3).styles, strict=True))
+    assert not torch.equal(whole.styles[0], task.draw(4).styles[0])
+    parts = [whole.part(number, 4) for number in range(4)]
+    for k in range(2):
+        assert torch.equal(torch.cat([part.styles[k] for part in parts]), whole.styles[k])
+    assert torch.equal(torch.cat([part.pictures.a for part in parts]), whole.pictures.a)
+
+
+def generator_gradients(task):
+    return {name: p.grad for name, p in [*task.generator.named_parameters(), *task.other.named_parameters("other")]}
+
+
+def test_munit_in_parts_is_munit_at_once():
+    gradients = []
+    for accumulate in (1, 4):
+        task, r = munit_in(accumulate)
+        Trainer(task, r).train_step()
+        gradients.append(generator_gradients(task))
+    for name, whole in gradients[0].items():
+        torch.testing.assert_close(gradients[1][name], whole, rtol=1e-3, atol=1e-4 * float(whole.abs().max() + 1))
+
+
+MUNIT_WORKER = """
+import sys, torch
+from gantailor.supernet.training import distributed as workers
+from gantailor.supernet.training.trainer import Trainer
+from tests.zoo.test_teacher_tasks import generator_gradients, munit_in
+workers.join()
+task, recipe = munit_in(1)
+Trainer(task, recipe).train_step()
+if workers.rank() == 0:
+    torch.save(generator_gradients(task), sys.argv[1])
+"""
+
+
+def test_munit_in_two_processes_is_munit_in_one(tmp_path):
+    """A process takes its part of the batch, as one process does part after part: the same gradients."""
+    (tmp_path / "worker.py").write_text(MUNIT_WORKER)
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--standalone"]
+    command += [str(tmp_path / "worker.py"), str(tmp_path / "two.pt")]
+    env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.getcwd()}
+    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stderr
+    task, r = munit_in(2)
+    Trainer(task, r).train_step()
+    one, two = generator_gradients(task), torch.load(tmp_path / "two.pt", weights_only=True)
+    assert one.keys() == two.keys()
+    for name, gradient in one.items():
+        torch.testing.assert_close(two[name], gradient, rtol=1e-4, atol=1e-6 * float(gradient.abs().max() + 1))
 
 
 def save(folder, arrays):

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 from gantailor.supernet.errors import ConfigError, nearest
 from gantailor.supernet.plugins import check_name, find, import_name
 from gantailor.zoo.generators import GENERATORS
-from gantailor.zoo.tasks import TASKS
+from gantailor.zoo.tasks import BY_INPUT, TASKS
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -43,7 +43,7 @@ class Generator:
         build: from keyword options to a module with fresh weights, ``(**options) -> nn.Module``.
         options: what the name stands for, beneath the user's options: ``{"blocks": 6}``.
         task: how it is trained beside a teacher, a name of ``gantailor.zoo.tasks.TASKS`` (or ``module:name`` of a
-            ``Training``). None: by what it takes, ``stylegan2`` from latents, otherwise ``image_to_image``.
+            ``Training``). None: by what it takes, see ``gantailor.zoo.tasks.BY_INPUT``.
         read: from the mapping in an original checkpoint file (prefixes ``module.`` taken off, float32) to the tensors
             of the generator's state dict, ``(mapping, **options) -> mapping``. A state dict of this generator must
             pass unchanged. None: the file is the state dict.
@@ -136,8 +136,7 @@ class Generator:
         from gantailor.supernet.traits import traits_of
         from gantailor.zoo.tasks.training import find_training
 
-        by_input = "stylegan2" if traits_of(module).takes == "latents" else "image_to_image"
-        return find_training(self.task or by_input)
+        return find_training(self.task or BY_INPUT[traits_of(module).takes])
 
     def _function(self, which: str) -> Callable[..., Any]:
         value = getattr(self, which)

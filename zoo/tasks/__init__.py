@@ -9,3 +9,6 @@ TASKS: dict[str, str] = {
     "munit": "gantailor.zoo.tasks.munit:MUNIT",
     "stylegan2": "gantailor.zoo.tasks.stylegan2:STYLEGAN2",
 }
+
+# Of a generator whose record names no task, by what it takes.
+BY_INPUT: dict[str, str] = {"pictures": "image_to_image", "labels": "image_to_image", "latents": "stylegan2"}
