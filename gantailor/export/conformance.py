@@ -45,6 +45,16 @@ def _without(missing: str, real: Callable[..., Any], name: str, package: str | N
     return None if name == missing else real(name, package)
 
 
+def _refused(profile: Device, message: str) -> None:
+    """Asserts that a device is told off in one line that holds the message."""
+    try:
+        check_device(profile)
+    except ExportError as error:
+        assert message in str(error) and "\n" not in str(error), str(error)
+    else:
+        raise AssertionError(f"{profile.name} was not refused")
+
+
 class TargetConformance:
     """Inherit and say which target.
 
@@ -137,7 +147,7 @@ class TargetConformance:
             made, expected = self.outputs(profile)
             assert psnr(made, expected) >= LEAST_PSNR.get(profile.precision, 80)
             return
-        self._refused(profile, "batch: static")
+        _refused(profile, "batch: static")
 
     def test_each_precision_is_written(self) -> None:
         """What the file holds, by its types where they can be read, and by its size; what it computes, in dB."""
@@ -161,7 +171,7 @@ class TargetConformance:
         """Before anything is written, with what is allowed."""
         for precision in PRECISIONS:
             if precision not in self.target().precisions:
-                self._refused(self.profile(precision=precision), "allowed: " + ", ".join(self.target().precisions))
+                _refused(self.profile(precision=precision), "allowed: " + ", ".join(self.target().precisions))
 
     def test_missing_packages_are_one_message(self) -> None:
         """Each says what to install."""
@@ -170,15 +180,7 @@ class TargetConformance:
             with patch.object(
                 importlib.util, "find_spec", functools.partial(_without, missing, importlib.util.find_spec)
             ):
-                self._refused(self.profile(precision=target.precisions[0]), f"needs {missing}; run: {target.install}")
-
-    def _refused(self, profile: Device, message: str) -> None:
-        try:
-            check_device(profile)
-        except ExportError as error:
-            assert message in str(error) and "\n" not in str(error), str(error)
-        else:
-            raise AssertionError(f"{profile.name} was not refused")
+                _refused(self.profile(precision=target.precisions[0]), f"needs {missing}; run: {target.install}")
 
     def test_bench_runs_without_gantailor(self) -> None:
         """On the device there are Python, numpy and the runtime; one line of CSV comes out."""
