@@ -46,8 +46,10 @@ def folded(model: nn.Module) -> nn.Module:
         plain = next((tensor for tensor in known if torch.equal(tensor, weight.value)), None)
         if plain is None:
             known.append(plain := _plain(weight))
-        is_parameter = isinstance(plain, nn.Parameter)
-        (weight.module._parameters if is_parameter else weight.module._buffers)[weight.name] = plain
+        if isinstance(plain, nn.Parameter):
+            weight.module._parameters[weight.name] = plain
+        else:
+            weight.module._buffers[weight.name] = plain
     return made
 
 

@@ -133,8 +133,9 @@ class Trainer:
         report = _Report(self.recipe, self.step, None if checkpoint is None else checkpoint.with_suffix(".jsonl"))
         last_save = time.monotonic()
         watch = max(1, round(self.recipe.watch_kimg * 1000 / self.recipe.batch)) if self.recipe.watch_kimg else 0
+        stop = False
         with self._interruptible():
-            while self.step < end and not self._stop:
+            while self.step < end and not stop:
                 report.add(self.train_step())
                 finished = self.step == self.recipe.steps
                 if report.due() or self.step == end:
@@ -147,12 +148,14 @@ class Trainer:
                     on_watch(self.result(), self.step)
                     self.task.generator.train()
                     report.since += time.monotonic() - started  # looking is not training
-                if checkpoint is not None and time.monotonic() - last_save > save_every_s:
+                late = checkpoint is not None and time.monotonic() - last_save > save_every_s
+                late, stop = workers.agree(late, self._stop)
+                if checkpoint is not None and late:
                     self.save(checkpoint)
                     last_save = time.monotonic()
         if checkpoint is not None:
             self.save(checkpoint)
-        if self._stop:
+        if stop or self._stop:
             raise KeyboardInterrupt
         return self.result()
 
@@ -181,7 +184,8 @@ class Trainer:
     def train_step(self) -> dict[str, Tensor]:
         """One step of all optimisers; the loss terms, weighted, means over the whole batch."""
         recipe, task = self.recipe, self.task
-        torch.manual_seed(recipe.seed * 1_000_003 + self.step + 7_919 * workers.rank())  # dropout only
+        # For dropout and the noise of forwards: what a batch holds is drawn from generators of its own.
+        torch.manual_seed(recipe.seed * 1_000_003 + self.step + 7_919 * workers.rank())
         factor = recipe.decay_at(self.step)
         for name, optimizer in task.optimizers.items():
             optimizer.zero_grad(set_to_none=True)
