@@ -24,8 +24,8 @@ from gantailor.export.targets import TARGETS, Runner
 from gantailor.pipeline.scoring import stamped
 from gantailor.run.run import Run
 from gantailor.supernet.files import save_tensors, write_bytes, write_json
+from gantailor.supernet.quantization.activation_ranges import load_quantisers
 from gantailor.supernet.quantization.quantisers import LAYERS, Quantised, Quantisers
-from gantailor.supernet.quantization.ranges import load_ranges
 
 LARGEST = 1e-4  # difference of a float32 model from PyTorch
 LEAST_PSNR = {"float16": 40.0, "int8": 20.0}  # dB; a coarser model below is broken; one pixel may be off by more
@@ -194,7 +194,7 @@ def _for_device(run: Run, narrow: nn.Module, example: Tensor, folder: Path, targ
     if target.precision == "int8":
         train = run.data("train")
         pictures = train.batch(np.linspace(0, len(train) - 1, min(CALIBRATION_PICTURES, len(train))).astype(int))[0]
-    trained = load_ranges(run.path("subnet.ranges.json"), narrow)
+    trained = load_quantisers(run.path("subnet.ranges.json"), narrow)
     found = export_model(folder, narrow, example, target, pictures=pictures, trained=trained)
     file = TARGETS[target.runtime].file
     found["sha256"] = {path.name: _digest(path) for path in sorted(folder.glob(f"{file.partition('.')[0]}.*"))}

@@ -28,7 +28,7 @@ from gantailor.run.run import Run
 from gantailor.supernet.errors import BusyError, ConfigError, GantailorError, nearest
 from gantailor.supernet.files import write_bytes
 from gantailor.supernet.graph import SubnetConfig
-from gantailor.supernet.quantization.ranges import load_simulated
+from gantailor.supernet.quantization.activation_ranges import load_fake_quantized
 from gantailor.supernet.training import distributed as workers
 from gantailor.zoo.data.pairs import is_picture, picture_grid, to_uint8
 
@@ -266,7 +266,7 @@ def histories(entries: Sequence[Entry]) -> pd.DataFrame:
 def _result(run: Run) -> nn.Module:
     """What a run's scores in the table are of."""
     subnet = run.subnet()[1]
-    return load_simulated(run.path("subnet.ranges.json"), subnet) or subnet
+    return load_fake_quantized(run.path("subnet.ranges.json"), subnet) or subnet
 
 
 @torch.no_grad()

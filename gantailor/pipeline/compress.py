@@ -30,7 +30,7 @@ from gantailor.search.study import best_config, table
 from gantailor.supernet.errors import ConfigError
 from gantailor.supernet.files import write_bytes, write_json
 from gantailor.supernet.graph import SubnetConfig
-from gantailor.supernet.quantization.ranges import load_simulated
+from gantailor.supernet.quantization.activation_ranges import load_fake_quantized
 from gantailor.supernet.training import distributed as workers
 from gantailor.supernet.verify import verify
 from gantailor.zoo.data.pairs import is_picture
@@ -131,7 +131,7 @@ def score(run: Run) -> dict[str, Any]:
     pairs, evaluator = run.data("test"), run.scoring().evaluator(run.metrics(run.config.evaluation.final))
     models: dict[str, nn.Module] = {"teacher": run.teacher()} if run.taught else {}
     models["subnet"] = run.subnet()[1]
-    simulated = load_simulated(run.path("subnet.ranges.json"), models["subnet"])
+    simulated = load_fake_quantized(run.path("subnet.ranges.json"), models["subnet"])
     models |= {"subnet, 8 bits simulated": simulated} if simulated is not None else {}
     last = run.last_subnet()
     models |= {"subnet, last step": last} if last is not None else {}

@@ -28,7 +28,7 @@ from gantailor.supernet.errors import ConfigError
 from gantailor.supernet.files import save_tensors, write_bytes
 from gantailor.supernet.gates import Gates
 from gantailor.supernet.graph import Selection, SubnetConfig
-from gantailor.supernet.quantization.ranges import make_quantisers, save_ranges
+from gantailor.supernet.quantization.activation_ranges import make_quantisers, save_activation_ranges
 from gantailor.supernet.training import distributed as workers
 from gantailor.zoo.data.latents import Latents
 from gantailor.zoo.tasks.cyclegan import CycleGan
@@ -138,7 +138,7 @@ def train(run: Run) -> None:
         return
     run.report.note(task.outcome())
     if isinstance(model, Slimmed) and model.quantisers is not None:
-        save_ranges(run.path("slimming.ranges.json"), model.quantisers)
+        save_activation_ranges(run.path("slimming.ranges.json"), model.quantisers)
     if isinstance(task, Agents):
         _save(run, task.judge, task.judge_selection(), "discriminator.safetensors", "discriminator.json")
     elif isinstance(task.task, Sparsifying):

@@ -20,8 +20,12 @@ from gantailor.run.run import Run, load_supernet
 from gantailor.supernet.errors import ConfigError
 from gantailor.supernet.files import load_tensors, save_tensors, write_bytes
 from gantailor.supernet.graph import SubnetConfig
+from gantailor.supernet.quantization.activation_ranges import (
+    make_quantisers,
+    save_activation_ranges,
+    set_activation_ranges,
+)
 from gantailor.supernet.quantization.quantisers import Quantised
-from gantailor.supernet.quantization.ranges import make_quantisers, save_ranges, set_ranges
 from gantailor.supernet.supernet import Supernet
 from gantailor.supernet.training import distributed as workers
 from gantailor.supernet.training.image_to_image import Sampler, Translation
@@ -244,7 +248,7 @@ def finetune(run: Run) -> None:
     recipe = run.config.finetune
     quantisers, trained = make_quantisers(narrow, recipe), narrow
     if quantisers is not None:  # the forward rounds, what is stored are the plain weights, and beside them the ranges
-        set_ranges(quantisers, run.path("slimming.ranges.json"))
+        set_activation_ranges(quantisers, run.path("slimming.ranges.json"))
         trained = Quantised(narrow, quantisers)
     best = "subnet.best.safetensors"
     watcher = Watcher(run, "finetune", lambda model: {"subnet": model}, best=best) if workers.rank() == 0 else None
@@ -268,7 +272,7 @@ def finetune(run: Run) -> None:
         tuned.load_state_dict(state)
         step = info["step"]
     if isinstance(tuned, Quantised):
-        save_ranges(run.path("subnet.ranges.json"), tuned.quantisers)
+        save_activation_ranges(run.path("subnet.ranges.json"), tuned.quantisers)
     save_tensors(run.path("subnet.safetensors"), _plain(tuned).state_dict(), {"stage": "finetune", "step": step})
 
 
