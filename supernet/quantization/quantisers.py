@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from gantailor.supernet.training import distributed as workers
+from gantailor.supernet.training import distributed
 
 LAYERS = (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)
 Ranges = Literal["calibrated", "learned", "published"]
@@ -90,7 +90,7 @@ class ActivationRange(nn.Module):
 
     @torch.no_grad()
     def _follow(self, x: Tensor) -> None:
-        low, high = workers.extremes(x.amin().float().clamp(max=0), x.amax().float().clamp(min=0))
+        low, high = distributed.extremes(x.amin().float().clamp(max=0), x.amax().float().clamp(min=0))
         share = self.momentum if bool(self.seen) else 1.0
         self.low.lerp_(low, share)
         self.high.lerp_(high, share)
