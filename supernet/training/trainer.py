@@ -99,10 +99,11 @@ class Trainer:
         self._stop = False
         self._saved = "no checkpoint was written yet"
         self.step = 0
-        parts = recipe.accumulate * distributed.world()
+        processes = distributed.world()
+        parts = recipe.accumulate * processes
         if recipe.batch % parts:
             raise ConfigError(
-                f"batch {recipe.batch} cannot be shared by {distributed.world()} processes in {recipe.accumulate} parts; "
+                f"batch {recipe.batch} cannot be shared by {processes} processes in {recipe.accumulate} parts; "
                 f"make it a multiple of {parts}"
             )
 
