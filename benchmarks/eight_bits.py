@@ -21,7 +21,7 @@ from torch import Tensor
 
 from gantailor.export.export import psnr
 from gantailor.run.run import open_run
-from gantailor.supernet.quantization.ranges import load_simulated
+from gantailor.supernet.quantization.activation_ranges import load_fake_quantized
 
 
 def exported(file: Path, pictures: Tensor, level: onnxruntime.GraphOptimizationLevel) -> np.ndarray:
@@ -38,7 +38,7 @@ def agreement(folder: str, count: int) -> dict[str, float | str]:
     """A row of the table, from the first pictures of the test split."""
     run = open_run(folder)
     _, subnet = run.subnet()
-    simulated = load_simulated(run.folder.file("subnet.ranges.json"), subnet)
+    simulated = load_fake_quantized(run.folder.file("subnet.ranges.json"), subnet)
     if simulated is None:
         raise SystemExit(f"{folder!r} has no ranges of a training in 8 bits; give a run of method: slimming")
     simulated.eval()

@@ -51,7 +51,8 @@ class CostModel:
     def _evaluate(self, form: np.ndarray, sizes: np.ndarray) -> np.ndarray:
         columns = np.ones((self.count + 1, len(sizes)))  # widths in rows: the products below then run along memory
         columns[:-1] = np.asarray(sizes).T
-        return np.rint(np.einsum("ij,ij->j", form @ columns, columns)).astype(np.int64)
+        totals: np.ndarray = np.rint(np.einsum("ij,ij->j", form @ columns, columns))
+        return totals.astype(np.int64)
 
     def macs(self, sizes: np.ndarray, *, convention: str = "true") -> np.ndarray:
         """Multiply-accumulates of each row, in the named convention."""

@@ -26,8 +26,9 @@ def _smaller(supernet: Supernet, *, side: int = 64) -> tuple[Any, ...]:
     """The example with pictures of a short side of about ``side``, or as it is if the generator cannot take that."""
     if supernet.small_inputs is None:
         smaller = _shrunk(supernet.example_inputs, max(traits_of(supernet.generator).size_multiple, 16), side)
-        same = smaller is not None and _same_network(supernet, smaller)
-        supernet.small_inputs = smaller if same else supernet.example_inputs
+        if smaller is None or not _same_network(supernet, smaller):
+            smaller = supernet.example_inputs
+        supernet.small_inputs = smaller
     return supernet.small_inputs
 
 

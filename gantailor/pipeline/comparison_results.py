@@ -18,7 +18,7 @@ from gantailor.run.run import Run
 from gantailor.search.methods.method import method as find_method
 from gantailor.supernet.errors import ConfigError
 from gantailor.supernet.files import write_bytes
-from gantailor.supernet.quantization.ranges import load_simulated
+from gantailor.supernet.quantization.activation_ranges import load_fake_quantized
 from gantailor.zoo.data.pictures import is_picture, picture_grid, to_uint8
 
 SHOWN = 6  # pictures in the grid
@@ -66,7 +66,7 @@ def histories(entries: Sequence[Entry]) -> pd.DataFrame:
 def _result(run: Run) -> nn.Module:
     """What a run's scores in the table are of."""
     subnet = run.subnet()[1]
-    return load_simulated(run.folder.subnet_ranges, subnet) or subnet
+    return load_fake_quantized(run.folder.subnet_ranges, subnet) or subnet
 
 
 @torch.no_grad()

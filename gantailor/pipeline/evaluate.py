@@ -12,7 +12,7 @@ from gantailor.evaluators.scoring import scores_to_json
 from gantailor.run.run import Run
 from gantailor.supernet.errors import EvaluationError
 from gantailor.supernet.files import write_json
-from gantailor.supernet.quantization.ranges import load_simulated
+from gantailor.supernet.quantization.activation_ranges import load_fake_quantized
 from gantailor.zoo.data.pictures import is_picture
 
 
@@ -32,7 +32,7 @@ def models_of(run: Run) -> dict[str, nn.Module]:
     """The generators that a run can be asked for, by the names that its scores have."""
     models: dict[str, nn.Module] = {"teacher": run.setup.teacher} if run.setup.taught else {}
     models["subnet"] = run.subnet()[1]
-    simulated = load_simulated(run.folder.subnet_ranges, models["subnet"])
+    simulated = load_fake_quantized(run.folder.subnet_ranges, models["subnet"])
     models |= {"subnet, 8 bits simulated": simulated} if simulated is not None else {}
     last = run.last_subnet()
     return models | ({"subnet, last step": last} if last is not None else {})

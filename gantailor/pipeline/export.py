@@ -22,7 +22,7 @@ from gantailor.export.weights import write_weights
 from gantailor.run.run import Run
 from gantailor.supernet.files import write_json
 from gantailor.supernet.graph import SubnetConfig
-from gantailor.supernet.quantization.ranges import load_ranges
+from gantailor.supernet.quantization.activation_ranges import load_quantisers
 
 CALIBRATION_PICTURES = 64
 
@@ -98,7 +98,7 @@ def _for_device(run: Run, narrow: nn.Module, example: Tensor, folder: Path, prof
     if profile.precision == "int8":
         train = run.setup.data("train")
         pictures = train.batch(np.linspace(0, len(train) - 1, min(CALIBRATION_PICTURES, len(train))).astype(int))[0]
-    trained = load_ranges(run.folder.subnet_ranges, narrow)
+    trained = load_quantisers(run.folder.subnet_ranges, narrow)
     found = export_model(folder, narrow, example, profile, pictures=pictures, trained=trained)
     found["sha256"] = {path.name: _digest(path) for path in model_files(folder, target)}
     if not timed_here(profile):

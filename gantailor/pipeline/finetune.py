@@ -10,7 +10,7 @@ from gantailor.run.run import Run, with_file
 from gantailor.supernet.files import load_tensors, save_tensors
 from gantailor.supernet.graph import SubnetConfig
 from gantailor.supernet.quantization.quantisers import Quantised
-from gantailor.supernet.quantization.ranges import make_quantisers, save_ranges, set_ranges
+from gantailor.supernet.quantization.activation_ranges import make_quantisers, save_activation_ranges, set_activation_ranges
 from gantailor.supernet.training import distributed
 
 
@@ -24,7 +24,7 @@ def finetune(run: Run) -> None:
     _, narrow = run.subnet()
     quantisers, model = make_quantisers(narrow, recipe), narrow
     if quantisers is not None:  # the forward rounds, what is stored are the plain weights, and beside them the ranges
-        set_ranges(quantisers, folder.ranges)
+        set_activation_ranges(quantisers, folder.ranges)
         model = Quantised(narrow, quantisers)
     watcher = None
     if distributed.rank() == 0:
@@ -61,7 +61,7 @@ def _store(run: Run, tuned: nn.Module, partners: dict[str, nn.Module], watcher: 
         tuned.load_state_dict(state)
         step = info["step"]
     if isinstance(tuned, Quantised):
-        save_ranges(folder.subnet_ranges, tuned.quantisers)
+        save_activation_ranges(folder.subnet_ranges, tuned.quantisers)
     save_tensors(folder.subnet, _plain(tuned).state_dict(), {"stage": "finetune", "step": step})
 
 

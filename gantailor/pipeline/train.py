@@ -10,7 +10,7 @@ from gantailor.run.run import Run
 from gantailor.search.methods.method import Trained
 from gantailor.supernet.files import save_tensors, write_bytes
 from gantailor.supernet.graph import SubnetConfig
-from gantailor.supernet.quantization.ranges import save_ranges
+from gantailor.supernet.quantization.activation_ranges import save_activation_ranges
 from gantailor.supernet.training import distributed
 
 
@@ -43,7 +43,7 @@ def store(run: Run, trained: Trained) -> None:
     for note in trained.notes:
         run.report.note(note)
     if trained.quantisers is not None:
-        save_ranges(folder.ranges, trained.quantisers)
+        save_activation_ranges(folder.ranges, trained.quantisers)
     for name, partner in trained.partners.items():
         save_tensors(folder.weights_of(name), partner.weights, info)
         write_config(folder.file(f"{name}.json"), partner.config)

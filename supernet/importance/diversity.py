@@ -8,7 +8,7 @@ mapping network (``generator.mapping`` and ``input_is_latent``, as in StyleGAN2)
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -34,7 +34,7 @@ def latents_of(supernet: Supernet, inputs: Tensor) -> tuple[Tensor, dict[str, An
     if not maps_latents(generator):
         return inputs, {}
     with torch.no_grad():
-        return torch.cat([generator.mapping(part) for part in inputs.split(256)]), {"input_is_latent": True}
+        return torch.cat([generator.mapping(part) for part in torch.split(inputs, 256)]), {"input_is_latent": True}
 
 
 def principal_directions(latents: Tensor) -> tuple[Tensor, Tensor]:
@@ -164,18 +164,15 @@ def activation_scores(
     return scores
 
 
-def _batches(inputs: Tensor, size: int, on_batch: OnBatch | None) -> Sequence[Tensor]:
+def _batches(inputs: Tensor, size: int, on_batch: OnBatch | None) -> Iterator[Tensor]:
+    """Whole batches of the inputs; ``on_batch`` is told how many inputs are done, and of how many."""
     count = len(inputs) // size
     if not count:
         raise ConfigError(f"a ranking over {len(inputs)} inputs is not possible; give at least {size}")
-
-    def watched() -> Any:
-        for number in range(count):
-            yield inputs[number * size : (number + 1) * size]
-            if on_batch:
-                on_batch((number + 1) * size, count * size)
-
-    return watched()
+    for number in range(count):
+        yield inputs[number * size : (number + 1) * size]
+        if on_batch:
+            on_batch((number + 1) * size, count * size)
 
 
 class ChannelGradients:
@@ -201,7 +198,8 @@ class ChannelGradients:
     def render(self, inputs: Tensor, options: dict[str, Any]) -> Tensor:
         """The generator's pictures, with a graph down to the weights."""
         with torch.enable_grad():
-            return self.supernet.call_with(self.tensors, (inputs,), options)
+            pictures: Tensor = self.supernet.call_with(self.tensors, (inputs,), options)
+        return pictures
 
     def of(self, loss: Tensor) -> np.ndarray:
         """For one loss, the mean magnitude of each unit's gradients, ``[size]``; 0 where it does not matter."""

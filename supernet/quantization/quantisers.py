@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from gantailor.supernet.training import distributed as workers
+from gantailor.supernet.training import distributed
 
 LAYERS = (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)
 Ranges = Literal["calibrated", "learned", "published"]
@@ -36,7 +36,7 @@ def quantise_weight(weight: Tensor, *, bits: int = 8, channel: int | None = None
         else:
             others = [d for d in range(weight.dim()) if d != channel]
             step = (weight.abs().amax(others, keepdim=True) / top).clamp(min=1e-12)
-        rounded = (weight / step).round().clamp(-top, top) * step
+        rounded: Tensor = (weight / step).round().clamp(-top, top) * step
     return weight + (rounded - weight).detach()
 
 
@@ -50,7 +50,7 @@ def quantise_activation(x: Tensor, low: Tensor, high: Tensor, *, bits: int = 8) 
         top = 2**bits - 1
         step = ((high - low) / top).clamp(min=1e-12)
         zero = (-low / step).round()
-        rounded = ((x / step).round() + zero).clamp(0, top).sub(zero) * step
+        rounded: Tensor = ((x / step).round() + zero).clamp(0, top).sub(zero) * step
     return clipped + (rounded - clipped).detach()
 
 
@@ -90,7 +90,7 @@ class ActivationRange(nn.Module):
 
     @torch.no_grad()
     def _follow(self, x: Tensor) -> None:
-        low, high = workers.extremes(x.amin().float().clamp(max=0), x.amax().float().clamp(min=0))
+        low, high = distributed.extremes(x.amin().float().clamp(max=0), x.amax().float().clamp(min=0))
         share = self.momentum if bool(self.seen) else 1.0
         self.low.lerp_(low, share)
         self.high.lerp_(high, share)

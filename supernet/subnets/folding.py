@@ -1,4 +1,4 @@
-"""Weights that are computed from others (weight norm, spectral norm, any parametrization) made plain, in a copy.
+"""Weights that are computed from others (norms of weights, any parametrization, masks) made plain, in a copy.
 
 Slicing the tensors that they are computed from would change their scale.
 """
@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize, remove_spectral_norm, remove_weight_norm
+from torch.nn.utils.prune import BasePruningMethod
 from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
 
@@ -46,8 +47,10 @@ def folded(model: nn.Module) -> nn.Module:
         plain = next((tensor for tensor in known if torch.equal(tensor, weight.value)), None)
         if plain is None:
             known.append(plain := _plain(weight))
-        is_parameter = isinstance(plain, nn.Parameter)
-        (weight.module._parameters if is_parameter else weight.module._buffers)[weight.name] = plain
+        if isinstance(plain, nn.Parameter):
+            weight.module._parameters[weight.name] = plain
+        else:
+            weight.module._buffers[weight.name] = plain
     return made
 
 
@@ -74,6 +77,10 @@ def _computed(module: nn.Module) -> Iterator[_Computed]:
         elif isinstance(hook, SpectralNorm):
             value = hook.compute_weight(module, do_power_iteration=False)
             yield _Computed(module, hook.name, value, (getattr(module, f"{hook.name}_orig"),))
+        elif isinstance(hook, BasePruningMethod):
+            name = str(hook._tensor_name)
+            sources = tuple(getattr(module, f"{name}_{end}") for end in ("orig", "mask"))
+            yield _Computed(module, name, hook.apply_mask(module), sources)  # type: ignore[no-untyped-call]
 
 
 def _remove(weight: _Computed) -> None:
@@ -86,10 +93,14 @@ def _remove(weight: _Computed) -> None:
     if parametrize.is_parametrized(module):
         module.__class__ = parametrize.type_before_parametrizations(module)
         del module._modules["parametrizations"]
-    for hook in list(module._forward_pre_hooks.values()):
+    for key, hook in list(module._forward_pre_hooks.items()):
         if isinstance(hook, WeightNorm | SpectralNorm) and hook.name == weight.name:
             (remove_weight_norm if isinstance(hook, WeightNorm) else remove_spectral_norm)(module, weight.name)
             del module._parameters[weight.name]
+        elif isinstance(hook, BasePruningMethod) and hook._tensor_name == weight.name:
+            del module._forward_pre_hooks[key]
+            for name in (weight.name, f"{weight.name}_orig", f"{weight.name}_mask"):
+                delattr(module, name)
 
 
 def _plain(weight: _Computed) -> Tensor:

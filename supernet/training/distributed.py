@@ -12,16 +12,18 @@ from collections.abc import Iterable
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.distributed_c10d import PrefixStore
+from torch.distributed.rendezvous import rendezvous
 
 
 def join() -> None:
     """Join the process group that ``torchrun`` describes in the environment; nothing where there is none."""
     if "RANK" in os.environ and not dist.is_initialized():
-        store, rank, world = next(dist.rendezvous("env://"))
+        store, rank, world = next(rendezvous("env://"))
         if os.environ.get("GROUP_WORLD_SIZE", "1") == "1":
             # One torchrun keeps one store over its restarts: without a part of our own a restarted process may read
             # the address that a killed one left there, and wait for it for ever. Several nodes count apart.
-            store = dist.PrefixStore(f"start {os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}", store)
+            store = PrefixStore(f"start {os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}", store)
         backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"  # device: cpu on a machine with both
         dist.init_process_group(backend, store=store, rank=rank, world_size=world)
         if torch.cuda.is_available():
@@ -50,7 +52,7 @@ def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
     flat = torch.cat([*gradients, known.to(gradients[0])])
     dist.all_reduce(flat)
     flat /= world()
-    *parts, known = flat.split([*(p.numel() for p in parameters), len(parameters)])
+    *parts, known = torch.split(flat, [*(p.numel() for p in parameters), len(parameters)])
     for parameter, part, somewhere in zip(parameters, parts, known.tolist(), strict=True):
         # laid out as the parameter is: fused optimisers go through memory
         parameter.grad = torch.empty_like(parameter).copy_(part.view(parameter.shape)) if somewhere else None
@@ -72,6 +74,15 @@ def average(values: Tensor) -> Tensor:
         dist.all_reduce(values)
         values /= world()
     return values
+
+
+def agree(*wishes: bool) -> tuple[bool, ...]:
+    """For each wish, whether any process has it: clocks and signals differ, and all have to do the same."""
+    if world() == 1:
+        return wishes
+    flags = torch.tensor(wishes, dtype=torch.uint8)  # on the CPU, where reading them stops no device
+    dist.all_reduce(flags, dist.ReduceOp.MAX)
+    return tuple(bool(flag) for flag in flags.tolist())
 
 
 def wait() -> None:

@@ -177,7 +177,7 @@ class Translation:
         if self.discriminator is not None:
             judged_real = self._judge(inputs, real)
             loss = 0.5 * real_loss(self.recipe.gan, judged_real)
-            (share * loss).backward(inputs=list(self.discriminator.parameters()))
+            torch.autograd.backward(share * loss, inputs=list(self.discriminator.parameters()))
             terms["discriminator"] = [loss.detach()]
         subnets, first = self._subnets(step), None
         for config in subnets:
@@ -191,7 +191,7 @@ class Translation:
                 losses["in_place"] = self.recipe.in_place_weight * F.l1_loss(fake, first)
             first = fake.detach() if first is None else first
             total = torch.stack([value for name, value in losses.items() if name != "discriminator"]).sum()
-            (share / len(subnets) * total).backward(inputs=self.trained)
+            torch.autograd.backward(share / len(subnets) * total, inputs=self.trained)
             for name, value in losses.items():
                 terms.setdefault(name, []).append(value.detach())
         summed = {name: torch.stack(values).sum() / max(1, len(subnets)) for name, values in terms.items()}
@@ -210,7 +210,7 @@ class Translation:
             return {}
         judged = self._judge(inputs, fake)
         loss = 0.5 * fake_loss(self.recipe.gan, judged)
-        (share * loss).backward(inputs=list(self.discriminator.parameters()), retain_graph=True)
+        torch.autograd.backward(share * loss, inputs=list(self.discriminator.parameters()), retain_graph=True)
         losses = {"discriminator": loss, "gan": self.recipe.gan_weight * generator_loss(self.recipe.gan, judged)}
         if self.recipe.matching_weight:
             losses["matching"] = self.recipe.matching_weight * matching_loss(judged, judged_real)

@@ -33,7 +33,8 @@ def draw_choices(
             return top if turn == 0 else np.zeros_like(top)
     if recipe.sampling == "spread":
         levels = rng.random() + rng.normal(0, 0.25, len(top))
-        return np.rint(np.clip(levels, 0, 1) * top).astype(np.int64)
+        spread: np.ndarray = np.rint(np.clip(levels, 0, 1) * top)
+        return spread.astype(np.int64)
     low = np.zeros_like(top)
     if recipe.sampling == "progressive":
         low = np.rint(top * max(0.0, 1 - 2 * step / recipe.steps)).astype(np.int64)

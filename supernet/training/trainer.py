@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 from gantailor.supernet.errors import CheckpointError, ConfigError, GantailorError
 from gantailor.supernet.files import load_optimizer_tensors, load_tensors, optimizer_tensors, save_tensors
-from gantailor.supernet.training import distributed as workers
+from gantailor.supernet.training import distributed
 from gantailor.supernet.training.recipe import Recipe
 
 EXPLODED = 1e6  # a weighted loss term of this size is no training any more
@@ -99,10 +99,11 @@ class Trainer:
         self._stop = False
         self._saved = "no checkpoint was written yet"
         self.step = 0
-        parts = recipe.accumulate * workers.world()
+        processes = distributed.world()
+        parts = recipe.accumulate * processes
         if recipe.batch % parts:
             raise ConfigError(
-                f"batch {recipe.batch} cannot be shared by {workers.world()} processes in {recipe.accumulate} parts; "
+                f"batch {recipe.batch} cannot be shared by {processes} processes in {recipe.accumulate} parts; "
                 f"make it a multiple of {parts}"
             )
 
@@ -133,26 +134,29 @@ class Trainer:
         report = _Report(self.recipe, self.step, None if checkpoint is None else checkpoint.with_suffix(".jsonl"))
         last_save = time.monotonic()
         watch = max(1, round(self.recipe.watch_kimg * 1000 / self.recipe.batch)) if self.recipe.watch_kimg else 0
+        stop = False
         with self._interruptible():
-            while self.step < end and not self._stop:
+            while self.step < end and not stop:
                 report.add(self.train_step())
                 finished = self.step == self.recipe.steps
                 if report.due() or self.step == end:
                     progress = report.take(self.step)
                     self._check(progress.losses)
-                    if on_progress and workers.rank() == 0:
+                    if on_progress and distributed.rank() == 0:
                         on_progress(progress)
-                if on_watch and workers.rank() == 0 and (finished or (watch and self.step % watch == 0)):
+                if on_watch and distributed.rank() == 0 and (finished or (watch and self.step % watch == 0)):
                     started = time.monotonic()
                     on_watch(self.result(), self.step)
                     self.task.generator.train()
                     report.since += time.monotonic() - started  # looking is not training
-                if checkpoint is not None and time.monotonic() - last_save > save_every_s:
+                late = checkpoint is not None and time.monotonic() - last_save > save_every_s
+                late, stop = distributed.agree(late, self._stop)
+                if checkpoint is not None and late:
                     self.save(checkpoint)
                     last_save = time.monotonic()
         if checkpoint is not None:
             self.save(checkpoint)
-        if self._stop:
+        if stop or self._stop:
             raise KeyboardInterrupt
         return self.result()
 
@@ -181,26 +185,27 @@ class Trainer:
     def train_step(self) -> dict[str, Tensor]:
         """One step of all optimisers; the loss terms, weighted, means over the whole batch."""
         recipe, task = self.recipe, self.task
-        torch.manual_seed(recipe.seed * 1_000_003 + self.step + 7_919 * workers.rank())  # dropout only
+        # For dropout and the noise of forwards: what a batch holds is drawn from generators of its own.
+        torch.manual_seed(recipe.seed * 1_000_003 + self.step + 7_919 * distributed.rank())
         factor = recipe.decay_at(self.step)
         for name, optimizer in task.optimizers.items():
             optimizer.zero_grad(set_to_none=True)
             for group, rate in zip(optimizer.param_groups, self._rates[name], strict=True):
                 group["lr"] = rate * factor
         batch, mine = self._next(), range(recipe.accumulate)
-        parts, first = recipe.accumulate * workers.world(), recipe.accumulate * workers.rank()
+        parts, first = recipe.accumulate * distributed.world(), recipe.accumulate * distributed.rank()
         share = 1 / recipe.accumulate
         try:
             rows = [task.backward(self.step, batch.part(first + i, parts), share) for i in mine]
         except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
             raise self._explained(error) from error
         names = list(rows[0])
-        values = workers.average(torch.stack([torch.stack([row[name] for row in rows]).mean() for name in names]))
+        values = distributed.average(torch.stack([torch.stack([row[name] for row in rows]).mean() for name in names]))
         losses = dict(zip(names, values.unbind(), strict=True))
         if values.device.type == "cpu":  # elsewhere reading them would stop the device at every step
             self._check({name: float(value) for name, value in losses.items()})
         for optimizer in task.optimizers.values():
-            workers.average_gradients(p for group in optimizer.param_groups for p in group["params"])
+            distributed.average_gradients(p for group in optimizer.param_groups for p in group["params"])
             optimizer.step()
         task.after_step(self.step)
         self._update_average()
@@ -255,7 +260,7 @@ class Trainer:
         Raises:
             TrainingError: the disk is full; the checkpoint before is whole.
         """
-        if workers.rank() == 0:
+        if distributed.rank() == 0:
             tensors = {f"{name}.{k}": v for name, part in self._parts().items() for k, v in part.state_dict().items()}
             for name, optimizer in self.task.optimizers.items():
                 tensors |= {f"optimizer-{name}.{k}": v for k, v in optimizer_tensors(optimizer).items()}
@@ -268,7 +273,7 @@ class Trainer:
                     f"step {self.step} cannot be saved to {str(path)!r}: {what}; {self._saved}"
                 ) from None
             self._saved = f"the last good checkpoint is step {self.step}, {path}"
-        workers.wait()
+        distributed.wait()
 
     def load(self, path: Path) -> None:
         """Go on from what ``save`` wrote.
@@ -299,7 +304,7 @@ class _Report:
     """Sums losses between reports, and writes each report as a line of JSON."""
 
     def __init__(self, recipe: Recipe, step: int, log: Path | None) -> None:
-        self.recipe, self.log = recipe, log if workers.rank() == 0 else None
+        self.recipe, self.log = recipe, log if distributed.rank() == 0 else None
         self.sums: dict[str, Tensor] = {}
         self.counted, self.since = 0, time.monotonic()
 

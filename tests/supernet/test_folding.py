@@ -79,6 +79,10 @@ def old_after_a_step():
     return layer
 
 
+def masked():
+    return nn.utils.prune.ln_structured(nn.utils.prune.random_unstructured(conv(), "bias", 2), "weight", 0.5, 1, 0)
+
+
 def shared_buffer():
     layer = nn.BatchNorm2d(8)
     parametrize.register_parametrization(layer, "running_mean", nn.Softplus())
@@ -99,6 +103,7 @@ LAYERS = {
     "old weight norm": lambda: old(nn.utils.weight_norm),
     "old spectral norm": lambda: old(nn.utils.spectral_norm),
     "old spectral norm after a step": old_after_a_step,
+    "masks": masked,
 }
 CASES = [(name, training) for name in LAYERS for training in (True, False)]
 
@@ -128,7 +133,7 @@ def test_the_callers_model_is_the_same_and_trains_on(name, training):
     net = model(name).train(training)
     before, state = appearance(net), {k: v.clone() for k, v in net.state_dict().items()}
     with torch.no_grad():
-        expected = copy.deepcopy(model(name)).eval()(picture()) if "old" not in name else None
+        expected = copy.deepcopy(model(name)).eval()(picture()) if "old" not in name and name != "masks" else None
     supernet = gantailor.Supernet(net, (picture(),))
     gantailor.verify(supernet)
     supernet.extract({"0": 3})

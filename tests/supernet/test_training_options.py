@@ -337,6 +337,36 @@ def test_methods_decide_the_same_in_every_process(tmp_path, method):
         assert all(torch.equal(value, one[name][key]) for key, value in part.items()), name
 
 
+SKEWED = """
+import os, signal, sys
+from pathlib import Path
+from gantailor.supernet.training import distributed as workers
+from tests.supernet.test_trainer import trainer
+workers.join()
+run, folder = trainer(), Path(sys.argv[1])
+step = run.train_step
+def interrupted():
+    if run.step == 9 and workers.rank() == 1:
+        os.kill(os.getpid(), signal.SIGINT)
+    return step()
+run.train_step = interrupted
+try:
+    run.run(folder / "state.safetensors", save_every_s=0 if workers.rank() == 0 else 1e9)
+except KeyboardInterrupt:
+    (folder / f"stopped.{workers.rank()}").write_text(str(run.step))
+"""
+
+
+def test_processes_with_other_clocks_and_signals_save_and_stop_together(tmp_path):
+    """One is due to save after every step, the other never; one alone is interrupted. Neither waits for ever."""
+    (tmp_path / "worker.py").write_text(SKEWED)
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--standalone"]
+    process = start([*command, str(tmp_path / "worker.py"), str(tmp_path)], tmp_path)
+    output, _ = process.communicate(timeout=240)
+    assert process.returncode == 0, output
+    assert [(tmp_path / f"stopped.{rank}").read_text() for rank in range(2)] == ["10", "10"]
+
+
 KILLED = """
 import os, sys
 from pathlib import Path

@@ -19,7 +19,7 @@ from gantailor.search.methods.single_channels import (
     kept_so_far,
 )
 from gantailor.search.methods.slimming.task import Slimmed, SlimmingOptions, prunable, slimming
-from gantailor.supernet.quantization.ranges import make_quantisers
+from gantailor.supernet.quantization.activation_ranges import make_quantisers
 
 LEAST = 1
 

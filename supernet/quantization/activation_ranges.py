@@ -1,4 +1,4 @@
-"""Eight-bit ranges between trainings and exports: made by a recipe, stored beside the weights."""
+"""Activation ranges of quantization-aware training, between trainings and exports: stored beside the weights."""
 
 from __future__ import annotations
 
@@ -19,30 +19,30 @@ def make_quantisers(model: nn.Module, recipe: Recipe) -> Quantisers | None:
     return Quantisers(model, bits=recipe.bits, per_channel=recipe.weights_per_channel, ranges=recipe.ranges)
 
 
-def save_ranges(path: Path, quantisers: Quantisers) -> None:
+def save_activation_ranges(path: Path, quantisers: Quantisers) -> None:
     """Write what an export in 8 bits needs of a quantised training."""
     found = {"bits": quantisers.bits, "per_channel": quantisers.per_channel, "ranges": quantisers.found()}
     write_json(path, found)
 
 
-def set_ranges(quantisers: Quantisers, path: Path) -> None:
+def set_activation_ranges(quantisers: Quantisers, path: Path) -> None:
     """Begin where another training of these layers ended, if it left its ranges."""
     if path.exists():
         quantisers.set(json.loads(path.read_text())["ranges"])
 
 
-def load_ranges(path: Path, model: nn.Module) -> Quantisers | None:
+def load_quantisers(path: Path, model: nn.Module) -> Quantisers | None:
     """The quantisers that a training left behind, in eval mode; None where there are none."""
     if not path.exists():
         return None
     stored = json.loads(path.read_text())
     ranges: Ranges = "calibrated" if "output" in stored["ranges"] else "published"
     quantisers = Quantisers(model, bits=stored["bits"], per_channel=stored["per_channel"], ranges=ranges)
-    set_ranges(quantisers, path)
+    set_activation_ranges(quantisers, path)
     return quantisers.eval()
 
 
-def load_simulated(path: Path, model: nn.Module) -> Quantised | None:
+def load_fake_quantized(path: Path, model: nn.Module) -> Quantised | None:
     """The model computing as those quantisers do; None where there are none."""
-    quantisers = load_ranges(path, model)
+    quantisers = load_quantisers(path, model)
     return None if quantisers is None else Quantised(model, quantisers)
