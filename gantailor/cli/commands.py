@@ -72,9 +72,10 @@ def _options(text: str) -> dict[str, Any]:
 
 def pareto(arguments: argparse.Namespace) -> None:
     """Draw the fronts of runs."""
-    from gantailor.reports import fronts
+    from gantailor.reports import figures, fronts
+    from gantailor.reports.search_result import SearchResult, table_of
 
-    runs = [fronts.Found.read(folder, budget=arguments.budget) for folder in arguments.run]
+    runs = [SearchResult.read(folder, budget=arguments.budget) for folder in arguments.run]
     convention = arguments.convention or runs[0].run.config.convention
     points = None
     if arguments.published:
@@ -82,7 +83,7 @@ def pareto(arguments: argparse.Namespace) -> None:
     figure = fronts.draw(runs, convention=convention, log=not arguments.linear, published=points)
     out = Path(arguments.out or arguments.run[0])
     for suffix in ("png", "svg"):
-        fronts.save(figure, out / f"front.{suffix}")
+        figures.save(figure, out / f"front.{suffix}")
     fronts.write_page(out / "front.html", runs, convention=convention, published=points, pictures=arguments.pictures)
     for found in runs:
         columns = ["trial", "macs_true", "macs_published", "params", found.score]
@@ -98,8 +99,8 @@ def pareto(arguments: argparse.Namespace) -> None:
             print(f"its widths: {file}; fine-tune and export it with:")
             folder = found.run.folder
             print(f"  gantailor compress {folder}/config.json --out {folder} --budget '{arguments.budget}'")
-        if arguments.table:
-            _write_table(found.frame, Path(arguments.table))
+    if arguments.table:
+        _write_table(table_of(runs), Path(arguments.table))
     print(f"{out / 'front.html'}, front.png, front.svg")
 
 
@@ -168,7 +169,7 @@ def evaluate(arguments: argparse.Namespace) -> None:
 
 def rank(arguments: argparse.Namespace) -> None:
     """Score every channel and save the scores for ``--ranking``."""
-    from gantailor.reports import fronts
+    from gantailor.reports import figures
     from gantailor.supernet.supernet import Supernet
 
     run = Run(arguments.out, config_of(arguments, {"ranking": "none"}))
@@ -176,7 +177,7 @@ def rank(arguments: argparse.Namespace) -> None:
     scores = rankings.compute(run, supernet, arguments.criterion, inputs=arguments.inputs)
     file = Path(arguments.out) / f"{arguments.criterion}.json"
     rankings.save(file, scores, **rankings.provenance(run, arguments.criterion))
-    fronts.save(rankings.draw(scores), file.with_suffix(".png"))
+    figures.save(rankings.draw(scores), file.with_suffix(".png"))
     print(f"{'width':<40}{'channels':>9}  share of the score that the best 30% hold")
     for name, values in scores.items():
         best = np.sort(values)[::-1][: max(1, round(0.3 * len(values)))]

@@ -145,13 +145,14 @@ def score(run: Run) -> dict[str, Any]:
 
 def report(run: Run) -> None:
     """Write ``front.png``, ``front.svg``, ``front.html`` and ``report.html``."""
-    from gantailor.reports import fronts
+    from gantailor.reports import figures, fronts
     from gantailor.reports.report import write_report
+    from gantailor.reports.search_result import SearchResult
 
-    found = [fronts.Found.read(run.folder)]
+    found = [SearchResult.read(run.folder)]
     figure = fronts.draw(found)
-    fronts.save(figure, run.path("front.png"))
-    fronts.save(figure, run.path("front.svg"))
+    figures.save(figure, run.path("front.png"))
+    figures.save(figure, run.path("front.svg"))
     fronts.write_page(run.path("front.html"), found)
     write_report(run, figure)
 

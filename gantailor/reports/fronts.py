@@ -2,120 +2,27 @@
 
 from __future__ import annotations
 
-import base64
-import io
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import jinja2
 import numpy as np
 import pandas as pd
-import torch
 
-from gantailor.pipeline.scoring import lower_is_better
-from gantailor.run.run import Run, load_supernet, open_run
-from gantailor.search.budget import Budget
+from gantailor.reports.figures import COLOURS, MARKERS, svg
+from gantailor.reports.search_result import SearchResult
 from gantailor.search.limits import format_macs
 from gantailor.search.pareto import hypervolume
-from gantailor.search.results import best_trial, pareto_rows, table
-from gantailor.search.storage import load_study
 from gantailor.supernet.errors import ConfigError
 from gantailor.supernet.files import write_bytes
-from gantailor.supernet.graph import SubnetConfig
-from gantailor.zoo.data.pairs import is_picture, to_uint8
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# Okabe and Ito: safe for the colour-blind; a grey that is seen on white and on black
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#777777")
-MARKERS = "osD^vPX<"  # and in print without colour; one more than colours, so that pairs come again late
 POINTS = Path(__file__).with_name("published_points.csv")
-
-
-@dataclass(frozen=True)
-class Found:
-    """What one run's search found so far, under the weights and the score that its last trial had.
-
-    Attributes:
-        frame: a row for each evaluated subnet, see ``gantailor.search.study.table``; in the order of evaluation.
-        chosen: row of the best subnet within the budget, ``config`` its widths.
-    """
-
-    name: str
-    run: Run
-    score: str
-    frame: pd.DataFrame
-    budget: Budget
-    chosen: int
-    config: SubnetConfig
-
-    @classmethod
-    def read(cls, folder: str | Path, *, budget: str | None = None) -> Found:
-        """From a run folder, finished or still searching.
-
-        Raises:
-            ConfigError: nothing was searched there.
-            SearchError: no evaluated subnet meets the budget.
-        """
-        run = open_run(folder)
-        study = load_study(run.config.search.storage or run.path("search.journal"), name="gantailor")
-        frame = table(study)
-        if frame.empty:
-            raise ConfigError(f"{str(folder)!r} has no evaluated subnet yet; run a search there first")
-        provenance = frame["provenance"].iloc[-1]
-        limits = run.budget() if budget is None else run.budget_of(budget)
-        number, indices = best_trial(study, limits, provenance=provenance)
-        frame = frame[frame["provenance"] == provenance].reset_index(drop=True)
-        chosen = int(frame.index[frame["trial"] == number][0])
-        score = study.user_attrs["objectives"][0]
-        return cls(Path(folder).resolve().name, run, score, frame, limits, chosen, limits.space.to_config(indices))
-
-    @property
-    def lower_is_better(self) -> bool:
-        """The direction of the score."""
-        return lower_is_better(self.score)
-
-    def points(self, convention: str) -> np.ndarray:
-        """MACs and score of every row, ``[N, 2]``."""
-        return self.frame[[f"macs_{convention}", self.score]].to_numpy(np.float64)
-
-    def front(self, convention: str) -> np.ndarray:
-        """Row numbers of the subnets that no other beats in both, cheapest first."""
-        macs = f"macs_{convention}"
-        kept = pareto_rows(self.frame, macs=macs, score=self.score, minimize=self.lower_is_better)
-        return self.frame[kept].sort_values(macs).index.to_numpy()
-
-    def pictures(self, rows: Sequence[int], *, count: int = 3) -> dict[int, str]:
-        """For each row a strip of outputs on search pictures, as a JPEG data URL; row -1 is their inputs."""
-        supernet, pairs = self.run.supernet(), self.run.data("search")
-        load_supernet(supernet, self.run.path("supernet.safetensors"))
-        inputs, _ = pairs.batch(np.linspace(0, len(pairs) - 1, count).astype(int))
-        strips = {-1: _strip(inputs)} if is_picture(inputs) else {}
-        space = self.budget.space
-        for row in rows:
-            values = self.frame.loc[row]
-            config = space.to_config([v.choices.index(int(values[v.name])) for v in space.variables])
-            with torch.no_grad():
-                strips[int(row)] = _strip(self.run.calibrated(supernet.extract(config))(inputs))
-        return strips
-
-
-def _strip(images: torch.Tensor) -> str:
-    from PIL import Image
-
-    buffer = io.BytesIO()
-    Image.fromarray(np.concatenate(list(to_uint8(images)), axis=1)).save(buffer, "JPEG", quality=88)
-    return data_url(buffer.getvalue(), "jpeg")
-
-
-def data_url(picture: bytes, kind: str = "png") -> str:
-    """A picture inside a page."""
-    return f"data:image/{kind};base64," + base64.b64encode(picture).decode()
 
 
 def published_points(task: str, score: str, convention: str) -> pd.DataFrame:
@@ -137,7 +44,7 @@ def published_points(task: str, score: str, convention: str) -> pd.DataFrame:
 
 
 def draw(
-    runs: Sequence[Found],
+    runs: Sequence[SearchResult],
     *,
     convention: str | None = None,
     log: bool = True,
@@ -187,7 +94,7 @@ def draw(
     return figure
 
 
-def _draw_points(axes: Axes, found: Found, number: int, convention: str, mark: str) -> None:
+def _draw_points(axes: Axes, found: SearchResult, number: int, convention: str, mark: str) -> None:
     colour, marker = COLOURS[number % len(COLOURS)], MARKERS[number % len(MARKERS)]
     points, best = found.points(convention), found.front(convention)
     start = (found.frame["origin"] == "start").to_numpy()
@@ -222,7 +129,7 @@ def _draw_points(axes: Axes, found: Found, number: int, convention: str, mark: s
         axes.axvline(found.budget.macs, color=colour, ls="--", lw=1, gid=f"{name}-budget")
 
 
-def _draw_widths(axes: Axes, runs: Sequence[Found]) -> None:
+def _draw_widths(axes: Axes, runs: Sequence[SearchResult]) -> None:
     height = 0.8 / len(runs)
     for number, found in enumerate(runs):
         widths = found.run.supernet().graph.widths
@@ -237,7 +144,7 @@ def _draw_widths(axes: Axes, runs: Sequence[Found]) -> None:
     axes.tick_params(axis="y", labelsize=7)
 
 
-def _draw_history(axes: Axes, runs: Sequence[Found], convention: str) -> None:
+def _draw_history(axes: Axes, runs: Sequence[SearchResult], convention: str) -> None:
     for number, history in enumerate(hypervolumes(runs, convention)):
         axes.plot(range(1, len(history) + 1), history, color=COLOURS[number % len(COLOURS)], lw=1.5)
     axes.set_title("hypervolume, share of the box of all points", fontsize=9)
@@ -246,7 +153,7 @@ def _draw_history(axes: Axes, runs: Sequence[Found], convention: str) -> None:
     axes.grid(alpha=0.25)
 
 
-def hypervolumes(runs: Sequence[Found], convention: str) -> list[np.ndarray]:
+def hypervolumes(runs: Sequence[SearchResult], convention: str) -> list[np.ndarray]:
     """For each run, after each evaluation: the dominated share of the box that holds the points of all runs, 0 to 1."""
     signed = [found.points(convention) * [1, 1 if found.lower_is_better else -1] for found in runs]
     every = np.concatenate(signed)
@@ -255,30 +162,9 @@ def hypervolumes(runs: Sequence[Found], convention: str) -> list[np.ndarray]:
     return [np.array([hypervolume(box[: i + 1], (1, 1)) for i in range(len(box))]) for box in boxes]
 
 
-def save(figure: Figure, path: Path) -> None:
-    """As PNG or SVG, by the name's end."""
-    write_bytes(path, rendered(figure, path.suffix[1:]))
-
-
-def rendered(figure: Figure, kind: str, *, salt: str = "", font: str = "path") -> bytes:
-    """The bytes of a PNG or SVG, the same for the same figure."""
-    import matplotlib
-
-    buffer = io.BytesIO()
-    with matplotlib.rc_context({"svg.hashsalt": salt or "gantailor", "svg.fonttype": font}):
-        figure.savefig(buffer, format=kind, dpi=150)
-    return buffer.getvalue()
-
-
-def svg(figure: Figure, *, salt: str) -> str:
-    """For a page: the ``<svg>`` element, its text as text; ``salt`` keeps ids of several figures apart."""
-    text = rendered(figure, "svg", salt=salt, font="none").decode()
-    return text[text.index("<svg") :]
-
-
 def write_page(
     path: Path,
-    runs: Sequence[Found],
+    runs: Sequence[SearchResult],
     *,
     convention: str | None = None,
     published: pd.DataFrame | None = None,
