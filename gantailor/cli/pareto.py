@@ -6,7 +6,8 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from gantailor.reports import fronts
+from gantailor.reports import figures, fronts
+from gantailor.reports.search_result import SearchResult, table_of
 from gantailor.search.limits import format_macs
 from gantailor.supernet.errors import ConfigError
 from gantailor.supernet.files import write_bytes
@@ -16,7 +17,7 @@ def pareto(arguments: argparse.Namespace) -> None:
     """Draw the fronts of runs; the best of each for a budget."""
     if arguments.table:
         _check_table(Path(arguments.table))
-    runs = [fronts.SearchResult.read(folder, budget=arguments.budget) for folder in arguments.run]
+    runs = [SearchResult.read(folder, budget=arguments.budget) for folder in arguments.run]
     convention = arguments.convention or runs[0].run.config.convention
     points = None
     if arguments.published:
@@ -24,16 +25,16 @@ def pareto(arguments: argparse.Namespace) -> None:
     figure = fronts.draw(runs, convention=convention, log=not arguments.linear, published=points)
     out = Path(arguments.out or arguments.run[0])
     for suffix in ("png", "svg"):
-        fronts.save(figure, out / f"front.{suffix}")
+        figures.save(figure, out / f"front.{suffix}")
     fronts.write_page(out / "front.html", runs, convention=convention, published=points, pictures=arguments.pictures)
     for found in runs:
         _print(found, convention, out if arguments.budget else None, arguments.budget)
     if arguments.table:
-        _write_table(fronts.table_of(runs), Path(arguments.table))
+        _write_table(table_of(runs), Path(arguments.table))
     print(f"{out / 'front.html'}, front.png, front.svg")
 
 
-def _print(found: fronts.SearchResult, convention: str, out: Path | None, budget: str | None) -> None:
+def _print(found: SearchResult, convention: str, out: Path | None, budget: str | None) -> None:
     columns = ["trial", "macs_true", "macs_published", "params", found.score]
     rows = found.frame.loc[found.front(convention), columns]
     print(f"{found.name}: {len(found.frame)} subnets evaluated, the front:")

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from gantailor.cli.flags import config_of
-from gantailor.reports import fronts
+from gantailor.reports import figures
 from gantailor.reports.ranking import draw_ranking
 from gantailor.run import ranking
 from gantailor.run.setup import Setup
@@ -28,7 +28,7 @@ def rank(arguments: argparse.Namespace) -> None:
         return
     scores = ranking.compute(setup, arguments.criterion, inputs=arguments.inputs)
     ranking.save(file, scores, **ranking.provenance(setup, arguments.criterion))
-    fronts.save(draw_ranking(scores), file.with_suffix(".png"))
+    figures.save(draw_ranking(scores), file.with_suffix(".png"))
     print(f"{'width':<40}{'channels':>9}  share of the score that the best 30% hold")
     for width, values in scores.items():
         best = np.sort(values)[::-1][: max(1, round(0.3 * len(values)))]

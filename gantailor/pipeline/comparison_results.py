@@ -13,7 +13,7 @@ from torch import nn
 
 from gantailor.pipeline.comparison import Entry
 from gantailor.reports import comparison as report
-from gantailor.reports import fronts
+from gantailor.reports import figures
 from gantailor.run.run import Run
 from gantailor.search.methods.method import method as find_method
 from gantailor.supernet.errors import ConfigError
@@ -88,20 +88,20 @@ def write_comparison(entries: Sequence[Entry], folder: Path) -> str:
     frame, wide = results(entries)
     teacher, history = teacher_scores(entries), histories(entries)
     text, figure = report.markdown(wide, teacher), report.draw(wide, teacher)
-    images = {"compare": ("Scores against MACs and training time", fronts.rendered(figure, "png"))}
+    images = {"compare": ("Scores against MACs and training time", figures.rendered(figure, "png"))}
     if not history.empty:
         write_bytes(folder / "history.csv", history.to_csv(index=False).encode())
         order = list(dict.fromkeys(wide.index.get_level_values("method")))
         drawn = report.draw_histories(history, entries[0].open().setup.search_metric, order)
         title = "The search's score while each method decides, a thin line for each seed"
-        images["history"] = (title, fronts.rendered(drawn, "png"))
+        images["history"] = (title, figures.rendered(drawn, "png"))
     for budget in dict.fromkeys(entry.budget for entry in entries):
         if done := [entry for entry in entries if entry.done and entry.budget == budget]:
             shown, sheet = pictures(done)
             images[f"pictures-{budget}"] = (f"Budget {budget}: {', '.join(shown)}", sheet)
     write_bytes(folder / "results.csv", frame.to_csv(index=False).encode())
     write_bytes(folder / "table.md", text.encode())
-    fronts.save(figure, folder / "compare.svg")
+    figures.save(figure, folder / "compare.svg")
     for name, (_, data) in images.items():
         write_bytes(folder / f"{name}.png", data)
     page = report.page(text, dict(images.values()), entries[0].config.convention)

@@ -49,8 +49,8 @@ def _start(work: Work, arguments: Sequence[Any]) -> SpawnProcess:
 
 def _watch(workers: list[SpawnProcess], start: Callable[[], SpawnProcess], results: Callable[[], int]) -> None:
     known, restarts = results(), 0
-    while running := [worker for worker in workers if worker.exitcode is None]:
-        wait([worker.sentinel for worker in running], timeout=INTERVAL)
+    while any(worker.exitcode is None or worker.exitcode < 0 for worker in workers):
+        wait([worker.sentinel for worker in workers if worker.exitcode is None], timeout=INTERVAL)
         if (now := results()) != known:
             known, restarts = now, 0
         for place, worker in enumerate(workers):
@@ -60,6 +60,7 @@ def _watch(workers: list[SpawnProcess], start: Callable[[], SpawnProcess], resul
                     raise SearchError(_killed(-code))
                 restarts += 1
                 workers[place] = start()
+    results()
 
 
 def _killed(number: int) -> str:

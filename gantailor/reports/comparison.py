@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from gantailor.evaluators.metric import metric_of
-from gantailor.reports import fronts
+from gantailor.reports import figures
 from gantailor.search.limits import format_macs
 
 if TYPE_CHECKING:
@@ -78,8 +78,8 @@ def draw(wide: pd.DataFrame, teacher: Mapping[str, float]) -> Figure:
                     part[metric, "mean"],
                     yerr=part[metric, "std"].fillna(0),
                     label=str(method),
-                    color=fronts.COLOURS[number % len(fronts.COLOURS)],
-                    marker=fronts.MARKERS[number % len(fronts.MARKERS)],
+                    color=figures.COLOURS[number % len(figures.COLOURS)],
+                    marker=figures.MARKERS[number % len(figures.MARKERS)],
                     linestyle="-" if cost == "macs" else "none",
                     capsize=3,
                 )
@@ -121,7 +121,7 @@ def draw_histories(frame: pd.DataFrame, score: str, order: Sequence[str]) -> Fig
             part = frame[(frame["budget"] == budget) & (frame["method"] == method)]
             if part.empty:
                 continue
-            colour = fronts.COLOURS[number % len(fronts.COLOURS)]
+            colour = figures.COLOURS[number % len(figures.COLOURS)]
             for _, line in part.groupby("seed"):
                 axis.plot(line["kimg"], line["score"], color=colour, alpha=0.35, lw=0.8)
             mean = part.groupby("kimg")["score"].mean()
@@ -136,6 +136,6 @@ def page(table: str, images: Mapping[str, bytes], convention: str) -> str:
     """One self-contained page: the table, and PNG pictures by their captions."""
     lines = [line for line in table.splitlines() if line.startswith("|") and not line.startswith("|---")]
     rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
-    sources = [(title, fronts.data_url(data)) for title, data in images.items()]
+    sources = [(title, figures.data_url(data)) for title, data in images.items()]
     environment = jinja2.Environment(autoescape=True)
     return environment.from_string(PAGE).render(rows=rows, images=sources, convention=convention)

@@ -2,124 +2,27 @@
 
 from __future__ import annotations
 
-import base64
-import io
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import jinja2
 import numpy as np
 import pandas as pd
-import torch
 
-from gantailor.evaluators.metric import metric_of
-from gantailor.run.run import Run, open_run
-from gantailor.search.budget import Budget
+from gantailor.reports.figures import COLOURS, MARKERS, svg
+from gantailor.reports.search_result import SearchResult
 from gantailor.search.limits import format_macs
 from gantailor.search.pareto import hypervolume
-from gantailor.search.results import best_trial, pareto_rows, table
-from gantailor.search.storage import load_study
 from gantailor.supernet.errors import ConfigError
 from gantailor.supernet.files import write_bytes
-from gantailor.supernet.graph import SubnetConfig
-from gantailor.zoo.data.pictures import is_picture, to_uint8
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# Okabe and Ito: safe for the colour-blind; a grey that is seen on white and on black
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#777777")
-MARKERS = "osD^vPX<"  # and in print without colour; one more than colours, so that pairs come again late
 POINTS = Path(__file__).with_name("published_points.csv")
-
-
-@dataclass(frozen=True)
-class SearchResult:
-    """What one run's search found so far, under the weights and the score that its last trial had.
-
-    Attributes:
-        frame: a row for each evaluated subnet, see ``gantailor.search.study.table``; in the order of evaluation.
-        chosen: row of the best subnet within the budget, ``config`` its widths.
-    """
-
-    name: str
-    run: Run
-    score: str
-    frame: pd.DataFrame
-    budget: Budget
-    chosen: int
-    config: SubnetConfig
-
-    @classmethod
-    def read(cls, folder: str | Path, *, budget: str | None = None) -> SearchResult:
-        """From a run folder, finished or still searching.
-
-        Raises:
-            ConfigError: nothing was searched there.
-            SearchError: no evaluated subnet meets the budget.
-        """
-        return cls.of(open_run(folder), budget=budget)
-
-    @classmethod
-    def of(cls, run: Run, *, budget: str | None = None) -> SearchResult:
-        """From a run; see ``read``."""
-        folder = run.folder.path
-        study = load_study(run.config.search.storage or run.folder.search, name="gantailor")
-        frame = table(study)
-        if frame.empty:
-            raise ConfigError(f"{str(folder)!r} has no evaluated subnet yet; run a search there first")
-        provenance = frame["provenance"].iloc[-1]
-        limits = run.setup.budget if budget is None else run.setup.budget_of(budget)
-        number, indices = best_trial(study, limits, provenance=provenance)
-        frame = frame[frame["provenance"] == provenance].reset_index(drop=True)
-        chosen = int(frame.index[frame["trial"] == number][0])
-        score = study.user_attrs["objectives"][0]
-        return cls(Path(folder).resolve().name, run, score, frame, limits, chosen, limits.space.to_config(indices))
-
-    @property
-    def lower_is_better(self) -> bool:
-        """The direction of the score."""
-        return metric_of(self.score).lower_is_better
-
-    def points(self, convention: str) -> np.ndarray:
-        """MACs and score of every row, ``[N, 2]``."""
-        return self.frame[[f"macs_{convention}", self.score]].to_numpy(np.float64)
-
-    def front(self, convention: str) -> np.ndarray:
-        """Row numbers of the subnets that no other beats in both, cheapest first."""
-        macs = f"macs_{convention}"
-        kept = pareto_rows(self.frame, macs=macs, score=self.score, minimize=self.lower_is_better)
-        return self.frame[kept].sort_values(macs).index.to_numpy()
-
-    def pictures(self, rows: Sequence[int], *, count: int = 3) -> dict[int, str]:
-        """For each row a strip of outputs on search pictures, as a JPEG data URL; row -1 is their inputs."""
-        supernet, pairs = self.run.trained(), self.run.setup.data("search")
-        inputs, _ = pairs.batch(np.linspace(0, len(pairs) - 1, count).astype(int))
-        strips = {-1: _strip(inputs)} if is_picture(inputs) else {}
-        space = self.budget.space
-        for row in rows:
-            values = self.frame.loc[row]
-            config = space.to_config([v.choices.index(int(values[v.name])) for v in space.variables])
-            with torch.no_grad():
-                strips[int(row)] = _strip(self.run.setup.calibrated(supernet.extract(config))(inputs))
-        return strips
-
-
-def _strip(images: torch.Tensor) -> str:
-    from PIL import Image
-
-    buffer = io.BytesIO()
-    Image.fromarray(np.concatenate(list(to_uint8(images)), axis=1)).save(buffer, "JPEG", quality=88)
-    return data_url(buffer.getvalue(), "jpeg")
-
-
-def data_url(picture: bytes, kind: str = "png") -> str:
-    """A picture inside a page."""
-    return f"data:image/{kind};base64," + base64.b64encode(picture).decode()
 
 
 def published_points(task: str, score: str, convention: str) -> pd.DataFrame:
@@ -257,27 +160,6 @@ def hypervolumes(runs: Sequence[SearchResult], convention: str) -> list[np.ndarr
     low, spread = every.min(0), np.maximum(np.ptp(every, axis=0), 1e-12)
     boxes = [(values - low) / spread for values in signed]
     return [np.array([hypervolume(box[: i + 1], (1, 1)) for i in range(len(box))]) for box in boxes]
-
-
-def save(figure: Figure, path: Path) -> None:
-    """As PNG or SVG, by the name's end."""
-    write_bytes(path, rendered(figure, path.suffix[1:]))
-
-
-def rendered(figure: Figure, kind: str, *, salt: str = "", font: str = "path") -> bytes:
-    """The bytes of a PNG or SVG, the same for the same figure."""
-    import matplotlib
-
-    buffer = io.BytesIO()
-    with matplotlib.rc_context({"svg.hashsalt": salt or "gantailor", "svg.fonttype": font}):
-        figure.savefig(buffer, format=kind, dpi=150)
-    return buffer.getvalue()
-
-
-def svg(figure: Figure, *, salt: str) -> str:
-    """For a page: the ``<svg>`` element, its text as text; ``salt`` keeps ids of several figures apart."""
-    text = rendered(figure, "svg", salt=salt, font="none").decode()
-    return text[text.index("<svg") :]
 
 
 def write_page(

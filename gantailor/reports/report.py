@@ -12,7 +12,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from gantailor.reports import fronts
+from gantailor.reports import figures
 from gantailor.supernet.files import write_bytes
 from gantailor.zoo.data.pictures import is_picture, to_uint8
 
@@ -29,7 +29,7 @@ def _png(picture: np.ndarray) -> str:
 
     buffer = io.BytesIO()
     Image.fromarray(picture).save(buffer, "PNG")
-    return fronts.data_url(buffer.getvalue())
+    return figures.data_url(buffer.getvalue())
 
 
 def _columns(run: Run, narrow: torch.nn.Module, count: int) -> dict[str, Tensor]:
@@ -79,13 +79,13 @@ def _curves(run: Run) -> str:
     for axes, (name, frame) in zip(np.atleast_1d(figure.subplots(1, len(frames))), frames.items(), strict=True):
         smooth = frame.rolling(max(1, len(frame) // 50), min_periods=1).mean(numeric_only=True)
         losses = [c for c in frame if c not in ("step", "kimg", "images_per_second")]
-        for column, colour in zip(losses, fronts.COLOURS, strict=False):
+        for column, colour in zip(losses, figures.COLOURS, strict=False):
             axes.plot(frame["kimg"], smooth[column], label=column, color=colour, lw=1.2)
         axes.set_title(name, fontsize=9)
         axes.set_xlabel("thousand images", fontsize=8)
         axes.tick_params(labelsize=7)
         axes.legend(frameon=False, fontsize=7)
-    return fronts.svg(figure, salt="curves")
+    return figures.svg(figure, salt="curves")
 
 
 @torch.no_grad()
@@ -109,7 +109,7 @@ def write_report(run: Run, front: Figure, *, pictures: int = 12) -> None:
         devices=manifest["devices"],
         widths=[(w.name, config[w.name], w.size) for w in run.setup.traced.graph.widths],
         scores=json.loads(run.folder.scores.read_text()),
-        front=fronts.svg(front, salt="front"),
+        front=figures.svg(front, salt="front"),
         curves=_curves(run),
         amplified=AMPLIFIED,
         config=run.config.model_dump(mode="json"),

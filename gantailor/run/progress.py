@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from gantailor.supernet.errors import ConfigError
-from gantailor.supernet.training.trainer import Progress
 
-
-def _clock(seconds: float) -> str:
-    return f"{int(seconds // 60)}:{int(seconds % 60):02d}"
+if TYPE_CHECKING:
+    from gantailor.supernet.training.trainer import Progress
 
 
 def _tensorboard(folder: Path) -> Any:
@@ -23,6 +20,56 @@ def _tensorboard(folder: Path) -> Any:
     except ImportError:
         raise ConfigError("TensorBoard is not installed; run: pip install 'gantailor[tensorboard]'") from None
     return SummaryWriter(str(folder))
+
+
+class _Lines:
+    """A file for tqdm where no terminal is: what would overwrite a line becomes one of its own."""
+
+    def __init__(self) -> None:
+        self._last = ""
+
+    def write(self, text: str) -> None:
+        """Without the ends of a terminal's lines, and not the same twice."""
+        line = text.strip("\r\n ")
+        if line and line != self._last:
+            print(line, file=sys.stderr, flush=True)
+            self._last = line
+
+    def flush(self) -> None:
+        """Nothing waits."""
+
+
+class _Bar:
+    """How far something is.
+
+    Args:
+        form: tqdm's bar format, without the bar.
+        patient: say nothing before an interval has passed.
+    """
+
+    def __init__(self, name: str, form: str, *, unit: str, live: bool, quiet: bool, patient: bool = False) -> None:
+        interval = 0.5 if live else 10
+        self._options: dict[str, Any] = {"desc": name, "unit": unit, "disable": quiet, "mininterval": interval}
+        self._options |= {"miniters": 1, "delay": interval if patient else 0, "dynamic_ncols": live}
+        self._options |= {"bar_format": form + (" {bar}" if live else ""), "file": sys.stderr if live else _Lines()}
+        self._bar: Any = None
+
+    def show(self, done: int, total: int, note: str = "") -> None:
+        """So many of so many, and what else is known; all of them end the bar."""
+        from tqdm import tqdm
+
+        if self._bar is None:
+            self._bar = tqdm(total=total, initial=done, postfix=note, **self._options)
+        self._bar.set_postfix_str(note, refresh=False)
+        self._bar.update(done - self._bar.n)
+        if done >= total:
+            self.close()
+
+    def close(self) -> None:
+        """The last that is known stays."""
+        if self._bar is not None:
+            self._bar.close()
+        self._bar = None
 
 
 class Reporter:
@@ -34,69 +81,47 @@ class Reporter:
 
     def stage(self, name: str) -> None:
         """A stage begins."""
-        self._line(f"== {name}")
+        self.note(f"== {name}")
 
     def note(self, text: str) -> None:
         """What a stage has to say at its end."""
-        self._line(text)
+        if not self.quiet:
+            from tqdm import tqdm
 
-    def _line(self, text: str, *, final: bool = True) -> None:
-        if self.quiet:
-            return
-        end = "\n" if final or not self.live else "\r"
-        print(text.ljust(110) if self.live else text, end=end, file=sys.stderr, flush=True)
+            tqdm.write(text, file=sys.stderr)  # above a bar, should there be one
+            sys.stderr.flush()
+
+    def _bar(self, name: str, form: str, *, unit: str = "it", patient: bool = False) -> _Bar:
+        return _Bar(name, form, unit=unit, live=self.live, quiet=self.quiet, patient=patient)
 
     @contextmanager
     def training(self, name: str, tensorboard: Path | None = None) -> Iterator[Callable[[Progress], None]]:
         """A listener for a trainer; with a folder it writes the losses there for TensorBoard as well."""
-        last = 0.0
+        bar = self._bar(name, "{desc} {n_fmt}/{total_fmt} ({percentage:.0f}%){postfix}, {remaining} left")
         writer: Any = _tensorboard(tensorboard / name) if tensorboard else None
 
         def listen(p: Progress) -> None:
-            nonlocal last
             for key, value in p.losses.items() if writer else ():
                 writer.add_scalar(f"{name}/{key}", value, round(1000 * p.kimg))
-            done = p.step == p.steps
-            if not done and time.monotonic() - last < (0.5 if self.live else 10):
-                return
-            last = time.monotonic()
-            left = (p.steps - p.step) * p.kimg * 1000 / max(p.step, 1) / max(p.images_per_second, 1e-9)
             losses = " ".join(f"{key} {value:.3g}" for key, value in p.losses.items())
-            share = f"{name} {p.step}/{p.steps} ({100 * p.step / p.steps:.0f}%)"
-            self._line(f"{share} {p.images_per_second:.0f} img/s, {_clock(left)} left  {losses}", final=done)
+            bar.show(p.step, p.steps, f"{p.images_per_second:.0f} img/s, {losses}")
 
         try:
             yield listen
         finally:
+            bar.close()
             if writer:
                 writer.close()
 
     @contextmanager
     def counting(self, name: str, total: int) -> Iterator[Callable[[int, float], None]]:
         """A listener for a search."""
-        start, last, first = time.monotonic(), 0.0, -1
-
-        def listen(done: int, best: float) -> None:
-            nonlocal last, first
-            first = done - 1 if first < 0 else first
-            if done < total and time.monotonic() - last < (0.5 if self.live else 10):
-                return
-            last = time.monotonic()
-            left = (last - start) / max(done - first, 1) * (total - done)
-            self._line(f"{name} {done}/{total}, best {best:.5g}, {_clock(left)} left", final=done == total)
-
-        yield listen
+        bar = self._bar(name, "{desc} {n_fmt}/{total_fmt}{postfix}, {remaining} left")
+        try:
+            yield lambda done, best: bar.show(done, total, f"best {best:.5g}")
+        finally:
+            bar.close()
 
     def pictures(self, name: str, unit: str = "pictures") -> Callable[[int, int], None]:
         """A listener for (pictures read, all pictures) of one folder after another."""
-        last = start = time.monotonic()
-
-        def listen(done: int, total: int) -> None:
-            nonlocal last
-            now = time.monotonic()
-            if now - last < (0.5 if self.live else 10) and not (self.live and done == total):
-                return
-            last = now
-            self._line(f"{name} {done}/{total}, {done / max(now - start, 1e-9):.0f} {unit}/s", final=done == total)
-
-        return listen
+        return self._bar(name, "{desc} {n_fmt}/{total_fmt}, {rate_noinv_fmt}", unit=f" {unit}", patient=True).show

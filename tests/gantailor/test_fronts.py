@@ -6,9 +6,12 @@ import shutil
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
+import gantailor
 from gantailor.cli.main import main
 from gantailor.reports import fronts
+from gantailor.reports.search_result import SearchResult, table_of
 from gantailor.search.latency import LatencyProfile
 from gantailor.supernet.errors import ConfigError
 
@@ -27,7 +30,7 @@ def runs(tmp_path_factory, tiny_teacher):
 
 
 def test_a_budget_is_answered_from_the_study(runs, capsys, tmp_path):
-    found = fronts.Found.read(runs / "front", budget="0.5x")
+    found = SearchResult.read(runs / "front", budget="0.5x")
     frame = found.frame
     full = found.run.setup.supernet.macs(found.run.setup.supernet.full_config())
     fits = frame[frame["macs"] <= full // 2]
@@ -37,26 +40,36 @@ def test_a_budget_is_answered_from_the_study(runs, capsys, tmp_path):
     arguments = ["pareto", str(runs / "front"), str(runs / "random"), "--budget", "0.5x", "--out", str(tmp_path)]
     assert main([*arguments, "--table", str(table)]) == 0
     assert "best within" in capsys.readouterr().out
-    assert {"l1", "macs_published", "model.1", "origin", "provenance"} <= set(pd.read_parquet(table).columns)
+    written = pd.read_parquet(table)
+    assert {"l1", "macs_published", "model.1", "origin", "provenance"} <= set(written.columns)
+    assert written["run"].value_counts().to_dict() == {"front": 22, "random": 18}, "one does not overwrite the other"
     assert (tmp_path / "front.png").stat().st_size > 10_000
     assert (tmp_path / "front.svg").read_text().count("<use") > 40
+
+
+def test_runs_of_one_name_are_told_apart_in_the_table(runs, tmp_path):
+    shutil.copytree(runs / "front", tmp_path / "front")
+    folders = [runs / "front", tmp_path / "front", runs / "random"]
+    every = table_of([SearchResult.read(folder) for folder in folders])
+    assert every.columns[0] == "run"
+    assert every["run"].value_counts().to_dict() == {str(folders[0]): 22, str(folders[1]): 22, "random": 18}
 
 
 def test_another_budget_needs_no_other_evaluation(runs, tmp_path):
     folder = tmp_path / "run"
     shutil.copytree(runs / "front", folder)
     before = (folder / "subnet.json").read_text()
-    frame = fronts.Found.read(folder).frame
+    frame = SearchResult.read(folder).frame
     tighter = int(frame["macs"][frame["l1"].idxmin()]) - 1  # the best one no longer fits
     more = ["--budget", str(tighter), "--search.trials", str((frame["macs"] <= tighter).sum())]
     assert main(["search", str(folder / "config.json"), "--out", str(folder), *more]) == 0
-    assert len(fronts.Found.read(folder).frame) == len(frame)
+    assert len(SearchResult.read(folder).frame) == len(frame)
     assert (folder / "subnet.json").read_text() != before
     assert [file.read_text() for file in (folder / "earlier").glob("*/subnet.json")] == [before]
 
 
 def test_front_and_hypervolume(runs):
-    found = [fronts.Found.read(runs / name) for name in ("front", "random")]
+    found = [SearchResult.read(runs / name) for name in ("front", "random")]
     for one in found:
         points = one.points("true")
         literal = [i for i, p in enumerate(points) if not any((q <= p).all() and (q < p).any() for q in points)]
@@ -79,8 +92,24 @@ def test_worker_processes_share_the_study(runs, tmp_path):
     folder = tmp_path / "run"
     shutil.copytree(runs / "random", folder)
     assert main(["search", str(tmp_path / "config.yaml"), "--out", str(folder), "--workers", "2"]) == 0
-    frame = fronts.Found.read(folder).frame
+    frame = SearchResult.read(folder).frame
     assert len(frame) == len(frame.drop_duplicates([c for c in frame if c.startswith("model.")])) == 20
+
+
+def test_two_runs_in_one_database_do_not_see_each_other(runs, tmp_path):
+    """Nor do they meet each other's search spaces."""
+    storage = ["--search.storage", f"sqlite:///{tmp_path}/shared.db", "--search.trials", "3"]
+    torch.manual_seed(1)
+    torch.save(gantailor.build("resnet_6blocks", ngf=8).state_dict(), tmp_path / "B.pth")
+    config = str(runs / "random.yaml")
+    assert main(["search", config, "--out", str(tmp_path / "a"), *storage]) == 0
+    before = SearchResult.read(tmp_path / "a").frame
+    other = ["--teacher", str(tmp_path / "B.pth"), "--out", str(tmp_path / "b")]
+    assert main(["search", config, *other, *storage]) == 0
+    assert main(["search", config, "--out", str(tmp_path / "c"), "--space.fractions", "[0.3, 0.6, 1]", *storage]) == 0
+    after = SearchResult.read(tmp_path / "a").frame
+    pd.testing.assert_frame_equal(before, after)
+    assert len(SearchResult.read(tmp_path / "b").frame) == len(SearchResult.read(tmp_path / "c").frame) == 3
 
 
 def test_profile_and_a_budget_in_milliseconds(runs, tiny_teacher, tmp_path, capsys):
@@ -94,7 +123,7 @@ def test_profile_and_a_budget_in_milliseconds(runs, tiny_teacher, tmp_path, caps
     assert (
         json.loads(profile.read_text())["coefficients"] == json.loads((tmp_path / "b.json").read_text())["coefficients"]
     )
-    found = fronts.Found.read(runs / "front")
+    found = SearchResult.read(runs / "front")
     low, high = LatencyProfile.load(profile).predict(
         found.budget.space, np.stack([found.budget.space.smallest, found.budget.space.largest])
     )
@@ -105,7 +134,7 @@ def test_profile_and_a_budget_in_milliseconds(runs, tiny_teacher, tmp_path, caps
     assert f"latency_ms<={limit}" in capsys.readouterr().out
     more = ["--search.front_cost", f"latency_ms@{profile}", "--trials", "18", "--out", str(tmp_path / "timed")]
     assert main(["search", str(runs / "front.yaml"), *more]) == 0
-    frame = fronts.Found.read(tmp_path / "timed").frame
+    frame = SearchResult.read(tmp_path / "timed").frame
     supernet = found.run.setup.supernet
     sizes = np.array([[row[w.name] for w in supernet.graph.widths] for row in frame.to_dict("records")])
     np.testing.assert_allclose(frame["latency_ms"], LatencyProfile.load(profile).predict_sizes(supernet, sizes))
@@ -124,7 +153,7 @@ def test_mistakes(runs, tmp_path, capsys):
         fronts.published_points("maps", "fid[inception-2015-12-05]", "true")
     points = fronts.published_points("maps", "fid[inception-2015-12-05]", "published")
     assert len(points) == 3
-    axes = fronts.draw([fronts.Found.read(runs / "front")], convention="published", published=points).axes[0]
+    axes = fronts.draw([SearchResult.read(runs / "front")], convention="published", published=points).axes[0]
     assert {text.get_text() for text in axes.texts} == {"original", "GAN Compression", "Fast GAN Compression"}
 
 
@@ -135,7 +164,7 @@ UNCOVERED = """[...document.querySelectorAll("[id='log-run0'] use")].filter(use 
 
 
 def test_page_in_a_browser(runs, tmp_path, browser):
-    found = [fronts.Found.read(runs / name) for name in ("front", "random")]
+    found = [SearchResult.read(runs / name) for name in ("front", "random")]
     fronts.write_page(tmp_path / "front.html", found, pictures=24)
     with browser(tmp_path / "front.html", viewport={"width": 1300, "height": 1000}) as view:
         details = view.locator("#details")
@@ -162,7 +191,7 @@ def test_page_in_a_browser(runs, tmp_path, browser):
 
 
 def test_page_on_a_phone_in_the_dark(runs, tmp_path, browser):
-    fronts.write_page(tmp_path / "front.html", [fronts.Found.read(runs / "front")], pictures=2)
+    fronts.write_page(tmp_path / "front.html", [SearchResult.read(runs / "front")], pictures=2)
     with browser(tmp_path / "front.html", viewport={"width": 390, "height": 800}, color_scheme="dark") as view:
         assert view.evaluate("document.documentElement.scrollWidth") <= 390
         assert view.evaluate("getComputedStyle(document.querySelector('.plot svg')).filter").startswith("invert")

@@ -1,0 +1,113 @@
+"""What a run's search found so far."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+
+from gantailor.evaluators.metric import metric_of
+from gantailor.pipeline.study import study_of
+from gantailor.reports.figures import data_url
+from gantailor.run.run import Run, open_run
+from gantailor.search.budget import Budget
+from gantailor.search.results import best_trial, pareto_rows, table
+from gantailor.search.storage import load_study
+from gantailor.supernet.errors import ConfigError
+from gantailor.supernet.graph import SubnetConfig
+from gantailor.zoo.data.pictures import is_picture, to_uint8
+
+
+@dataclass(frozen=True)
+class SearchResult:
+    """What one run's search found so far, under the weights and the score that its last search had.
+
+    Attributes:
+        frame: a row for each evaluated subnet, see ``gantailor.search.study.table``; in the order of evaluation.
+        chosen: row of the best subnet within the budget, ``config`` its widths.
+    """
+
+    name: str
+    run: Run
+    score: str
+    frame: pd.DataFrame
+    budget: Budget
+    chosen: int
+    config: SubnetConfig
+
+    @classmethod
+    def read(cls, folder: str | Path, *, budget: str | None = None) -> SearchResult:
+        """From a run folder, finished or still searching.
+
+        Raises:
+            ConfigError: nothing was searched there.
+            SearchError: no evaluated subnet meets the budget.
+        """
+        return cls.of(open_run(folder), budget=budget)
+
+    @classmethod
+    def of(cls, run: Run, *, budget: str | None = None) -> SearchResult:
+        """From a run; as ``read``."""
+        folder = run.folder.path
+        name, provenance = study_of(run)
+        study = load_study(run.config.search.storage or run.folder.search, name=name)
+        frame = table(study)
+        if len(frame):  # of the same weights and score, whatever else the study holds
+            frame = frame[frame["provenance"] == (provenance or frame["provenance"].iloc[-1])].reset_index(drop=True)
+        if frame.empty:
+            raise ConfigError(f"{str(folder)!r} has no evaluated subnet yet; run a search there first")
+        limits = run.setup.budget if budget is None else run.setup.budget_of(budget)
+        number, indices = best_trial(study, limits, provenance=frame["provenance"].iloc[-1])
+        chosen = int(frame.index[frame["trial"] == number][0])
+        score = study.user_attrs["objectives"][0]
+        return cls(Path(folder).resolve().name, run, score, frame, limits, chosen, limits.space.to_config(indices))
+
+    @property
+    def lower_is_better(self) -> bool:
+        """The direction of the score."""
+        return metric_of(self.score).lower_is_better
+
+    def points(self, convention: str) -> np.ndarray:
+        """MACs and score of every row, ``[N, 2]``."""
+        return self.frame[[f"macs_{convention}", self.score]].to_numpy(np.float64)
+
+    def front(self, convention: str) -> np.ndarray:
+        """Row numbers of the subnets that no other beats in both, cheapest first."""
+        macs = f"macs_{convention}"
+        kept = pareto_rows(self.frame, macs=macs, score=self.score, minimize=self.lower_is_better)
+        return self.frame[kept].sort_values(macs).index.to_numpy()
+
+    def pictures(self, rows: Sequence[int], *, count: int = 3) -> dict[int, str]:
+        """For each row a strip of outputs on search pictures, as a JPEG data URL; row -1 is their inputs."""
+        supernet, pairs = self.run.trained(), self.run.setup.data("search")
+        inputs, _ = pairs.batch(np.linspace(0, len(pairs) - 1, count).astype(int))
+        strips = {-1: _strip(inputs)} if is_picture(inputs) else {}
+        space = self.budget.space
+        for row in rows:
+            values = self.frame.loc[row]
+            config = space.to_config([v.choices.index(int(values[v.name])) for v in space.variables])
+            with torch.no_grad():
+                strips[int(row)] = _strip(self.run.setup.calibrated(supernet.extract(config))(inputs))
+        return strips
+
+
+def _strip(images: torch.Tensor) -> str:
+    from PIL import Image
+
+    buffer = io.BytesIO()
+    Image.fromarray(np.concatenate(list(to_uint8(images)), axis=1)).save(buffer, "JPEG", quality=88)
+    return data_url(buffer.getvalue(), "jpeg")
+
+
+def table_of(runs: Sequence[SearchResult]) -> pd.DataFrame:
+    """Every evaluated subnet of every run: ``run`` says whose row it is, the folder's path where names are the same."""
+    names = [found.name for found in runs]
+    keys = [n if names.count(n) == 1 else str(found.run.folder) for n, found in zip(names, runs, strict=True)]
+    frames = [found.frame.assign(run=key) for key, found in zip(keys, runs, strict=True)]
+    every = pd.concat(frames, ignore_index=True)
+    return every[["run", *(column for column in every if column != "run")]]
