@@ -10,7 +10,7 @@ from PIL import Image
 
 import gantailor
 from gantailor.cli.main import main
-from gantailor.run.config import load_config
+from gantailor.run.loading import load_config
 from gantailor.supernet.errors import ConfigError, DataError
 from gantailor.zoo.conformance import DataKindConformance, GeneratorConformance
 from gantailor.zoo.data import DATA_KINDS
@@ -98,7 +98,7 @@ TEXT = "no generator"
 OWN_DATA = """
 import numpy as np
 from gantailor.cli.main import main
-from gantailor.run.config import load_config
+from gantailor.run.loading import load_config
 from gantailor.supernet.errors import DataError
 from gantailor.zoo.data.pairs import Pairs
 from gantailor.zoo.data.record import DataKind
