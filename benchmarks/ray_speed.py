@@ -16,8 +16,8 @@ import time
 import ray
 from ray.cluster_utils import Cluster
 
-from gantailor.pipeline.ray_search import evaluate_with_ray
-from gantailor.pipeline.study import make_search
+from gantailor.pipeline.search.ray import evaluate_with_ray
+from gantailor.pipeline.search.study import make_search
 from gantailor.run.loading import load_config
 from gantailor.run.run import Run
 from gantailor.zoo import DEMO_SUPERNET

@@ -14,7 +14,6 @@ from functools import cache
 import numpy as np
 import optuna
 import torch
-from gantailor.zoo.builders import build
 
 from gantailor.search.budget import Budget
 from gantailor.search.results import best_config, table
@@ -25,6 +24,7 @@ from gantailor.search.strategies import check_strategy
 from gantailor.search.study import Search
 from gantailor.supernet.graph import SubnetConfig
 from gantailor.supernet.supernet import Supernet
+from gantailor.zoo.generators.record import build
 
 TIES = (("model.1", "model.19"), ("model.4", "model.16"), ("model.1[0-2].*",), ("model.1[3-5].*",))
 

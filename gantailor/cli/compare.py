@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from gantailor.comparison.results import write_comparison
+from gantailor.comparison.runs import Comparison, check_folders, run_all
 from gantailor.pipeline.check import find_mistakes
-from gantailor.pipeline.comparison import Comparison, check_folders, run_all
-from gantailor.pipeline.comparison_results import write_comparison
 from gantailor.supernet.errors import ConfigError
 from gantailor.supernet.training import distributed
 

@@ -14,7 +14,7 @@ from gantailor.pipeline.evaluate import evaluate
 from gantailor.pipeline.export import export
 from gantailor.pipeline.finetune import finetune
 from gantailor.pipeline.report import report
-from gantailor.pipeline.search import search
+from gantailor.pipeline.search.stage import search
 from gantailor.pipeline.train import train
 from gantailor.run.run import Run
 from gantailor.supernet.training import distributed

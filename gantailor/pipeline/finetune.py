@@ -9,8 +9,12 @@ from gantailor.pipeline.fit import Watcher, fit
 from gantailor.run.run import Run, with_file
 from gantailor.supernet.files import load_tensors, save_tensors
 from gantailor.supernet.graph import SubnetConfig
+from gantailor.supernet.quantization.activation_ranges import (
+    make_quantisers,
+    save_activation_ranges,
+    set_activation_ranges,
+)
 from gantailor.supernet.quantization.quantisers import Quantised
-from gantailor.supernet.quantization.activation_ranges import make_quantisers, save_activation_ranges, set_activation_ranges
 from gantailor.supernet.training import distributed
 
 

@@ -12,7 +12,7 @@ import pandas as pd
 import torch
 
 from gantailor.evaluators.metric import metric_of
-from gantailor.pipeline.study import study_of
+from gantailor.pipeline.search.study import study_of
 from gantailor.reports.figures import data_url
 from gantailor.run.run import Run, open_run
 from gantailor.search.budget import Budget

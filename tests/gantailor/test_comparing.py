@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from gantailor.cli.main import main
-from gantailor.pipeline.comparison import Comparison, take_supernet
+from gantailor.comparison.runs import Comparison, take_supernet
 from gantailor.supernet.errors import ConfigError
 
 SMALL = "batch: 4, ndf: 8, watch_kimg: 0"

@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from gantailor.pipeline.processes import run_workers
+from gantailor.pipeline.search.processes import run_workers
 from gantailor.search.conformance import StrategyConformance
 from gantailor.search.errors import SearchError
 from gantailor.search.storage import open_study
@@ -84,7 +84,7 @@ def test_every_worker_fails():
 PARENT = """
 if __name__ == "__main__":
     import sys
-    from gantailor.pipeline.processes import run_workers
+    from gantailor.pipeline.search.processes import run_workers
     code = "import os, time; open({file!r} + str(os.getpid()), 'w').close(); time.sleep(300)"
     run_workers(exec, [code, {{}}], count=2, results=lambda: 0)
 """

@@ -7,7 +7,7 @@ import time
 import pytest
 import tqdm.std
 
-from gantailor.reports.progress import Reporter
+from gantailor.run.progress import Reporter
 from gantailor.supernet.training.trainer import Progress
 
 

@@ -11,7 +11,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from gantailor.pipeline.ray_search import evaluate_with_ray
+from gantailor.pipeline.search.ray import evaluate_with_ray
 from gantailor.search.budget import Budget
 from gantailor.search.spaces.config import SpaceConfig
 from gantailor.search.spaces.space import default_space
@@ -88,7 +88,7 @@ DRIVER = """
 import sys
 sys.path.insert(0, {here!r})
 from test_ray import make, settings
-from gantailor.pipeline.ray_search import evaluate_with_ray
+from gantailor.pipeline.search.ray import evaluate_with_ray
 from gantailor.search.workers import release_lost
 searcher = make({path!r}, {log!r})
 release_lost(searcher.study)

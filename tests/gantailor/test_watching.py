@@ -5,11 +5,12 @@ import json
 import numpy as np
 import pytest
 import torch
-from gantailor.pipeline.training import Watcher, finetune
 from PIL import Image
 from torch import nn
 
 import gantailor
+from gantailor.pipeline.finetune import finetune
+from gantailor.pipeline.fit import Watcher
 from gantailor.run.loading import load_config
 from gantailor.run.run import Run
 from gantailor.supernet.errors import ConfigError
@@ -37,13 +38,15 @@ def run(tmp_path):
     settings |= {"finetune.kimg": 0.024, "finetune.batch": 4, "finetune.gan": "none", "finetune.watch_kimg": 0.008}
     run = Run(tmp_path / "run", load_config(None, settings))
     inputs = np.random.default_rng(0).integers(0, 100, (8, 16, 16, 3), dtype=np.uint8)
-    run._data = dict.fromkeys(("train", "search", "test"), Pairs(inputs, inputs + 64, tuple("abcdefgh"), "tinted"))
+    run.setup._data = dict.fromkeys(
+        ("train", "search", "test"), Pairs(inputs, inputs + 64, tuple("abcdefgh"), "tinted")
+    )
     run.claim()
     return run
 
 
 def test_best_weights_are_kept(run):
-    watcher = Watcher(run, "finetune", lambda model: {"subnet": model}, best="best.safetensors")
+    watcher = Watcher(run, "finetune", lambda model: {"subnet": model}, best=run.folder.file("best.safetensors"))
     for step, value in ((2, 0.2), (4, 0.5), (6, 0.9)):
         watcher(Tint(value), step)
     tensors, info = load_tensors(run.folder.file("best.safetensors"))

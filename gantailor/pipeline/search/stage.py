@@ -6,7 +6,7 @@ import hashlib
 
 import numpy as np
 
-from gantailor.pipeline.study import evaluate_all, make_search
+from gantailor.pipeline.search.study import evaluate_all, make_search
 from gantailor.run.run import Run
 from gantailor.search.results import best_config, table
 from gantailor.search.study import Search

@@ -12,7 +12,7 @@ import torch
 
 from gantailor.evaluators.metric import metric_of
 from gantailor.evaluators.scores import Subset
-from gantailor.pipeline.processes import run_workers
+from gantailor.pipeline.search.processes import run_workers
 from gantailor.run.config import Config
 from gantailor.run.run import Run
 from gantailor.search.latency import LatencyProfile
@@ -111,7 +111,7 @@ def evaluate_all(run: Run, searcher: Search, listener: Listener) -> None:
             listener(done, low if first.minimize else -low)
 
     if settings.ray_address:
-        from gantailor.pipeline.ray_search import evaluate_with_ray
+        from gantailor.pipeline.search.ray import evaluate_with_ray
 
         release_lost(searcher.study)
         evaluate_with_ray(run, searcher, on_trial=best)

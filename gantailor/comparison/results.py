@@ -11,8 +11,8 @@ import pandas as pd
 import torch
 from torch import nn
 
-from gantailor.pipeline.comparison import Entry
-from gantailor.reports import comparison as report
+from gantailor.comparison import drawing as report
+from gantailor.comparison.runs import Entry
 from gantailor.reports import figures
 from gantailor.run.run import Run
 from gantailor.search.methods.method import method as find_method
