@@ -95,9 +95,8 @@ def search(run: Run) -> SubnetConfig:
     front answers every later budget.
     """
     searcher = make_search(run)
-    if searcher.history().counted < run.config.search.trials:
-        with run.report.counting("search", run.config.search.trials) as listener:
-            evaluate_all(run, searcher, listener)
+    with run.report.counting("search", run.config.search.trials) as listener:
+        evaluate_all(run, searcher, listener)
     write_bytes(run.path("front.csv"), table(searcher.study).to_csv(index=False).encode())
     best = best_config(searcher.study, searcher.budget, provenance=searcher.provenance)
     _set_aside(run, best)
