@@ -41,7 +41,7 @@ def main() -> None:
     parser.add_argument("--pictures", type=int, default=48)
     parser.add_argument("--out", default=str(TABLE))
     arguments = parser.parse_args()
-    setup = Setup(load_config(None, {"space": SPACE}))
+    setup = Setup(load_config({"space": SPACE}))
     supernet, space, results = with_file(setup.traced, DEMO_SUPERNET), setup.space, Path(arguments.out)
     pairs = Subset(setup.data("search"), arguments.pictures)
     evaluator = setup.scoring.evaluator(["features", "l1"])

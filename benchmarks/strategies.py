@@ -62,7 +62,7 @@ def main() -> None:
     parser.add_argument("--out", default=str(RESULTS))
     arguments = parser.parse_args()
     table = pd.read_csv(TABLE)
-    space = Setup(load_config(None, {"space": SPACE})).space
+    space = Setup(load_config({"space": SPACE})).space
     scores = {
         tuple(row[:-1].astype(int)): row[-1]
         for row in table[[v.name for v in space.variables] + [arguments.score]].to_numpy()
