@@ -133,7 +133,7 @@ def house(root: Path) -> tuple[list[Room], Counter[tuple[str, str]]]:
     for room, text, tree in modules.values():
         rooms.setdefault(room, Room(room)).count(text, tree)
         used = {name for name in imported(tree, modules) if name in modules and name != "gantailor"}
-        arrows.update((room, modules[name][0]) for name in used if modules[name][0] != room)
+        arrows.update((room, modules[name][0]) for name in sorted(used) if modules[name][0] != room)
     return sorted(rooms.values(), key=lambda room: (FLOORS.index(room.floor), room.name)), arrows
 
 
