@@ -158,7 +158,8 @@ def _seconds(log: Path) -> float:
     rows = [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
     latest = {row["kimg"]: row["images_per_second"] for row in rows}  # after a resume some lines come again
     points = sorted(latest)
-    return sum(1000 * (b - a) / latest[b] for a, b in itertools.pairwise([0.0, *points]) if latest[b])
+    spent = (1000 * (b - a) / latest[b] for a, b in itertools.pairwise([0.0, *points]) if latest[b])
+    return float(sum(spent))
 
 
 def check_folders(entries: Sequence[Entry]) -> None:

@@ -124,7 +124,7 @@ class Gated(nn.Module):
 
     def sizes(self, gates: Tensor) -> Tensor:
         """Channels of each width, with the gates' gradients."""
-        return torch.stack([part.sum() for part in gates.split(np.diff(self.gates.places.starts).tolist())])
+        return torch.stack([part.sum() for part in torch.split(gates, np.diff(self.gates.places.starts).tolist())])
 
     def tensors(self) -> dict[str, Tensor]:
         """Every tensor of the network, without gates."""

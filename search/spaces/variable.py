@@ -32,7 +32,7 @@ class Variable:
             KeyError: a width is missing.
             ValueError: no choice gives them.
         """
-        for choice, *sizes in zip(self.choices, *(sizes for _, sizes in self.sizes), strict=True):
-            if all(widths[name] == size for (name, _), size in zip(self.sizes, sizes, strict=True)):
+        for number, choice in enumerate(self.choices):
+            if all(widths[name] == sizes[number] for name, sizes in self.sizes):
                 return choice
         raise ValueError(f"{self.name!r} has no choice with these sizes")

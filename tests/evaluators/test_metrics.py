@@ -20,8 +20,10 @@ from gantailor.evaluators.metrics.segmentation import LabelTable
 from gantailor.evaluators.scoring import Scoring, scores_to_json
 from gantailor.search.budget import Budget
 from gantailor.search.results import table
+from gantailor.search.scoring import Objective
 from gantailor.search.spaces.space import SpaceConfig
-from gantailor.search.study import Objective, Search, open_study
+from gantailor.search.storage import open_study
+from gantailor.search.study import Search
 from gantailor.supernet.errors import ConfigError, EvaluationError
 from tests.evaluators.test_conformance import Nearest
 from tests.evaluators.test_networks import lpips  # noqa: F401  a fixture

@@ -265,6 +265,8 @@ from gantailor.supernet.training import distributed as workers
 from gantailor.supernet.training.trainer import Trainer
 from tests.supernet.test_trainer import RECIPE, trainer
 workers.join()
+group = torch.distributed.group.WORLD._get_backend(torch.device("cpu"))
+assert group.options._timeout == workers.PATIENCE, group.options._timeout
 run = trainer(RECIPE.model_copy(update={"ema_kimg": 0, "channels_last": True}))
 run.train_step()
 for p in run.task.discriminator.parameters():  # a fused optimiser goes through memory

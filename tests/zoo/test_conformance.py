@@ -98,8 +98,6 @@ TEXT = "no generator"
 
 OWN_DATA = """
 import numpy as np
-from gantailor.cli.main import main
-from gantailor.run.loading import load_config
 from gantailor.supernet.errors import DataError
 from gantailor.zoo.data.pairs import Pairs
 from gantailor.zoo.data.record import DataKind
@@ -297,12 +295,12 @@ def test_a_run_with_a_generator_and_data_from_outside(tmp_path):
     """Teacher and compression, by their names alone."""
     common = ["--generator", "own_generator:OWN", "--options", "{width: 6}"]
     common += ["--data.kind", "own_data:OWN", "--data.size", "32"]
-    for section in ("train", "finetune"):
-        common += [f"--{section}.kimg", "0.008", f"--{section}.batch", "2", f"--{section}.ndf", "4"]
+    common += ["--train.kimg", "0.008", "--train.batch", "2", "--train.ndf", "4"]
     assert main(["teacher", *common, "--train.preset", "teacher-pix2pix", "--out", str(tmp_path / "teacher")]) == 0
     weights = str(tmp_path / "teacher" / "teacher.safetensors")
     (tmp_path / "run.yaml").write_text("budget: 0.8x\nsearch: {trials: 2}\nevaluation: {final: [l1]}\n")
-    flags = [*common, "--teacher", weights, "--out", str(tmp_path / "run")]
+    finetune = ["--finetune.kimg", "0.008", "--finetune.batch", "2", "--finetune.ndf", "4"]
+    flags = [*common, *finetune, "--teacher", weights, "--out", str(tmp_path / "run")]
     assert main(["compress", str(tmp_path / "run.yaml"), *flags]) == 0
     assert (tmp_path / "run" / "subnet.safetensors").exists()
     assert load_config(None, {"generator": "own_generator:OWN"}).train.kimg == 3, "the record's defaults"

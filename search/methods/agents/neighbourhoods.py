@@ -23,7 +23,7 @@ def neighbourhoods(features: np.ndarray, count: int) -> np.ndarray:
     unit = np.asarray(features, np.float64)
     unit = unit / np.maximum(np.linalg.norm(unit, axis=1, keepdims=True), 1e-12)
     search = NearestNeighbors(n_neighbors=count + 1, metric="cosine", algorithm="brute").fit(unit)
-    found = search.kneighbors(unit, return_distance=False)
+    found: np.ndarray = search.kneighbors(unit, return_distance=False)
     for row, indices in enumerate(found):  # equal pictures are at distance 0 too: the centre itself comes first
         others = indices[indices != row]
         found[row] = [row, *others[:count]]

@@ -104,7 +104,8 @@ class Slimmed(nn.Module):
 
     def tensors(self) -> dict[str, Tensor]:
         """Every tensor of the generator, with the scales multiplied in."""
-        return self.gates(self.supernet.tensors)
+        found: dict[str, Tensor] = self.gates(self.supernet.tensors)
+        return found
 
     def open_channels(self, layers: Sequence[str]) -> dict[str, Tensor | slice]:
         """For named modules, which channels of their output are still read."""
