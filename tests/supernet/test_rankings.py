@@ -158,7 +158,7 @@ def test_every_ranking(criterion, name):
 
 def test_mistakes():
     supernet, inputs = case("resnet")
-    with pytest.raises(ConfigError, match="ranking 'divercity' is unknown: did you mean 'diversity'"):
+    with pytest.raises(ConfigError, match="ranking 'divercity' is unknown; did you mean 'diversity'"):
         rank_channels(supernet, criterion="divercity")
     with pytest.raises(ConfigError, match="looks at pictures; give inputs, about 1000"):
         rank_channels(supernet, criterion="diversity")
