@@ -22,7 +22,7 @@ from gantailor.run.run import Run
 from gantailor.supernet.files import save_tensors
 from gantailor.supernet.importance.ranking import rank_channels
 from gantailor.supernet.supernet import Supernet
-from gantailor.supernet.training.image_to_image import Translation
+from gantailor.supernet.training.image_to_image import ImageToImage
 from gantailor.supernet.training.recipe import Recipe
 from gantailor.supernet.training.sampling import draw_choices
 from gantailor.supernet.training.trainer import Trainer
@@ -59,7 +59,7 @@ def warm_discriminator(run: Run, kimg: float) -> str:
         judge = make_discriminator(recipe, input_nc=3, output_nc=3)
         assert judge is not None
         with run.report.training("discriminator") as listener:
-            Trainer(Translation(teacher, run.setup.data("train"), recipe, discriminator=judge), recipe).run(
+            Trainer(ImageToImage(teacher, run.setup.data("train"), recipe, discriminator=judge), recipe).run(
                 on_progress=listener
             )
         save_tensors(path, judge.state_dict(), {})
@@ -79,7 +79,7 @@ def train(run: Run, name: str, kimg: float, seed: int) -> Supernet:
     if judged == "teacher" and discriminator is not None:
         file = warm_discriminator(run, kimg)
         load_state(discriminator, read_state(run.folder.file("discriminator.safetensors")), file)
-    task = Translation(
+    task = ImageToImage(
         supernet,
         run.setup.data("train"),
         recipe,

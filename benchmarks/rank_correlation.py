@@ -20,7 +20,7 @@ from scipy.stats import kendalltau
 from gantailor.run.loading import load_config
 from gantailor.run.run import Run, load_supernet
 from gantailor.search.spaces.space import Space
-from gantailor.supernet.training.image_to_image import Translation
+from gantailor.supernet.training.image_to_image import ImageToImage
 from gantailor.supernet.training.recipe import Recipe
 from gantailor.supernet.training.trainer import Trainer
 from gantailor.zoo import DEMO_SUPERNET
@@ -68,7 +68,7 @@ def main() -> None:
         torch.manual_seed(arguments.seed)
         fresh = init_weights(supernet.extract(config))
         discriminator = make_discriminator(recipe, input_nc=3, output_nc=3)
-        trainer = Trainer(Translation(fresh, run.setup.data("train"), recipe, discriminator=discriminator), recipe)
+        trainer = Trainer(ImageToImage(fresh, run.setup.data("train"), recipe, discriminator=discriminator), recipe)
         with run.report.training(f"subnet {number}") as listener:
             alone = scores(trainer.run(run.folder.file(f"subnet{number}.safetensors"), on_progress=listener))
         row = {"subnet": number, "macs": supernet.macs(config)}

@@ -24,7 +24,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from gantailor.search.spaces.space import space
 from gantailor.supernet.supernet import Supernet
-from gantailor.supernet.training.image_to_image import Translation
+from gantailor.supernet.training.image_to_image import ImageToImage
 from gantailor.supernet.training.recipe import Recipe
 from gantailor.supernet.training.trainer import Trainer
 from gantailor.zoo.data.pairs import Pairs
@@ -57,7 +57,7 @@ def make(way: str, *, device: str, batch: int, size: int = 256, ngf: int = 64, n
     supernet = Supernet(student, (torch.zeros(1, 3, size, size),))
     variables = space("resnet/channels-64-pix2pix", supernet) if ngf == 64 else None
     config = variables.config(CONFIG) if variables else supernet.full_config()
-    task = Translation(
+    task = ImageToImage(
         supernet,
         data,
         recipe,
@@ -114,7 +114,7 @@ def peak_gflops(dtype: torch.dtype, device: str) -> float:
 def parts(trainer: Trainer) -> dict[str, Callable[[], object]]:
     """Pieces of the step that can be run alone."""
     task = trainer.task
-    assert isinstance(task, Translation) and task.teacher is not None
+    assert isinstance(task, ImageToImage) and task.teacher is not None
     batch = task.draw(0)
     inputs, config = batch.inputs.to(task.device), task._subnets(0)[0]
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -14,7 +15,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from gantailor.run.config import SHORT, Config
-from gantailor.run.loading import load_config
+from gantailor.run.loading import load_config, own_settings
 from gantailor.supernet.errors import ConfigError
 
 WITHOUT_SECTION = ("search.strategy", "search.trials", "search.workers", "search.ray_address")  # --trials as well
@@ -110,6 +111,17 @@ def given_settings(arguments: argparse.Namespace) -> dict[str, Any]:
             raise ConfigError(f"--target and --latency set the budget, {limits!r}: give them or --budget, not both")
         flags["budget"] = limits
     return flags
+
+
+def check_settings(arguments: argparse.Namespace) -> None:
+    """That the settings which file and flags give are valid by themselves, before a command loads what it needs.
+
+    Raises:
+        ConfigError: every mistake at once.
+    """
+    file = vars(arguments).get("config")
+    if any(name.startswith("set:") for name in vars(arguments)) and not (file and Path(file).is_dir()):
+        own_settings(file, given_settings(arguments))
 
 
 def config_of(arguments: argparse.Namespace, base: dict[str, Any] | None = None) -> Config:

@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from importlib import import_module
 
 import gantailor
-from gantailor.cli.parser import parser
 from gantailor.supernet.errors import GantailorError
 
 
@@ -29,11 +28,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     if given == ["--version"]:
         print(gantailor.__version__)
         return 0
+    from gantailor.cli.flags import check_settings  # after the quickest answer
+    from gantailor.cli.parser import parser
+
     arguments, unknown = parser().parse_known_args(given)
     if unknown:
         print(f"error: {_unknown(unknown[0], arguments.command)}", file=sys.stderr)
         return 2
     try:
+        check_settings(arguments)
         _join()
         module, _, function = arguments.function.partition(":")
         getattr(import_module(module), function)(arguments)

@@ -22,6 +22,7 @@ def find_mistakes(run: Run) -> None:
         GantailorError: the first that is found.
     """
     setup, config = run.setup, run.config
+    run.check_folder()  # whose decisions are replayed from here on
     run.method.check(RunContext(run))
     _ = setup.budget
     _check_untrained(run)

@@ -15,6 +15,7 @@ from gantailor.supernet.importance import CRITERIA
 from gantailor.supernet.plugins import check_name
 from gantailor.supernet.training.recipe import Recipe
 from gantailor.zoo.data.config import DataConfig
+from gantailor.zoo.tasks import TASKS
 
 SHORT = {"space": "name", "teacher": "weights"}  # ``space: uniform`` is short for ``space: {name: uniform}``
 
@@ -88,6 +89,12 @@ class Config(BaseModel):
     @classmethod
     def _method(cls, value: str) -> str:
         return check_name(value, METHODS, "method")
+
+    @field_validator("train", "finetune")
+    @classmethod
+    def _task(cls, value: Recipe) -> Recipe:
+        check_name(value.task, TASKS, "task")
+        return value
 
     @field_validator("ranking")
     @classmethod

@@ -34,10 +34,9 @@ def load_config(source: str | Mapping[str, Any] | None, flags: Mapping[str, Any]
     Raises:
         ConfigError: every mistake at once.
     """
-    own = _with_flags(read_yaml(source) if isinstance(source, str) else dict(source or {}), flags or {})
-    _validated(own)  # the user's own mistakes first: defaults of generators and methods load much more
-    from gantailor.run.defaults import beneath
+    from gantailor.run.defaults import beneath  # generators and methods, which load much more
 
+    own = own_settings(source, flags)
     values = beneath(own)
     defaults = Config().model_dump()
     for section in ("train", "finetune"):
@@ -46,6 +45,17 @@ def load_config(source: str | Mapping[str, Any] | None, flags: Mapping[str, Any]
             given = {"seed": values["seed"], **given}
         values[section] = given if given.get("preset") else {**defaults[section], **given}
     return _validated(values)
+
+
+def own_settings(source: str | Mapping[str, Any] | None, flags: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """What the user says, nested and valid, without what generator and method set beneath; loads nothing heavy.
+
+    Raises:
+        ConfigError: every mistake at once.
+    """
+    own = _with_flags(read_yaml(source) if isinstance(source, str) else dict(source or {}), flags or {})
+    _validated(own)
+    return own
 
 
 def _validated(values: Mapping[str, Any]) -> Config:

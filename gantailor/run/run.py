@@ -43,17 +43,25 @@ class Run:
         """The compression system."""
         return method(self.config.method)
 
-    def claim(self) -> None:
-        """Make the folder, lock it and store the configuration; refuse a folder that holds another run.
+    def check_folder(self) -> None:
+        """That the folder holds no other run.
 
         Raises:
-            RunError: other settings, another process writing there, or no right to write.
+            RunError: it holds one with other settings.
         """
         if other := self.changed():
             raise RunError(
                 f"{str(self.folder)!r} holds a run with other settings ({', '.join(other)}); choose another --out, "
                 "or delete it"
             )
+
+    def claim(self) -> None:
+        """Make the folder, lock it and store the configuration; refuse a folder that holds another run.
+
+        Raises:
+            RunError: other settings, another process writing there, or no right to write.
+        """
+        self.check_folder()
         self.folder.claim(self.config.model_dump(mode="json"))
 
     def release(self) -> None:

@@ -46,7 +46,7 @@ class SmallSettings:
     method: str
     train: Recipe
     finetune: Recipe
-    space: SpaceConfig = SpaceConfig()
+    space: SpaceConfig
     generator: str = "resnet_6blocks"
     budget: str = "0.4x"
     round_to_device: bool = False

@@ -16,7 +16,7 @@ from gantailor.supernet.errors import ConfigError
 from gantailor.supernet.gates import Gates
 from gantailor.supernet.graph import Selection
 from gantailor.supernet.supernet import Supernet
-from gantailor.zoo.data.latents import Latents
+from gantailor.supernet.traits import traits_of
 
 
 class SingleChannels(Protocol):
@@ -56,7 +56,7 @@ def check_settings(context: Context, *, least: int, branches_may_go: bool = Fals
         ConfigError: they do not.
     """
     config, name = context.config, context.config.method
-    if isinstance(context.data(), Latents):
+    if traits_of(context.space.supernet.generator).takes == "latents":
         raise ConfigError(
             f"method {name!r} works on convolutions and linear layers; {config.generator!r} has its own. Use "
             "diversity or supernet"

@@ -54,7 +54,7 @@ class Batch:
         return Batch(self.inputs[rows], None if self.targets is None else self.targets[rows], self.keys[rows])
 
 
-class Translation:
+class ImageToImage:
     """Everything one step of training needs but the loop.
 
     Discriminator and generator gradients are computed at the same weights, then both are stepped, as GAN Compression

@@ -23,8 +23,8 @@ class Recipe(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     preset: str | None = Field(None, description="published settings to start from; others given here win")
-    task: Literal["image_to_image", "cyclegan", "munit", "stylegan2"] = Field(
-        "image_to_image", description="what is trained: pairs, or a teacher of another kind"
+    task: str = Field(
+        "image_to_image", description="what is trained: image_to_image, cyclegan, munit, stylegan2, or module:NAME"
     )
     task_options: dict[str, int | float] = Field({}, description="the task's own settings, {cycle: 10}")
     method_options: dict[str, int | float] = Field(

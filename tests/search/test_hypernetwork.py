@@ -10,7 +10,7 @@ from gantailor.search.budget import Budget
 from gantailor.search.limits import parse_budget
 from gantailor.search.methods.hypernetwork.task import Hypernetwork, hypernetwork_task
 from gantailor.search.spaces.space import space
-from gantailor.supernet.training.image_to_image import Translation
+from gantailor.supernet.training.image_to_image import ImageToImage
 from gantailor.supernet.training.recipe import Recipe
 from gantailor.supernet.training.trainer import Trainer
 from gantailor.zoo.data.pairs import Pairs
@@ -107,7 +107,7 @@ def training(steps=30, **options):
     macs = {"macs": net.macs(full), "params": net.parameter_count(full)}
     budget = Budget(space("every", net), parse_budget("0.5x", full=macs))
     judge = make_discriminator(recipe, input_nc=3, output_nc=3)
-    inner = Translation(model, pairs, recipe, discriminator=judge)
+    inner = ImageToImage(model, pairs, recipe, discriminator=judge)
     return hypernetwork_task(inner, model, recipe, usage=budget.usage), model, recipe, budget
 
 

@@ -16,7 +16,7 @@ from gantailor.search.spaces.space import space
 from gantailor.supernet.errors import BudgetError
 from gantailor.supernet.gates import Gates
 from gantailor.supernet.quantization.quantisers import Quantisers
-from gantailor.supernet.training.image_to_image import Translation
+from gantailor.supernet.training.image_to_image import ImageToImage
 from gantailor.supernet.training.recipe import Recipe
 from gantailor.supernet.training.trainer import Trainer
 from gantailor.zoo.data.pairs import Pairs
@@ -106,7 +106,7 @@ def training(net, *, text="0.3x", bits=0, steps=20, branches=(), **options):
     )
     slimmed = Slimmed(net, branches=branches, quantisers=Quantisers(net.generator) if bits else None)
     whole = supernet().generator
-    inner = Translation(
+    inner = ImageToImage(
         slimmed, pairs, recipe, discriminator=make_discriminator(recipe, input_nc=3, output_nc=3), teacher=whole
     )
     return slimming(inner, slimmed, recipe, usage=budget(net, text).usage), slimmed, recipe

@@ -6,7 +6,7 @@ import torch
 
 import gantailor
 from gantailor.supernet.errors import CheckpointError
-from gantailor.supernet.training.image_to_image import Translation
+from gantailor.supernet.training.image_to_image import ImageToImage
 from gantailor.supernet.training.recipe import Recipe
 from gantailor.supernet.training.trainer import Trainer, TrainingError
 from gantailor.zoo.data.pairs import Pairs
@@ -30,7 +30,7 @@ def trainer(recipe=RECIPE):
     def sample(rng, step, position):
         return {w.name: int(rng.integers(1, w.size + 1)) for w in supernet.graph.widths}
 
-    task = Translation(
+    task = ImageToImage(
         supernet,
         pairs(),
         recipe,
@@ -69,7 +69,7 @@ def test_another_recipe_is_refused(tmp_path):
 def test_it_learns():
     recipe = Recipe(kimg=0.8, batch=4, gan="none", precision="float32", mirror=False, shift=0, lr=1e-3, ema_kimg=0)
     torch.manual_seed(0)
-    run = Trainer(Translation(gantailor.build("resnet_6blocks", ngf=8), pairs(), recipe), recipe)
+    run = Trainer(ImageToImage(gantailor.build("resnet_6blocks", ngf=8), pairs(), recipe), recipe)
     first = run.train_step()["target"]
     run.run()
     assert run.train_step()["target"] < first / 2

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from gantailor.supernet.errors import ConfigError
 from gantailor.supernet.training import losses
 from gantailor.supernet.training.distillation import alignment_loss, relation_loss
-from gantailor.supernet.training.image_to_image import Translation
+from gantailor.supernet.training.image_to_image import ImageToImage
 from gantailor.supernet.training.presets import PRESETS
 from gantailor.supernet.training.recipe import Recipe
 from gantailor.supernet.training.sampling import draw_choices
@@ -162,7 +162,7 @@ def test_multiscale_with_matching():
     recipe = Recipe(preset="spade", kimg=0.008, batch=2, ndf=4, discriminator_layers=2, seed=0)
     judge = make_discriminator(recipe, input_nc=3, output_nc=3)
     assert isinstance(judge, MultiscaleDiscriminator)
-    task = Translation(trainer().task.teacher.model.requires_grad_(True), pairs(), recipe, discriminator=judge)
+    task = ImageToImage(trainer().task.teacher.model.requires_grad_(True), pairs(), recipe, discriminator=judge)
     terms = Trainer(task, recipe).train_step()
     assert set(terms) == {"discriminator", "gan", "matching"}
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 TASKS: dict[str, str] = {
     "image_to_image": "gantailor.zoo.tasks.image_to_image:IMAGE_TO_IMAGE",
-    "translation": "gantailor.zoo.tasks.image_to_image:IMAGE_TO_IMAGE",  # as recipes call it
     "cyclegan": "gantailor.zoo.tasks.cyclegan:CYCLEGAN",
     "munit": "gantailor.zoo.tasks.munit:MUNIT",
     "stylegan2": "gantailor.zoo.tasks.stylegan2:STYLEGAN2",

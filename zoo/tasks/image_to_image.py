@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from gantailor.supernet.errors import ConfigError
-from gantailor.supernet.training.image_to_image import Sampler, Translation
+from gantailor.supernet.training.image_to_image import ImageToImage, Sampler
 from gantailor.supernet.training.recipe import Recipe
 from gantailor.supernet.training.trainer import Task
 from gantailor.supernet.traits import traits_of
@@ -42,7 +42,7 @@ def _student(
             f"a {type(whole).__name__} takes latents, and is not trained from pictures to pictures; give its Generator "
             "record the task that trains it"
         )
-    return Translation(
+    return ImageToImage(
         model,
         data,
         recipe,
@@ -63,7 +63,7 @@ def _teacher(generator: nn.Module, data: DataConfig, recipe: Recipe, *, device: 
         raise ConfigError("a teacher of pairs needs real pictures; for unpaired ones: --train.preset teacher-cyclegan")
     discriminator = make_discriminator(recipe, input_nc=inputs.shape[1], output_nc=targets.shape[1])
     init_weights(generator)
-    return Translation(generator, pairs, recipe, discriminator=discriminator, device=device)
+    return ImageToImage(generator, pairs, recipe, discriminator=discriminator, device=device)
 
 
 @torch.no_grad()

@@ -19,7 +19,7 @@ from gantailor.search.methods.control import Control, Usage
 from gantailor.search.methods.gated import Gated, logistic_noise
 from gantailor.supernet.graph import Selection
 from gantailor.supernet.training import distributed as workers
-from gantailor.supernet.training.image_to_image import Batch, PairSource, Translation
+from gantailor.supernet.training.image_to_image import Batch, ImageToImage, PairSource
 from gantailor.supernet.training.losses import fake_loss, generator_loss, real_loss
 from gantailor.supernet.training.recipe import Recipe, require
 
@@ -91,7 +91,7 @@ class Neighbours:
         return Neighbours(self.centres.part(number, of), self.others.part(number, of))
 
 
-class Agents(Translation):
+class Agents(ImageToImage):
     """Trains the two agents; nothing else learns once the discriminator is ready.
 
     Args:
