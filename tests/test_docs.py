@@ -15,4 +15,6 @@ def test_links_and_paths_lead_somewhere(page):
     text = page.read_text()
     targets = {page.parent / link for link in re.findall(r"\]\(([^)#:\s]+)(?:#[^)]*)?\)", text)}
     targets |= {ROOT / path for path in re.findall(rf"`((?:{OURS})/[\w./]*(?:\.\w+|/))(?=[`:])", text)}
-    assert [str(target) for target in targets if not target.exists() and not re.search("NAME|FAMILY", target.name)] == []
+    assert [
+        str(target) for target in targets if not target.exists() and not re.search("NAME|FAMILY", target.name)
+    ] == []

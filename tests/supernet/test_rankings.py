@@ -197,6 +197,7 @@ def test_masks_are_dcp_gans():
     assert list(cut.values()) == expected
 
 
+@pytest.mark.long
 def test_uniform_space_is_the_published_pruning():
     """FFHQ at 256 px, 70% of every width pruned: kept widths and MACs of the paper."""
     net = gantailor.build("stylegan2", size=256)
