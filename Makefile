@@ -1,10 +1,10 @@
-# The two commands of the README: `make demo` and `make test`; each sets itself up.
+# The commands of the README and of CONTRIBUTING.md; each sets itself up in `.venv`.
 PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/pip --disable-pip-version-check
 
-.PHONY: install demo test lint clean
+.PHONY: install demo quick test slow lint format docs clean
 
 install: $(VENV)/.installed
 
@@ -17,12 +17,26 @@ $(VENV)/.installed: setup.cfg pyproject.toml constraints.txt
 demo: install
 	$(BIN)/gantailor demo --out runs/demo
 
-test: install lint
-	$(BIN)/python -m pytest tests
+quick: install  # under two minutes
+	$(BIN)/python -m pytest tests -m "not long and not slow"
+
+test: install lint  # as CI
+	$(BIN)/python -m pytest tests -m "not slow"
+
+slow: install  # what CI leaves out
+	$(BIN)/python -m pytest tests -m slow
 
 lint: install
 	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
 	$(BIN)/mypy -p gantailor
+
+format: install
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+docs: install
+	$(BIN)/gantailor settings --markdown > docs/settings.md
 
 clean:
 	rm -rf $(VENV) build *.egg-info

@@ -42,14 +42,14 @@ def main() -> None:
     for number in range(subnets + 1):
         config = budget.space.to_config(budget.sample(rng))
         narrow = supernet.extract(config).eval()
-        for name in times:
+        for name, seconds in times.items():
             start = time.perf_counter()
             if name == "forwards":
                 forwards(narrow)
             else:
                 evaluators[name](setup.calibrated(supernet.extract(config)), pairs)
             if number:  # the first computes the real pictures' features
-                times[name].append(time.perf_counter() - start)
+                seconds.append(time.perf_counter() - start)
     base = np.array(times["forwards"])
     print(f"{subnets} subnets, {len(pairs)} pictures; forwards alone {np.median(base):.3f} s a subnet (median)")
     for name in evaluators:

@@ -42,7 +42,7 @@ def evaluations(name: str, seed: int, budget: Budget, value: Value, reached: Rea
     while True:
         rows = np.array(list(found), np.int64).reshape(-1, len(budget.space.variables))
         values = np.array(list(found.values()), np.float64).reshape(-1, objectives)
-        if len(found) and (reached(values) or len(found) >= limit):
+        if found and (reached(values) or len(found) >= limit):
             return len(found)
         history = History(rows, values, frozenset(found), len(found))
         choose = first if len(found) < START else strategy

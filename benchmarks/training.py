@@ -15,6 +15,7 @@ import argparse
 import resource
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -186,8 +187,7 @@ def flat() -> None:
     for step in range(1, 2001):
         trainer.train_step()
         if step in (100, 500, 1000, 1500, 2000):
-            with open("/proc/self/statm") as file:
-                resident = int(file.read().split()[1]) * resource.getpagesize() / 2**20
+            resident = int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize() / 2**20
             print(f"step {step}: {resident:.0f} MiB", flush=True)
 
 

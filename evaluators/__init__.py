@@ -1,0 +1,1 @@
+"""Metrics of generators and of folders of pictures."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -106,7 +105,7 @@ def features_of(
     if file is not None and len(features) == len(pictures.files):
         with tempfile.NamedTemporaryFile(dir=file.parent, delete=False) as scratch:
             np.save(scratch, features)
-        os.replace(scratch.name, file)
+        Path(scratch.name).replace(file)
     return features
 
 

@@ -10,6 +10,7 @@ A metric of one's own is such a record in any module, named as ``module:name`` i
 
         return sharpness
 
+
     SHARPNESS = Metric(
         name="sharpness", unit="mean step", lower_is_better=False, compares="outputs", make=make_sharpness
     )

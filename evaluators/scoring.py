@@ -45,8 +45,8 @@ class Part:
                 raise EvaluationError(
                     f"metric {name!r} got no score for {len(pairs)} pictures: {metric.name!r} is wanted, given: {given}"
                 )
-            for key, score in own.items():  # one's own carries the name that finds its record again
-                key = name + key.removeprefix(metric.name)
+            for label, score in own.items():  # one's own carries the name that finds its record again
+                key = name + label.removeprefix(metric.name)
                 found[to_teacher(key) if self.to_teacher else key] = metric.score(score.value, score.provenance)
         return found
 

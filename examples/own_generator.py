@@ -1,4 +1,7 @@
-"""A generator that nobody here wrote, made elastic: python examples/own_generator.py"""
+"""A generator that nobody here wrote, made elastic.
+
+Run it: ``python examples/own_generator.py``.
+"""
 
 import torch
 from torch import nn

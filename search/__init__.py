@@ -1,0 +1,1 @@
+"""Which widths may be chosen, what they may cost, and how the best are found."""

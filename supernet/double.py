@@ -73,4 +73,5 @@ def _to_double(value: Any) -> Any:
 
 
 def flat(output: Any) -> Tensor:
+    """All tensors of an output as one vector, float64."""
     return torch.cat([t.reshape(-1).double() for t in tree_leaves(output) if isinstance(t, Tensor)])

@@ -35,10 +35,10 @@ def write_bytes(path: Path, content: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         except BaseException:
-            os.unlink(file.name)
+            Path(file.name).unlink()
             raise
-    os.chmod(file.name, 0o644)  # NamedTemporaryFile makes them private
-    os.replace(file.name, path)
+    Path(file.name).chmod(0o644)  # NamedTemporaryFile makes them private
+    Path(file.name).replace(path)
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -80,11 +80,11 @@ def load_optimizer_tensors(optimizer: torch.optim.Optimizer, tensors: Mapping[st
     """Put what ``optimizer_tensors`` gave back."""
     state: dict[int, dict[str, Tensor]] = {}
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
-    for key, value in tensors.items():
+    for key, stored in tensors.items():
         number, name = key.split(".", 1)
-        parameter = parameters[int(number)]
+        parameter, value = parameters[int(number)], stored
         if value.shape == parameter.shape:  # a fused optimiser goes through memory: moments lie as their parameters do
-            value = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
+            value = torch.empty_like(parameter, dtype=stored.dtype).copy_(stored)
         state.setdefault(int(number), {})[name] = value
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
 

@@ -6,10 +6,10 @@ behind it, and a user's record is found as ours are.
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Mapping
 from importlib import import_module
+from pathlib import Path
 from typing import Any, TypeVar
 
 from gantailor.supernet.errors import ConfigError, nearest
@@ -63,8 +63,8 @@ def import_name(name: str, what: str) -> Any:
         ConfigError: it cannot be imported; ``what`` names the setting.
     """
     module, _, attribute = name.partition(":")
-    if "" not in sys.path and os.getcwd() not in sys.path:
-        sys.path.append(os.getcwd())  # a console script does not look where it is called
+    if "" not in sys.path and str(Path.cwd()) not in sys.path:
+        sys.path.append(str(Path.cwd()))  # a console script does not look where it is called
     try:
         return getattr(import_module(module), attribute)
     except Exception as error:  # a user's module may raise anything while it is imported

@@ -25,6 +25,7 @@ def wheel(tmp_path_factory):
     return file, folder / "site"
 
 
+@pytest.mark.long
 def test_one_name_is_installed(wheel):
     file, site = wheel
     assert {path.name for path in site.iterdir() if not path.name.endswith(".dist-info")} == {"gantailor"}
@@ -40,6 +41,7 @@ def test_one_name_is_installed(wheel):
         assert needed in names
 
 
+@pytest.mark.long
 def test_beside_folders_of_the_same_names(wheel, tmp_path):
     _, site = wheel
     for name in ("search", "supernet", "evaluators"):

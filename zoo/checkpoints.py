@@ -84,11 +84,12 @@ def _plain(loaded: Mapping[str, Any]) -> dict[str, Any]:
     """Half precision to float32 and ``module.`` prefixes off, also in the mappings inside a checkpoint."""
     result: dict[str, Any] = {}
     for name, value in loaded.items():
-        if isinstance(value, Tensor):
-            value = value.float() if value.is_floating_point() else value
+        plain = value
+        if isinstance(value, Tensor) and value.is_floating_point():
+            plain = value.float()
         elif isinstance(value, Mapping):
-            value = _plain(value)
-        result[str(name).removeprefix("module.")] = value
+            plain = _plain(value)
+        result[str(name).removeprefix("module.")] = plain
     return result
 
 

@@ -28,7 +28,9 @@ _WANTED = (
 class Conv(nn.Module):
     """Convolution and ReLU, the batch norm folded into the convolution."""
 
-    def __init__(self, inputs: int, outputs: int, kernel: int | tuple[int, int], stride: int = 1, padding: object = 0):
+    def __init__(
+        self, inputs: int, outputs: int, kernel: int | tuple[int, int], stride: int = 1, padding: object = 0
+    ) -> None:
         super().__init__()
         self.conv = nn.Conv2d(inputs, outputs, kernel, stride=stride, padding=padding)  # type: ignore[arg-type]
 

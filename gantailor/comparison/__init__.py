@@ -1,0 +1,1 @@
+"""Several methods on one teacher and one image budget: the runs, and their table and plots."""

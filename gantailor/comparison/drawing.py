@@ -71,8 +71,8 @@ def draw(wide: pd.DataFrame, teacher: Mapping[str, float]) -> Figure:
     grid = figure.subplots(2, len(metrics), squeeze=False, sharey="col")
     for column, metric in enumerate(metrics):
         for axis, cost, scale in ((grid[0, column], "macs", 1.0), (grid[1, column], "seconds", 60.0)):
-            for number, (method, part) in enumerate(wide.groupby(level="method", sort=False)):
-                part = part.sort_values(("macs", "mean"))
+            for number, (method, rows) in enumerate(wide.groupby(level="method", sort=False)):
+                part = rows.sort_values(("macs", "mean"))
                 axis.errorbar(
                     part[cost, "mean"] / scale,
                     part[metric, "mean"],

@@ -19,8 +19,10 @@ from gantailor.supernet.training import distributed
 
 
 def finetune(run: Run) -> None:
-    """Fine-tune the extracted subnet; writes ``subnet.safetensors`` (the best by the search's score) and, where that
-    is another, ``subnet.last.safetensors``.
+    """Fine-tune the extracted subnet.
+
+    Writes ``subnet.safetensors`` (the best by the search's score) and, where that is another,
+    ``subnet.last.safetensors``.
     """
     folder, recipe = run.folder, run.config.finetune
     if folder.subnet.exists():

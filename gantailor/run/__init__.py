@@ -1,0 +1,1 @@
+"""A run: its folder, its configuration, and what that makes."""

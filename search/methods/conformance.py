@@ -152,9 +152,9 @@ class MethodConformance:
         """A small run with the method's defaults, and ``settings`` above them."""
         defaults = dict(method.defaults({"method": self.name}))
         own = {"train": dict(self.settings.get("train", {})), "finetune": dict(self.settings.get("finetune", {}))}
-        recipes = {part: Recipe(**{**defaults.get(part, {}), **SMALL, **own[part]}) for part in ("train", "finetune")}
+        train, finetune = (Recipe(**{**defaults.get(part, {}), **SMALL, **own[part]}) for part in ("train", "finetune"))
         chosen = {**defaults.get("space", {}), **self.settings.get("space", {})}
-        return SmallContext(SmallSettings(self.name, **recipes, space=SpaceConfig(**chosen)))
+        return SmallContext(SmallSettings(self.name, train, finetune, space=SpaceConfig(**chosen)))
 
     def train(self, method: Method, context: Context, folder: Path) -> tuple[Task, nn.Module, Trained]:
         """A whole training of a few steps."""

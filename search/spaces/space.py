@@ -133,8 +133,9 @@ def droppable(supernet: Supernet, config: SpaceConfig) -> set[str]:
 
 
 def _fractions(group: Sequence[str], full: Mapping[str, int], config: SpaceConfig, *, gone: bool) -> Variable:
-    """The widths of a group at each fraction, and without channels if they may be ``gone``; the widest of them labels
-    the choices.
+    """The widths of a group at each fraction, and without channels if they may be ``gone``.
+
+    The widest of them labels the choices.
     """
     rows: dict[int, tuple[int, ...]] = {0: (0,) * len(group)} if gone else {}
     widest = max(group, key=full.__getitem__)

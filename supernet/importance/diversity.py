@@ -27,8 +27,9 @@ STEP, PICTURE_STEP = 5.0, 0.1  # in a latent space, as published; root mean squa
 
 
 def latents_of(supernet: Supernet, inputs: Tensor) -> tuple[Tensor, dict[str, Any]]:
-    """What is perturbed: w of each input where the generator has a mapping network, else the inputs themselves; and the
-    options with which the generator takes them.
+    """What is perturbed, and the options with which the generator takes it.
+
+    It is w of each input where the generator has a mapping network, else the inputs themselves.
     """
     generator: Any = supernet.generator
     if not maps_latents(generator):

@@ -1,0 +1,1 @@
+"""Training in few bits: quantisers, and the activation ranges that are stored."""

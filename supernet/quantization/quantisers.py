@@ -153,8 +153,10 @@ class Quantisers(nn.Module):
 
     @contextmanager
     def rounding(self, model: nn.Module) -> Iterator[None]:
-        """Within the block the layers' inputs and outputs are rounded; a tensor that one layer writes and another reads
-        is one tensor in the runtime too, rounded once, to its writer's range.
+        """Within the block the layers' inputs and outputs are rounded.
+
+        A tensor that one layer writes and another reads is one tensor in the runtime too, rounded once, to its writer's
+        range.
         """
         handles: list[Any] = []
         written: tuple[Tensor, Any] = (torch.empty(0), None)

@@ -1,0 +1,1 @@
+"""From a graph and widths to a narrow module: slicing, folding, and blocks that lose all their channels."""

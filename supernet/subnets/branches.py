@@ -46,8 +46,9 @@ def branches(supernet: Supernet) -> frozenset[int]:
 
 
 def _effects(double: Supernet, inputs: Any, places: GatePlaces, gone: Iterable[int]) -> np.ndarray:
-    """The largest gradient of (a random mixture of) the outputs at each width's gates, then at each input, with the
-    gates of some widths closed.
+    """The largest gradient of (a random mixture of) the outputs at each width's gates, then at each input.
+
+    The gates of some widths are closed.
     """
     leaves, spec = tree_flatten(inputs)
     leaves = [x.clone().requires_grad_() if _is_float(x) else x for x in leaves]

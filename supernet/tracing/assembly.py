@@ -127,8 +127,9 @@ def _name_widths(
     groups: Mapping[tuple[Place, ...], list[int]],
     whole: Mapping[str, str],
 ) -> tuple[list[Width], np.ndarray, np.ndarray]:
-    """Widths in forward order, named after the first module that produces them, those of ``whole`` too; and the width
-    and the unit of each joined identity, ``FIXED`` for those of ``whole``.
+    """Widths in forward order, named after the first module that produces them, those of ``whole`` too.
+
+    Beside them the width and the unit of each joined identity, ``FIXED`` for those of ``whole``.
     """
     total = int(component.max()) + 1 if len(component) else 0
     group_of = np.full(total, FIXED)

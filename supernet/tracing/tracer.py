@@ -130,4 +130,5 @@ class Tracer:
 
 
 def within(name: str, prefixes: Sequence[str]) -> bool:
+    """Whether a dotted name is one of these, or inside one."""
     return any(name == prefix or name.startswith(f"{prefix}.") for prefix in prefixes)

@@ -1,0 +1,1 @@
+"""The one training loop, its recipe, the losses and the task of image-to-image generators."""

@@ -27,7 +27,7 @@ def join() -> None:
         if os.environ.get("GROUP_WORLD_SIZE", "1") == "1":
             # One torchrun keeps one store over its restarts: without a part of our own a restarted process may read
             # the address that a killed one left there, and wait for it for ever. Several nodes count apart.
-            store = PrefixStore(f"start {os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}", store)
+            store = PrefixStore(f"start {os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
         backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"  # device: cpu on a machine with both
         dist.init_process_group(backend, store=store, rank=rank, world_size=world, timeout=PATIENCE)
         if torch.cuda.is_available():

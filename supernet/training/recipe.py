@@ -109,14 +109,14 @@ class Recipe(BaseModel):
         types = {field.name: field.type for field in fields(kind)}  # type: ignore[arg-type]
         allowed = list(types)
         values: dict[str, Any] = dict(self.method_options if method else self.task_options)
-        for name in values:
+        for name, value in values.items():
             if name not in allowed:
                 whose = "the method" if method else f"task {self.task!r}"
                 raise ConfigError(f"{whose} has no option {name!r}; {nearest(name, allowed)}")
             if types[name] in (int, "int"):
-                if values[name] != int(values[name]):
-                    raise ConfigError(f"option {name} cannot be {values[name]}; give a whole number")
-                values[name] = int(values[name])
+                if value != int(value):
+                    raise ConfigError(f"option {name} cannot be {value}; give a whole number")
+                values[name] = int(value)
         try:
             return kind(**values)
         except ValueError as error:

@@ -92,9 +92,9 @@ def test_neighbours_equal_brute_force():
 
 
 def test_scores_equal_torch_fidelity():
-    """Figures of torch-fidelity 0.4.0 on these features (kid: 100 subsets of 1,000, seed 2020; prc: 3 neighbours),
+    """Figures of torch-fidelity 0.4.0 on these features (kid: 100 subsets of 1,000, seed 2020; prc: 3 neighbours).
 
-    computed by its ``*_features_to_metric`` functions in an environment of their own: it needs torchvision.
+    They were computed by its ``*_features_to_metric`` functions in an environment of their own: it needs torchvision.
     """
     rng = np.random.default_rng(0)
     fake, real = rng.gamma(1, 0.4, (1300, 256)), rng.gamma(1.1, 0.4, (1500, 256))

@@ -73,7 +73,8 @@ def test_settings_are_light():
     """The command line names strategies and settings without what stands behind them."""
     heavy = "[m for m in ('numpy', 'torch', 'optuna', 'scipy', 'sklearn', 'pandas') if m in sys.modules]"
     code = f"import sys, gantailor.search.config, gantailor.search.spaces.config; print({heavy})"
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "[]"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
 
 
 def test_gaussian_process():

@@ -47,7 +47,7 @@ def test_gone_everywhere_the_same(case):
     """Alone, several at once, and beside widths that are only narrower."""
     name, supernet, inputs = case
     first = supernet.graph.widths[0]
-    gone = [dict.fromkeys(BLOCKS[name], 0), {width: 0 for width in BLOCKS[name][1:3]}]
+    gone = [dict.fromkeys(BLOCKS[name], 0), dict.fromkeys(BLOCKS[name][1:3], 0)]
     for config in [*gone, {**gone[1], first.name: first.size // 2}] if BLOCKS[name] else []:
         narrow, expected = supernet.extract(config), supernet(inputs, config=config)
         assert (narrow(inputs) - expected).abs().max() <= 1e-12

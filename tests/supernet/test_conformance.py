@@ -27,7 +27,10 @@ CASES = {
 }
 
 
-@pytest.fixture(scope="module", params=CASES)
+# A SPADE's pictures are larger than the others'.
+@pytest.fixture(
+    scope="module", params=[pytest.param(c, marks=pytest.mark.long) if c.endswith("spade") else c for c in CASES]
+)
 def name(request):
     return request.param
 
@@ -105,6 +108,7 @@ def test_macs_equal_fvcore(case):
         assert supernet.macs(config) == by_operator["conv"] + by_operator["linear"]
 
 
+@pytest.mark.long
 def test_exports_to_onnx(case, tmp_path):
     supernet, inputs = case
     narrow = supernet.extract(random_config(supernet)).eval()

@@ -12,6 +12,7 @@ def mobile():
     return gantailor.Supernet(gantailor.build("mobile_resnet_9blocks"), (torch.randn(1, 3, 256, 256),))
 
 
+@pytest.mark.long
 def test_resnet_9blocks_counts():
     supernet = gantailor.Supernet(gantailor.build("resnet_9blocks", ngf=64), (torch.randn(1, 3, 256, 256),))
     full = supernet.full_config()
@@ -64,6 +65,7 @@ def on_meta(name, *shape, **options):
         return gantailor.Supernet(gantailor.build(name, **options), (torch.empty(1, *shape),))
 
 
+@pytest.mark.long
 def test_spade():
     supernet = on_meta("spade", 36, 256, 512)
     full = supernet.full_config()
@@ -74,6 +76,7 @@ def test_spade():
     assert space.macs(space.largest)[0] == supernet.macs(full)
 
 
+@pytest.mark.long
 def test_mobile_spade_subnet():
     supernet = on_meta("mobile_spade", 36, 256, 512)
     config = gantailor.space("spade/channels-64", supernet).config("32_32_32_48_32_24_24_32")

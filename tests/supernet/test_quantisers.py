@@ -115,8 +115,8 @@ def test_zero_gates_are_removal(name):
     gates.values.mul_(torch.from_numpy(kept))
     gated = supernet.call_with(gates(supernet.tensors), (inputs,))
     whole = gantailor.Supernet(supernet.generator, (inputs,))
-    for name, tensor in gates(supernet.tensors).items():
-        whole.tensors[name].copy_(tensor)
+    for tensor_name, tensor in gates(supernet.tensors).items():
+        whole.tensors[tensor_name].copy_(tensor)
     selection = gates.places.selection(gates.kept())
     assert gates.places.sizes(kept).tolist() == [len(selection[w.name]) for w in supernet.graph.widths]
     torch.testing.assert_close(whole.extract(selection)(inputs), gated, atol=1e-10, rtol=1e-8)

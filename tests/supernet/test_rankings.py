@@ -158,7 +158,7 @@ def test_every_ranking(criterion, name):
 
 def test_mistakes():
     supernet, inputs = case("resnet")
-    with pytest.raises(ConfigError, match="ranking 'divercity' is unknown: did you mean 'diversity'"):
+    with pytest.raises(ConfigError, match="ranking 'divercity' is unknown; did you mean 'diversity'"):
         rank_channels(supernet, criterion="divercity")
     with pytest.raises(ConfigError, match="looks at pictures; give inputs, about 1000"):
         rank_channels(supernet, criterion="diversity")
@@ -197,6 +197,7 @@ def test_masks_are_dcp_gans():
     assert list(cut.values()) == expected
 
 
+@pytest.mark.long
 def test_uniform_space_is_the_published_pruning():
     """FFHQ at 256 px, 70% of every width pruned: kept widths and MACs of the paper."""
     net = gantailor.build("stylegan2", size=256)

@@ -42,6 +42,7 @@ def trainer(recipe=RECIPE):
     return Trainer(task, recipe)
 
 
+@pytest.mark.long
 def test_resuming_is_exact(tmp_path):
     whole = trainer().run().state_dict()
     path = tmp_path / "state.safetensors"
@@ -50,6 +51,7 @@ def test_resuming_is_exact(tmp_path):
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
 
 
+@pytest.mark.long
 def test_resuming_is_exact_with_channels_last(tmp_path):
     """Moments lie in memory as their parameters do, and come back so."""
     recipe, path = RECIPE.model_copy(update={"channels_last": True}), tmp_path / "state.safetensors"
@@ -66,6 +68,7 @@ def test_another_recipe_is_refused(tmp_path):
         trainer(RECIPE.model_copy(update={"lr": 1.0})).run(path)
 
 
+@pytest.mark.long
 def test_it_learns():
     recipe = Recipe(kimg=0.8, batch=4, gan="none", precision="float32", mirror=False, shift=0, lr=1e-3, ema_kimg=0)
     torch.manual_seed(0)

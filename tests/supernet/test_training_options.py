@@ -42,6 +42,7 @@ def same(a, b, *, of):
     return float((a - b).abs().max()) < 1e-5 * of
 
 
+@pytest.mark.long
 def test_accumulated_parts_give_the_whole_batch():
     whole, parts = gradients(), gradients(accumulate=4)
     assert whole.keys() == parts.keys()
@@ -283,6 +284,7 @@ def start(command, tmp_path, **environment):
     )
 
 
+@pytest.mark.long
 def test_two_processes_give_the_gradients_of_one(tmp_path):
     (tmp_path / "worker.py").write_text(WORKER)
     with socket.socket() as free:
@@ -327,6 +329,7 @@ torch.save({name: part.state_dict() for name, part in task.parts().items()}, f"{
 """
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("method", ["agents", "slimming"])
 def test_methods_decide_the_same_in_every_process(tmp_path, method):
     (tmp_path / "worker.py").write_text(METHOD)
@@ -359,6 +362,7 @@ except KeyboardInterrupt:
 """
 
 
+@pytest.mark.long
 def test_processes_with_other_clocks_and_signals_save_and_stop_together(tmp_path):
     """One is due to save after every step, the other never; one alone is interrupted. Neither waits for ever."""
     (tmp_path / "worker.py").write_text(SKEWED)
@@ -387,6 +391,7 @@ run.run(folder / "state.safetensors", save_every_s=0)
 """
 
 
+@pytest.mark.long
 def test_a_killed_process_is_survived(tmp_path):
     (tmp_path / "worker.py").write_text(KILLED)
     command = [

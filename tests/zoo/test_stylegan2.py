@@ -23,7 +23,7 @@ def small_net(modulation: str = "shared") -> StyleGan2Generator:
     with torch.no_grad():
         for name, parameter in net.named_parameters():
             if name.endswith("bias") or ".noise." in name:
-                parameter += 0.3 * torch.randn_like(parameter)
+                parameter.add_(torch.randn_like(parameter), alpha=0.3)
     return net
 
 

@@ -226,7 +226,7 @@ def test_munit_in_two_processes_is_munit_in_one(tmp_path):
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--standalone"]
     command += [str(tmp_path / "worker.py"), str(tmp_path / "two.pt")]
     env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.getcwd()}
-    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=240)
+    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=240, check=False)
     assert done.returncode == 0, done.stderr
     task, r = munit_in(2)
     Trainer(task, r).train_step()

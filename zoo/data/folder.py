@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import tempfile
 from pathlib import Path
 
@@ -36,7 +35,7 @@ def folder_pairs(folder: str | Path, *, size: int, direction: str = "AtoB") -> P
         decoded = read_images(files, height=size, width=size * 2 if paired else size)
         with tempfile.NamedTemporaryFile(dir=cached.parent, suffix=".tmp", delete=False) as file:
             np.save(file, decoded)
-        os.replace(file.name, cached)
+        Path(file.name).replace(cached)
     pictures = np.load(cached, mmap_mode="r")
     names, source = tuple(f.name for f in files), f"{Path(folder).name}@{size}"
     if not paired:

@@ -127,8 +127,7 @@ def _families(names: list[str], lines: np.ndarray) -> np.ndarray:
     first: dict[str, int] = {}
     for position, name in enumerate(names):
         points = [p for p in name.split("-") if p not in GENERIC] or ["person"]
-        for point in points:
-            edges.append((first.setdefault(point, position), position))
+        edges.extend((first.setdefault(point, position), position) for point in points)
     side = 16
     factor = lines.shape[1] // side
     small = lines[:, : side * factor, : side * factor, 0].astype(np.float32)

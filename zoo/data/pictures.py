@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import os
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -53,9 +52,10 @@ def picture_grid(columns: Sequence[np.ndarray], *, names: Sequence[str] = (), ga
             sheet.paste(fitted, (x * (width + gap), top + y * (height + gap)))
     for x, name in enumerate(names):
         font = next((size for size in (10, 9, 8) if draw.textlength(name, font_size=size) <= width), 8)
-        while draw.textlength(name, font_size=font) > width and name:
-            name = name[:-1]
-        draw.text((x * (width + gap) + width / 2, 1), name, "black", font_size=font, anchor="ma")
+        shown = name
+        while draw.textlength(shown, font_size=font) > width and shown:
+            shown = shown[:-1]
+        draw.text((x * (width + gap) + width / 2, 1), shown, "black", font_size=font, anchor="ma")
     buffer = io.BytesIO()
     sheet.save(buffer, "PNG")
     return buffer.getvalue()
@@ -99,4 +99,4 @@ def save_array(path: Path, arrays: dict[str, np.ndarray]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".tmp", delete=False) as file:
         np.savez(file, **arrays)  # type: ignore[arg-type]
-    os.replace(file.name, path)
+    Path(file.name).replace(path)

@@ -1,0 +1,1 @@
+"""Discriminators: by patches, at several scales, StyleGAN2's."""

@@ -1,5 +1,7 @@
-"""Training a latent-to-image generator: as StyleGAN2 (Karras et al. 2020, arXiv 1912.04958: R1, path length, style
-mixing), and, with a teacher, distilling it as StyleKD (Xu et al. 2022, arXiv 2208.14840) does.
+"""Training a latent-to-image generator, and, with a teacher, distilling it.
+
+The training is StyleGAN2's (Karras et al. 2020, arXiv 1912.04958: R1, path length, style mixing), the distillation
+StyleKD's (Xu et al. 2022, arXiv 2208.14840).
 """
 
 from __future__ import annotations
@@ -68,8 +70,11 @@ class StyleGan2Options:
 
 @dataclass(frozen=True)
 class Pictures:
-    """Real pictures ``[n, 3, H, W]`` in [-1, 1]; ``number`` says which part of a batch, so that parts draw other
-    latents."""
+    """Real pictures ``[n, 3, H, W]`` in [-1, 1].
+
+    Attributes:
+        number: which part of a batch they are; parts draw other latents.
+    """
 
     images: Tensor
     number: int = 0

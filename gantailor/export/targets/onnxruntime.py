@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -41,7 +40,7 @@ def write_onnx(model: nn.Module, example: Tensor, path: Path, device: Device) ->
             dynamic_shapes=dynamic,
         )
         nodes = len(onnx.load(file).graph.node)
-        os.replace(file, path)
+        Path(file).replace(path)
     return f"{nodes} of {nodes} operators in onnxruntime"
 
 

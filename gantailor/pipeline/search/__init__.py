@@ -1,0 +1,1 @@
+"""Stage "search": the study, evaluated here, in several processes or on a Ray cluster."""

@@ -1,0 +1,1 @@
+"""Pruning agents (Ganjdanesh et al.): the generator and its discriminator, by two recurrent agents."""

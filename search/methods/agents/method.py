@@ -1,5 +1,6 @@
-"""Pruning agents (after Ganjdanesh et al., AAAI 2024): they open and close channels of the generator and of its
-discriminator, which are fine-tuned together; no search.
+"""Pruning agents (after Ganjdanesh et al., AAAI 2024).
+
+They open and close channels of the generator and of its discriminator, which are fine-tuned together; no search.
 """
 
 from __future__ import annotations

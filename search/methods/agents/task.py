@@ -161,7 +161,7 @@ class Agents(ImageToImage):
         made, _ = self.teacher(inputs, batch.keys)
         losses = [f(self.recipe.gan, self._judge(inputs, x)) for f, x in ((real_loss, targets), (fake_loss, made))]
         loss = 0.5 * torch.stack(losses).sum()
-        (share * loss).backward()
+        torch.autograd.backward(share * loss)
         return {"discriminator": loss.detach()}
 
     def _judged(self, gates: Tensor, inputs: Tensor, outputs: Tensor) -> Any:
@@ -208,7 +208,8 @@ class Agents(ImageToImage):
                 continue
             used = share_of(control.usage, side.sizes(gates), control.full)
             paid = control.strength * penalty(used, max(control.planned(step), control.target))
-            (share * ((gates * slope.detach()).sum() + paid)).backward(inputs=list(side.agent.parameters()))
+            pull = share * ((gates * slope.detach()).sum() + paid)
+            torch.autograd.backward(pull, inputs=list(side.agent.parameters()))
             losses[f"{control.name} cost (target {control.target:.3g})"] = used.detach()
         return losses
 

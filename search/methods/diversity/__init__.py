@@ -1,0 +1,1 @@
+"""Diversity-aware channel pruning (DCP-GAN)."""

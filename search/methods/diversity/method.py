@@ -1,5 +1,7 @@
-"""Diversity-aware channel pruning (DCP-GAN, Chung et al., CVPR 2024): a ranking, the same share of every width,
-retraining beside the teacher. With another ``space`` the ranked supernet is trained and searched instead.
+"""Diversity-aware channel pruning (DCP-GAN, Chung et al., CVPR 2024).
+
+A ranking, the same share of every width, retraining beside the teacher. With another ``space`` the ranked supernet is
+trained and searched instead.
 """
 
 from __future__ import annotations

@@ -1,0 +1,1 @@
+"""Controlled pruning by hypernetworks (CoroNet-GAN)."""

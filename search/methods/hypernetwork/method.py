@@ -1,5 +1,6 @@
-"""CoroNet-GAN (ICCV workshops 2023): weights made by a hypernetwork whose latents are sparsified; no teacher, no
-search. Of a CycleGAN both generators are compressed.
+"""CoroNet-GAN (ICCV workshops 2023): weights made by a hypernetwork whose latents are sparsified.
+
+No teacher, no search. Of a CycleGAN both generators are compressed.
 """
 
 from __future__ import annotations

@@ -1,5 +1,6 @@
-"""CoroNet-GAN: controlled pruning by hypernetworks (ICCV workshops 2023), after differentiable meta pruning (Li et al.
-2020, DHP, arXiv 2003.13683).
+"""CoroNet-GAN: controlled pruning by hypernetworks (ICCV workshops 2023).
+
+It follows differentiable meta pruning (Li et al. 2020, DHP, arXiv 2003.13683).
 
 A hypernetwork makes every convolution's weights from two latent vectors: one number for each channel that it reads and
 for each that it writes. Channels that belong together (a width of the graph) share their number; so couplings hold by

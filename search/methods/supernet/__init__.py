@@ -1,0 +1,1 @@
+"""The once-for-all supernet and search (GAN Compression)."""

@@ -1,0 +1,1 @@
+"""MUNIT, and its mobile form."""

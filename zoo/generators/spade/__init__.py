@@ -1,0 +1,1 @@
+"""SPADE (GauGAN), and its mobile form."""

@@ -1,0 +1,1 @@
+"""The U-Net generators of pix2pix."""
