@@ -1,0 +1,106 @@
+"""What a configuration reads: teacher, generator and data. Each is read once and shared, read only."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from gantailor.run.config import Config
+from gantailor.run.folder import RunFolder
+from gantailor.run.progress import Reporter
+from gantailor.run.teacher import Teacher
+from gantailor.supernet.calibration import has_running_statistics, recalibrate
+from gantailor.supernet.errors import ConfigError
+from gantailor.supernet.traits import Traits, traits_of
+from gantailor.zoo.data.read import read_domains, read_split
+from gantailor.zoo.generators.record import build
+
+CALIBRATION_IMAGES = 128  # enough for means and variances of hundreds of thousands of places
+
+
+class Inputs:
+    """What a configuration reads; all that is returned is shared and must not be changed (take a copy).
+
+    Args:
+        folder: a run folder, whose earlier decisions (the repaired trace, the ranking) are replayed.
+    """
+
+    def __init__(self, config: Config, folder: RunFolder | None = None, report: Reporter | None = None) -> None:
+        self.config, self.folder, self.report = config, folder, report or Reporter()
+        self._data: dict[str, Any] = {}
+
+    @cached_property
+    def teacher_record(self) -> Teacher | None:
+        """Which teacher there is; None where only an architecture counts (``teacher: none``)."""
+        return Teacher.of(self.config)
+
+    @property
+    def taught(self) -> bool:
+        """Whether there is a trained teacher."""
+        return self.teacher_record is not None
+
+    @cached_property
+    def teacher(self) -> nn.Module:
+        """The trained generator; the untrained one to compress where there is none. Frozen, on the CPU."""
+        return self.generator if self.teacher_record is None else self.teacher_record.load()
+
+    @cached_property
+    def generator(self) -> nn.Module:
+        """The generator to compress: the teacher, or where that is of another kind, one with fresh weights. Frozen."""
+        if self.teacher_record is not None and self.teacher_record.same_architecture(self.config):
+            return self.teacher
+        torch.manual_seed(self.config.seed)
+        return build(self.config.generator, **self.config.options).eval().requires_grad_(False)
+
+    @cached_property
+    def traits(self) -> Traits:
+        """What the generator declares about itself."""
+        return traits_of(self.generator)
+
+    def data(self, split: str = "train") -> Any:
+        """One split, train, search or test: what the generator takes, and real pictures.
+
+        A generator that takes latents gets other ones in each split, beside the real pictures that it was trained on.
+        """
+        if split not in self._data:
+            self._data[split] = read_split(self.config.data, split, self.traits)
+        return self._data[split]
+
+    def domains(self) -> Any:
+        """Two unpaired sets of pictures, for a CycleGAN or MUNIT.
+
+        Raises:
+            DataError: the data has none.
+        """
+        if "domains" not in self._data:
+            self._data["domains"] = read_domains(self.config.data)
+        return self._data["domains"]
+
+    @cached_property
+    def example(self) -> Tensor:
+        """An input of the size of the data, ``[1, ...]``.
+
+        Raises:
+            ConfigError: the generator does not take this size.
+        """
+        size, multiple = self.config.data.size, self.traits.size_multiple
+        if size % multiple:
+            raise ConfigError(
+                f"data.size {size} does not fit {self.config.generator}: it must be a multiple of {multiple}"
+            )
+        shape = self.data("train").batch(np.arange(1))[0].shape
+        return torch.randn(shape, generator=torch.Generator().manual_seed(0))
+
+    def calibrated(self, narrow: nn.Module) -> nn.Module:
+        """An extracted subnet with batch norm statistics of its own, from training pictures; in eval mode."""
+        if not has_running_statistics(narrow):
+            return narrow.eval()
+        pairs = self.data("train")
+        chosen = np.random.default_rng(0).permutation(len(pairs))[:CALIBRATION_IMAGES]
+        size = min(16, len(chosen))
+        parts = [chosen[i : i + size] for i in range(0, len(chosen) - size + 1, size)]
+        return recalibrate(narrow, (pairs.batch(part)[0] for part in parts))
