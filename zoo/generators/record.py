@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gantailor.supernet.errors import ConfigError, nearest
+from gantailor.supernet.errors import ConfigError, GantailorError, nearest
 from gantailor.supernet.plugins import check_name, find, import_name
 from gantailor.zoo.generators import GENERATORS
 from gantailor.zoo.tasks import BY_INPUT, TASKS
@@ -75,14 +75,20 @@ class Generator:
         """A module with fresh weights.
 
         Raises:
-            ConfigError: an option that it does not have; the nearest are shown.
+            ConfigError: an option that it does not have (the nearest are shown), or a value that it does not take.
         """
         factory = self._function("build")
         allowed = inspect.signature(factory).parameters
         for option in options:
             if option not in allowed and not any(p.kind is p.VAR_KEYWORD for p in allowed.values()):
                 raise ConfigError(f"generator {self.name!r} has no option {option!r}; {nearest(option, allowed)}")
-        made: nn.Module = factory(**{**self.options, **options})
+        try:
+            made: nn.Module = factory(**{**self.options, **options})
+        except GantailorError:
+            raise
+        except (TypeError, ValueError, RuntimeError, LookupError, ArithmeticError) as error:
+            said = (str(error) or type(error).__name__).splitlines()[0]
+            raise ConfigError(f"generator {self.name!r} cannot be built with options {options}: {said}") from error
         return made
 
     def state_of(self, checkpoint: Mapping[str, Any], **options: Any) -> Mapping[str, Any]:
