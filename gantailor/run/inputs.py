@@ -22,6 +22,19 @@ from gantailor.zoo.generators.record import build
 CALIBRATION_IMAGES = 128  # enough for means and variances of hundreds of thousands of places
 
 
+def check_torch_device(name: str) -> None:
+    """That PyTorch has a device.
+
+    Raises:
+        ConfigError: this machine, or this PyTorch, has not.
+    """
+    kind, _, number = name.partition(":")
+    here = {"cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available()), "cpu": 1}
+    if int(number or 0) >= here[kind]:
+        seen = ", ".join(f"{count} {known}" for known, count in here.items() if count)
+        raise ConfigError(f"device {name!r} is not here; PyTorch {torch.__version__} sees {seen}: choose among these")
+
+
 class Inputs:
     """What a configuration reads; all that is returned is shared and must not be changed (take a copy).
 
