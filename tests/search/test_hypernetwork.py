@@ -1,5 +1,7 @@
 """Hypernetworks: weights against a literal loop, couplings, and materialisation."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -8,8 +10,10 @@ from torch import nn
 import gantailor
 from gantailor.search.budget import Budget
 from gantailor.search.limits import parse_budget
+from gantailor.search.methods.hypernetwork.method import HYPERNETWORK
 from gantailor.search.methods.hypernetwork.task import Hypernetwork, hypernetwork_task
 from gantailor.search.spaces.space import space
+from gantailor.supernet.errors import RunError
 from gantailor.supernet.training.image_to_image import ImageToImage
 from gantailor.supernet.training.recipe import Recipe
 from gantailor.supernet.training.trainer import Trainer
@@ -139,3 +143,10 @@ def test_resuming_is_exact(tmp_path):
         task, _, recipe, _ = training(12)
         resumed = Trainer(task, recipe).run(path, stop_after=stop).state_dict()
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+
+
+def test_a_cycle_is_not_finetuned_without_its_other_half():
+    """As in the folder of an earlier version, which had another name for it."""
+    context = SimpleNamespace(config=SimpleNamespace(finetune=Recipe(task="cyclegan")))
+    with pytest.raises(RunError, match=r"no BtoA.json .* called them back.json"):
+        HYPERNETWORK.finetune(context, nn.Identity(), {})

@@ -22,6 +22,7 @@ from gantailor.search.methods.single_channels import (
     kept,
     kept_so_far,
 )
+from gantailor.supernet.errors import RunError
 from gantailor.supernet.supernet import Supernet
 from gantailor.supernet.training.trainer import Task
 from gantailor.zoo.tasks.cyclegan import CycleGan
@@ -71,9 +72,14 @@ def _partner(context: Context, name: str) -> Supernet:
 
 
 def _finetune(context: Context, narrow: nn.Module, partners: Nets) -> Task:
-    if BACK not in partners:
-        return beside_teacher(context, narrow, partners)
     config = context.config
+    if config.finetune.task != "cyclegan":
+        return beside_teacher(context, narrow, partners)
+    if BACK not in partners:
+        raise RunError(
+            f"the run has no {BACK}.json and {BACK}.safetensors, its generator that translates back; earlier versions "
+            "called them back.json and back.safetensors: rename these, or choose another --out"
+        )
     return CycleGan(narrow, context.domains(), config.finetune, back=partners[BACK], device=config.device)
 
 
