@@ -42,6 +42,7 @@ class TestStrategies(StrategyConformance):
     pass
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("strategy", ["predictor", "evolution"])
 def test_better_than_the_best_of_few(strategy):
     """With half of the space looked at, the best is found; an eighth of it gives most."""
