@@ -14,15 +14,14 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
 
 from gantailor.evaluators.scores import Subset
+from gantailor.pipeline.context import RunContext
 from gantailor.run.loading import load_config
 from gantailor.run.run import Run
 from gantailor.supernet.files import save_tensors
 from gantailor.supernet.importance.ranking import rank_channels
 from gantailor.supernet.supernet import Supernet
-from gantailor.supernet.training.image_to_image import ImageToImage
 from gantailor.supernet.training.recipe import Recipe
 from gantailor.supernet.training.sampling import draw_choices
 from gantailor.supernet.training.trainer import Trainer
@@ -55,13 +54,11 @@ def warm_discriminator(run: Run, kimg: float) -> str:
     path = run.folder.file("discriminator.safetensors")
     if not path.exists():
         recipe = Recipe(kimg=kimg, lr=1e-12, lr_discriminator=2e-4, ema_kimg=0, target_weight=0)
-        teacher = run.setup.teacher.requires_grad_(True)
-        judge = make_discriminator(recipe, input_nc=3, output_nc=3)
+        context, judge = RunContext(run), make_discriminator(recipe, input_nc=3, output_nc=3)
         assert judge is not None
+        task = context.training(context.teacher().requires_grad_(True), recipe, discriminator=judge)
         with run.report.training("discriminator") as listener:
-            Trainer(ImageToImage(teacher, run.setup.data("train"), recipe, discriminator=judge), recipe).run(
-                on_progress=listener
-            )
+            Trainer(task, recipe).run(on_progress=listener)
         save_tensors(path, judge.state_dict(), {})
     return str(path)
 
@@ -71,7 +68,7 @@ def train(run: Run, name: str, kimg: float, seed: int) -> Supernet:
     settings = {**BASE, **VARIANTS[name]}
     ranking, judged = settings.pop("ranking", "l1"), settings.pop("discriminator", "scratch")
     recipe = Recipe(kimg=kimg, seed=seed, **settings)
-    supernet = Supernet(run.setup.teacher.requires_grad_(True), (torch.zeros(1, 3, 64, 64),))
+    supernet = run.setup.traced.with_weights(run.setup.traced.generator.state_dict())
     rank_channels(supernet, criterion=ranking)
     counts = [len(v.choices) for v in run.setup.space.variables]
     space = run.setup.space
@@ -79,13 +76,10 @@ def train(run: Run, name: str, kimg: float, seed: int) -> Supernet:
     if judged == "teacher" and discriminator is not None:
         file = warm_discriminator(run, kimg)
         load_state(discriminator, read_state(run.folder.file("discriminator.safetensors")), file)
-    task = ImageToImage(
+    task = RunContext(run).training(
         supernet,
-        run.setup.data("train"),
         recipe,
         discriminator=discriminator,
-        teacher=run.setup.teacher,
-        feature_layers=supernet.generator.feature_layers,
         sample=lambda rng, step, position: space.to_config(draw_choices(recipe, counts, rng, step, position)),
     )
     with run.report.training(f"{name}, seed {seed}") as listener:

@@ -18,10 +18,11 @@ import pandas as pd
 import torch
 from torch import nn
 
-from gantailor.pipeline import compress as pipeline
-from gantailor.pipeline import training
+from gantailor.pipeline.context import RunContext
+from gantailor.pipeline.fit import fit
+from gantailor.pipeline.search.stage import search
 from gantailor.run.loading import load_config
-from gantailor.run.run import Run, load_supernet
+from gantailor.run.run import Run, with_file
 from gantailor.search.spaces.space import uniform_config
 from gantailor.supernet.verify import count_parameters
 from gantailor.zoo import DEMO_SUPERNET
@@ -30,10 +31,11 @@ from gantailor.zoo.initialisation import init_weights
 SUPERNET_KIMG = 24
 
 
-def fit(run: Run, model: nn.Module, kimg: float, seed: int, name: str) -> nn.Module:
+def tune(run: Run, model: nn.Module, kimg: float, seed: int, name: str) -> nn.Module:
     """Train with the run's fine-tuning recipe."""
     recipe = run.config.finetune.model_copy(update={"kimg": kimg, "seed": seed})
-    return training.fit(run, model, recipe, file=f"{name}.ckpt.safetensors", title=name)
+    task, checkpoint = RunContext(run).training(model, recipe), run.folder.file(f"{name}.ckpt.safetensors")
+    return fit(run, task, recipe, checkpoint=checkpoint, title=name)
 
 
 def main() -> None:
@@ -61,27 +63,26 @@ def main() -> None:
     for seed in arguments.seeds:
         config = load_config(None, {"seed": seed, "search.trials": arguments.trials, "supernet": str(DEMO_SUPERNET)})
         run = Run(folder / f"seed{seed}", config)
-        budget, supernet = run.setup.budget, run.setup.supernet
+        supernet = with_file(run.setup.traced, DEMO_SUPERNET)
         run.claim()
-        uniform = uniform_config(supernet, budget.macs)
+        uniform = uniform_config(supernet, run.setup.budget.macs)
         if ("teacher", seed) not in done and seed == arguments.seeds[0]:
             record("teacher", seed, run.setup.teacher, supernet.macs(supernet.full_config()), 160)
             record("input", seed, nn.Identity(), 0, 0)
-        load_supernet(supernet, DEMO_SUPERNET)
-        if not run.folder.file("supernet.safetensors").exists():
-            run.folder.file("supernet.safetensors").write_bytes(DEMO_SUPERNET.read_bytes())
-        searched = pipeline.search(run)
+        if not run.folder.supernet.exists():
+            run.folder.supernet.write_bytes(DEMO_SUPERNET.read_bytes())
+        searched = search(run)
         for arm, subnet in (("searched", searched), ("uniform", uniform)):
             if (arm, seed) not in done:
                 macs = supernet.macs(subnet)
                 record(f"{arm}, inherited only", seed, supernet.extract(subnet), macs, SUPERNET_KIMG)
-                tuned = fit(run, supernet.extract(subnet), arguments.kimg, seed, arm)
+                tuned = tune(run, supernet.extract(subnet), arguments.kimg, seed, arm)
                 record(arm, seed, tuned, macs, SUPERNET_KIMG + arguments.kimg)
         if ("from scratch", seed) not in done:
             torch.manual_seed(seed)
             fresh = init_weights(supernet.extract(uniform))
             images = SUPERNET_KIMG + arguments.kimg
-            record("from scratch", seed, fit(run, fresh, images, seed, "scratch"), supernet.macs(uniform), images)
+            record("from scratch", seed, tune(run, fresh, images, seed, "scratch"), supernet.macs(uniform), images)
 
 
 if __name__ == "__main__":

@@ -21,10 +21,11 @@ import numpy as np
 import torch
 from rows import append, is_done
 
-from gantailor.pipeline import compress as pipeline
-from gantailor.pipeline import ranking as rankings
+from gantailor.pipeline.compress import compress
+from gantailor.run import ranking
 from gantailor.run.loading import load_config
 from gantailor.run.run import Run
+from gantailor.run.setup import Setup
 from gantailor.zoo.data.latents import Latents
 from gantailor.zoo.data.pictures import to_uint8
 
@@ -38,12 +39,12 @@ def ranking_file(folder: Path, criterion: str, seed: int, settings: dict[str, An
     name = f"random-{seed}" if criterion == "random" else criterion
     path = folder / "rankings" / f"{name}.json"
     if not path.exists():
-        run = Run(folder / "rankings", load_config(None, {**settings, "ranking": "none"}))
-        supernet = run.setup.supernet
+        setup = Setup(load_config(None, {**settings, "ranking": "none"}))
+        setup.traced  # noqa: B018  not part of the time
         started = time.monotonic()
-        scores = rankings.compute(run, supernet, criterion)
-        found = {**rankings.provenance(run, criterion), "seconds": round(time.monotonic() - started, 1)}
-        rankings.save(path, scores, **found)
+        scores = ranking.compute(setup, criterion)
+        found = {**ranking.provenance(setup, criterion), "seconds": round(time.monotonic() - started, 1)}
+        ranking.save(path, scores, **found)
     return path
 
 
@@ -59,8 +60,8 @@ def settings_of(arm: str, seed: int, arguments: argparse.Namespace, folder: Path
     flags |= {"space.name": "uniform", "space.fractions": [0.3], "budget": "1x"}
     if arm.startswith("searched"):
         length["kimg"] = flags["finetune.kimg"] = arguments.kimg / 2
-        uniform = Run(folder, load_config(None, flags))
-        macs = uniform.supernet().macs(uniform.space().to_config(uniform.space().largest))
+        uniform = Setup(load_config(None, flags)).space
+        macs = int(uniform.macs(uniform.largest)[0])
         flags |= {f"train.{name}": value for name, value in length.items()}
         flags |= {"space.name": "default", "space.fractions": [0.125, 0.1875, 0.25, 0.3, 0.375, 0.5, 0.625, 0.75]}
         flags |= {"space.multiple": 1, "budget": str(macs), "search.trials": arguments.trials}
@@ -107,13 +108,13 @@ def main() -> None:
             run = Run(folder / f"{arm}-{seed}", load_config(None, flags))
             started = time.monotonic()
             if arm != "teacher":
-                pipeline.compress(run, until="finetune")
+                compress(run, until="finetune")
             spent = time.monotonic() - started
             evaluator = evaluator or run.setup.scoring.evaluator(
                 run.setup.metrics([*METRICS, *(["diversity"] if arguments.lpips else [])])
             )
-            model = run.setup.teacher if arm == "teacher" else run.subnet()[1]
-            config = run.setup.supernet.full_config() if arm == "teacher" else run.subnet()[0]
+            whole = (run.setup.traced.full_config(), run.setup.teacher)
+            config, model = whole if arm == "teacher" else run.subnet()
             scores = {
                 name.partition("[")[0]: score.value for name, score in evaluator(model, run.setup.data("test")).items()
             }
@@ -121,7 +122,7 @@ def main() -> None:
             own_evaluator = own_evaluator or run.setup.scoring.evaluator(METRICS[:-1])
             found = own_evaluator(model, own)
             scores |= {f"teacher_{name.partition('[')[0]}": score.value for name, score in found.items()}
-            row = {"arm": arm, "seed": seed, "macs": run.setup.supernet.macs(config), **scores, "seconds": round(spent)}
+            row = {"arm": arm, "seed": seed, "macs": run.setup.traced.macs(config), **scores, "seconds": round(spent)}
             append(results, [row])
 
 

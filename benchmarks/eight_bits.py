@@ -38,7 +38,7 @@ def agreement(folder: str, count: int) -> dict[str, float | str]:
     """A row of the table, from the first pictures of the test split."""
     run = open_run(folder)
     _, subnet = run.subnet()
-    simulated = load_fake_quantized(run.folder.file("subnet.ranges.json"), subnet)
+    simulated = load_fake_quantized(run.folder.subnet_ranges, subnet)
     if simulated is None:
         raise SystemExit(f"{folder!r} has no ranges of a training in 8 bits; give a run of method: slimming")
     simulated.eval()
@@ -46,10 +46,10 @@ def agreement(folder: str, count: int) -> dict[str, float | str]:
     outputs, rounded = subnet(pictures).numpy(), simulated(pictures).numpy()
     with torch.backends.mkldnn.flags(enabled=False):
         other = simulated(pictures).numpy()
-    file, levels = run.folder.file("export") / "onnxruntime-cpu-int8" / "model.onnx", onnxruntime.GraphOptimizationLevel
+    file, levels = run.folder.export / "onnxruntime-cpu-int8" / "model.onnx", onnxruntime.GraphOptimizationLevel
     fast, plain = (exported(file, pictures, x) for x in (levels.ORT_ENABLE_ALL, levels.ORT_DISABLE_ALL))
     return {
-        "run": run.folder.name,
+        "run": run.folder.path.name,
         "simulated, float": psnr(rounded, outputs),
         "exported, float": psnr(fast, outputs),
         "simulated, exported": psnr(rounded, fast),

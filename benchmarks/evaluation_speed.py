@@ -16,7 +16,8 @@ import torch
 
 from gantailor.evaluators.scores import Subset
 from gantailor.run.loading import load_config
-from gantailor.run.run import Run, load_supernet
+from gantailor.run.run import with_file
+from gantailor.run.setup import Setup
 from gantailor.zoo import DEMO_SUPERNET
 
 
@@ -24,12 +25,11 @@ def main() -> None:
     """Run it from the command line; see the head of this file."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--subnets", type=int, default=60)
-    run = Run("runs/evaluation-speed", load_config(None, {}))
+    setup = Setup(load_config(None, {}))
     subnets = parser.parse_args().subnets
-    supernet, budget = run.setup.supernet, run.setup.budget
-    load_supernet(supernet, DEMO_SUPERNET)
-    pairs = Subset(run.setup.data("search"), run.config.evaluation.search_images)
-    scoring = run.setup.scoring
+    supernet, budget = with_file(setup.traced, DEMO_SUPERNET), setup.budget
+    pairs = Subset(setup.data("search"), setup.config.evaluation.search_images)
+    scoring = setup.scoring
     evaluators = {metric: scoring.evaluator([metric]) for metric in ("features", "fid", "kid")}
     rng = np.random.default_rng(0)
     times: dict[str, list[float]] = {name: [] for name in ("forwards", *evaluators)}
@@ -47,7 +47,7 @@ def main() -> None:
             if name == "forwards":
                 forwards(narrow)
             else:
-                evaluators[name](run.setup.calibrated(supernet.extract(config)), pairs)
+                evaluators[name](setup.calibrated(supernet.extract(config)), pairs)
             if number:  # the first computes the real pictures' features
                 seconds.append(time.perf_counter() - start)
     base = np.array(times["forwards"])

@@ -18,7 +18,7 @@ from gantailor.evaluators.metrics.cost import interleaved
 from gantailor.export.export import local_runtime
 from gantailor.pipeline.profiling import measure_profile, spread_subnets
 from gantailor.run.loading import load_config
-from gantailor.run.run import Run
+from gantailor.run.setup import Setup
 from gantailor.search.budget import Budget
 from gantailor.search.limits import Limit
 from gantailor.search.strategies import make_strategy
@@ -28,9 +28,9 @@ from gantailor.search.strategies.common import History
 def main() -> None:
     """Run it from the command line; see the head of this file."""
     torch.set_num_threads(1)
-    run = Run("runs/latency", load_config(None, {}))
-    profile, _ = measure_profile(run, subnets=40)
-    space, supernet = run.setup.space, run.setup.supernet
+    setup = Setup(load_config(None, {}))
+    profile, _ = measure_profile(setup, subnets=40)
+    space, supernet = setup.space, setup.traced
     onnx, example = local_runtime("onnxruntime-cpu"), supernet.example_inputs[0][:1]
 
     def measure(indices: np.ndarray) -> np.ndarray:

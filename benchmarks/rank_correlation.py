@@ -17,14 +17,13 @@ import pandas as pd
 import torch
 from scipy.stats import kendalltau
 
+from gantailor.pipeline.context import RunContext
 from gantailor.run.loading import load_config
-from gantailor.run.run import Run, load_supernet
+from gantailor.run.run import Run, with_file
 from gantailor.search.spaces.space import Space
-from gantailor.supernet.training.image_to_image import ImageToImage
 from gantailor.supernet.training.recipe import Recipe
 from gantailor.supernet.training.trainer import Trainer
 from gantailor.zoo import DEMO_SUPERNET
-from gantailor.zoo.discriminators.build import make_discriminator
 from gantailor.zoo.initialisation import init_weights
 
 SCORES = ("l1", "kid[efficientnet-lite0]", "fid[efficientnet-lite0]")
@@ -51,8 +50,8 @@ def main() -> None:
     arguments = parser.parse_args()
     run = Run(arguments.out, load_config(None, {}))
     run.claim()
-    results, supernet, space = run.folder.file("results.csv"), run.setup.supernet, run.setup.space
-    load_supernet(supernet, DEMO_SUPERNET)
+    results, space = run.folder.file("results.csv"), run.setup.space
+    supernet = with_file(run.setup.traced, DEMO_SUPERNET)
     done = set(pd.read_csv(results)["subnet"]) if results.exists() else set()
     evaluator = run.setup.scoring.evaluator(run.config.evaluation.final)
     recipe = Recipe(kimg=arguments.kimg, seed=arguments.seed)
@@ -67,8 +66,7 @@ def main() -> None:
         inherited = scores(supernet.extract(config))
         torch.manual_seed(arguments.seed)
         fresh = init_weights(supernet.extract(config))
-        discriminator = make_discriminator(recipe, input_nc=3, output_nc=3)
-        trainer = Trainer(ImageToImage(fresh, run.setup.data("train"), recipe, discriminator=discriminator), recipe)
+        trainer = Trainer(RunContext(run).training(fresh, recipe), recipe)
         with run.report.training(f"subnet {number}") as listener:
             alone = scores(trainer.run(run.folder.file(f"subnet{number}.safetensors"), on_progress=listener))
         row = {"subnet": number, "macs": supernet.macs(config)}

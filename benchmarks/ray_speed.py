@@ -32,7 +32,7 @@ def seconds(workers: int, trials: int) -> tuple[float, float]:
     with tempfile.TemporaryDirectory() as folder:
         flags = {"search.ray_address": cluster.address, "search.workers": workers, "search.trials": trials}
         run = Run(folder, load_config(None, {**flags, "search.strategy": "random", "evaluation.search_images": 64}))
-        shutil.copy(DEMO_SUPERNET, run.folder.file("supernet.safetensors"))
+        shutil.copy(DEMO_SUPERNET, run.folder.supernet)
         searcher, times = make_search(run), []
         started = time.monotonic()
         evaluate_with_ray(run, searcher, on_trial=lambda _: times.append(time.monotonic()))

@@ -19,7 +19,8 @@ import pandas as pd
 
 from gantailor.evaluators.scores import Subset
 from gantailor.run.loading import load_config
-from gantailor.run.run import Run, load_supernet
+from gantailor.run.run import with_file
+from gantailor.run.setup import Setup
 from gantailor.zoo import DEMO_SUPERNET
 
 SPACE = {
@@ -40,18 +41,17 @@ def main() -> None:
     parser.add_argument("--pictures", type=int, default=48)
     parser.add_argument("--out", default=str(TABLE))
     arguments = parser.parse_args()
-    run = Run("runs/recorded-table", load_config(None, {"space": SPACE}))
-    supernet, space, results = run.setup.supernet, run.setup.space, Path(arguments.out)
-    load_supernet(supernet, DEMO_SUPERNET)
-    pairs = Subset(run.setup.data("search"), arguments.pictures)
-    evaluator = run.setup.scoring.evaluator(["features", "l1"])
+    setup = Setup(load_config({"space": SPACE}))
+    supernet, space, results = with_file(setup.traced, DEMO_SUPERNET), setup.space, Path(arguments.out)
+    pairs = Subset(setup.data("search"), arguments.pictures)
+    evaluator = setup.scoring.evaluator(["features", "l1"])
     rows = np.array(list(itertools.product(*(range(len(v.choices)) for v in space.variables))))
     names = [v.name for v in space.variables]
     done = len(pd.read_csv(results)) if results.exists() else 0
     started = time.monotonic()
     for number in range(done, len(rows)):
         config = space.to_config(rows[number])
-        features, l1 = evaluator(run.setup.calibrated(supernet.extract(config)), pairs).values()
+        features, l1 = evaluator(setup.calibrated(supernet.extract(config)), pairs).values()
         row = dict(zip(names, rows[number].tolist(), strict=True))
         row |= {"macs": supernet.macs(config), "features": round(features.value, 7), "l1": round(l1.value, 7)}
         pd.DataFrame([row]).to_csv(results, mode="a", header=not results.exists(), index=False)

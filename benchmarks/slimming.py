@@ -18,7 +18,7 @@ from typing import Any
 
 from rows import append, is_done
 
-from gantailor.pipeline import compress as pipeline
+from gantailor.pipeline.compress import compress
 from gantailor.run.loading import load_config
 from gantailor.run.run import Run
 
@@ -40,8 +40,8 @@ def settings_of(arm: str, seed: int, arguments: argparse.Namespace) -> dict[str,
 
 def rows_of(run: Run, arm: str, seed: int, seconds: float) -> list[dict[str, Any]]:
     """Scores, costs and sizes of the float model and of the int8 file."""
-    manifest = json.loads(run.folder.file("export/manifest.json").read_text())
-    scores = json.loads(run.folder.file("scores.json").read_text())
+    manifest = json.loads(run.folder.manifest.read_text())
+    scores = json.loads(run.folder.scores.read_text())
     whole, small = (manifest["devices"][name] for name in ("onnxruntime-cpu", "onnxruntime-cpu-int8"))
     rows = []
     for precision, found, device in (
@@ -75,7 +75,7 @@ def main() -> None:
                 continue
             run = Run(folder / f"{arm}-{seed}", load_config(None, settings_of(arm, seed, arguments)))
             started = time.monotonic()
-            pipeline.compress(run)
+            compress(run)
             append(results, rows_of(run, arm, seed, time.monotonic() - started))
 
 

@@ -20,7 +20,7 @@ import pandas as pd
 from recorded_table import SPACE, TABLE
 
 from gantailor.run.loading import load_config
-from gantailor.run.run import Run
+from gantailor.run.setup import Setup
 from gantailor.search.budget import Budget
 from gantailor.search.pareto import hypervolume
 from gantailor.search.strategies import STRATEGIES, make_strategy
@@ -62,7 +62,7 @@ def main() -> None:
     parser.add_argument("--out", default=str(RESULTS))
     arguments = parser.parse_args()
     table = pd.read_csv(TABLE)
-    space = Run("runs/recorded-table", load_config(None, {"space": SPACE})).setup.space
+    space = Setup(load_config({"space": SPACE})).space
     scores = {
         tuple(row[:-1].astype(int)): row[-1]
         for row in table[[v.name for v in space.variables] + [arguments.score]].to_numpy()

@@ -52,7 +52,8 @@ class Budget(CostLimits):
         steps = np.repeat(np.arange(len(start)), end - start)
         moves = np.zeros((len(steps) + 1, len(start)), np.int64)
         moves[np.arange(1, len(steps) + 1), rng.permutation(steps)] = 1
-        return start + moves.cumsum(0)
+        path: np.ndarray = start + moves.cumsum(0)
+        return path
 
     def grow(self, indices: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """Widen random variables one choice at a time until none fits any more."""
@@ -74,7 +75,8 @@ class Budget(CostLimits):
         if self.under(indices)[0]:
             return indices.copy()
         path = self._path(self.space.smallest, indices, rng)
-        return path[int(self.under(path).sum()) - 1]
+        narrowed: np.ndarray = path[int(self.under(path).sum()) - 1]
+        return narrowed
 
     def sample(self, rng: np.random.Generator) -> np.ndarray:
         """A random candidate that meets the budget, close under it; for a front, close under a random MAC limit."""
@@ -92,9 +94,8 @@ class Budget(CostLimits):
             drawn = self.grow(drawn, rng)
         if self.fits(drawn)[0]:
             return drawn
-        if self.feasible is not None:  # a lower limit on one cost may rule out what is widest in another
-            return self.feasible[rng.integers(len(self.feasible))]
-        found = self.example()
+        # a lower limit on one cost may rule out what is widest in another
+        found = self.example() if self.feasible is None else self.feasible[rng.integers(len(self.feasible))]
         assert found is not None
         return found
 

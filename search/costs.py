@@ -85,17 +85,20 @@ class CostLimits:
     def usage(self, sizes: np.ndarray) -> np.ndarray:
         """Cost of rows of widths as a share of the upper limit, the largest of several: 1 just meets the budget."""
         uppers = np.array([limit.upper for limit in self.bounds])
-        return (self.costs_of(sizes) / uppers).max(1)
+        shares: np.ndarray = (self.costs_of(sizes) / uppers).max(1)
+        return shares
 
     def under(self, indices: np.ndarray) -> np.ndarray:
         """Whether each row of choice indices meets every upper limit."""
         uppers = np.array([limit.upper for limit in self.bounds])
-        return np.all(self.costs(indices) <= uppers, axis=1)
+        met: np.ndarray = np.all(self.costs(indices) <= uppers, axis=1)
+        return met
 
     def fits(self, indices: np.ndarray) -> np.ndarray:
         """Whether each row of choice indices meets every limit."""
         lowers = np.array([limit.lower for limit in self.bounds])
-        return np.all(self.costs(indices) >= lowers, axis=1) & self.under(indices)
+        met: np.ndarray = np.all(self.costs(indices) >= lowers, axis=1) & self.under(indices)
+        return met
 
     def excess(self, indices: np.ndarray) -> float:
         """By what share one candidate exceeds the limit it exceeds most; 0 or less when it fits."""
@@ -109,5 +112,7 @@ class CostLimits:
         """Every candidate that fits, ``[N, n_variables]``, where the space is small enough to be costed whole."""
         if self.space.count > ENUMERATED:
             return None
-        rows = np.indices([len(v.choices) for v in self.space.variables]).reshape(len(self.space.variables), -1).T
-        return rows[self.fits(rows)]
+        counts = [len(variable.choices) for variable in self.space.variables]
+        rows: np.ndarray = np.indices(counts).reshape(len(counts), -1).T
+        within: np.ndarray = rows[self.fits(rows)]
+        return within

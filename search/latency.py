@@ -54,7 +54,8 @@ class LatencyProfile:
 
         def solve(rows: np.ndarray) -> np.ndarray:
             weights = 1 / times[rows]  # relative errors count, not absolute ones
-            return nnls(features[rows] / scale * weights[:, None], times[rows] * weights)[0] / scale
+            solved: np.ndarray = nnls(features[rows] / scale * weights[:, None], times[rows] * weights)[0] / scale
+            return solved
 
         longer = times[held] / (features[held] @ solve(~held)) - 1
         names = tuple(width.name for width in supernet.graph.widths)
@@ -75,7 +76,8 @@ class LatencyProfile:
         """Milliseconds of each row of widths, see ``predict``."""
         if self.widths != tuple(width.name for width in supernet.graph.widths):
             raise ConfigError("the latency profile was measured on another generator; make one with: gantailor profile")
-        return _features(supernet, sizes) @ np.array(self.coefficients)
+        predicted: np.ndarray = _features(supernet, sizes) @ np.array(self.coefficients)
+        return predicted
 
     def bound(self, supernet: Supernet, sizes: np.ndarray) -> np.ndarray:
         """Milliseconds of each row of widths that are hardly exceeded: the prediction and the margin."""

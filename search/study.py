@@ -99,6 +99,11 @@ class Search:
             if on_trial and not isinstance(values, str):
                 on_trial(done, values)
 
+    def unfinished(self, trials: int) -> bool:
+        """Whether subnets are to be evaluated, or others still evaluate some; what lost workers held is given back."""
+        release_lost(self.study)
+        return self.history().counted < trials or self._others_run()
+
     def history(self, *, before: int | None = None) -> History:
         """What is known of this budget's space, under the same provenance.
 
@@ -167,6 +172,7 @@ class Search:
         """A trial number and the subnet it is for, marked as running; ``None`` when enough are done or running."""
         with exclusive(self.lock):
             while True:
+                seen = len(self.study.get_trials(deepcopy=False))
                 history = self.history()
                 if history.counted >= trials:
                     return None
@@ -175,22 +181,14 @@ class Search:
                 indices = (first if beginning else self.strategy)(history, self.budget, rng)
                 if indices is None:
                     return None
-                self._check(indices, history)
+                _check_proposal(self.strategy_name, indices, history, self.budget)
                 number = self._mark(indices, "start" if beginning else self.strategy_name)
-                earlier = self.history(before=number)  # another machine has a lock of its own
+                if number == seen:
+                    return number, indices
+                earlier = self.history(before=number)  # another machine, with a lock of its own, came between
                 if tuple(indices.tolist()) not in earlier.taken and earlier.counted < trials:
                     return number, indices
                 self.give_back(number)
-
-    def _check(self, indices: np.ndarray, history: History) -> None:
-        """A proposal of a user's strategy may be anything."""
-        if not self.budget.fits(indices)[0]:
-            wrong = f"one that does not meet {self.budget}; budget.settle brings it within"
-        elif tuple(indices.tolist()) in history.taken:
-            wrong = "one of history.taken again; return None when none is left"
-        else:
-            return
-        raise SearchError(f"strategy {self.strategy_name!r} proposed a subnet that it must not: {wrong}")
 
     def _mark(self, indices: np.ndarray, origin: str) -> int:
         """Store a subnet as running; its trial's number.
@@ -238,12 +236,9 @@ class Search:
 
     def give_back(self, number: int) -> None:
         """A claimed trial will not be evaluated here: others may try its subnet."""
-        trial_id = self._trial_id(number)
+        trial_id = _trial_id(self.study, number)
         self.worker.let_go(trial_id)
         give_back(self.study, trial_id)
-
-    def _trial_id(self, number: int) -> int:
-        return self.study._storage.get_trial_id_from_study_id_trial_number(self.study._study_id, number)
 
     def record(self, number: int, values: Sequence[float] | str) -> int:
         """Store a result; the number of subnets with scores.
@@ -251,11 +246,10 @@ class Search:
         Raises:
             SearchError: it was the tenth failure in a row.
         """
-        trial_id, storage = self._trial_id(number), self.study._storage
-        failed = isinstance(values, str)
-        self._failures = self._failures + 1 if failed else 0
+        trial_id, storage = _trial_id(self.study, number), self.study._storage
+        self._failures = self._failures + 1 if isinstance(values, str) else 0
         with suppress(UpdateFinishedTrialError):  # it was taken for lost, and its subnet is tried elsewhere
-            if failed:
+            if isinstance(values, str):
                 storage.set_trial_user_attr(trial_id, "reason", values)
                 storage.set_trial_state_values(trial_id, state=TrialState.FAIL)
             else:
@@ -264,3 +258,22 @@ class Search:
         if self._failures >= FAILURES:
             raise SearchError(f"{FAILURES} evaluations in a row failed, the last with: {values}")
         return self.history().counted
+
+
+def _trial_id(study: optuna.Study, number: int) -> int:
+    return study._storage.get_trial_id_from_study_id_trial_number(study._study_id, number)
+
+
+def _check_proposal(strategy: str, indices: np.ndarray, history: History, budget: Budget) -> None:
+    """A user's strategy may propose anything.
+
+    Raises:
+        SearchError: it is outside the budget, or was proposed before.
+    """
+    if not budget.fits(indices)[0]:
+        wrong = f"one that does not meet {budget}; budget.settle brings it within"
+    elif tuple(indices.tolist()) in history.taken:
+        wrong = "one of history.taken again; return None when none is left"
+    else:
+        return
+    raise SearchError(f"strategy {strategy!r} proposed a subnet that it must not: {wrong}")

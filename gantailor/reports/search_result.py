@@ -74,13 +74,15 @@ class SearchResult:
 
     def points(self, convention: str) -> np.ndarray:
         """MACs and score of every row, ``[N, 2]``."""
-        return self.frame[[f"macs_{convention}", self.score]].to_numpy(np.float64)
+        values: np.ndarray = self.frame[[f"macs_{convention}", self.score]].to_numpy(np.float64)
+        return values
 
     def front(self, convention: str) -> np.ndarray:
         """Row numbers of the subnets that no other beats in both, cheapest first."""
         macs = f"macs_{convention}"
         kept = pareto_rows(self.frame, macs=macs, score=self.score, minimize=self.lower_is_better)
-        return self.frame[kept].sort_values(macs).index.to_numpy()
+        rows: np.ndarray = self.frame[kept].sort_values(macs).index.to_numpy()
+        return rows
 
     def pictures(self, rows: Sequence[int], *, count: int = 3) -> dict[int, str]:
         """For each row a strip of outputs on search pictures, as a JPEG data URL; row -1 is their inputs."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
@@ -89,17 +91,21 @@ class RunFolder:
         """A line of JSON for each look at a training."""
         return self.path / f"{training}.watch.jsonl"
 
-    def claim(self, config: dict[str, Any]) -> None:
-        """Make the folder, lock it and store the settings of the run.
+    def store_config(self, config: dict[str, Any]) -> None:
+        """Store the settings of the run.
 
         Raises:
-            RunError: another process writes there, or there is no right to write.
+            RunError: there is no right to write.
         """
-        try:
-            self.path.mkdir(parents=True, exist_ok=True)
-            self.lock()
+        with self._usable():
             write_json(self.config, config)
-        except OSError as error:
+
+    @contextmanager
+    def _usable(self) -> Iterator[None]:
+        """What the system refuses within the block is told as a mistake in the choice of the folder."""
+        try:
+            yield
+        except (OSError, json.JSONDecodeError) as error:
             raise RunError(f"run folder {str(self)!r} cannot be used: {error}; choose another --out") from None
 
     def stored_config(self) -> dict[str, Any]:
@@ -108,23 +114,25 @@ class RunFolder:
         Raises:
             RunError: they cannot be read.
         """
-        try:
+        with self._usable():
             found = json.loads(self.config.read_text()) if self.config.exists() else {}
-        except (OSError, json.JSONDecodeError) as error:
-            raise RunError(f"run folder {str(self)!r} cannot be used: {error}; choose another --out") from None
         if not isinstance(found, dict):
             raise RunError(f"{str(self.config)!r} holds no settings; choose another --out, or delete the folder")
         return found
 
     def lock(self) -> None:
-        """Keep other processes from writing here; the lock goes with the process, so a killed run leaves none behind.
+        """Make the folder, and keep other processes from writing here. The lock goes with the process: a killed run
+        leaves none behind.
 
         Raises:
             BusyError: another process has it.
+            RunError: there is no right to write.
         """
         if self._lock is not None:
             return
-        lock = self.file(".lock").open("a+")
+        with self._usable():
+            self.path.mkdir(parents=True, exist_ok=True)
+            lock = self.file(".lock").open("a+")
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

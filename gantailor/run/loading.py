@@ -73,7 +73,8 @@ def _with_flags(values: dict[str, Any], flags: Mapping[str, Any]) -> dict[str, A
             values[name] = {leaf: values[name]}
     for name, value in flags.items():
         *sections, leaf = name.split(".")
-        leaf, sections = (SHORT[leaf], [leaf]) if not sections and leaf in SHORT else (leaf, sections)
+        if not sections and leaf in SHORT and not isinstance(value, Mapping):
+            leaf, sections = SHORT[leaf], [leaf]
         target = values
         for section in sections:
             target = target.setdefault(section, {})

@@ -61,8 +61,13 @@ class Run:
         Raises:
             RunError: other settings, another process writing there, or no right to write.
         """
-        self.check_folder()
-        self.folder.claim(self.config.model_dump(mode="json"))
+        self.folder.lock()
+        try:
+            self.check_folder()
+            self.folder.store_config(self.config.model_dump(mode="json"))
+        except RunError:
+            self.folder.release()
+            raise
 
     def release(self) -> None:
         """Let other processes write here."""

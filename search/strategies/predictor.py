@@ -33,7 +33,8 @@ def predictor(history: History, budget: Budget, rng: np.random.Generator, *, exp
         return random(history, budget, rng)
     known, new = _features(budget, history.indices), _features(budget, pool)
     mean, deviation = _gaussian_process(known, target, new)
-    return pool[int(np.argmin(mean - 0.5 * deviation))]
+    chosen: np.ndarray = pool[int(np.argmin(mean - 0.5 * deviation))]
+    return chosen
 
 
 def _features(budget: Budget, indices: np.ndarray) -> np.ndarray:
@@ -67,4 +68,5 @@ def _scalarised(values: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     low, high = values.min(0), values.max(0)
     normal = (values - low) / np.where(high > low, high - low, 1)
     weights = rng.dirichlet(np.ones(values.shape[1]))
-    return (weights * normal).max(1) + 0.05 * normal @ weights
+    scalar: np.ndarray = (weights * normal).max(1) + 0.05 * normal @ weights
+    return scalar

@@ -1,6 +1,7 @@
 """Several methods side by side: runs, table, plot and pictures."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -139,3 +140,10 @@ def test_a_supernet_is_trained_once_for_all_budgets(tmp_path):
     assert (by_name["supernet-0.2x-0"].folder / "supernet.safetensors").read_bytes() == b"supernet-0.5x-0"
     others = ("supernet-0.5x-1", "supernet-0.2x-1", "slimming-0.2x-0", "slimming-0.5x-1")
     assert not any((by_name[name].folder / "supernet.safetensors").exists() for name in others)
+
+
+def test_shipped_comparisons_are_read(tmp_path):
+    """With sections of settings that have a short form too, ``space: {fractions: ...}``."""
+    root = Path(__file__).parents[2]
+    files = [root / "examples/compare.yaml", root / "benchmarks/hypernetwork.yaml", root / "benchmarks/agents.yaml"]
+    assert [len(Comparison.read(str(file)).entries(tmp_path)) for file in files] == [30, 36, 42]

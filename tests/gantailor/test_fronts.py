@@ -10,8 +10,10 @@ import torch
 
 import gantailor
 from gantailor.cli.main import main
+from gantailor.pipeline.search import make_search
 from gantailor.reports import fronts
 from gantailor.reports.search_result import SearchResult, table_of
+from gantailor.run.run import open_run
 from gantailor.search.latency import LatencyProfile
 from gantailor.supernet.errors import ConfigError
 
@@ -94,6 +96,18 @@ def test_worker_processes_share_the_study(runs, tmp_path):
     assert main(["search", str(tmp_path / "config.yaml"), "--out", str(folder), "--workers", "2"]) == 0
     frame = SearchResult.read(folder).frame
     assert len(frame) == len(frame.drop_duplicates([c for c in frame if c.startswith("model.")])) == 20
+
+
+def test_a_trial_of_a_lost_worker_is_not_taken_for_done(runs, tmp_path):
+    """All that were asked for were done or running, and the one that ran is lost."""
+    folder = tmp_path / "run"
+    shutil.copytree(runs / "random", folder)
+    searcher = make_search(open_run(folder))
+    assert searcher.claim(19) is not None
+    del searcher  # and with it the lock that says that somebody works on it
+    more = ["--search.trials", "19", "--out", str(folder)]
+    assert main(["search", str(folder / "config.json"), *more]) == 0
+    assert len(SearchResult.read(folder).frame) == 19
 
 
 def test_two_runs_in_one_database_do_not_see_each_other(runs, tmp_path):

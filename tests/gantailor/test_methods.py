@@ -231,7 +231,7 @@ def test_both_generators_of_a_cyclegan(tmp_path):
     out = tmp_path / "run"
     assert main(["compress", str(yaml), "--out", str(out)]) == 0
     run = open_run(out)
-    back = json.loads((out / "back.json").read_text())
+    back = json.loads((out / "BtoA.json").read_text())
     full = run.setup.supernet.macs(run.setup.supernet.full_config())
     assert 0.39 <= used(run) <= 0.4 and 0.39 <= run.setup.supernet.macs(back) / full <= 0.4
     weights, _ = load_tensors(out / "subnet_BtoA.safetensors")

@@ -85,7 +85,7 @@ def _evaluation() -> Any:
     import torch
     from ray import tune
 
-    class Evaluation(tune.Trainable):  # type: ignore[misc]
+    class Evaluation(tune.Trainable):  # type: ignore[misc,unused-ignore]
         def setup(  # type: ignore[override]
             self, config: dict[str, Any], *, score: Any, budget: Any, objectives: Any, threads: int
         ) -> None:
@@ -168,7 +168,7 @@ def _proposals(queue: _Queue) -> Any:
     """The queue as Tune's searcher, made late because Ray is optional."""
     from ray.tune.search import Searcher
 
-    class Proposals(Searcher):  # type: ignore[misc]
+    class Proposals(Searcher):  # type: ignore[misc,unused-ignore]
         def suggest(self, trial_id: str) -> Any:
             candidates = queue.start(trial_id)
             return {"candidates": candidates} if candidates else Searcher.FINISHED if queue.finished else None

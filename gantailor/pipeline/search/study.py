@@ -20,7 +20,6 @@ from gantailor.search.scoring import Objective, Scorer
 from gantailor.search.spaces.space import Space
 from gantailor.search.storage import open_study
 from gantailor.search.study import Search
-from gantailor.search.workers import release_lost
 from gantailor.supernet.files import write_json
 from gantailor.supernet.graph import SubnetConfig
 
@@ -103,6 +102,8 @@ def evaluate_all(run: Run, searcher: Search, listener: Listener) -> None:
     """
     settings = run.config.search
     first = searcher.objectives[0]
+    if not searcher.unfinished(settings.trials):
+        return
 
     def best(done: int, _: Any = None) -> None:
         history = searcher.history()
@@ -113,7 +114,6 @@ def evaluate_all(run: Run, searcher: Search, listener: Listener) -> None:
     if settings.ray_address:
         from gantailor.pipeline.search.ray import evaluate_with_ray
 
-        release_lost(searcher.study)
         evaluate_with_ray(run, searcher, on_trial=best)
     elif settings.workers == 1:
         searcher.run(settings.trials, on_trial=best)
