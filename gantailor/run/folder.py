@@ -121,8 +121,9 @@ class RunFolder:
         return found
 
     def lock(self) -> None:
-        """Make the folder, and keep other processes from writing here. The lock goes with the process: a killed run
-        leaves none behind.
+        """Make the folder, and keep other processes from writing here.
+
+        The lock goes with the process: a killed run leaves none behind.
 
         Raises:
             BusyError: another process has it.

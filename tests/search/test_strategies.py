@@ -32,7 +32,7 @@ def _importable():
     sys.path.remove(str(Path(__file__).parent))
 
 
-@pytest.fixture(params=[*STRATEGIES, OWN])
+@pytest.fixture(params=[*(pytest.param(s, marks=pytest.mark.long) if s == "gp" else s for s in STRATEGIES), OWN])
 def _each(request):
     request.cls.strategy = request.param
 
