@@ -24,7 +24,7 @@ def search(run: Run) -> SubnetConfig:
     searcher, folder = make_search(run), run.folder
     if folder.selected.exists():
         _take_selected(run, searcher)
-    elif searcher.history().counted < run.config.search.trials:
+    else:
         with run.report.counting("search", run.config.search.trials) as listener:
             evaluate_all(run, searcher, listener)
     write_bytes(folder.front, table(searcher.study).to_csv(index=False).encode())
