@@ -88,6 +88,7 @@ def test_mistakes(tmp_path, change, message):
         score_folders(images, tmp_path / "a", Means(), change.get("metrics", ["fid"]))
 
 
+@pytest.mark.long
 def test_command_line(tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("GANTAILOR_CACHE", str(tmp_path / "cache"))
     a, b = pictures(tmp_path / "a", 8), pictures(tmp_path / "b", 9, seed=1)

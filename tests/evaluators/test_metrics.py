@@ -286,6 +286,7 @@ def test_conformance_notices_a_wrong_direction(own, monkeypatch):
         TestOwn().test_better_is_better()
 
 
+@pytest.mark.long
 def test_evaluate_prints_ones_own(own, tmp_path, capsys):
     """From the command line: of a generator, and of two folders."""
     torch.manual_seed(0)

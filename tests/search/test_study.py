@@ -150,6 +150,7 @@ def fast_heartbeat(monkeypatch):
     monkeypatch.setattr(storage, "GRACE", 3)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("place", ["{}/j", "sqlite:///{}/x.db"])
 def test_a_living_worker_elsewhere_keeps_its_trial_until_it_is_gone(tmp_path, place, fast_heartbeat):
     """Another host name, another process number space: only whether it lives counts; what it holds is waited for."""
@@ -229,6 +230,7 @@ def one_machine(place, lock, out):
     run.run(40, on_trial=lambda done, values: out.open("a").write(f"{values[0]}\n"))
 
 
+@pytest.mark.long
 def test_two_machines_share_a_database(tmp_path):
     """The same seed, so that they choose the same wherever they can."""
     place, context = f"sqlite:///{tmp_path}/x.db", multiprocessing.get_context("fork")
