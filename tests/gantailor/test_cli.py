@@ -301,6 +301,7 @@ def test_a_reader_may_have_seen_enough():
     assert done.returncode == 141 and b"Pipe" not in done.stderr
 
 
+@pytest.mark.long
 def test_evaluate_a_generator(tmp_path, capsys, monkeypatch):
     """Metrics by name, with their wrong uses."""
     monkeypatch.chdir(tmp_path)
@@ -322,6 +323,7 @@ def test_evaluate_a_generator(tmp_path, capsys, monkeypatch):
         assert message in capsys.readouterr().err
 
 
+@pytest.mark.long
 def test_segmentation_network_of_ones_own(tmp_path, capsys, monkeypatch):
     """A module:function and its weights, through the command line."""
     monkeypatch.chdir(tmp_path)
@@ -338,6 +340,7 @@ def test_segmentation_network_of_ones_own(tmp_path, capsys, monkeypatch):
     assert "columns id,name,red,green,blue" in capsys.readouterr().err
 
 
+@pytest.mark.long
 def test_budgets_by_their_other_names(tmp_path, capsys):
     out = str(tmp_path / "r")
     assert main(["demo", "--dry-run", "--out", out, "--target", "0.5"]) == 0

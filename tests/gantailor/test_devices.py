@@ -19,6 +19,8 @@ from gantailor.export.rewrites import PlainInstanceNorm, SlicedReflectionPad, re
 from gantailor.export.target import check_device, find_target, timed_here
 from gantailor.supernet.quantization.quantisers import Quantised, Quantisers
 
+pytestmark = pytest.mark.long
+
 SMALL = {
     "resnet_6blocks": ({"ngf": 8}, (3, 32, 32)),
     "unet_256": ({"ngf": 4}, (3, 256, 256)),

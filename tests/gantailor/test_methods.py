@@ -361,6 +361,7 @@ def test_sparsifying_says_what_it_cannot(settings, message, tmp_path, tiny_teach
     assert message in capsys.readouterr().err
 
 
+@pytest.mark.long
 def test_sparsified_widths_may_be_frozen(tmp_path, tiny_teacher, pairs):
     name = (
         gantailor.Supernet(gantailor.build("resnet_6blocks", ngf=8), (torch.randn(1, 3, 32, 32),)).graph.widths[0].name
