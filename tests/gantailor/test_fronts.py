@@ -17,6 +17,8 @@ from gantailor.run.run import open_run
 from gantailor.search.latency import LatencyProfile
 from gantailor.supernet.errors import ConfigError
 
+pytestmark = pytest.mark.long
+
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory, tiny_teacher):

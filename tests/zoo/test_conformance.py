@@ -47,6 +47,7 @@ class TestUnet256(GeneratorConformance):
     name, options = "unet_256", {"ngf": 4}
 
 
+@pytest.mark.long
 class TestSpade(GeneratorConformance):
     name, options = "spade", {"ngf": 4, "label_channels": 8, "size": (64, 128)}
 
@@ -291,6 +292,7 @@ def test_names_need_no_torch():
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
+@pytest.mark.long
 def test_a_run_with_a_generator_and_data_from_outside(tmp_path):
     """Teacher and compression, by their names alone."""
     common = ["--generator", "own_generator:OWN", "--options", "{width: 6}"]

@@ -59,6 +59,7 @@ def stylegan2():
     return StyleGan2(net, pictures(6), r), r
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("make", [cyclegan, munit, stylegan2])
 def test_resuming_is_exact(make, tmp_path):
     task, r = make()
@@ -220,6 +221,7 @@ if workers.rank() == 0:
 """
 
 
+@pytest.mark.long
 def test_munit_in_two_processes_is_munit_in_one(tmp_path):
     """A process takes its part of the batch, as one process does part after part: the same gradients."""
     (tmp_path / "worker.py").write_text(MUNIT_WORKER)
