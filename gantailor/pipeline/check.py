@@ -5,14 +5,22 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import torch
+from torch import Tensor, nn
+
 from gantailor.export.devices import device
 from gantailor.export.target import check_device
 from gantailor.pipeline.context import RunContext
 from gantailor.run import ranking
 from gantailor.run.config import is_file
 from gantailor.run.run import Run
+from gantailor.supernet.calibration import has_running_statistics, per_picture
 from gantailor.supernet.errors import ConfigError
 from gantailor.supernet.files import write_json
+
+COMPARED = 16  # training pairs that the teacher's two kinds of statistics are compared on
+MUCH_NEARER = 0.8  # share of the L1 below which the other kind is told
 
 
 def find_mistakes(run: Run) -> None:
@@ -28,6 +36,7 @@ def find_mistakes(run: Run) -> None:
     _check_untrained(run)
     for split in ("train", "search", "test"):
         setup.data(split)
+    _check_statistics(run)
     final = setup.metrics(config.evaluation.final)
     setup.scoring.evaluator([setup.search_metric, *final])
     kept = {name.removesuffix("[teacher]") for name in final}
@@ -49,6 +58,29 @@ def _check_untrained(run: Run) -> None:
             "subnets say nothing, often the smallest wins. Set search.trials 1, which takes the share that meets "
             "the budget, or a train.kimg"
         )
+
+
+def _check_statistics(run: Run) -> None:
+    """A note where a teacher's batch norms come much nearer to the pictures with the other statistics."""
+    setup, record = run.setup, run.setup.teacher_record
+    data = setup.data("train")
+    if record is None or not data.paired or not has_running_statistics(setup.loaded.module):
+        return
+    inputs, targets = data.batch(np.arange(min(COMPARED, len(data))))
+    module = setup.loaded.module
+    errors = {"running": _l1(module, inputs, targets), "batch": _l1(per_picture(module), inputs, targets)}
+    used, other = record.statistics, "batch" if record.statistics == "running" else "running"
+    if errors[other] <= MUCH_NEARER * errors[used]:
+        run.report.note(
+            f"the teacher's L1 to {len(inputs)} training pictures is {errors[used]:.4g} with teacher.statistics {used} and "
+            f"{errors[other]:.4g} with {other}; is it meant to run with the others? --teacher.statistics {other}"
+        )
+
+
+@torch.no_grad()
+def _l1(module: nn.Module, inputs: Tensor, targets: Tensor) -> float:
+    """Mean absolute difference, picture by picture for the sake of memory."""
+    return float(np.mean([float((module(x[None]) - y).abs().mean()) for x, y in zip(inputs, targets)]))
 
 
 def check(run: Run) -> dict[str, Any]:

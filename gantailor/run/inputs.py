@@ -13,9 +13,10 @@ from gantailor.run.config import Config
 from gantailor.run.folder import RunFolder
 from gantailor.run.progress import Reporter
 from gantailor.run.teacher import Teacher
-from gantailor.supernet.calibration import has_running_statistics, recalibrate
+from gantailor.supernet.calibration import has_running_statistics, per_picture, recalibrate
 from gantailor.supernet.errors import ConfigError
 from gantailor.supernet.traits import Traits, traits_of
+from gantailor.zoo.checkpoints import Loaded
 from gantailor.zoo.data.read import read_domains, read_split
 from gantailor.zoo.generators.record import build
 
@@ -46,15 +47,37 @@ class Inputs:
     @cached_property
     def teacher(self) -> nn.Module:
         """The trained generator; the untrained one to compress where there is none. Frozen, on the CPU."""
-        return self.generator if self.teacher_record is None else self.teacher_record.load()
+        if self.teacher_record is None:
+            return self.generator
+        module = self.loaded.module
+        return per_picture(module) if self.teacher_record.statistics == "batch" else module
+
+    @cached_property
+    def loaded(self) -> Loaded:
+        """The teacher as its file has it: with running statistics, and the options that it was built with."""
+        assert self.teacher_record is not None
+        return self.teacher_record.load()
+
+    @property
+    def _same(self) -> bool:
+        """Whether the generator to compress starts as the teacher."""
+        return self.teacher_record is not None and self.teacher_record.same_architecture(self.config)
 
     @cached_property
     def generator(self) -> nn.Module:
-        """The generator to compress: the teacher, or where that is of another kind, one with fresh weights. Frozen."""
-        if self.teacher_record is not None and self.teacher_record.same_architecture(self.config):
-            return self.teacher
+        """The generator to compress: the teacher, or where that is of another kind, one with fresh weights. Frozen.
+
+        Its batch norms have running statistics, whatever the teacher's.
+        """
+        if self._same:
+            return self.loaded.module
         torch.manual_seed(self.config.seed)
         return build(self.config.generator, **self.config.options).eval().requires_grad_(False)
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """Options that the generator to compress is built with, also those that the teacher's file told."""
+        return dict(self.loaded.options if self._same else self.config.options)
 
     @cached_property
     def traits(self) -> Traits:
