@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 from collections.abc import Mapping, Sequence
 from functools import cached_property
@@ -17,6 +16,7 @@ from gantailor.supernet.decisions import Decisions, Unknown
 from gantailor.supernet.errors import CheckpointError, ConfigError, SelectionError, nearest
 from gantailor.supernet.graph import SubnetConfig, WidthGraph
 from gantailor.supernet.subnets.branches import branches
+from gantailor.supernet.subnets.copying import copied
 from gantailor.supernet.subnets.folding import folded
 from gantailor.supernet.subnets.slicing import (
     narrow_attributes,
@@ -114,7 +114,7 @@ class Supernet(nn.Module):
             CheckpointError: the weights are another generator's.
         """
         shared = (self.graph, self.cost, self.example_inputs, self.small_inputs, self.rules)
-        other = copy.deepcopy(self, {id(part): part for part in shared})
+        other = copied(self, shared={id(part): part for part in shared})
         try:
             other.generator.load_state_dict(dict(state))
         except RuntimeError as error:

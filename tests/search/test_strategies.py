@@ -59,6 +59,10 @@ def test_names():
         check_strategy("predicter")
     with pytest.raises(ConfigError, match="strategy 'no_such_module:x' cannot be imported"):
         make_strategy("no_such_module:x", seed=0)
+    with pytest.raises(ConfigError, match=r"'math:pi' is a float; give a function of \(history, budget, rng\)"):
+        make_strategy("math:pi", seed=0)
+    with pytest.raises(ConfigError, match=r"'string:Template' cannot be made: .*'seed'.*; give a function of"):
+        make_strategy("string:Template", seed=0)
     assert SearchConfig(strategy=OWN).strategy == OWN
 
 

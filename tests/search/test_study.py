@@ -1,5 +1,6 @@
 """Studies: failures, resuming, many processes, several machines on one database."""
 
+import errno
 import multiprocessing
 import os
 import shutil
@@ -24,6 +25,7 @@ from gantailor.search.scoring import Objective
 from gantailor.search.spaces.config import SpaceConfig
 from gantailor.search.storage import open_study
 from gantailor.search.study import Search
+from gantailor.search.workers import release_lost
 from gantailor.supernet.errors import ConfigError
 
 SUPERNET = gantailor.Supernet(gantailor.build("resnet_6blocks", ngf=16), (torch.randn(1, 3, 32, 32),))
@@ -142,6 +144,23 @@ def test_trials_of_a_journal_that_was_copied_are_nobodys(tmp_path):
     run.run(2)
     killed(pid)
     assert len(run.history().values) == 2
+
+
+def test_whom_one_may_not_ask_lives(tmp_path, monkeypatch):
+    """A lock file of another user, or a network folder that refuses locks: the trial is left alone."""
+    pid = in_another_process(lambda: claimed(tmp_path / "j"))
+    for error in (PermissionError(errno.EACCES, "denied"), OSError(errno.ENOLCK, "no locks")):
+
+        def refuse(file, kind, error=error):
+            raise error
+
+        with monkeypatch.context() as patch:
+            patch.setattr("gantailor.search.workers.fcntl.flock", refuse)
+            release_lost(open_study(tmp_path / "j", name="s"))
+        assert [trial.state.name for trial in open_study(tmp_path / "j", name="s").trials] == ["RUNNING"]
+    killed(pid)
+    release_lost(open_study(tmp_path / "j", name="s"))
+    assert [trial.state.name for trial in open_study(tmp_path / "j", name="s").trials] == ["FAIL"]
 
 
 @pytest.fixture

@@ -95,6 +95,9 @@ OWN = Generator(
     defaults=lambda own: {"train": {"kimg": 3.0}},
 )
 TEXT = "no generator"
+
+def demanding(width, *more, height=3, **others):
+    return Net(width=width)
 """
 
 OWN_DATA = """
@@ -156,6 +159,7 @@ def test_a_record_reads_what_a_state_tells(tmp_path):
         ("resnet_8blocks", "generator 'resnet_8blocks' is unknown; did you mean 'resnet_9blocks'"),
         ("own_generator:TEXT", "generator 'own_generator:TEXT' is a str; give a Generator record, or a class"),
         ("own_generator:Nte", "generator 'own_generator:Nte' cannot be imported"),
+        ("own_generator:demanding", "generator 'own_generator:demanding' needs option 'width'; give it"),
     ],
 )
 def test_mistakes_in_a_generators_name(name, message):

@@ -121,6 +121,8 @@ def test_unknown_task_option():
     ("preset", "options", "message"),
     [
         ("teacher-cyclegan", {"pool": 0}, "task_options.pool cannot be 0; it must be at least 1"),
+        ("teacher-cyclegan", {"pool": float("inf")}, "option pool cannot be inf; give a whole number"),
+        ("teacher-cyclegan", {"pool": float("nan")}, "option pool cannot be nan; give a whole number"),
         ("teacher-cyclegan", {"cycle": -1}, "task_options.cycle cannot be -1; it must be at least 0"),
         ("teacher-cyclegan", {"identity": -0.5}, "task_options.identity cannot be -0.5"),
         ("teacher-cyclegan", {"pool": 2.5}, "option pool cannot be 2.5; give a whole number"),

@@ -17,7 +17,7 @@ from typing import Literal, Protocol
 
 from gantailor.evaluators.scores import Pairs
 from gantailor.supernet.errors import ConfigError, DataError
-from gantailor.supernet.plugins import find
+from gantailor.supernet.plugins import find_record
 from gantailor.supernet.training.image_to_image import PairSource
 from gantailor.zoo.data import DATA_KINDS
 from gantailor.zoo.data.config import DataConfig
@@ -96,7 +96,4 @@ def find_kind(name: str) -> DataKind:
     Raises:
         ConfigError: an unknown name (the nearest are shown), or what it names is no ``DataKind``.
     """
-    found = find(name, DATA_KINDS, "data kind")
-    if not isinstance(found, DataKind):
-        raise ConfigError(f"data kind {name!r} is a {type(found).__name__}; give a DataKind record")
-    return found
+    return find_record(name, DATA_KINDS, "data kind", DataKind)

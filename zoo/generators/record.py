@@ -75,14 +75,18 @@ class Generator:
         """A module with fresh weights.
 
         Raises:
-            ConfigError: an option that it does not have; the nearest are shown.
+            ConfigError: an option that it does not have (the nearest are shown), or one that is missing.
         """
         factory = self._function("build")
         allowed = inspect.signature(factory).parameters
         for option in options:
             if option not in allowed and not any(p.kind is p.VAR_KEYWORD for p in allowed.values()):
                 raise ConfigError(f"generator {self.name!r} has no option {option!r}; {nearest(option, allowed)}")
-        made: nn.Module = factory(**{**self.options, **options})
+        given = {**self.options, **options}
+        named = [p for p in allowed.values() if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
+        for option in (p.name for p in named if p.default is p.empty and p.name not in given):
+            raise ConfigError(f"generator {self.name!r} needs option {option!r}; give it: options {{{option}: ...}}")
+        made: nn.Module = factory(**given)
         return made
 
     def state_of(self, checkpoint: Mapping[str, Any], **options: Any) -> Mapping[str, Any]:
