@@ -6,8 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from torch import nn
-
 from gantailor.run.config import Config
 from gantailor.zoo.checkpoints import Loaded, read_teacher
 from gantailor.zoo.generators.record import find_generator

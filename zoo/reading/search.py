@@ -13,12 +13,12 @@ from gantailor.zoo.generators.record import Generator
 from gantailor.zoo.reading import names
 from gantailor.zoo.reading.candidate import Candidate, completed
 from gantailor.zoo.reading.paths import joined
-from gantailor.zoo.reading.refusal import refusal
+from gantailor.zoo.reading.refusal import contradiction, refusal
 from gantailor.zoo.reading.tensors import check_tensors
 
 MOST = 8  # candidates that a message lists
 DEPTH = 6  # mappings within mappings
-FEWEST = 0.3  # of the names in common, below which it is not worth while to build the generator
+FEWEST = 0.1  # of the names in common, below which it is not worth while to build the generator
 
 
 class Search:
@@ -46,7 +46,15 @@ class Search:
         """
         found = list(self._within(loaded, inside, 0))
         if not found:
-            raise refusal(self.record, self.options, self.source, loaded, self.misses, self.refusals, self._usual)
+            raise refusal(
+                self.record,
+                self.options,
+                self.source,
+                loaded,
+                self.misses,
+                refusals=self.refusals,
+                usual=self._usual,
+            )
         first = found[0]
         if any(not _equal(first.state, other.state) for other in found[1:]):
             listed = [candidate.where for candidate in found[:MOST]]
@@ -125,14 +133,20 @@ class Search:
         if self._usual and common < FEWEST * min(len(self._usual), len(state)):
             return None
         options = self.record.options_for(state, **self.options)
-        module = self._module(options)
+        try:
+            module = self._module(options)
+        except GantailorError as error:  # the user's options beside the file's
+            wrong = self.record.contradicted(state, **self.options)
+            self.refusals.append(contradiction(self.record, self.options, self.source, wrong) if wrong else error)
+            return None
         expected = module.state_dict()
         whole = completed(expected, self.record.completed(module, state))
         return Candidate(where=where, state=state, options=options, expected=expected, whole=whole)
 
     def _fault(self, part: Mapping[str, Any], error: Exception) -> CheckpointError:
         try:
-            check_tensors(part, self.source)
+            floating = {name: torch.empty(0) for name in part if name.rpartition(".")[2].startswith(("weight", "bias"))}
+            check_tensors(part, self.source, floating)
         except CheckpointError as found:
             return found
         said = " ".join(str(error).split())[:120]
