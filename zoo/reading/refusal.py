@@ -44,7 +44,7 @@ def refusal(
     expected = usual if best is None else best.expected
     wrong = {} if best is None else record.contradicted(best.state, **options)
     if best is not None and wrong:
-        return contradiction(record, options, source, wrong, where=best.where, said=_said(best.expected, best.whole))
+        return contradiction(record, source, wrong, where=best.where, said=_said(best.expected, best.whole))
     for where, part in _parts(loaded):
         found = names.proposed(part, expected)
         if found is not None:
@@ -62,7 +62,6 @@ def refusal(
 
 def contradiction(
     record: Generator,
-    options: Mapping[str, Any],
     source: str,
     wrong: Mapping[str, tuple[Any, Any]],
     *,
@@ -78,9 +77,7 @@ def contradiction(
     """
     asked = ", ".join(f"{name} is {own}, the file has {told}" for name, (own, told) in wrong.items())
     detail, place = f" ({said})" if said else "", f" ({where})" if where else ""
-    return CheckpointError(
-        f"{source!r}{place} was made with other options: {asked}{detail}; {_way_out(record, options, wrong)}"
-    )
+    return CheckpointError(f"{source!r}{place} was made with other options: {asked}{detail}; {_way_out(record, wrong)}")
 
 
 def _parts(loaded: Any, where: str = "", depth: int = 0) -> Iterator[tuple[str, dict[str, Tensor]]]:
@@ -122,11 +119,9 @@ def _said(expected: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> str:
     return ". ".join(parts)
 
 
-def _way_out(record: Generator, options: Mapping[str, Any], wrong: Mapping[str, tuple[Any, Any]]) -> str:
+def _way_out(record: Generator, wrong: Mapping[str, tuple[Any, Any]]) -> str:
     told = {name: value for name, (_, value) in wrong.items()}
-    by_name = {
-        name: value for name, value in told.items() if name not in options
-    }  # what the generator's name stands for
+    by_name = {name: value for name, value in told.items() if name in record.options}
     if by_name:
         wanted = {**record.options, **by_name}
         known = [name for name in GENERATORS if _same_family(find(name, GENERATORS, "generator"), record, wanted)]

@@ -137,7 +137,7 @@ class Search:
             module = self._module(options)
         except GantailorError as error:  # the user's options beside the file's
             wrong = self.record.contradicted(state, **self.options)
-            self.refusals.append(contradiction(self.record, self.options, self.source, wrong) if wrong else error)
+            self.refusals.append(contradiction(self.record, self.source, wrong) if wrong else error)
             return None
         expected = module.state_dict()
         whole = completed(expected, self.record.completed(module, state))
