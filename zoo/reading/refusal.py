@@ -37,7 +37,7 @@ def refusal(
 
     Args:
         misses: mappings that have something of the generator.
-        refusals: what the family's reader said.
+        refusals: what the family's reader said, of the largest part first.
         usual: the generator's tensors with the user's options alone.
     """
     best = max(misses, key=lambda candidate: (candidate.common, -len(candidate.where)), default=None)
@@ -146,7 +146,8 @@ def _strange(record: Generator, source: str, loaded: Any, expected: Mapping[str,
         return f"{source!r} is a single tensor, not a state_dict; save with {SAVE}"
     if isinstance(loaded, list | tuple):
         if loaded and all(isinstance(value, Tensor) for value in loaded):
-            return f"{source!r} is a list of {len(loaded)} tensors without names, as model.parameters() gives; save with {SAVE}"
+            said = f"is a list of {len(loaded)} tensors without names, as model.parameters() gives"
+            return f"{source!r} {said}; save with {SAVE}"
         loaded = dict(enumerate(loaded))
     if not isinstance(loaded, Mapping):
         return f"{source!r} is a {type(loaded).__name__}, not a state_dict of tensors; save with {SAVE}"

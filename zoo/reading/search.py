@@ -34,7 +34,7 @@ class Search:
     def __init__(self, record: Generator, options: Mapping[str, Any], reading: Mapping[str, Any], source: str) -> None:
         self.record, self.options, self.reading, self.source = record, dict(options), dict(reading), source
         self.misses: list[Candidate] = []
-        self.refusals: list[GantailorError] = []  # what the family's reader says, of the whole file first
+        self.refusals: list[tuple[int, GantailorError]] = []  # what is said of parts, and their numbers of tensors
         self._built: dict[str, nn.Module] = {}
         self._usual = self._names_of_ones_own()
 
@@ -52,7 +52,7 @@ class Search:
                 self.source,
                 loaded,
                 self.misses,
-                refusals=self.refusals,
+                refusals=[error for _, error in sorted(self.refusals, key=lambda found: -found[0])],
                 usual=self._usual,
             )
         first = found[0]
@@ -122,10 +122,10 @@ class Search:
         try:
             state = self.record.state_of(part, **self.reading)
         except CheckpointError as error:
-            self.refusals.append(error)
+            self._refuse(part, CheckpointError(f"{self.source!r}: {error}"))
             return None
         except (RuntimeError, TypeError, IndexError, AttributeError) as error:  # arithmetic with what is no weight
-            self.refusals.append(self._fault(part, error))
+            self._refuse(part, self._fault(part, error))
             return None
         if not state or not all(isinstance(value, Tensor) for value in state.values()):
             return None
@@ -137,11 +137,15 @@ class Search:
             module = self._module(options)
         except GantailorError as error:  # the user's options beside the file's
             wrong = self.record.contradicted(state, **self.options)
-            self.refusals.append(contradiction(self.record, self.source, wrong) if wrong else error)
+            self._refuse(state, contradiction(self.record, self.source, wrong) if wrong else error)
             return None
         expected = module.state_dict()
         whole = completed(expected, self.record.completed(module, state))
         return Candidate(where=where, state=state, options=options, expected=expected, whole=whole)
+
+    def _refuse(self, part: Mapping[str, Any], error: GantailorError) -> None:
+        """Keep what is said of the part with the most tensors."""
+        self.refusals.append((sum(isinstance(value, Tensor) for value in part.values()), error))
 
     def _fault(self, part: Mapping[str, Any], error: Exception) -> CheckpointError:
         try:
