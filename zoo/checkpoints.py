@@ -53,9 +53,9 @@ def load_teacher(
     stylegan2     rosinality's ``.pt``; the state dict of a stylegan2-ada or stylegan3 ``G_ema``
     ============  ==================================================================================================
 
-    Each is read in ``gantailor/zoo/generators/<family>/checkpoint.py``. What these hold is found wherever it lies in the
-    file: in mappings and lists (``{"netG": ..., "epoch": 3}``, a LightningModule's ``state_dict``), and behind prefixes
-    (``module.``, ``_orig_mod.``, ``netG.``). Widths, depth, norm and channels are read from the tensors.
+    Each is read in ``gantailor/zoo/generators/<family>/checkpoint.py``. What these hold is found wherever it lies in
+    the file: in mappings and lists (``{"netG": ..., "epoch": 3}``, a LightningModule's ``state_dict``), and behind
+    prefixes (``module.``, ``_orig_mod.``, ``netG.``). Widths, depth, norm and channels are read from the tensors.
 
     Args:
         path: the file; where several generators in it fit, ``FILE:netG`` or ``FILE:state_dict.generator``.
@@ -65,8 +65,8 @@ def load_teacher(
         options: as for ``build``; over those that the file tells.
 
     Raises:
-        CheckpointError: missing, damaged or unsafe file; another architecture, or other options than the file's (they are
-            named); several generators that fit; a tensor that is no weight (complex, NaN, whole numbers).
+        CheckpointError: missing, damaged or unsafe file; another architecture, or other options than the file's (they
+            are named); several generators that fit; a tensor that is no weight (complex, NaN, whole numbers).
     """
     return read_teacher(path, generator=generator, side=side, rename=rename, **options).module
 
@@ -99,11 +99,12 @@ def read_state(path: Path) -> dict[str, Tensor]:
     """
     loaded, source = as_float32(read_file(path)), str(path)
     if not isinstance(loaded, dict):
-        raise CheckpointError(f"{source!r} is a {type(loaded).__name__}, not a state_dict of tensors; save {SAVE}")
+        raise CheckpointError(f"{source!r} is a {type(loaded).__name__}, not a state_dict of tensors; save with {SAVE}")
     strange = next((name for name, value in loaded.items() if not isinstance(value, Tensor)), None)
     if strange is not None:
         raise CheckpointError(
-            f"{source!r} is not a state_dict of tensors ({strange!r} is a {type(loaded[strange]).__name__}); save {SAVE}"
+            f"{source!r} is not a state_dict of tensors ({strange!r} is a {type(loaded[strange]).__name__}); "
+            f"save with {SAVE}"
         )
     check_tensors(loaded, source)
     return loaded
@@ -125,7 +126,7 @@ def load_state(model: nn.Module, state: Mapping[str, Tensor], source: str) -> No
         parts += [f"not in the generator: {', '.join(extra[:3])}"] * bool(extra)
         parts += [f"shapes: {'; '.join(shapes[:3])}"] * bool(shapes)
         raise CheckpointError(
-            f"{source!r} belongs to another architecture ({'. '.join(parts)}); name the generator and its options that it "
-            "was trained with"
+            f"{source!r} belongs to another architecture ({'. '.join(parts)}); name the generator and its options "
+            "that it was trained with"
         )
     model.load_state_dict(whole)

@@ -72,8 +72,8 @@ def _check_statistics(run: Run) -> None:
     used, other = record.statistics, "batch" if record.statistics == "running" else "running"
     if errors[other] <= MUCH_NEARER * errors[used]:
         run.report.note(
-            f"the teacher's L1 to {len(inputs)} training pictures is {errors[used]:.4g} with teacher.statistics {used} and "
-            f"{errors[other]:.4g} with {other}; is it meant to run with the others? --teacher.statistics {other}"
+            f"the teacher's L1 to {len(inputs)} training targets is {errors[used]:.4g} with teacher.statistics {used} "
+            f"and {errors[other]:.4g} with {other}; is it meant to run so? --teacher.statistics {other}"
         )
 
 

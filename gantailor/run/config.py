@@ -26,7 +26,8 @@ class TeacherConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
     weights: str | None = Field(
         None,
-        description="checkpoint of the trained generator, FILE or FILE:netG inside it; the shipped one if missing; none: untrained",
+        description="checkpoint of the trained generator, FILE or FILE:netG inside it; the shipped one if missing; "
+        "none: untrained",
     )
     generator: str | None = Field(None, description="its architecture, where that is another than the run's generator")
     options: dict[str, Any] | None = Field(None, description="its options, where they are others")

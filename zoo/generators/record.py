@@ -124,7 +124,7 @@ class Generator:
         return {**{name: value for name, value in told.items() if usual.get(name) != value}, **options}
 
     def contradicted(self, state: Mapping[str, Tensor], **options: Any) -> dict[str, tuple[Any, Any]]:
-        """The user's options, and those that the name stands for, of which the tensors tell another value: (his, theirs)."""
+        """Options, the user's and those that the name stands for, of which the tensors tell another: (own, told)."""
         own = {**self.options, **options}
         told = self.told_by(state)
         return {name: (own[name], told[name]) for name in own if name in told and own[name] != told[name]}

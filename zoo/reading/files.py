@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import pickle
 import re
+import warnings
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -21,8 +22,8 @@ OTHERS = {
     b"BZh": "a bzip2 archive; unpack it and give the weights inside",
     b"7z\xbc\xaf": "a 7z archive; unpack it and give the weights inside",
     b"Rar!": "a RAR archive; unpack it and give the weights inside",
-    b"\x89HDF": f"an HDF5 file, as Keras writes; convert it to PyTorch and save {SAVE}",
-    b"\x93NUMPY": f"a NumPy array; make a state dict of it and save {SAVE}",
+    b"\x89HDF": f"an HDF5 file, as Keras writes; convert it to PyTorch and save with {SAVE}",
+    b"\x93NUMPY": f"a NumPy array; make a state dict of it and save with {SAVE}",
     b"\x89PNG": "a picture; give the file with the weights",
     b"\xff\xd8\xff": "a picture; give the file with the weights",
 }
@@ -31,7 +32,8 @@ OTHERS = {
 def _safe() -> list[Any]:
     """Plain data that training scripts save beside tensors: settings of argparse, and NumPy's numbers."""
     kinds = (np.float64, np.float32, np.int64, np.int32, np.bool_)
-    return [argparse.Namespace, np.dtype, np._core.multiarray.scalar, *{type(np.dtype(kind)) for kind in kinds}]
+    scalar = np.float64(0).__reduce__()[0]  # the function that pickles of NumPy's numbers name
+    return [argparse.Namespace, np.dtype, scalar, *{type(np.dtype(kind)) for kind in kinds}]
 
 
 def split_file(path: str | Path) -> tuple[Path, str]:
@@ -65,9 +67,8 @@ def read_file(path: Path) -> Any:
         raise CheckpointError(
             f"{str(path)!r} cannot be read ({error.strerror}); give it the right to be read"
         ) from None
-    if _is_safetensors(head, path.stat().st_size) or (
-        path.suffix == ".safetensors" and head[:2] not in (b"PK", b"\x80\x02")
-    ):
+    named_so = path.suffix == ".safetensors" and not head.startswith((b"PK", b"\x80"))
+    if named_so or _is_safetensors(head, path.stat().st_size):
         return load_tensors(path)[0]
     _check_kind(path, head)
     return _torch_load(path)
@@ -98,7 +99,7 @@ def _check_kind(path: Path, head: bytes) -> None:
     elif _is_text(head):
         raise refuse(f"a text ({head[:24].decode(errors='ignore').splitlines()[0].strip()!r} ...); download it again")
     elif head[:1] != b"\x80":
-        raise refuse(f"a file that neither PyTorch nor safetensors wrote; save {SAVE}")
+        raise refuse(f"a file that neither PyTorch nor safetensors wrote; save with {SAVE}")
 
 
 def _check_archive(path: Path) -> None:
@@ -128,8 +129,9 @@ def _is_text(head: bytes) -> bool:
 
 def _torch_load(path: Path) -> Any:
     try:
-        with torch.serialization.safe_globals(_safe()):
-            return torch.load(path, map_location="cpu", weights_only=True)
+        with path.open("rb") as file, torch.serialization.safe_globals(_safe()), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of other protocols of pickle: it is read or refused
+            return torch.load(file, map_location="cpu", weights_only=True)  # a path would be judged by its suffix
     except pickle.UnpicklingError as error:
         raise CheckpointError(_refusal(path, str(error))) from None
     except (RuntimeError, EOFError, OSError, ValueError, KeyError, AttributeError, TypeError, IndexError) as error:
@@ -140,12 +142,12 @@ def _torch_load(path: Path) -> Any:
 
 def _refusal(path: Path, said: str) -> str:
     """One line about a pickle that PyTorch refused: what is in it, and how to save the tensors alone."""
-    found = re.search(r"(?:GLOBAL|class|type|instantiate|function|global) [`'\"]?(?:<class ')?((?:\w+\.)+\w+)", said)
+    found = re.search(r"GLOBAL ([\w.]+)", said)
     name = found[1] if found else ""
-    if name.startswith("torch.nn.") or name.startswith("__main__."):
+    if name.startswith(("torch.nn.", "__main__.")):
         what = f"holds a whole pickled model ({name}), not its tensors"
     elif name:
-        what = f"wants to run code when it is read (it holds {name})"
+        what = f"wants to run code when it is read (it names {name}, perhaps of a whole pickled model)"
     else:
         what = "holds pickled objects that are not tensors"
     return f"{str(path)!r} {what}, and was refused; where it was made, save the tensors alone: {SAVE}"

@@ -1,4 +1,4 @@
-"""Names of tensors: wrappers and prefixes taken off, names exchanged by a pattern, and the pattern found that is missing."""
+"""Names of tensors: wrappers and prefixes taken off, parts exchanged by a pattern, and the pattern that would do it."""
 
 from __future__ import annotations
 
@@ -72,8 +72,8 @@ def renamed(value: Any, rename: Mapping[str, str], source: str) -> Any:
     idle = [old for old in rename if old not in used]
     if idle:
         raise CheckpointError(
-            f"{source!r} has no tensor with {idle[0]!r} in its name, which rename is to exchange; give parts between the "
-            f"dots of {', '.join(_some_names(value)) or 'names'}"
+            f"{source!r} has no tensor with {idle[0]!r} in its name, which rename is to exchange; give parts between "
+            f"the dots of {', '.join(_some_names(value)) or 'names'}"
         )
     return made
 
@@ -116,7 +116,7 @@ def proposed(state: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> dic
     if not _same_shapes(state, expected):
         return None
     pattern = next(_middles(zip(state, expected)), None)
-    if pattern is None or not all(pattern):
+    if pattern is None or not all(pattern) or all(part.replace(".", "").isdigit() for part in pattern):
         return None
     rename = dict([pattern])
     return rename if [rename_one(name, rename) for name in state] == list(expected) else None

@@ -29,6 +29,7 @@ def refusal(
     source: str,
     loaded: Any,
     misses: Sequence[Candidate],
+    *,
     refusals: Sequence[GantailorError],
     usual: Mapping[str, Tensor],
 ) -> GantailorError:
@@ -36,11 +37,14 @@ def refusal(
 
     Args:
         misses: mappings that have something of the generator.
-        refusals: what the family's reader said.
+        refusals: what the family's reader said, of the largest part first.
         usual: the generator's tensors with the user's options alone.
     """
     best = max(misses, key=lambda candidate: (candidate.common, -len(candidate.where)), default=None)
     expected = usual if best is None else best.expected
+    wrong = {} if best is None else record.contradicted(best.state, **options)
+    if best is not None and wrong:
+        return contradiction(record, source, wrong, where=best.where, said=_said(best.expected, best.whole))
     for where, part in _parts(loaded):
         found = names.proposed(part, expected)
         if found is not None:
@@ -50,10 +54,30 @@ def refusal(
                 f"'{old}={new}', or load_teacher(..., rename={{{old!r}: {new!r}}})"
             )
     if best is not None:
-        return CheckpointError(_mismatch(record, options, source, best))
+        return CheckpointError(_mismatch(record, source, best))
     if refusals:
         return refusals[0]
     return CheckpointError(_strange(record, source, loaded, expected))
+
+
+def contradiction(
+    record: Generator,
+    source: str,
+    wrong: Mapping[str, tuple[Any, Any]],
+    *,
+    where: str = "",
+    said: str = "",
+) -> CheckpointError:
+    """The mistake of options, the user's or of the generator's name, of which the file's tensors tell others.
+
+    Args:
+        wrong: options with their own value and the file's.
+        where: path inside the file.
+        said: how names and shapes differ.
+    """
+    asked = ", ".join(f"{name} is {own}, the file has {told}" for name, (own, told) in wrong.items())
+    detail, place = f" ({said})" if said else "", f" ({where})" if where else ""
+    return CheckpointError(f"{source!r}{place} was made with other options: {asked}{detail}; {_way_out(record, wrong)}")
 
 
 def _parts(loaded: Any, where: str = "", depth: int = 0) -> Iterator[tuple[str, dict[str, Tensor]]]:
@@ -72,39 +96,39 @@ def _parts(loaded: Any, where: str = "", depth: int = 0) -> Iterator[tuple[str, 
         yield from _parts(inner, f"{where}.{name}".strip("."), depth + 1)
 
 
-def _mismatch(record: Generator, options: Mapping[str, Any], source: str, best: Candidate) -> str:
-    """How the nearest mapping differs: the options that the file contradicts, else names and shapes."""
-    missing, extra, shapes = differences(best.expected, best.whole)
-    parts = [f"missing: {', '.join(missing[:LISTED])}"] * bool(missing)
-    parts += [f"not in the generator: {', '.join(extra[:LISTED])}"] * bool(extra)
-    parts += [f"shapes: {'; '.join(shapes[:LISTED])}"] * bool(shapes)
-    said, where = ". ".join(parts), f" ({best.where})" if best.where else ""
-    wrong = record.contradicted(best.state, **options)
-    if wrong:
-        asked = ", ".join(f"{name} is {own}, the file has {told}" for name, (own, told) in wrong.items())
-        return f"{source!r}{where} was made with other options: {asked} ({said}); {_way_out(record, options, wrong)}"
-    undo = next((way for part, way in UNFOLDED.items() if any(part in f"{name}." for name in extra)), None)
+def _mismatch(record: Generator, source: str, best: Candidate) -> str:
+    """How the nearest mapping differs."""
+    said, where = _said(best.expected, best.whole), f" ({best.where})" if best.where else ""
+    extra = differences(best.expected, best.whole)[1]
+    undo = next((way for part, way in UNFOLDED.items() if any(part in name for name in extra)), None)
     if undo is not None:
         return (
-            f"{source!r}{where} holds weights before a norm of them is folded in ({said}); call {undo} and save {SAVE}"
+            f"{source!r}{where} has weights that a norm of them is not folded into ({said}); call {undo}, then {SAVE}"
         )
     return (
-        f"{source!r}{where} belongs to another architecture than {record.name} ({said}); name the generator that it was "
-        "trained with, and its options"
+        f"{source!r}{where} belongs to another architecture than {record.name} ({said}); name the generator that it "
+        "was trained with, and its options"
     )
 
 
-def _way_out(record: Generator, options: Mapping[str, Any], wrong: Mapping[str, tuple[Any, Any]]) -> str:
+def _said(expected: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> str:
+    missing, extra, shapes = differences(expected, state)
+    parts = [f"missing: {', '.join(missing[:LISTED])}"] * bool(missing)
+    parts += [f"not in the generator: {', '.join(extra[:LISTED])}"] * bool(extra)
+    parts += [f"shapes: {'; '.join(shapes[:LISTED])}"] * bool(shapes)
+    return ". ".join(parts)
+
+
+def _way_out(record: Generator, wrong: Mapping[str, tuple[Any, Any]]) -> str:
     told = {name: value for name, (_, value) in wrong.items()}
-    by_name = {
-        name: value for name, value in told.items() if name not in options
-    }  # what the generator's name stands for
+    by_name = {name: value for name, value in told.items() if name in record.options}
     if by_name:
         wanted = {**record.options, **by_name}
         known = [name for name in GENERATORS if _same_family(find(name, GENERATORS, "generator"), record, wanted)]
         if known:
             return f"name generator {known[0]}" + (_options(told, by_name) and f" and {_options(told, by_name)}")
-    return f"{_options(told, {})}, or leave {', '.join(told)} out: the file tells"
+    left = [name for name in told if name not in record.options]
+    return _options(told, {}) + (f", or leave {', '.join(left)} out: the file tells" if left else "")
 
 
 def _options(told: Mapping[str, Any], without: Mapping[str, Any]) -> str:
@@ -119,25 +143,24 @@ def _same_family(one: Generator, other: Generator, options: Mapping[str, Any]) -
 def _strange(record: Generator, source: str, loaded: Any, expected: Mapping[str, Tensor]) -> str:
     """What a file without anything of the generator holds."""
     if isinstance(loaded, Tensor):
-        return f"{source!r} is a single tensor, not a state_dict; save {SAVE}"
+        return f"{source!r} is a single tensor, not a state_dict; save with {SAVE}"
     if isinstance(loaded, list | tuple):
         if loaded and all(isinstance(value, Tensor) for value in loaded):
-            return (
-                f"{source!r} is a list of {len(loaded)} tensors without names, as model.parameters() gives; save {SAVE}"
-            )
+            said = f"is a list of {len(loaded)} tensors without names, as model.parameters() gives"
+            return f"{source!r} {said}; save with {SAVE}"
         loaded = dict(enumerate(loaded))
     if not isinstance(loaded, Mapping):
-        return f"{source!r} is a {type(loaded).__name__}, not a state_dict of tensors; save {SAVE}"
+        return f"{source!r} is a {type(loaded).__name__}, not a state_dict of tensors; save with {SAVE}"
     if not loaded:
-        return f"{source!r} is an empty state_dict; save {SAVE} of the trained model"
+        return f"{source!r} is an empty state_dict; save with {SAVE} those of the trained model"
     if all(isinstance(value, Tensor) for value in loaded.values()):
-        first = ", ".join(list(map(str, loaded))[:LISTED])
+        said = _said(expected, {str(name): value for name, value in loaded.items()})
         return (
-            f"{source!r} belongs to another architecture than {record.name} (missing: {', '.join(list(expected)[:LISTED])}. "
-            f"not in the generator: {first}); name the generator that it was trained with"
+            f"{source!r} belongs to another architecture than {record.name} ({said}); name the generator that it was "
+            "trained with"
         )
     listed = ", ".join(_described(str(name), value) for name, value in list(loaded.items())[:8])
-    return f"{source!r} is not a state_dict of tensors and holds none of {record.name}: {listed}; save {SAVE}"
+    return f"{source!r} is not a state_dict of tensors and holds none of {record.name}: {listed}; save with {SAVE}"
 
 
 def _described(name: str, value: Any) -> str:

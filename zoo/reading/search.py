@@ -13,12 +13,12 @@ from gantailor.zoo.generators.record import Generator
 from gantailor.zoo.reading import names
 from gantailor.zoo.reading.candidate import Candidate, completed
 from gantailor.zoo.reading.paths import joined
-from gantailor.zoo.reading.refusal import refusal
+from gantailor.zoo.reading.refusal import contradiction, refusal
 from gantailor.zoo.reading.tensors import check_tensors
 
 MOST = 8  # candidates that a message lists
 DEPTH = 6  # mappings within mappings
-FEWEST = 0.3  # of the names in common, below which it is not worth while to build the generator
+FEWEST = 0.1  # of the names in common, below which it is not worth while to build the generator
 
 
 class Search:
@@ -34,7 +34,7 @@ class Search:
     def __init__(self, record: Generator, options: Mapping[str, Any], reading: Mapping[str, Any], source: str) -> None:
         self.record, self.options, self.reading, self.source = record, dict(options), dict(reading), source
         self.misses: list[Candidate] = []
-        self.refusals: list[GantailorError] = []  # what the family's reader says, of the whole file first
+        self.refusals: list[tuple[int, GantailorError]] = []  # what is said of parts, and their numbers of tensors
         self._built: dict[str, nn.Module] = {}
         self._usual = self._names_of_ones_own()
 
@@ -46,7 +46,15 @@ class Search:
         """
         found = list(self._within(loaded, inside, 0))
         if not found:
-            raise refusal(self.record, self.options, self.source, loaded, self.misses, self.refusals, self._usual)
+            raise refusal(
+                self.record,
+                self.options,
+                self.source,
+                loaded,
+                self.misses,
+                refusals=[error for _, error in sorted(self.refusals, key=lambda found: -found[0])],
+                usual=self._usual,
+            )
         first = found[0]
         if any(not _equal(first.state, other.state) for other in found[1:]):
             listed = [candidate.where for candidate in found[:MOST]]
@@ -114,10 +122,10 @@ class Search:
         try:
             state = self.record.state_of(part, **self.reading)
         except CheckpointError as error:
-            self.refusals.append(error)
+            self._refuse(part, CheckpointError(f"{self.source!r}: {error}"))
             return None
         except (RuntimeError, TypeError, IndexError, AttributeError) as error:  # arithmetic with what is no weight
-            self.refusals.append(self._fault(part, error))
+            self._refuse(part, self._fault(part, error))
             return None
         if not state or not all(isinstance(value, Tensor) for value in state.values()):
             return None
@@ -125,14 +133,24 @@ class Search:
         if self._usual and common < FEWEST * min(len(self._usual), len(state)):
             return None
         options = self.record.options_for(state, **self.options)
-        module = self._module(options)
+        try:
+            module = self._module(options)
+        except GantailorError as error:  # the user's options beside the file's
+            wrong = self.record.contradicted(state, **self.options)
+            self._refuse(state, contradiction(self.record, self.source, wrong) if wrong else error)
+            return None
         expected = module.state_dict()
         whole = completed(expected, self.record.completed(module, state))
         return Candidate(where=where, state=state, options=options, expected=expected, whole=whole)
 
+    def _refuse(self, part: Mapping[str, Any], error: GantailorError) -> None:
+        """Keep what is said of the part with the most tensors."""
+        self.refusals.append((sum(isinstance(value, Tensor) for value in part.values()), error))
+
     def _fault(self, part: Mapping[str, Any], error: Exception) -> CheckpointError:
         try:
-            check_tensors(part, self.source)
+            floating = {name: torch.empty(0) for name in part if name.rpartition(".")[2].startswith(("weight", "bias"))}
+            check_tensors(part, self.source, floating)
         except CheckpointError as found:
             return found
         said = " ".join(str(error).split())[:120]

@@ -13,7 +13,7 @@ from gantailor.zoo.reading.files import SAVE
 
 
 def as_float32(value: Any) -> Any:
-    """Floating dense tensors as float32, also in the mappings and lists inside; names as texts. Anything else as it is."""
+    """Floating dense tensors as float32, in mappings and lists too; names as texts. Anything else as it is."""
     if isinstance(value, Mapping):
         return {str(name): as_float32(inner) for name, inner in value.items()}
     if isinstance(value, list | tuple):
@@ -39,7 +39,9 @@ def check_tensors(state: Mapping[str, Any], source: str, expected: Mapping[str, 
         if fault is None and not value.is_floating_point():
             wanted = (expected or {}).get(name)
             if wanted is not None and wanted.is_floating_point():
-                fault = f"holds whole numbers ({_kind(value)}), as quantised weights do; save them as float32: {SAVE}"
+                fault = (
+                    f"holds whole numbers ({_kind(value)}), as quantised weights do; save them as float32 with {SAVE}"
+                )
         elif fault is None and not bool(torch.isfinite(value).all()):
             wrong = "NaN" if bool(torch.isnan(value).any()) else "infinite values"
             fault = f"holds {wrong}: the training diverged; give a checkpoint from before that"

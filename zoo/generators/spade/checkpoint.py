@@ -58,7 +58,7 @@ def spade_options(state: Mapping[str, Tensor]) -> dict[str, Any]:
     ngf, hidden = first.shape[0] // 16, shared.shape[0]
     separable = "head_0.norm_0.mlp_gamma.conv.0.weight" in state
     statistics = "head_0.norm_0.param_free_norm.running_mean" in state
-    found = {"label_channels": first.shape[1], "ngf": ngf, "separable": separable}
+    found: dict[str, Any] = {"label_channels": first.shape[1], "ngf": ngf, "separable": separable}
     found |= {"norm": "batch" if statistics else "instance"}
     found |= {"hidden": hidden} if hidden != (2 * ngf if separable else 128) else {}
     return found | ({"upsampling": "most"} if any(name.startswith("up_4.") for name in state) else {})
