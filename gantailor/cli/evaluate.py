@@ -42,13 +42,15 @@ def _of_folders(arguments: argparse.Namespace, metrics: tuple[str, ...]) -> Mapp
         raise ConfigError("--images and --reference go together: two folders of pictures")
     if arguments.run is not None:
         raise ConfigError("score a run, or --images against --reference, not both")
+    config = config_of(arguments, _base(arguments, "evaluation.weights"))
     return evaluate_folders(
-        Scoring(config_of(arguments, _base(arguments, "evaluation.weights")).evaluation),
+        Scoring(config.evaluation),
         arguments.images,
         arguments.reference,
         metrics or FOLDER_METRICS,
         cache=cache_folder(),
-        skip_corrupt=arguments.skip_corrupt,
+        skip_corrupt=arguments.skip_corrupt or config.data.skip_corrupt,
+        background=config.data.background,
         on_picture=Reporter().pictures("pictures"),
     )
 
