@@ -102,7 +102,8 @@ def features_of(
     on_picture: Callable[[int, int], None] | None = None,
 ) -> np.ndarray:
     """Features ``[N, d]`` in float32; kept in ``cache`` by the contents of pictures, weights and preprocessing."""
-    key = f"{READER_VERSION}|{background_of(background)}|{pictures.digest}|{extractor.name}|{extractor.dims}|{extractor.weights_hash}|{extractor.resize}"
+    network = f"{extractor.name}|{extractor.dims}|{extractor.weights_hash}|{extractor.resize}"
+    key = f"{READER_VERSION}|{background_of(background)}|{pictures.digest}|{network}"
     file = cache / f"features-{hashlib.sha256(key.encode()).hexdigest()[:24]}.npy" if cache else None
     if file is not None and file.exists():
         known: np.ndarray = np.load(file, allow_pickle=False)
@@ -240,15 +241,16 @@ class NamedPairs:
         return len(self.files)
 
     def batch(self, indices: np.ndarray) -> tuple[Tensor, Tensor | None]:
-        chosen = [self.files[i] for i in np.asarray(indices).tolist()]
-        pixels = [[self.reader.read(file) for file in files] for files in chosen]
-        for files, (first, second) in zip(chosen, pixels, strict=True):
-            if first is not None and second is not None and first.shape != second.shape:
-                sizes = " and ".join(f"{p.shape[1]}x{p.shape[0]}" for p in (first, second))
-                raise EvaluationError(
-                    f"{str(files[0])!r} and {str(files[1])!r} are of different sizes, {sizes}; make them the same"
-                )
-        made, real = (torch.stack([_to_float(p[side]) for p in pixels if p[side] is not None]) for side in (0, 1))
+        pairs = [self._pair(*self.files[i]) for i in np.asarray(indices).tolist()]
+        return torch.stack([made for made, _ in pairs]), torch.stack([real for _, real in pairs])
+
+    def _pair(self, *files: Path) -> tuple[Tensor, Tensor]:
+        made, real = (_to_float(pixels) for pixels in map(self.reader.read, files) if pixels is not None)
+        if made.shape != real.shape:
+            sizes = " and ".join(f"{p.shape[2]}x{p.shape[1]}" for p in (made, real))
+            raise EvaluationError(
+                f"{str(files[0])!r} and {str(files[1])!r} are of different sizes, {sizes}; make them the same"
+            )
         return made, real
 
     def digest(self) -> str:

@@ -11,7 +11,7 @@ from gantailor.evaluators.pictures.modes import upright
 from gantailor.supernet.errors import DataError
 
 NO_COLOUR = -2  # the id of a colour that the table does not have
-_WHOLE = ("1", "L", "P", "LA", "PA", "I", "I;16", "I;16L", "I;16B", "I;16N")
+_ONE_CHANNEL = ("1", "L", "LA", "I", "I;16", "I;16L", "I;16B", "I;16N")
 # Pillow stretches values of few bits to 0..255: the step between two of them.
 _STEPS = {"L;2": 85, "L;4": 17, "L;2I": 85, "L;4I": 17, "L;2R": 85, "L;4R": 17, "L;2IR": 85, "L;4IR": 17}
 
@@ -53,15 +53,16 @@ def label_ids(image: Image.Image, rawmode: str, colours: Colours | None = None) 
     Raises:
         DataError: colours that nobody knows the ids of.
     """
-    if colours is not None and image.mode not in ("1", "L", "LA", "I", *(m for m in _WHOLE if ";" in m)):
+    if colours is not None and image.mode not in _ONE_CHANNEL:
         return upright(colours.ids_of(np.asarray(image.convert("RGB"))), image)
-    if image.mode in _WHOLE:
+    if image.mode in (*_ONE_CHANNEL, "P", "PA"):
         return upright(_values(image, rawmode), image)
     rgb = np.asarray(image.convert("RGB")) if image.mode != "F" else None
     if rgb is None or (rgb != rgb[..., :1]).any():
+        what = "fractions" if rgb is None else "colours"
         raise DataError(
-            f"label map {str(getattr(image, 'filename', ''))!r} has {'fractions' if rgb is None else 'colours'}, and no "
-            "ids: name a table of them, data.labels: FILE.csv (id,name,red,green,blue), or store one channel of ids"
+            f"label map {str(getattr(image, 'filename', ''))!r} has {what}, and no ids: name a table of them, "
+            "data.labels: FILE.csv (id,name,red,green,blue), or store one channel of ids"
         )
     return upright(rgb[..., 0].astype(np.int32), image)
 
@@ -71,7 +72,7 @@ def instance_ids(image: Image.Image, rawmode: str) -> np.ndarray:
 
     Colours are ``red + 256 green + 65536 blue``; of fractions the bits are the number.
     """
-    if image.mode in _WHOLE:
+    if image.mode in (*_ONE_CHANNEL, "P", "PA"):
         return upright(_values(image, rawmode), image)
     if image.mode == "F":
         return upright(np.asarray(image).view(np.int32), image)

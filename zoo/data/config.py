@@ -46,12 +46,12 @@ class DataConfig(BaseModel):
         """Of inputs (0) or of targets (1)."""
         return self.channels if isinstance(self.channels, int) else self.channels[side]
 
-    @field_validator("size", mode="plain")
+    @field_validator("size", mode="before")
     @classmethod
     def _size(cls, value: Any) -> int | tuple[int, int]:
         return _one_or_two(value, lambda side: 16 <= side <= 2048, "give 16 to 2048, or [height, width] of such")
 
-    @field_validator("channels", mode="plain")
+    @field_validator("channels", mode="before")
     @classmethod
     def _channels(cls, value: Any) -> int | tuple[int, int]:
         return _one_or_two(value, lambda count: count in (1, 3, 4), "give 1, 3 or 4, or [input, target] of such")
