@@ -73,7 +73,8 @@ def _of_run(arguments: argparse.Namespace, metrics: tuple[str, ...]) -> Mapping[
 
 def _of_checkpoint(arguments: argparse.Namespace, metrics: tuple[str, ...]) -> Mapping[str, Score]:
     """Of a generator on a data split; it is its own teacher."""
-    setup = Setup(config_of(arguments, _base(arguments, "teacher")))
+    skip = {"data.skip_corrupt": True} if arguments.skip_corrupt else {}
+    setup = Setup(config_of(arguments, _base(arguments, "teacher") | skip))
     wanted: Any = metrics or setup.metrics(setup.config.evaluation.final)
     return setup.scoring.evaluator(wanted)(setup.teacher, setup.data(arguments.split))
 
