@@ -184,10 +184,11 @@ def _in_channels(
     if channels == 4:
         return np.asarray(image.convert("RGBA"))
     if image.mode in ("LA", "RGBA"):
-        whole = np.asarray(image.convert("RGBA"))
-        if whole[..., 3].min(initial=255) < 255:
+        if image.getextrema()[-1] == (255, 255):
+            image = image.convert(image.mode.removesuffix("A"))
+        else:
             note("transparent, laid on the background")
-        image = Image.fromarray(composited(whole, background))
+            image = Image.fromarray(composited(np.asarray(image.convert("RGBA")), background))
     if channels == 1:
         return np.asarray(image.convert("L"))[..., None]
     return np.asarray(image.convert("RGB"))

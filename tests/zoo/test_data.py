@@ -3,12 +3,15 @@
 import re
 
 import numpy as np
+import onnxruntime
 import pytest
+import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from pydantic import ValidationError
 
+from gantailor.cli.main import main
 from gantailor.supernet.errors import ConfigError, DataError, EvaluationError
 from gantailor.zoo.data.config import DataConfig
 from gantailor.zoo.data.fit import FITS, Reading, halves
@@ -352,3 +355,29 @@ def test_settings_as_files_hold_them():
     assert DataConfig(size=[64, 64]) == DataConfig(size=64)
     with pytest.raises(ConfigError, match="OpenMoji is drawn square"):
         read_split(DataConfig(size=[64, 32]), "train")
+
+
+@pytest.mark.long
+def test_a_wide_run(tmp_path):
+    """From pictures of 40 x 160 to report and ONNX, at [32, 64]."""
+    random = np.random.default_rng(0)
+    for split in ("train", "test"):
+        save(tmp_path / "data" / split, random.integers(0, 256, (6, 40, 160, 3), dtype=np.uint8))
+    recipe = {"kimg": 0.004, "batch": 2, "ndf": 4}
+    config = {
+        "generator": "resnet_6blocks",
+        "options": {"ngf": 8},
+        "teacher": "none",
+        "data": {"kind": "folder", "path": str(tmp_path / "data"), "size": [32, 64], "fit": "crop"},
+        "budget": "0.5x",
+        "train": recipe,
+        "finetune": recipe,
+        "search": {"trials": 3},
+        "evaluation": {"search": "l1", "final": ["l1"], "search_images": 4},
+    }
+    (tmp_path / "run.yaml").write_text(yaml.safe_dump(config))
+    assert main(["compress", str(tmp_path / "run.yaml"), "--out", str(tmp_path / "run")]) == 0
+    assert (tmp_path / "run" / "report.html").stat().st_size
+    (exported,) = (tmp_path / "run" / "export").rglob("*.onnx")
+    (shape,) = [given.shape for given in onnxruntime.InferenceSession(exported).get_inputs()]
+    assert shape[1:] == [3, 32, 64]
