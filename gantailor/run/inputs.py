@@ -110,10 +110,10 @@ class Inputs:
         Raises:
             ConfigError: the generator does not take this size.
         """
-        size, multiple = self.config.data.size, self.traits.size_multiple
-        if size % multiple:
+        data, multiple = self.config.data, self.traits.size_multiple
+        if any(side % multiple for side in data.shape):
             raise ConfigError(
-                f"data.size {size} does not fit {self.config.generator}: it must be a multiple of {multiple}"
+                f"data.size {data.size} does not fit {self.config.generator}: it must be a multiple of {multiple}"
             )
         shape = self.data("train").batch(np.arange(1))[0].shape
         return torch.randn(shape, generator=torch.Generator().manual_seed(0))

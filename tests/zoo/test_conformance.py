@@ -222,6 +222,21 @@ class TestFolder(DataCase):
         return DataConfig(kind="folder", path=str(folder), size=16)
 
 
+class TestWideGreyFolder(DataCase):
+    """Pairs of another shape, from grey to colour."""
+
+    kind = "folder"
+
+    def made(self, folder, seed):
+        for number, name in enumerate(("train", "search", "test")):
+            save(folder / name, 5, 20, (seed, number), width=40)
+        return DataConfig(kind="folder", path=str(folder), size=[16, 24], channels=[1, 3], fit="scale-and-crop")
+
+    def test_domains(self, tmp_path):
+        domains = read_domains(self.config(tmp_path))
+        assert (domains.a.shape[1:], domains.b.shape[1:]) == ((16, 24, 1), (16, 24, 3))
+
+
 class TestUnpairedFolder(DataCase):
     kind = "folder"
 

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from gantailor.supernet.errors import DataError, nearest
+from gantailor.supernet.errors import ConfigError, DataError, nearest
 from gantailor.supernet.files import cache_folder
 from gantailor.zoo.data import SPLITS
 from gantailor.zoo.data.config import DataConfig
@@ -159,9 +159,19 @@ def _split(families: np.ndarray) -> np.ndarray:
 
 
 def _read(config: DataConfig, split: str) -> Pairs:
+    assert isinstance(config.size, int)
     return openmoji(size=config.size, split=split)
 
 
+def _check(config: DataConfig) -> None:
+    check_options(config)
+    if not isinstance(config.size, int) or config.channels != 3:
+        raise ConfigError(
+            f"data.size {config.size} with data.channels {config.channels} is not possible: OpenMoji is drawn square "
+            "and in RGB; give one number, and 3"
+        )
+
+
 OPENMOJI = DataKind(
-    name="openmoji", read=_read, domains=lambda config: Domains.of(_read(config, "train")), check=check_options
+    name="openmoji", read=_read, domains=lambda config: Domains.of(_read(config, "train")), check=_check
 )

@@ -1,6 +1,6 @@
 """What a kind of data is: one record, found by its name or, one's own, as ``module:name``.
 
-    def read(config, split):                       # config: data.path, data.size, data.options, ...
+    def read(config, split):                       # config: data.path, data.shape, data.options, ...
         return Pairs(inputs, targets, names, source)
 
     MINE = DataKind(name="mine", read=read)        # data: {kind: mymodule:MINE}
@@ -77,7 +77,7 @@ class DataKind:
     Attributes:
         name: as a configuration names it.
         read: the data set of (the ``data`` section, ``train``, ``search`` or ``test``). Inputs are float
-            ``[N, C, H, W]``, targets ``[N, 3, H, W]`` in [-1, 1] or None.
+            ``[N, C, H, W]``, targets ``[N, C, H, W]`` in [-1, 1] or None.
         yields: what inputs are: ``pictures`` in [-1, 1], or ``labels``, one-hot maps of 0 and 1.
         domains: two unpaired sets of pictures for training (CycleGAN, MUNIT); None where there are none.
         check: raises a ``GantailorError`` about settings that cannot be; called before anything is read.
