@@ -29,6 +29,8 @@ def beneath(own: Mapping[str, Any]) -> dict[str, Any]:
     name = str(own.get("method", usual["method"].default))
     record = find_generator(str(own.get("generator", usual["generator"].default)))
     below = merged(record.defaults(own), method(name).defaults(own))
+    if ":" in record.name and "options" not in below:  # the usual options are those of the usual generator
+        below["options"] = {}
     for section in ("train", "finetune"):
         preset = PRESETS.get(str((own.get(section) or {}).get("preset")))
         if preset is not None:
