@@ -13,8 +13,7 @@ Norm = Callable[[int], nn.Module]
 
 
 def norm_layer(name: str) -> Norm:
-    """A constructor of the named norm: ``instance`` and ``instance_affine`` (no statistics), ``batch`` or
-    ``none``.
+    """A constructor of a norm: ``instance`` and ``instance_affine`` (no statistics), ``batch`` or ``none``.
 
     Raises:
         ConfigError: another name.
