@@ -10,7 +10,6 @@ from gantailor.cli.flags import config_of, given_settings
 from gantailor.evaluators.folder import evaluate_folders
 from gantailor.evaluators.scores import Score
 from gantailor.evaluators.scoring import Scoring, scores_to_json
-from gantailor.pipeline.evaluate import models_of
 from gantailor.reports.scores import print_changes, print_scores
 from gantailor.run.loading import load_config
 from gantailor.run.progress import Reporter
@@ -67,8 +66,7 @@ def _of_run(arguments: argparse.Namespace, metrics: tuple[str, ...]) -> Mapping[
         run = type(run)(run.folder.path, run.config.model_copy(update={"evaluation": changed}))
     setup = run.setup
     wanted = setup.metrics(metrics or run.config.evaluation.final)
-    model = models_of(run)["subnet"]
-    return setup.scoring.evaluator(wanted)(model, setup.data(arguments.split))
+    return setup.scoring.evaluator(wanted)(run.subnet()[1], setup.data(arguments.split))
 
 
 def _of_checkpoint(arguments: argparse.Namespace, metrics: tuple[str, ...]) -> Mapping[str, Score]:

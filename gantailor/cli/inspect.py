@@ -71,10 +71,10 @@ def _supernet(name: str, model: nn.Module, shapes: list[list[int]]) -> Supernet:
 
 
 def _shape(text: str) -> list[int]:
-    try:
-        return [int(part) for part in text.split(",")]
-    except ValueError:
-        raise ConfigError(f"--input {text!r} is no shape; write it as 1,3,256,256") from None
+    sides = [part.strip() for part in text.split(",")]
+    if not all(side.isdigit() and int(side) for side in sides):
+        raise ConfigError(f"--input {text!r} is no shape; write it as 1,3,256,256")
+    return [int(side) for side in sides]
 
 
 def _options(text: str) -> dict[str, Any]:

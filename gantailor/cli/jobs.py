@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from gantailor.cli.flags import config_of
+from gantailor.cli.flags import config_of, given_settings
 from gantailor.export.devices import device
 from gantailor.export.target import check_device
 from gantailor.pipeline.check import find_mistakes
@@ -19,6 +19,7 @@ from gantailor.pipeline.export import export_run
 from gantailor.run.config import Config
 from gantailor.run.run import Run, open_run
 from gantailor.search.limits import format_macs
+from gantailor.supernet.errors import ConfigError
 from gantailor.zoo import DEMO_SUPERNET
 
 
@@ -80,8 +81,13 @@ def export(arguments: argparse.Namespace) -> None:
     for target in targets:
         check_device(target)
     if arguments.config and Path(arguments.config).is_dir():
+        if given := given_settings(arguments):
+            raise ConfigError(f"a run has its own {', '.join(given)}; leave it out, or give a YAML file")
         run = open_run(arguments.config)
         run.subnet_config()  # said before anything is written
+        if arguments.dry_run:
+            print(f"would export for {', '.join(names or run.config.devices)} into {run.folder.export}")
+            return
         run.claim()
         manifest = export_run(run, targets or [device(name) for name in run.config.devices])
         run.release()

@@ -22,6 +22,15 @@ def _unknown(given: str, command: argparse.ArgumentParser) -> str:
     return f"{command.prog} does not take {given!r}{hint} All it takes: {command.prog} --help"
 
 
+def _message(error: GantailorError | OSError) -> str:
+    """What to say of a mistake; an ``OSError`` about no file is none of the user's."""
+    if isinstance(error, GantailorError):
+        return str(error)
+    if error.filename is None:
+        raise error
+    return f"{str(error.filename)!r} cannot be used: {error.strerror}; choose another"
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point; returns the exit status: 0, 2 for a user's mistake, 130 for Ctrl-C, 141 for a closed pipe."""
     given = list(sys.argv[1:] if argv is None else argv)
@@ -44,8 +53,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # whoever read this (head, less) has seen enough; nothing may be said at exit either
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
-    except GantailorError as error:
-        print(f"error: {error}", file=sys.stderr)
+    except (GantailorError, OSError) as error:
+        print(f"error: {_message(error)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("interrupted; the same command continues", file=sys.stderr)

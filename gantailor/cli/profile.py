@@ -10,11 +10,14 @@ import numpy as np
 from gantailor.cli.flags import config_of
 from gantailor.pipeline.profiling import measure_profile, profile_from_table
 from gantailor.run.setup import Setup
+from gantailor.supernet.errors import ConfigError
 
 
 def profile(arguments: argparse.Namespace) -> None:
     """Measure subnets on this device, or read a table, and fit a latency profile."""
     setup, path = Setup(config_of(arguments)), Path(arguments.file)
+    if not path.absolute().parent.is_dir():  # before minutes of measuring
+        raise ConfigError(f"profile {str(path)!r} cannot be written: its folder does not exist; make it first")
     if arguments.table:
         profile = profile_from_table(setup, arguments.table, device=arguments.runtime)
     else:

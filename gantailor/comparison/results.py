@@ -11,7 +11,7 @@ import pandas as pd
 import torch
 from torch import nn
 
-from gantailor.comparison import drawing as report
+from gantailor.comparison import drawing
 from gantailor.comparison.runs import Entry
 from gantailor.reports import figures
 from gantailor.run.run import Run
@@ -40,8 +40,8 @@ def teacher_scores(entries: Sequence[Entry]) -> dict[str, float]:
     for entry in entries:
         scores = entry.scores()
         if "teacher" in scores:
-            supernet = entry.open().setup.traced
-            macs = supernet.macs(supernet.full_config(), convention=entry.config.convention)
+            teacher = entry.open().setup.traced_teacher
+            macs = teacher.macs(teacher.full_config(), convention=entry.config.convention)
             return {"macs": macs} | {name: score["value"] for name, score in scores["teacher"].items()}
     return {}
 
@@ -87,12 +87,12 @@ def write_comparison(entries: Sequence[Entry], folder: Path) -> str:
     """Everything that is made of finished runs; the table."""
     frame, wide = results(entries)
     teacher, history = teacher_scores(entries), histories(entries)
-    text, figure = report.markdown(wide, teacher), report.draw(wide, teacher)
+    text, figure = drawing.markdown(wide, teacher), drawing.draw(wide, teacher)
     images = {"compare": ("Scores against MACs and training time", figures.rendered(figure, "png"))}
     if not history.empty:
         write_bytes(folder / "history.csv", history.to_csv(index=False).encode())
         order = list(dict.fromkeys(wide.index.get_level_values("method")))
-        drawn = report.draw_histories(history, entries[0].open().setup.search_metric, order)
+        drawn = drawing.draw_histories(history, entries[0].open().setup.search_metric, order)
         title = "The search's score while each method decides, a thin line for each seed"
         images["history"] = (title, figures.rendered(drawn, "png"))
     for budget in dict.fromkeys(entry.budget for entry in entries):
@@ -104,6 +104,6 @@ def write_comparison(entries: Sequence[Entry], folder: Path) -> str:
     figures.save(figure, folder / "compare.svg")
     for name, (_, data) in images.items():
         write_bytes(folder / f"{name}.png", data)
-    page = report.page(text, dict(images.values()), entries[0].config.convention)
+    page = drawing.page(text, dict(images.values()), entries[0].config.convention)
     write_bytes(folder / "compare.html", page.encode())
     return text

@@ -67,7 +67,7 @@ class Comparison(BaseModel):
             value = {name: {} for name in value}
         found = value
         for name, settings in found.items() if isinstance(found, Mapping) else ():
-            if name not in METHODS and "method" not in (settings or {}):
+            if name not in METHODS and ":" not in name and "method" not in (settings or {}):
                 raise ValueError(f"{name!r} is no method ({nearest(name, METHODS)}); give it a method: of its own")
         return {name: settings or {} for name, settings in found.items()} if isinstance(found, Mapping) else found
 
@@ -94,7 +94,7 @@ class Comparison(BaseModel):
         ]
 
     def _config(self, name: str, own: Mapping[str, Any], budget: str, seed: int) -> Config:
-        method = {"method": name} if name in METHODS else {}
+        method = {"method": name} if name in METHODS or ":" in name else {}
         fixed = {"budget": budget, "seed": seed, "train": {"seed": seed}, "finetune": {"seed": seed}}
         above = merged(own, fixed)
         under = merged(method, self.common)
@@ -109,8 +109,6 @@ def _explain(error: Any) -> str:
     if error["type"] == "extra_forbidden":
         allowed = ", ".join(Comparison.model_fields)
         return f"{where} is no setting of a comparison ({allowed}); what every run shares goes under common:"
-    if error["type"] == "tuple_type":
-        return f"{where} cannot be {error['input']!r}: give a list, [{error['input']}]"
     return explain(error, Comparison)
 
 

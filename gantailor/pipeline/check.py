@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +13,16 @@ from torch import Tensor, nn
 from gantailor.export.devices import device
 from gantailor.export.target import check_device
 from gantailor.pipeline.context import RunContext
+from gantailor.pipeline.search.study import front_profile
 from gantailor.run import ranking
 from gantailor.run.config import is_file
+from gantailor.run.inputs import check_size, check_torch_device
 from gantailor.run.run import Run
 from gantailor.supernet.calibration import has_running_statistics, per_picture
 from gantailor.supernet.errors import ConfigError
 from gantailor.supernet.files import write_json
+from gantailor.supernet.plugins import import_name
+from gantailor.supernet.traits import traits_of
 
 COMPARED = 16  # training pairs that the teacher's two kinds of statistics are compared on
 MUCH_NEARER = 0.8  # share of the L1 below which the other kind is told
@@ -31,6 +36,9 @@ def find_mistakes(run: Run) -> None:
     """
     setup, config = run.setup, run.config
     run.check_folder()  # whose decisions are replayed from here on
+    check_torch_device(config.device)
+    _check_teacher(run)
+    _check_options(run)
     run.method.check(RunContext(run))
     _ = setup.budget
     _check_untrained(run)
@@ -44,9 +52,61 @@ def find_mistakes(run: Run) -> None:
         run.report.note(f"scores without {', '.join(left)}: the data has no real pictures to compare with")
     for name in config.devices:
         check_device(device(name))
-    for file in (config.ranking if is_file(config.ranking) else None, config.supernet):
+    _check_files(run)
+
+
+def _check_teacher(run: Run) -> None:
+    """That a teacher of another architecture takes the same inputs and gives what is compared with the generator's."""
+    setup, config, record = run.setup, run.config, run.setup.teacher_record
+    if record is None or record.same_architecture(config):
+        return
+    teacher = setup.teacher
+    check_size(config, traits_of(teacher).size_multiple, f"teacher {record.generator!r}")
+    try:
+        with torch.no_grad():
+            theirs, mine = teacher(setup.example).shape, setup.generator(setup.example).shape
+    except (RuntimeError, TypeError) as error:
+        raise ConfigError(
+            f"teacher {record.generator!r} cannot run on the generator's input {tuple(setup.example.shape)}: "
+            f"{str(error).splitlines()[0]}; give a teacher for the same data"
+        ) from None
+    if theirs != mine:
+        raise ConfigError(
+            f"teacher {record.generator!r} makes {tuple(theirs)} of an input that {config.generator!r} makes "
+            f"{tuple(mine)} of; give a teacher for the same data"
+        )
+    layers, distils = dict(teacher.named_modules()), config.train.feature_weight or config.finetune.feature_weight
+    if distils and (missing := [name for name in setup.traits.feature_layers if name not in layers]):
+        raise ConfigError(
+            f"teacher {record.generator!r} has no {missing[0]!r}, whose features {config.generator!r} is compared by; "
+            "set train.feature_weight and finetune.feature_weight to 0"
+        )
+
+
+def _check_options(run: Run) -> None:
+    """That the method has the options that are set, with values that it allows."""
+    recipe, options = run.config.train, run.method.options
+    if options is not None:
+        recipe.options_of(options, method=True)
+    elif recipe.method_options:
+        raise ConfigError(f"method {run.method.name!r} has no train.method_options; leave them out")
+
+
+def _check_files(run: Run) -> None:
+    """That what the settings name can be read: files, and functions of one's own."""
+    config = run.config
+    named = (config.ranking if is_file(config.ranking) else None, config.supernet, config.discriminator)
+    for file in named:
         if file is not None and not Path(file).is_file():
             raise ConfigError(f"{file!r} does not exist; give the path of a file")
+    if is_file(config.ranking) and not run.folder.ranking.exists():  # later the run's own counts
+        ranking.load(config.ranking, run.setup.traced)
+    if any(recipe.kimg and recipe.perceptual_weight for recipe in (config.train, config.finetune)):
+        run.setup.scoring.lpips()
+    front_profile(config)
+    for name, value in (("region", config.region), ("embedding", config.embedding)):
+        if value is not None:
+            import_name(value, name)
 
 
 def _check_untrained(run: Run) -> None:
@@ -91,21 +151,22 @@ def check(run: Run) -> dict[str, Any]:
     find_mistakes(run)
     run.claim()
     setup, folder = run.setup, run.folder
-    if not folder.trace.exists() or setup.proof:  # an earlier process's decisions are replayed
-        write_json(folder.trace, _described(run))
+    described = _described(run)
+    write_json(folder.trace, described)  # the decisions are replayed, a budget may be another
     if not folder.ranking.exists():  # which may take minutes
         ranking.save(folder.ranking, setup.scores, **ranking.provenance(setup, run.config.ranking))
-    return _described(run)
+    return described
 
 
 def _described(run: Run) -> dict[str, Any]:
     """What ``trace.json`` holds."""
-    supernet, budget = run.setup.traced, run.setup.budget
+    supernet, budget, file = run.setup.traced, run.setup.budget, run.folder.trace
     full = supernet.full_config()
+    earlier = json.loads(file.read_text()) if file.exists() and not run.setup.proof else {}
     return {
         "graph": str(supernet.graph),
         "decisions": supernet.decisions.to_json(),
-        "verified": run.setup.proof,
+        "verified": run.setup.proof or earlier.get("verified", ""),
         "macs_full": {c: supernet.macs(full, convention=c) for c in ("true", "published")},
         "budget_macs": budget.macs,
         "convention": budget.convention,

@@ -114,7 +114,7 @@ class RunContext:
             teacher=self.teacher() if distils else None,
             discriminator=discriminator,
             sample=sample,
-            perceptual=setup.scoring.lpips().to(config.device) if recipe.perceptual_weight else None,
+            perceptual=copied(setup.scoring.lpips()).to(config.device) if recipe.perceptual_weight else None,
             region=import_name(config.region, "region") if config.region else None,
             cache_folder=cache_folder(),
             device=config.device,

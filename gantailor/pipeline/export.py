@@ -76,8 +76,8 @@ def export_run(run: Run, devices: list[Device]) -> dict[str, Any]:
 
 def _manifest(run: Run, config: SubnetConfig, example: Tensor) -> dict[str, Any]:
     """What is so on every device."""
-    supernet = run.setup.traced
-    full = supernet.full_config()
+    supernet, teacher = run.setup.traced, run.setup.traced_teacher
+    full = teacher.full_config()
     return {
         "gantailor": gantailor.__version__,
         "generator": run.config.generator,
@@ -86,7 +86,7 @@ def _manifest(run: Run, config: SubnetConfig, example: Tensor) -> dict[str, Any]
         "ranking": run.config.ranking,
         "input": {"shape": list(example.shape), "range": [-1, 1], "layout": "NCHW"},
         "macs": {c: supernet.macs(config, convention=c) for c in ("true", "published")},
-        "teacher_macs": {c: supernet.macs(full, convention=c) for c in ("true", "published")},
+        "teacher_macs": {c: teacher.macs(full, convention=c) for c in ("true", "published")},
         "parameters": supernet.parameter_count(config),
         "scores": json.loads(run.folder.scores.read_text()) if run.folder.scores.exists() else {},
     }

@@ -75,7 +75,8 @@ def profile_from_table(setup: Setup, path: str | Path, *, device: str) -> Latenc
     try:
         table = pd.read_csv(path)
     except (OSError, ValueError) as error:
-        raise ConfigError(f"latency table {str(path)!r} cannot be read: {error}") from None
+        said = " ".join(str(error).split())
+        raise ConfigError(f"latency table {str(path)!r} cannot be read: {said}; give a CSV file") from None
     missing = [name for name in [*names, "latency_ms"] if name not in table]
     if missing:
         raise ConfigError(f"latency table {str(path)!r} lacks the columns {', '.join(missing)}")

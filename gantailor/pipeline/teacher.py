@@ -14,6 +14,7 @@ from gantailor.evaluators.metric import find_metric
 from gantailor.evaluators.scores import Subset
 from gantailor.evaluators.scoring import Scoring
 from gantailor.pipeline.fit import fit
+from gantailor.run.inputs import check_torch_device
 from gantailor.run.run import Run
 from gantailor.supernet.files import save_tensors, write_bytes
 from gantailor.supernet.subnets.copying import copied
@@ -33,11 +34,14 @@ def train_teacher(run: Run) -> Path:
     What else a training leaves (the other generator of a CycleGAN, a StyleGAN2's discriminator) lies beside it.
     """
     config, recipe = run.config, run.config.train
+    check_torch_device(config.device)
     training = find_training(recipe.task)
     torch.manual_seed(recipe.seed)
     generator = build(config.generator, **config.options)
     task = training.teacher_task()(generator, config.data, recipe, device=config.device)
-    run.claim()
+    if distributed.rank() == 0:  # for all of the processes under torchrun
+        run.claim()
+    distributed.wait()
     traits = traits_of(generator)
     watcher = _latent_watcher(run, traits) if traits.takes == "latents" and distributed.rank() == 0 else None
     checkpoint = run.folder.file("teacher.ckpt.safetensors")

@@ -47,11 +47,9 @@ def store(run: Run, trained: Trained) -> None:
     for name, partner in trained.partners.items():
         save_tensors(folder.weights_of(name), partner.weights, info)
         write_config(folder.file(f"{name}.json"), partner.config)
-    if trained.config is None:
-        save_tensors(folder.supernet, trained.weights, info)
-        return
     save_tensors(folder.supernet, trained.weights, info)
-    write_config(folder.selected, trained.config)
+    if trained.config is not None:
+        write_config(folder.selected, trained.config)
 
 
 def write_config(path: Path, config: SubnetConfig) -> None:

@@ -46,18 +46,20 @@ def _columns(run: Run, narrow: torch.nn.Module, count: int) -> dict[str, Tensor]
 
 
 def _costs(run: Run, manifest: dict[str, Any]) -> list[dict[str, Any]]:
-    """Whole generator and subnet: MACs, parameters, bytes of float32 weights, milliseconds on each device."""
-    supernet = run.setup.traced
-    full = supernet.full_config()
+    """Teacher and subnet: MACs, parameters, bytes of float32 weights, milliseconds on each device."""
+    supernet, teacher = run.setup.traced, run.setup.traced_teacher
     devices = {name: found["latency_ms"] for name, found in manifest["devices"].items() if "latency_ms" in found}
     rows = []
-    for name, config in (("teacher", full), ("subnet", run.subnet()[0])):
+    for name, graph, config in (
+        ("teacher", teacher, teacher.full_config()),
+        ("subnet", supernet, run.subnet_config()),
+    ):
         row: dict[str, Any] = {
             "name": name if run.setup.taught or name == "subnet" else "whole generator",
-            "macs": supernet.macs(config),
-            "parameters": supernet.parameter_count(config),
+            "macs": graph.macs(config),
+            "parameters": graph.parameter_count(config),
         }
-        row |= {"published": supernet.macs(config, convention="published"), "bytes": 4 * row["parameters"]}
+        row |= {"published": graph.macs(config, convention="published"), "bytes": 4 * row["parameters"]}
         rows.append(row | {"ms": {device: times[name] for device, times in devices.items()}})
     return rows
 

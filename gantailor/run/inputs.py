@@ -23,6 +23,19 @@ from gantailor.zoo.generators.record import build
 CALIBRATION_IMAGES = 128  # enough for means and variances of hundreds of thousands of places
 
 
+def check_torch_device(name: str) -> None:
+    """That PyTorch has a device.
+
+    Raises:
+        ConfigError: this machine, or this PyTorch, has not.
+    """
+    kind, _, number = name.partition(":")
+    here = {"cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available()), "cpu": 1}
+    if int(number or 0) >= here[kind]:
+        seen = ", ".join(f"{count} {known}" for known, count in here.items() if count)
+        raise ConfigError(f"device {name!r} is not here; PyTorch {torch.__version__} sees {seen}: choose among these")
+
+
 class Inputs:
     """What a configuration reads; all that is returned is shared and must not be changed (take a copy).
 
@@ -110,11 +123,7 @@ class Inputs:
         Raises:
             ConfigError: the generator does not take this size.
         """
-        data, multiple = self.config.data, self.traits.size_multiple
-        if any(side % multiple for side in data.shape):
-            raise ConfigError(
-                f"data.size {data.size} does not fit {self.config.generator}: it must be a multiple of {multiple}"
-            )
+        check_size(self.config, self.traits.size_multiple, self.config.generator)
         shape = self.data("train").batch(np.arange(1))[0].shape
         return torch.randn(shape, generator=torch.Generator().manual_seed(0))
 
@@ -127,3 +136,13 @@ class Inputs:
         size = min(16, len(chosen))
         parts = [chosen[i : i + size] for i in range(0, len(chosen) - size + 1, size)]
         return recalibrate(narrow, (pairs.batch(part)[0] for part in parts))
+
+
+def check_size(config: Config, multiple: int, whose: str) -> None:
+    """That a network takes pictures of the data's size.
+
+    Raises:
+        ConfigError: a side is no multiple of what it needs.
+    """
+    if any(side % multiple for side in config.data.shape):
+        raise ConfigError(f"data.size {config.data.size} does not fit {whose}: it must be a multiple of {multiple}")

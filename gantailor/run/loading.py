@@ -22,7 +22,8 @@ def read_yaml(path: str) -> dict[str, Any]:
     try:
         values = yaml.safe_load(Path(path).read_text(encoding="utf8")) or {}
     except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"config {path!r} cannot be read: {error}; give a YAML file, as in examples/") from None
+        said = " ".join(str(error).split())  # YAML shows the place in lines of its own
+        raise ConfigError(f"config {path!r} cannot be read: {said}; give a YAML file, as in examples/") from None
     if not isinstance(values, dict):
         raise ConfigError(f"config {path!r} must hold 'name: value' lines")
     return values
@@ -91,6 +92,8 @@ def explain(error: Any, model: Any) -> str:
         for part in error["loc"][:-1]:
             model = model.model_fields[part].annotation
         return f"{where} is no setting; {nearest(str(error['loc'][-1]), model.model_fields)}"
+    if error["type"] == "tuple_type":
+        return f"{where} cannot be {error['input']!r}: give a list, [{error['input']}]"
     return f"{where} cannot be {error['input']!r}: {error['msg'].removeprefix('Value error, ')}"
 
 

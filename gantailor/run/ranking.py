@@ -11,6 +11,7 @@ import torch
 
 import gantailor
 from gantailor.run.config import is_file
+from gantailor.run.inputs import check_torch_device
 from gantailor.supernet.errors import ConfigError
 from gantailor.supernet.files import cache_folder, state_digest, write_json
 from gantailor.supernet.importance import CRITERIA
@@ -31,6 +32,7 @@ def compute(setup: Setup, name: str, *, inputs: int | None = None) -> Scores:
         inputs: how many latents or pictures to look at instead of the criterion's own number.
     """
     wanted = criterion(name).inputs
+    check_torch_device(setup.config.device)
     if not wanted:
         return criterion_scores(setup.traced, name, seed=setup.config.seed)
     data, count = setup.data("train"), inputs or wanted

@@ -14,7 +14,7 @@ from gantailor.run.loading import stored_config
 from gantailor.run.progress import Reporter
 from gantailor.run.setup import Setup
 from gantailor.search.methods.method import Method, method
-from gantailor.supernet.errors import ConfigError, RunError
+from gantailor.supernet.errors import ConfigError, GantailorError, RunError
 from gantailor.supernet.graph import SubnetConfig
 from gantailor.supernet.supernet import Supernet
 from gantailor.zoo.checkpoints import load_state, read_state
@@ -60,12 +60,13 @@ class Run:
 
         Raises:
             RunError: other settings, another process writing there, or no right to write.
+            ConfigError: another version made the run that lies there.
         """
         self.folder.lock()
         try:
             self.check_folder()
             self.folder.store_config(self.config.model_dump(mode="json"))
-        except RunError:
+        except GantailorError:
             self.folder.release()
             raise
 

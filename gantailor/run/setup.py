@@ -46,6 +46,13 @@ class Setup(Inputs):
     proof = ""  # what the proof of the trace measured, where it was made here
 
     @cached_property
+    def traced_teacher(self) -> Supernet:
+        """What the teacher costs: the traced generator, or where the teacher is of another kind, its own graph."""
+        if self.teacher is self.generator:
+            return self.traced
+        return Supernet(self.teacher, (self.example,), unknown="freeze")
+
+    @cached_property
     def scores(self) -> Scores:
         """Scores of every channel by the run's criterion."""
         return ranking.scores_of(self)

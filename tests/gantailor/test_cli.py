@@ -3,6 +3,7 @@
 import json
 import os
 import pickle
+import shutil
 import subprocess
 import sys
 
@@ -107,6 +108,9 @@ def test_a_finished_run_is_exported_for_other_devices(small, tmp_path, capsys):
     assert eight["scores"]["subnet, exported"].keys() == manifest["scores"]["subnet"].keys()
     assert "unknown" in fails(capsys, "export", str(out), "--device", "phoen")
     assert "no run folder" in fails(capsys, "export", str(tmp_path))
+    assert "a run has its own data.size" in fails(capsys, "export", str(out), "--data.size", "64")
+    assert main(["export", str(out), "--device", "openvino", "--dry-run"]) == 0
+    assert "would export for openvino" in capsys.readouterr().out and not (out / "export/openvino").exists()
 
 
 @pytest.mark.long
@@ -139,6 +143,18 @@ def test_a_setting_that_came_later_is_no_other_setting(small):
     del config["space"]["drop_branches"], config["train"]["ranges"], config["seed"]
     (out / "config.json").write_text(json.dumps(config))
     assert main(["compress", str(yaml), "--out", str(out)]) == 0
+
+
+@pytest.mark.long
+def test_another_budget_is_in_the_trace(small, tmp_path):
+    """What was decided and proved stays."""
+    yaml, out = small
+    before = json.loads((out / "trace.json").read_text())
+    shutil.copytree(out, tmp_path / "run")
+    assert main(["search", str(yaml), "--out", str(tmp_path / "run"), "--budget", "0.6x"]) == 0
+    after = json.loads((tmp_path / "run/trace.json").read_text())
+    assert after.pop("budget_macs") > before.pop("budget_macs")
+    assert after == before and "widths hold" in after["verified"]
 
 
 @pytest.mark.long

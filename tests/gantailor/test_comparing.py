@@ -132,6 +132,12 @@ def test_mistakes(text, said, tmp_path):
         Comparison.read(str(tmp_path / "c.yaml"))
 
 
+def test_a_method_of_ones_own_by_its_name(tmp_path):
+    (tmp_path / "c.yaml").write_text("methods: ['gantailor.search.methods.slimming.method:SLIMMING']\nseeds: [0]\n")
+    (entry,) = Comparison.read(str(tmp_path / "c.yaml")).entries(tmp_path)
+    assert entry.config.method == entry.method and entry.config.train.bits == 8
+
+
 @pytest.mark.long
 def test_a_supernet_is_trained_once_for_all_budgets(tmp_path):
     file = tmp_path / "compare.yaml"

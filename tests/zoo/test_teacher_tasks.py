@@ -264,6 +264,19 @@ def test_labels(tmp_path):
 COMMON = ["--train.kimg", "0.008", "--train.batch", "2", "--train.ndf", "4"]
 
 
+@pytest.mark.long
+def test_a_teacher_in_two_processes(tmp_path):
+    """One of them takes the folder, for both."""
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--standalone"]
+    command += ["-m", "gantailor.cli", "teacher", "--options", "{ngf: 4}", "--data.size", "32", "--out", "run"]
+    env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.getcwd()}
+    done = subprocess.run(
+        [*command, *COMMON], env=env, cwd=tmp_path, capture_output=True, text=True, timeout=240, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert gantailor.load_teacher(tmp_path / "run/teacher.safetensors", generator="resnet_6blocks", ngf=4)
+
+
 @pytest.mark.parametrize(
     ("preset", "kind", "generator", "options"),
     [

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gantailor.supernet.errors import ConfigError, nearest
+from gantailor.supernet.errors import ConfigError, GantailorError, nearest
 from gantailor.supernet.plugins import check_name, find, import_name
 from gantailor.zoo.generators import GENERATORS
 from gantailor.zoo.tasks import BY_INPUT, TASKS
@@ -76,7 +76,8 @@ class Generator:
         """A module with fresh weights.
 
         Raises:
-            ConfigError: an option that it does not have (the nearest are shown), or one that is missing.
+            ConfigError: an option that it does not have (the nearest are shown), one that is missing, or a value that
+                it does not take.
         """
         factory = self._function("build")
         allowed = inspect.signature(factory).parameters
@@ -87,7 +88,13 @@ class Generator:
         named = [p for p in allowed.values() if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
         for option in (p.name for p in named if p.default is p.empty and p.name not in given):
             raise ConfigError(f"generator {self.name!r} needs option {option!r}; give it: options {{{option}: ...}}")
-        made: nn.Module = factory(**given)
+        try:
+            made: nn.Module = factory(**given)
+        except GantailorError:
+            raise
+        except (TypeError, ValueError, RuntimeError, LookupError, ArithmeticError) as error:
+            said = (str(error) or type(error).__name__).splitlines()[0]
+            raise ConfigError(f"generator {self.name!r} cannot be built with options {options}: {said}") from error
         return made
 
     def state_of(self, checkpoint: Mapping[str, Any], **options: Any) -> Mapping[str, Any]:

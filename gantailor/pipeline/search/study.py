@@ -36,7 +36,7 @@ def objectives_of(run: Run) -> tuple[Objective, ...]:
 def make_search(run: Run) -> Search:
     """A search on the run's study, with the trained supernet; ``study.json`` says which study that is."""
     pairs = Subset(run.setup.data("search"), run.config.evaluation.search_images)
-    profile = _front_profile(run)
+    profile = front_profile(run.config)
     weights, timing = run.folder.supernet.read_bytes(), repr(profile) if profile else ""
     stamps = (run.setup.search_metric, pairs.digest(), run.config.evaluation.extractor, timing)
     provenance = _digest(weights, *(stamp.encode() for stamp in stamps))
@@ -57,9 +57,14 @@ def make_search(run: Run) -> Search:
     )
 
 
-def _front_profile(run: Run) -> LatencyProfile | None:
-    file = run.config.search.front_cost.partition("@")[2]
-    return LatencyProfile.load(file) if file and run.config.search.front else None
+def front_profile(config: Config) -> LatencyProfile | None:
+    """The latency profile whose times are the front's cost; None for another cost.
+
+    Raises:
+        ConfigError: it cannot be read.
+    """
+    file = config.search.front_cost.partition("@")[2]
+    return LatencyProfile.load(file) if file and config.search.front else None
 
 
 def _scorer(run: Run, pairs: Subset, profile: LatencyProfile | None) -> Scorer:

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from gantailor.search.methods.control import Control, Usage
 from gantailor.search.methods.gated import Gated, logistic_noise
 from gantailor.supernet.graph import Selection
-from gantailor.supernet.training import distributed as workers
+from gantailor.supernet.training import distributed
 from gantailor.supernet.training.image_to_image import Batch, ImageToImage, PairSource
 from gantailor.supernet.training.losses import fake_loss, generator_loss, real_loss
 from gantailor.supernet.training.recipe import Recipe, require
@@ -219,7 +219,7 @@ class Agents(ImageToImage):
         if step < self.warmup:
             return
         for side, slopes in zip((self.gated, self.judge), self._slopes, strict=True):
-            side.feel(workers.average(slopes))
+            side.feel(distributed.average(slopes))
         self._told, self._slopes = None, []
         told = [side.told() if self._listens else None for side in (self.judge, self.gated)]
         for side, peer, control in zip((self.gated, self.judge), told, self.controls, strict=True):

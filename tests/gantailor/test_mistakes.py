@@ -1,0 +1,89 @@
+"""A user's mistakes are told in one line, before anything is trained or written."""
+
+import pytest
+import torch
+import yaml
+
+import gantailor
+from gantailor.cli.main import main
+from gantailor.run.config import Config
+from gantailor.run.run import Run
+from gantailor.supernet.errors import ConfigError
+
+
+@pytest.fixture
+def told(tmp_path, tiny_teacher, capsys, monkeypatch):
+    """Runs ``compress --dry-run`` with more flags on a tiny configuration; what it says."""
+    monkeypatch.chdir(tmp_path)
+    text = f"options: {{ngf: 8}}\nteacher: {tiny_teacher}\ndata: {{size: 32}}\nbudget: 0.5x\n"
+    (tmp_path / "config.yaml").write_text(text)
+
+    def run(*flags):
+        assert main(["compress", "config.yaml", "--dry-run", "--out", "run", *flags]) == 2
+        assert not (tmp_path / "run").exists()
+        return capsys.readouterr().err
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (["--device", "cuda:99"], "device 'cuda:99' is not here"),
+        (["--discriminator", "none.pth"], "'none.pth' does not exist"),
+        (["--ranking", "config.json"], "ranking 'config.json' cannot be read"),
+        (["--search.front", "true", "--search.front_cost", "latency_ms@no.json"], "latency profile 'no.json' cannot"),
+        (["--region", "nowhere:region"], "region 'nowhere:region' cannot be imported"),
+        (["--finetune.perceptual_weight", "1"], "needs evaluation.lpips_features"),
+        (["--train.method_options", "{reach: 1}"], "method 'supernet' has no train.method_options"),
+        (["--options", "{ngf: many}"], "'resnet_6blocks' cannot be built with options {'ngf': 'many'}"),
+        (["--evaluation.final", "l1"], "evaluation.final cannot be 'l1': give a list, [l1]"),
+    ],
+)
+def test_before_any_training(told, tmp_path, flags, said):
+    (tmp_path / "config.json").write_text("{")
+    message = told(*flags)
+    assert said in message and len(message.strip().splitlines()) == 1, message
+
+
+@pytest.mark.parametrize(
+    ("generator", "options", "size", "said"),
+    [
+        ("unet_128", "{ngf: 4}", 32, "data.size 32 does not fit teacher 'unet_128': it must be a multiple of 128"),
+        ("unet_128", "{ngf: 4}", 128, "'unet_128' has no 'model.9', whose features 'resnet_6blocks' is compared by"),
+        ("resnet_9blocks", "{ngf: 4, input_nc: 1}", 32, "cannot run on the generator's input (1, 3, 32, 32)"),
+        ("resnet_9blocks", "{ngf: 4, output_nc: 1}", 32, "makes (1, 1, 32, 32) of an input that 'resnet"),
+    ],
+)
+def test_a_teacher_that_does_not_fit(told, generator, options, size, said):
+    torch.save(gantailor.build(generator, **yaml.safe_load(options)).state_dict(), "t.pth")
+    flags = ["--teacher", "t.pth", "--teacher.generator", generator, "--teacher.options", options]
+    assert said in told(*flags, "--data.size", str(size))
+
+
+def test_a_mistake_in_yaml_is_told_in_a_line(tmp_path, capsys):
+    (tmp_path / "c.yaml").write_text("train: [\n")
+    assert main(["compress", str(tmp_path / "c.yaml")]) == 2
+    assert len(capsys.readouterr().err.strip().splitlines()) == 1
+
+
+def test_a_refused_folder_is_not_kept_locked(tmp_path):
+    (tmp_path / "config.json").write_text('{"of_another_version": 1}')
+    for _ in range(2):
+        with pytest.raises(ConfigError, match="made by another version of gantailor"):
+            Run(tmp_path, Config()).claim()
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("verify resnet_6blocks --input 0,3,32,32", "--input '0,3,32,32' is no shape"),
+        ("profile no/laptop.json", "profile 'no/laptop.json' cannot be written: its folder does not exist"),
+        ("profile laptop.json --table config.yaml", "latency table 'config.yaml'"),
+        ("rank config.yaml --criterion l1 --out config.yaml", "'config.yaml' cannot be used: File exists"),
+    ],
+)
+def test_other_commands(told, line, said, capsys):
+    assert main(line.split()) == 2
+    message = capsys.readouterr().err
+    assert said in message and len(message.strip().splitlines()) == 1, message
