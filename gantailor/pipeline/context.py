@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import io
 from pathlib import Path
 from typing import Any
@@ -114,7 +115,7 @@ class RunContext:
             teacher=self.teacher() if distils else None,
             discriminator=discriminator,
             sample=sample,
-            perceptual=copied(setup.scoring.lpips()).to(config.device) if recipe.perceptual_weight else None,
+            perceptual=copy.deepcopy(setup.scoring.lpips()).to(config.device) if recipe.perceptual_weight else None,
             region=import_name(config.region, "region") if config.region else None,
             cache_folder=cache_folder(),
             device=config.device,
