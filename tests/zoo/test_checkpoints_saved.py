@@ -245,6 +245,13 @@ def test_a_contradiction_names_both(tmp_path, generator, made, asked, said):
     assert said in message and re.search("set options|name generator", message)
 
 
+@pytest.mark.parametrize("norm", ["none", "instance_affine"])
+def test_the_norms_that_files_have_can_be_narrowed(norm):
+    supernet = gantailor.Supernet(resnet(norm=norm), (torch.rand(1, 3, 16, 16),))
+    proof = gantailor.verify(supernet)
+    assert len(supernet.graph.widths) == 11 and max(proof.sliced_extracted, proof.permuted, proof.removed) < 1e-12
+
+
 def test_old_batch_norms_had_no_counters(tmp_path):
     net = resnet(norm="batch")
     kept = {name: value for name, value in net.state_dict().items() if not name.endswith("num_batches_tracked")}
