@@ -18,6 +18,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -175,7 +176,8 @@ def places(rooms: list[Room]) -> dict[str, Box]:
 
 def ends(arrows: Counter[tuple[str, str]], boxes: dict[str, Box]) -> dict[tuple[str, str], tuple[float, float]]:
     """Where each arrow between floors leaves and arrives: side by side, and straight down onto a bar."""
-    leaves, arrives = {}, {}
+    leaves: dict[tuple[str, str], float] = {}
+    arrives: dict[tuple[str, str], float] = {}
     down = [pair for pair in arrows if pair[0].partition("/")[0] != pair[1].partition("/")[0]]
     for name, box in boxes.items():
         out = sorted((pair for pair in down if pair[0] == name), key=lambda pair: boxes[pair[1]].middle)
@@ -227,7 +229,12 @@ def draw_neighbours(axes: Axes, arrows: Counter[tuple[str, str]], boxes: dict[st
 def draw_room(axes: Axes, room: Room, box: Box) -> None:
     """A box with its name and size."""
     colour, bar = COLOURS[room.floor], room.name in FLOORS
-    style = {"boxstyle": "round,pad=0,rounding_size=0.05", "linewidth": 1.2, "edgecolor": colour, "zorder": 3}
+    style: dict[str, Any] = {
+        "boxstyle": "round,pad=0,rounding_size=0.05",
+        "linewidth": 1.2,
+        "edgecolor": colour,
+        "zorder": 3,
+    }
     corner = (box.left, box.bottom)
     axes.add_patch(FancyBboxPatch(corner, box.width, box.height, facecolor=colour if bar else "white", **style))
     sizes = [f"{room.files} files, {room.lines:,} lines", f"{len(room.bodies)} functions"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -10,18 +11,21 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, UnidentifiedImageError
 from torch import Tensor, nn
 
 from gantailor.evaluators.features.extractor import Extractor, extractor_provenance
 from gantailor.evaluators.metric import Metric, find_metric
 from gantailor.evaluators.metrics import METRICS
 from gantailor.evaluators.metrics.distribution import OF_SETS, feature_score_name, known_metrics, score_features
+from gantailor.evaluators.pictures.files import picture_files
+from gantailor.evaluators.pictures.modes import background_of
+from gantailor.evaluators.pictures.names import match_names
+from gantailor.evaluators.pictures.reader import READER_VERSION, PictureReader, say
 from gantailor.evaluators.scores import Score
 from gantailor.evaluators.scoring import Scoring
 from gantailor.supernet.errors import EvaluationError
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff")
+logger = logging.getLogger(__name__)
 FOLDER_METRICS = ("fid", "kid", "precision", "recall")  # of two folders, where none are asked for
 BY_NAME = ("pictures", "outputs")  # what a metric may compare where each picture has a partner of its name
 
@@ -39,43 +43,52 @@ class Pictures:
         """Every picture in a folder.
 
         Raises:
-            EvaluationError: the folder is missing or holds no pictures.
+            EvaluationError: the folder is missing or holds no pictures, or one cannot be opened.
         """
         path = Path(folder)
-        files = sorted(f for f in path.iterdir() if f.suffix.lower() in SUFFIXES) if path.is_dir() else []
-        if not files:
-            what = "holds no pictures" if path.is_dir() else "does not exist"
-            raise EvaluationError(f"folder {str(folder)!r} {what}; allowed are files ending in {', '.join(SUFFIXES)}")
+        files = picture_files(path, what="folder", error=EvaluationError)
         sha = hashlib.sha256()
         for file in files:
-            sha.update(hashlib.sha256(file.read_bytes()).digest())
+            sha.update(_file_digest(file))
         return cls(path, tuple(files), sha.hexdigest())
 
-    def batches(self, *, batch: int = 32, skip_corrupt: bool = False) -> Iterator[tuple[Tensor, list[Path]]]:
-        """Pictures of one size together, ``[n, 3, H, W]`` in [-1, 1], at most ``batch``; grey and RGBA become RGB."""
+    def batches(
+        self, *, batch: int = 32, skip_corrupt: bool = False, background: str = "white"
+    ) -> Iterator[tuple[Tensor, list[Path]]]:
+        """Pictures of one size together, ``[n, 3, H, W]`` in [-1, 1], at most ``batch``; all become RGB."""
         waiting: list[tuple[Tensor, Path]] = []
+        reader = picture_reader(skip_corrupt=skip_corrupt, background=background)
         for file in self.files:
-            picture = _read(file, skip_corrupt=skip_corrupt)
-            if picture is None:
+            pixels = reader.read(file)
+            if pixels is None:
                 continue
+            picture = _to_float(pixels)
             if waiting and (len(waiting) == batch or waiting[0][0].shape != picture.shape):
                 yield torch.stack([p for p, _ in waiting]), [f for _, f in waiting]
                 waiting = []
             waiting.append((picture, file))
         if waiting:
             yield torch.stack([p for p, _ in waiting]), [f for _, f in waiting]
+        say(f"folder {str(self.folder)!r}", len(self.files), reader.summary())
 
 
-def _read(file: Path, *, skip_corrupt: bool) -> Tensor | None:
+def picture_reader(*, skip_corrupt: bool = False, background: str = "white") -> PictureReader:
+    """Of the pictures that are scored."""
+    return PictureReader(
+        background=background, skip_corrupt=skip_corrupt, error=EvaluationError, way_out="pass --skip-corrupt"
+    )
+
+
+def _file_digest(file: Path) -> bytes:
     try:
-        with Image.open(file) as image:
-            pixels = np.array(image.convert("RGB"))
-    except (OSError, UnidentifiedImageError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        if skip_corrupt:
-            return None
+        return hashlib.sha256(file.read_bytes()).digest()
+    except OSError as failure:
         raise EvaluationError(
-            f"picture {str(file)!r} cannot be read ({str(error)[:80]}); mend or remove it, or pass --skip-corrupt"
+            f"picture {str(file)!r} cannot be opened ({failure.strerror}); mend or remove it"
         ) from None
+
+
+def _to_float(pixels: np.ndarray) -> Tensor:
     return torch.from_numpy(pixels).permute(2, 0, 1).float().div_(127.5).sub_(1)
 
 
@@ -85,16 +98,18 @@ def features_of(
     *,
     cache: Path | None = None,
     skip_corrupt: bool = False,
+    background: str = "white",
     on_picture: Callable[[int, int], None] | None = None,
 ) -> np.ndarray:
     """Features ``[N, d]`` in float32; kept in ``cache`` by the contents of pictures, weights and preprocessing."""
-    key = f"{pictures.digest}|{extractor.name}|{extractor.dims}|{extractor.weights_hash}|{extractor.resize}"
+    network = f"{extractor.name}|{extractor.dims}|{extractor.weights_hash}|{extractor.resize}"
+    key = f"{READER_VERSION}|{background_of(background)}|{pictures.digest}|{network}"
     file = cache / f"features-{hashlib.sha256(key.encode()).hexdigest()[:24]}.npy" if cache else None
     if file is not None and file.exists():
         known: np.ndarray = np.load(file, allow_pickle=False)
         return known
     parts, done = [], 0
-    for images, files in pictures.batches(skip_corrupt=skip_corrupt):
+    for images, files in pictures.batches(skip_corrupt=skip_corrupt, background=background):
         parts.append(extractor(images).cpu().numpy())
         done += len(files)
         if on_picture:
@@ -117,6 +132,7 @@ def score_folders(
     *,
     cache: Path | None = None,
     skip_corrupt: bool = False,
+    background: str = "white",
     seed: int = 2020,
     on_picture: Callable[[int, int], None] | None = None,
 ) -> dict[str, Score]:
@@ -127,7 +143,7 @@ def score_folders(
     """
     known_metrics(metrics)
     made, real = Pictures.of(images), Pictures.of(reference)
-    options = {"skip_corrupt": skip_corrupt, "on_picture": on_picture}
+    options = {"skip_corrupt": skip_corrupt, "background": background, "on_picture": on_picture}
     fake_features = features_of(made, extractor, **options)  # type: ignore[arg-type]
     real_features = features_of(real, extractor, cache=cache, **options)  # type: ignore[arg-type]
     provenance = {
@@ -150,9 +166,13 @@ def evaluate_folders(
     *,
     cache: Path | None = None,
     skip_corrupt: bool = False,
+    background: str = "white",
     on_picture: Callable[[int, int], None] | None = None,
 ) -> dict[str, Score]:
     """Scores of one folder of pictures against another: as sets, and picture by picture where names match.
+
+    Args:
+        background: name of the colour that transparent pixels are laid on.
 
     Raises:
         ConfigError: an unknown metric, or one whose weights were not named.
@@ -167,10 +187,11 @@ def evaluate_folders(
     by_name = [name for name in records if name not in as_sets]
     scores: dict[str, Score] = {}
     if as_sets:
-        options = {"cache": cache, "skip_corrupt": skip_corrupt, "on_picture": on_picture}
+        options = {"cache": cache, "on_picture": on_picture, "background": background, "skip_corrupt": skip_corrupt}
         scores |= score_folders(images, reference, scoring.extractor(), as_sets, **options)  # type: ignore[arg-type]
     if by_name:  # one by one: sizes may differ from file to file
-        scores |= scoring.evaluator(by_name, batch=1)(nn.Identity(), NamedPairs(images, reference))
+        pairs = NamedPairs(images, reference, skip_corrupt=skip_corrupt, background=background)
+        scores |= scoring.evaluator(by_name, batch=1)(nn.Identity(), pairs)
     return scores
 
 
@@ -180,38 +201,60 @@ def _fits_folders(metric: Metric) -> bool:
 
 
 class NamedPairs:
-    """Two folders whose files of one name (up to the suffix) belong together: first the made, then the real picture.
+    """Two folders whose files of one name belong together (``match_names``): first the made, then the real picture.
 
     A data set for ``Fidelity`` and ``Perceptual`` with ``nn.Identity()`` as generator. Give them ``batch=1`` where
-    sizes differ.
+    sizes differ. What has no partner is left out with a warning that counts it.
+
+    Args:
+        skip_corrupt: leave out pairs of which a file cannot be read; all are read once more for that.
 
     Raises:
-        EvaluationError: no name occurs in both.
+        EvaluationError: no name occurs in both, or two files of one folder have one name up to the suffix.
     """
 
-    def __init__(self, images: str | Path, reference: str | Path) -> None:
-        made, real = ({f.stem: f for f in Pictures.of(folder).files} for folder in (images, reference))
-        self.files = [(made[name], real[name]) for name in sorted(made.keys() & real.keys())]
-        if not self.files:
+    def __init__(
+        self, images: str | Path, reference: str | Path, *, skip_corrupt: bool = False, background: str = "white"
+    ) -> None:
+        made, real = (picture_files(Path(f), what="folder", error=EvaluationError) for f in (images, reference))
+        self.matched = match_names(made, real, error=EvaluationError)
+        if not self.matched.pairs:
             raise EvaluationError(
                 f"no picture of {str(images)!r} has the name of one in {str(reference)!r}; this score compares "
                 "picture by picture"
             )
+        if rest := self.matched.unmatched():
+            logger.warning("%s pairs by name; no partner have %s", len(self.matched.pairs), rest)
+        self.reader = picture_reader(skip_corrupt=skip_corrupt, background=background)
+        self.files = self._readable() if skip_corrupt else list(self.matched.pairs)
         self.source = f"{reference} by name"
+
+    def _readable(self) -> list[tuple[Path, Path]]:
+        pairs = self.matched.pairs
+        found = [files for files in pairs if all(self.reader.read(file) is not None for file in files)]
+        say("pairs by name", 2 * len(pairs), self.reader.summary())
+        if not found:
+            raise EvaluationError(f"of {len(pairs)} pairs by name none can be read; give pictures")
+        return found
 
     def __len__(self) -> int:
         return len(self.files)
 
     def batch(self, indices: np.ndarray) -> tuple[Tensor, Tensor | None]:
-        chosen = [self.files[i] for i in np.asarray(indices).tolist()]
-        made, real = (
-            torch.stack([p for p in (_read(files[side], skip_corrupt=False) for files in chosen) if p is not None])
-            for side in (0, 1)
-        )
+        pairs = [self._pair(*self.files[i]) for i in np.asarray(indices).tolist()]
+        return torch.stack([made for made, _ in pairs]), torch.stack([real for _, real in pairs])
+
+    def _pair(self, *files: Path) -> tuple[Tensor, Tensor]:
+        made, real = (_to_float(pixels) for pixels in map(self.reader.read, files) if pixels is not None)
+        if made.shape != real.shape:
+            sizes = " and ".join(f"{p.shape[2]}x{p.shape[1]}" for p in (made, real))
+            raise EvaluationError(
+                f"{str(files[0])!r} and {str(files[1])!r} are of different sizes, {sizes}; make them the same"
+            )
         return made, real
 
     def digest(self) -> str:
         sha = hashlib.sha256()
         for _, real in self.files:
-            sha.update(hashlib.sha256(real.read_bytes()).digest())
+            sha.update(_file_digest(real))
         return sha.hexdigest()[:12]

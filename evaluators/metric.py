@@ -19,6 +19,7 @@ A metric of one's own is such a record in any module, named as ``module:name`` i
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, get_args
@@ -144,10 +145,7 @@ def find_metric(name: str) -> Metric:
         ConfigError: an unknown name, or one that stands for no ``Metric``.
     """
     base = check_metric(name)
-    try:
-        found = find(base, METRICS, "metric")
-    except TypeError as error:  # a record that lacks one of its fields
-        raise ConfigError(f"metric {base!r} cannot be imported: {error}") from None
+    found = find(base, METRICS, "metric")
     if not isinstance(found, Metric):
         raise ConfigError(
             f"metric {base!r} is a {type(found).__name__}, but a Metric record is expected: NAME = "
@@ -167,4 +165,12 @@ def metric_of(score: str) -> Metric:
         for name in METRICS:
             if base.startswith(name) and find_metric(name).names(score):
                 return find_metric(name)
-    return find_metric(base)
+    try:
+        return find_metric(base)
+    except ConfigError:  # a variant of one's own, as module:name768
+        module, _, attribute = base.partition(":")
+        for end in range(1, len(attribute)):
+            found = getattr(sys.modules.get(module), attribute[:end], None)
+            if isinstance(found, Metric) and attribute[end:] in found.variants:
+                return found
+        raise

@@ -75,15 +75,15 @@ def _lock_file(journal: Path, worker: str) -> Path:
 
 
 def _lives(journal: Path, worker: str) -> bool:
-    """Whether some process holds the worker's lock."""
+    """Whether some process holds the worker's lock, or may: a file of another user cannot be asked."""
     path = _lock_file(journal, worker)
     try:
         with path.open() as file:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)  # shared: two that look do not take each other for it
-    except BlockingIOError:
-        return True
-    except OSError:
+    except FileNotFoundError:
         return False
+    except OSError:  # it is held; or nobody can tell
+        return True
     with suppress(OSError):
         path.unlink()
     return False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterable
 
 import torch
@@ -40,4 +41,22 @@ def recalibrate(model: nn.Module, batches: Iterable[Tensor]) -> nn.Module:
         for norm, momentum in zip(norms, momenta, strict=True):
             norm.momentum = momentum
         model.eval()
+    return model
+
+
+def per_picture(model: nn.Module) -> nn.Module:
+    """A copy in which batch norms take each picture's own statistics, in eval mode too.
+
+    What a batch norm in train mode computes of a batch of one picture, as pix2pix's ``test.py`` runs its generators
+    without ``--eval`` (Isola et al. 2017, arXiv 1611.07004, section 3.4); of a larger batch, each picture as if alone.
+    Dropout, which is active there as well, stays off.
+    """
+    model = copy.deepcopy(model)
+    for path, norm in list(model.named_modules()):
+        if isinstance(norm, nn.BatchNorm2d):
+            single = nn.InstanceNorm2d(norm.num_features, eps=norm.eps, affine=norm.affine)
+            if norm.affine:
+                single.weight, single.bias = norm.weight, norm.bias
+            parent, _, name = path.rpartition(".")
+            setattr(model.get_submodule(parent), name, single.train(norm.training))
     return model

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
+from gantailor.supernet.errors import ConfigError, nearest
 from gantailor.supernet.graph import Axis, WidthGraph
 
 CONVENTIONS = ("true", "published", "published_convs")
@@ -55,9 +56,13 @@ class CostModel:
         return totals.astype(np.int64)
 
     def macs(self, sizes: np.ndarray, *, convention: str = "true") -> np.ndarray:
-        """Multiply-accumulates of each row, in the named convention."""
+        """Multiply-accumulates of each row, in the named convention.
+
+        Raises:
+            ConfigError: there is no such convention.
+        """
         if convention not in self._macs:
-            raise ValueError(f"convention {convention!r} is unknown. Allowed: {', '.join(CONVENTIONS)}")
+            raise ConfigError(f"convention {convention!r} is unknown; {nearest(convention, CONVENTIONS)}")
         return self._evaluate(self._macs[convention], np.asarray(sizes))
 
     def parameters(self, sizes: np.ndarray) -> np.ndarray:

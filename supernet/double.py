@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -10,6 +9,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_leaves, tree_map
 
 from gantailor.supernet.mode import evaluating
+from gantailor.supernet.subnets.copying import copied
 from gantailor.supernet.tracing.trace import trace
 from gantailor.supernet.traits import traits_of
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 def in_double(supernet: Supernet, inputs: tuple[Any, ...] | None = None) -> tuple[Supernet, Any]:
     """A copy in float64 and eval mode on the CPU, and inputs for it: these, or the example with smaller pictures."""
-    return copy.deepcopy(supernet).cpu().double().eval(), tree_map(_to_double, inputs or _smaller(supernet))
+    return copied(supernet).cpu().double().eval(), tree_map(_to_double, inputs or _smaller(supernet))
 
 
 def _smaller(supernet: Supernet, *, side: int = 64) -> tuple[Any, ...]:

@@ -50,8 +50,8 @@ def find_record(name: str, builtins: Mapping[str, str], what: str, kind: type[T]
     found = find(name, builtins, what)
     if not isinstance(found, kind):
         raise ConfigError(
-            f"{what} {name!r} is a {type(found).__name__}; give a {kind.__name__} of {kind.__module__}, as "
-            "the built-in ones are"
+            f"{what} {name!r} is a {type(found).__name__}; give a {kind.__name__} record ({kind.__module__}), as the "
+            "built-in ones are"
         )
     return found
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 from collections.abc import Mapping, Sequence
 from functools import cached_property
@@ -17,6 +16,7 @@ from gantailor.supernet.decisions import Decisions, Unknown
 from gantailor.supernet.errors import CheckpointError, ConfigError, SelectionError, nearest
 from gantailor.supernet.graph import SubnetConfig, WidthGraph
 from gantailor.supernet.subnets.branches import branches
+from gantailor.supernet.subnets.copying import copied
 from gantailor.supernet.subnets.folding import folded
 from gantailor.supernet.subnets.slicing import (
     narrow_attributes,
@@ -54,7 +54,8 @@ class Supernet(nn.Module):
         example_inputs: as given, a tuple.
         graph: the widths and where they sit.
         cost: MACs and parameters as polynomials of the widths.
-        small_inputs: the example with smaller pictures that show the same graph, once ``double.py`` found such.
+        small_inputs: the example with smaller pictures that show the same graph, or as it is where there are none; None
+            until ``double.py`` looked for them.
 
     Raises:
         UntraceableError: names the operation, the module and the ways out.
@@ -114,7 +115,7 @@ class Supernet(nn.Module):
             CheckpointError: the weights are another generator's.
         """
         shared = (self.graph, self.cost, self.example_inputs, self.small_inputs, self.rules)
-        other = copy.deepcopy(self, {id(part): part for part in shared})
+        other = copied(self, shared={id(part): part for part in shared})
         try:
             other.generator.load_state_dict(dict(state))
         except RuntimeError as error:

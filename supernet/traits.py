@@ -27,7 +27,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol, get_args, runtime_checkable
+from typing import Any, Literal, Protocol, cast, get_args, runtime_checkable
 
 from torch import Tensor, nn
 
@@ -127,11 +127,11 @@ def _layers(module: nn.Module, name: str) -> tuple[str, ...]:
     return tuple(value)
 
 
-@runtime_checkable
 class WrapsGenerator(Protocol):
     """A module around a generator (a supernet, say), whose layers are looked up in the generator inside.
 
-    The marker tells it from a user's own generator that happens to have a part called ``generator``.
+    The marker tells it from a user's own generator that happens to have a part called ``generator``. Ask with
+    ``plain_generator``: to ``isinstance`` a submodule is no attribute from Python 3.12 on.
     """
 
     wraps_generator: bool
@@ -143,7 +143,7 @@ class WrapsGenerator(Protocol):
 
 def plain_generator(model: nn.Module) -> nn.Module:
     """The user's generator inside a module that wraps one, or the model itself."""
-    return model.generator if isinstance(model, WrapsGenerator) else model
+    return cast(WrapsGenerator, model).generator if getattr(model, "wraps_generator", False) is True else model
 
 
 @runtime_checkable
@@ -154,7 +154,6 @@ class ClosesChannels(Protocol):
         """For named modules, which channels of their output are still read: their numbers, or all as a slice."""
 
 
-@runtime_checkable
 class MapsLatents(Protocol):
     """A generator with a mapping network, whose forward takes what it gives with ``input_is_latent=True``."""
 

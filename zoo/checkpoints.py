@@ -2,132 +2,131 @@
 
 from __future__ import annotations
 
-import argparse
-import pickle
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from gantailor.supernet.errors import CheckpointError
-from gantailor.supernet.files import load_tensors
-from gantailor.zoo.generators.pix2pix_checkpoint import STATISTICS
 from gantailor.zoo.generators.record import find_generator
+from gantailor.zoo.reading.candidate import completed, differences
+from gantailor.zoo.reading.files import SAVE, read_file, split_file
+from gantailor.zoo.reading.names import renamed, unwrapped
+from gantailor.zoo.reading.paths import descended
+from gantailor.zoo.reading.search import Search
+from gantailor.zoo.reading.tensors import as_float32, check_tensors
 
 
-def load_teacher(path: str | Path, *, generator: str, side: str | None = None, **options: Any) -> nn.Module:
+@dataclass(frozen=True)
+class Loaded:
+    """A trained generator.
+
+    Attributes:
+        module: in eval mode.
+        options: that it was built with: the user's, and those that the file told and that are not so anyway.
+    """
+
+    module: nn.Module
+    options: Mapping[str, Any]
+
+
+def load_teacher(
+    path: str | Path,
+    *,
+    generator: str,
+    side: str | None = None,
+    rename: Mapping[str, str] | None = None,
+    **options: Any,
+) -> nn.Module:
     """A trained generator in eval mode, from our safetensors or from the original code's file.
 
     ============  ==================================================================================================
     generator     files
     ============  ==================================================================================================
     resnet, unet  ``latest_net_G.pth`` of pytorch-CycleGAN-and-pix2pix: also old ones with instance norm statistics,
-                  ``module.`` prefixes, or dropout (whose layer names are shifted)
+                  or dropout (whose layer names are shifted)
     spade         ``latest_net_G.pth`` of NVlabs/SPADE; spectral norm is folded
     munit         ``gen_*.pt`` of NVlabs/MUNIT
     cartoongan    ``*_net_G_float.pth`` of the PyTorch port, turned from BGR to RGB
-    stylegan2     rosinality's ``.pt``; the state dict of a stylegan2-ada or stylegan3 ``G_ema``. Size and widths are
-                  read from the file
+    stylegan2     rosinality's ``.pt``; the state dict of a stylegan2-ada or stylegan3 ``G_ema``
     ============  ==================================================================================================
 
-    Each is read in ``gantailor/zoo/generators/<family>/checkpoint.py``.
+    Each is read in ``gantailor/zoo/generators/<family>/checkpoint.py``. What these hold is found wherever it lies in
+    the file: in mappings and lists (``{"netG": ..., "epoch": 3}``, a LightningModule's ``state_dict``), and behind
+    prefixes (``module.``, ``_orig_mod.``, ``netG.``). Widths, depth, norm and channels are read from the tensors.
 
     Args:
-        path: the file.
+        path: the file; where several generators in it fit, ``FILE:netG`` or ``FILE:state_dict.generator``.
         generator: zoo name or ``module:name``.
         side: MUNIT only: ``a`` (default), ``b``, ``a2b`` or ``b2a``, see ``read_munit``.
-        options: as for ``build``.
+        rename: parts of the file's names and what they are here, ``{"block": "conv_block"}``, see ``renamed``.
+        options: as for ``build``; over those that the file tells.
 
     Raises:
-        CheckpointError: missing, damaged or unsafe file, or another architecture (the first differing keys are named).
+        CheckpointError: missing, damaged or unsafe file; another architecture, or other options than the file's (they
+            are named); several generators that fit; a tensor that is no weight (complex, NaN, whole numbers).
     """
-    record = find_generator(generator)
-    checkpoint = _plain(_read_file(Path(path)))
-    state: Mapping[str, Tensor] = _flat(record.state_of(checkpoint, **({"side": side} if side else {})), str(path))
-    model = record.make_for(state, **options)
-    load_state(model, record.completed(model, state), str(path))
-    return model.eval()
+    return read_teacher(path, generator=generator, side=side, rename=rename, **options).module
+
+
+def read_teacher(
+    path: str | Path,
+    *,
+    generator: str,
+    side: str | None = None,
+    rename: Mapping[str, str] | None = None,
+    **options: Any,
+) -> Loaded:
+    """The same with the options that the generator was built with."""
+    record, (file, inside) = find_generator(generator), split_file(path)
+    source = str(file)
+    whole = as_float32(read_file(file))
+    search = Search(record, options, {"side": side} if side else {}, source)
+    found = search.one(descended(renamed(whole, rename or {}, source), inside, source), inside)
+    check_tensors(found.state, source, found.expected)
+    model = record.make(**found.options)
+    model.load_state_dict(completed(model.state_dict(), record.completed(model, found.state)))
+    return Loaded(model.eval(), found.options)
 
 
 def read_state(path: Path) -> dict[str, Tensor]:
-    """The tensors of a weights file as float32, ``module.`` prefixes taken off.
+    """The tensors of a weights file as float32.
 
     Raises:
-        CheckpointError: missing, damaged or unsafe file, or one that holds more than tensors.
+        CheckpointError: missing, damaged or unsafe file, one that holds more than tensors, or NaN.
     """
-    return _flat(_plain(_read_file(path)), str(path))
-
-
-def _read_file(path: Path) -> Mapping[str, Any]:
-    if path.suffix == ".safetensors":
-        return load_tensors(path)[0]
-    if not path.is_file():
-        raise CheckpointError(f"checkpoint {str(path)!r} does not exist; give the path of a .pth or .safetensors file")
-    try:
-        with torch.serialization.safe_globals([argparse.Namespace]):  # rosinality's training settings: plain data
-            loaded = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise CheckpointError(
-            f"{str(path)!r} wants to run code when it is read, or is no checkpoint, and was refused "
-            f"({str(error).splitlines()[0][:120]}); save its state_dict alone"
-        ) from None
-    except (RuntimeError, EOFError, OSError, ValueError) as error:
-        raise CheckpointError(f"{str(path)!r} is not a whole checkpoint ({str(error)[:120]}); copy it again") from None
+    loaded, source = as_float32(read_file(path)), str(path)
     if not isinstance(loaded, dict):
-        raise CheckpointError(f"{str(path)!r} is not a state_dict of tensors; save model.state_dict() alone")
-    return loaded
-
-
-def _plain(loaded: Mapping[str, Any]) -> dict[str, Any]:
-    """Half precision to float32 and ``module.`` prefixes off, also in the mappings inside a checkpoint."""
-    result: dict[str, Any] = {}
-    for name, value in loaded.items():
-        plain = value
-        if isinstance(value, Tensor) and value.is_floating_point():
-            plain = value.float()
-        elif isinstance(value, Mapping):
-            plain = _plain(value)
-        result[str(name).removeprefix("module.")] = plain
-    return result
-
-
-def _flat(loaded: Mapping[str, Any], source: str) -> dict[str, Tensor]:
-    """A mapping of tensors and nothing else."""
+        raise CheckpointError(f"{source!r} is a {type(loaded).__name__}, not a state_dict of tensors; save with {SAVE}")
     strange = next((name for name, value in loaded.items() if not isinstance(value, Tensor)), None)
     if strange is not None:
         raise CheckpointError(
             f"{source!r} is not a state_dict of tensors ({strange!r} is a {type(loaded[strange]).__name__}); "
-            "save model.state_dict() alone"
+            f"save with {SAVE}"
         )
-    return dict(loaded)
+    check_tensors(loaded, source)
+    return loaded
 
 
 def load_state(model: nn.Module, state: Mapping[str, Tensor], source: str) -> None:
-    """Put the tensors into the model; running statistics that old instance norms left idle are dropped.
+    """Put the tensors into the model, without ``module.`` and what else wrappers put between their names.
+
+    Running statistics that old instance norms left idle are dropped.
 
     Raises:
-        CheckpointError: names the first keys or shapes in which file and generator differ.
+        CheckpointError: names the first keys or shapes in which file and model differ.
     """
     expected = model.state_dict()
-    state = {name: tensor for name, tensor in state.items() if name in expected or not name.endswith(STATISTICS)}
-    _check_keys(expected, state, source)
-    model.load_state_dict(state)
-
-
-def _check_keys(expected: Mapping[str, Tensor], state: Mapping[str, Tensor], source: str) -> None:
-    missing, extra = [k for k in expected if k not in state], [k for k in state if k not in expected]
-    shapes = [
-        f"{k} is {tuple(state[k].shape)}, not {tuple(expected[k].shape)}"
-        for k in expected
-        if k in state and state[k].shape != expected[k].shape
-    ]
+    whole = completed(expected, state if set(state) >= set(expected) else unwrapped(state))
+    missing, extra, shapes = differences(expected, whole)
     if missing or extra or shapes:
         parts = [f"missing: {', '.join(missing[:3])}"] * bool(missing)
         parts += [f"not in the generator: {', '.join(extra[:3])}"] * bool(extra)
         parts += [f"shapes: {'; '.join(shapes[:3])}"] * bool(shapes)
         raise CheckpointError(
             f"{source!r} belongs to another architecture ({'. '.join(parts)}); name the generator and its options "
-            "(ngf, norm, dropout) that it was trained with"
+            "that it was trained with"
         )
+    model.load_state_dict(whole)

@@ -41,13 +41,15 @@ def _of_folders(arguments: argparse.Namespace, metrics: tuple[str, ...]) -> Mapp
         raise ConfigError("--images and --reference go together: two folders of pictures")
     if arguments.run is not None:
         raise ConfigError("score a run, or --images against --reference, not both")
+    config = config_of(arguments, _base(arguments, "evaluation.weights"))
     return evaluate_folders(
-        Scoring(config_of(arguments, _base(arguments, "evaluation.weights")).evaluation),
+        Scoring(config.evaluation),
         arguments.images,
         arguments.reference,
         metrics or FOLDER_METRICS,
         cache=cache_folder(),
-        skip_corrupt=arguments.skip_corrupt,
+        skip_corrupt=arguments.skip_corrupt or config.data.skip_corrupt,
+        background=config.data.background,
         on_picture=Reporter().pictures("pictures"),
     )
 
@@ -69,7 +71,8 @@ def _of_run(arguments: argparse.Namespace, metrics: tuple[str, ...]) -> Mapping[
 
 def _of_checkpoint(arguments: argparse.Namespace, metrics: tuple[str, ...]) -> Mapping[str, Score]:
     """Of a generator on a data split; it is its own teacher."""
-    setup = Setup(config_of(arguments, _base(arguments, "teacher")))
+    skip = {"data.skip_corrupt": True} if arguments.skip_corrupt else {}
+    setup = Setup(config_of(arguments, _base(arguments, "teacher") | skip))
     wanted: Any = metrics or setup.metrics(setup.config.evaluation.final)
     return setup.scoring.evaluator(wanted)(setup.teacher, setup.data(arguments.split))
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import functools
 import inspect
 import itertools
@@ -17,6 +16,7 @@ from torch.overrides import TorchFunctionMode
 from gantailor.export.devices import Device
 from gantailor.export.errors import ExportError
 from gantailor.export.target import Rewrite, Target
+from gantailor.supernet.subnets.copying import copied
 
 TOLERANCE = 1e-9  # in float64, relative to the largest output
 
@@ -161,13 +161,13 @@ def rewritten(model: nn.Module, target: Target, example: Tensor) -> nn.Module:
     Raises:
         ExportError: the rewritten model computes something else.
     """
-    made = copy.deepcopy(model).eval().double()
+    made = copied(model).eval().double()
     if getattr(made, "modulation", "") == "grouped":  # weights that depend on the style: no exporter's batch likes them
         setattr(made, "modulation", "shared")  # noqa: B010  (a property of some generators, not of every module)
     for rewrite in target.rewrites:
         made = rewrite(made)
     with torch.no_grad():
-        expected = copy.deepcopy(model).eval().double()(example.double())
+        expected = copied(model).eval().double()(example.double())
         difference = float((made(example.double()) - expected).abs().max() / expected.abs().max().clamp(min=1e-12))
     if not difference <= TOLERANCE:
         raise ExportError(f"the generator rewritten for {target.name} differs by {difference:.1e}; please report it")
@@ -183,7 +183,7 @@ class HalfPrecision(nn.Module):
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
-        self.model = copy.deepcopy(model).half()
+        self.model = copied(model).half()
 
     def forward(self, x: Tensor) -> Tensor:
         made: Tensor = self.model(x.half())

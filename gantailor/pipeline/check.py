@@ -6,7 +6,9 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from torch import Tensor, nn
 
 from gantailor.export.devices import device
 from gantailor.export.target import check_device
@@ -14,12 +16,16 @@ from gantailor.pipeline.context import RunContext
 from gantailor.pipeline.search.study import front_profile
 from gantailor.run import ranking
 from gantailor.run.config import is_file
-from gantailor.run.inputs import check_torch_device
+from gantailor.run.inputs import check_size, check_torch_device
 from gantailor.run.run import Run
+from gantailor.supernet.calibration import has_running_statistics, per_picture
 from gantailor.supernet.errors import ConfigError
 from gantailor.supernet.files import write_json
 from gantailor.supernet.plugins import import_name
 from gantailor.supernet.traits import traits_of
+
+COMPARED = 16  # training pairs that the teacher's two kinds of statistics are compared on
+MUCH_NEARER = 0.8  # share of the L1 below which the other kind is told
 
 
 def find_mistakes(run: Run) -> None:
@@ -38,6 +44,7 @@ def find_mistakes(run: Run) -> None:
     _check_untrained(run)
     for split in ("train", "search", "test"):
         setup.data(split)
+    _check_statistics(run)
     final = setup.metrics(config.evaluation.final)
     setup.scoring.evaluator([setup.search_metric, *final])
     kept = {name.removesuffix("[teacher]") for name in final}
@@ -53,11 +60,8 @@ def _check_teacher(run: Run) -> None:
     setup, config, record = run.setup, run.config, run.setup.teacher_record
     if record is None or record.same_architecture(config):
         return
-    teacher, size, multiple = setup.teacher, config.data.size, traits_of(setup.teacher).size_multiple
-    if size % multiple:
-        raise ConfigError(
-            f"data.size {size} does not fit teacher {record.generator!r}: it must be a multiple of {multiple}"
-        )
+    teacher = setup.teacher
+    check_size(config, traits_of(teacher).size_multiple, f"teacher {record.generator!r}")
     try:
         with torch.no_grad():
             theirs, mine = teacher(setup.example).shape, setup.generator(setup.example).shape
@@ -114,6 +118,29 @@ def _check_untrained(run: Run) -> None:
             "subnets say nothing, often the smallest wins. Set search.trials 1, which takes the share that meets "
             "the budget, or a train.kimg"
         )
+
+
+def _check_statistics(run: Run) -> None:
+    """A note where a teacher's batch norms come much nearer to the pictures with the other statistics."""
+    setup, record = run.setup, run.setup.teacher_record
+    data = setup.data("train")
+    if record is None or not data.paired or not has_running_statistics(setup.loaded.module):
+        return
+    inputs, targets = data.batch(np.arange(min(COMPARED, len(data))))
+    module = setup.loaded.module
+    errors = {"running": _l1(module, inputs, targets), "batch": _l1(per_picture(module), inputs, targets)}
+    used, other = record.statistics, "batch" if record.statistics == "running" else "running"
+    if errors[other] <= MUCH_NEARER * errors[used]:
+        run.report.note(
+            f"the teacher's L1 to {len(inputs)} training targets is {errors[used]:.4g} with teacher.statistics {used} "
+            f"and {errors[other]:.4g} with {other}; is it meant to run so? --teacher.statistics {other}"
+        )
+
+
+@torch.no_grad()
+def _l1(module: nn.Module, inputs: Tensor, targets: Tensor) -> float:
+    """Mean absolute difference, picture by picture for the sake of memory."""
+    return float(np.mean([float((module(x[None]) - y).abs().mean()) for x, y in zip(inputs, targets)]))
 
 
 def check(run: Run) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from gantailor.search.spaces.space import Space
 from gantailor.supernet.errors import ConfigError
 from gantailor.supernet.files import cache_folder, state_digest, write_bytes
 from gantailor.supernet.plugins import import_name
+from gantailor.supernet.subnets.copying import copied
 from gantailor.supernet.supernet import Supernet
 from gantailor.supernet.training.image_to_image import Sampler
 from gantailor.supernet.training.recipe import Recipe
@@ -58,11 +59,11 @@ class RunContext:
         """A copy in the order of the ranking, with the weights that the run starts from."""
         if self.config.supernet:
             return with_file(self.setup.supernet, self.config.supernet)
-        return copy.deepcopy(self.setup.supernet)
+        return copied(self.setup.supernet)
 
     def teacher(self) -> nn.Module:
         """A frozen copy of the teacher."""
-        return copy.deepcopy(self.setup.teacher)
+        return copied(self.setup.teacher)
 
     def data(self, split: str = "train") -> Any:
         """A data set: ``train``, ``search`` or ``test``."""

@@ -54,7 +54,7 @@ def export_run(run: Run, devices: list[Device]) -> dict[str, Any]:
         raise ExportError(f"the exported generator needs {measured} MACs, {planned} were planned")
     origin = {
         "generator": run.config.generator,
-        "options": run.config.options,
+        "options": run.setup.options,
         "config": dict(config),
         "input_shapes": [list(example.shape)],
         "decisions": run.setup.traced.decisions.to_json(),
@@ -81,7 +81,7 @@ def _manifest(run: Run, config: SubnetConfig, example: Tensor) -> dict[str, Any]
     return {
         "gantailor": gantailor.__version__,
         "generator": run.config.generator,
-        "options": run.config.options,
+        "options": run.setup.options,
         "config": dict(config),
         "ranking": run.config.ranking,
         "input": {"shape": list(example.shape), "range": [-1, 1], "layout": "NCHW"},

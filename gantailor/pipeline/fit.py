@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import json
 import resource
 import sys
@@ -17,6 +16,7 @@ from torch import nn
 from gantailor.evaluators.scores import Subset
 from gantailor.run.run import Run
 from gantailor.supernet.files import save_tensors, write_bytes
+from gantailor.supernet.subnets.copying import copied
 from gantailor.supernet.training import distributed
 from gantailor.supernet.training.recipe import Recipe
 from gantailor.supernet.training.trainer import Task, Trainer
@@ -74,7 +74,7 @@ class Watcher:
         return [json.loads(line) for line in self.log.read_text().splitlines()] if self.log.exists() else []
 
     def __call__(self, model: nn.Module, step: int) -> None:
-        nets = {name: copy.deepcopy(net).to("cpu") for name, net in self.nets(model).items()}
+        nets = {name: copied(net).to("cpu") for name, net in self.nets(model).items()}
         self._draw(nets, step)
         row: dict[str, float] = {"step": step}
         for name, net in nets.items():

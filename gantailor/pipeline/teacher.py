@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -18,6 +17,7 @@ from gantailor.pipeline.fit import fit
 from gantailor.run.inputs import check_torch_device
 from gantailor.run.run import Run
 from gantailor.supernet.files import save_tensors, write_bytes
+from gantailor.supernet.subnets.copying import copied
 from gantailor.supernet.training import distributed
 from gantailor.supernet.traits import Traits, traits_of
 from gantailor.zoo.data.pictures import picture_grid, to_uint8
@@ -63,7 +63,7 @@ def _latent_watcher(run: Run, traits: Traits) -> Callable[[nn.Module, int], None
     evaluator = Scoring(run.config.evaluation).evaluator(["fid"] if few else names)
 
     def watch(model: nn.Module, step: int) -> None:
-        model = copy.deepcopy(model).to("cpu").eval()
+        model = copied(model).to("cpu").eval()
         with torch.no_grad():
             drawn = to_uint8(model(data.batch(np.arange(min(64, len(data))))[0]))
         sheet = picture_grid([drawn[i::8] for i in range(8)])

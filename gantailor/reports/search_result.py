@@ -12,9 +12,9 @@ import pandas as pd
 import torch
 
 from gantailor.evaluators.metric import metric_of
-from gantailor.pipeline.search.study import study_of
 from gantailor.reports.figures import data_url
 from gantailor.run.run import Run, open_run
+from gantailor.run.study import study_of
 from gantailor.search.budget import Budget
 from gantailor.search.results import best_trial, pareto_rows, table
 from gantailor.search.storage import load_study

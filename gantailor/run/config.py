@@ -25,10 +25,31 @@ class TeacherConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     weights: str | None = Field(
-        None, description="checkpoint of the trained generator; the shipped one if missing; none: untrained"
+        None,
+        description="checkpoint of the trained generator, FILE or FILE:netG inside it; the shipped one if missing; "
+        "none: untrained",
     )
     generator: str | None = Field(None, description="its architecture, where that is another than the run's generator")
     options: dict[str, Any] | None = Field(None, description="its options, where they are others")
+    rename: dict[str, str] = Field(
+        {},
+        description="parts of the checkpoint's names and what they are here: {block: conv_block}, or block=conv_block",
+    )
+    statistics: Literal["running", "batch"] = Field(
+        "running",
+        description="of its batch norms: the stored ones, or each picture's own, as pix2pix's test.py has them",
+    )
+
+    @field_validator("rename", mode="before")
+    @classmethod
+    def _pairs(cls, value: Any) -> Any:
+        """``block=conv_block, net=model`` is a mapping too."""
+        if not isinstance(value, str):
+            return value
+        pairs = [pair.partition("=") for pair in value.split(",")]
+        if not all(old.strip() and equals for old, equals, _ in pairs):
+            raise ValueError("write block=conv_block, or several with commas between them")
+        return {old.strip(): new.strip() for old, _, new in pairs}
 
 
 class Config(BaseModel):

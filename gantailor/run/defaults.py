@@ -29,12 +29,24 @@ def beneath(own: Mapping[str, Any]) -> dict[str, Any]:
     name = str(own.get("method", usual["method"].default))
     record = find_generator(str(own.get("generator", usual["generator"].default)))
     below = merged(record.defaults(own), method(name).defaults(own))
+    if ":" in record.name and "options" not in below:  # the usual options are those of the usual generator
+        below["options"] = {}
     for section in ("train", "finetune"):
         preset = PRESETS.get(str((own.get(section) or {}).get("preset")))
         if preset is not None:
             settled = {*preset, "task_options", "preset", "kimg"} - set(_MAKES_THE_METHOD)
             below[section] = {k: v for k, v in (below.get(section) or {}).items() if k not in settled}
+    if _file_tells(own):
+        below.setdefault("options", {})
     return merged(below, own)
+
+
+def _file_tells(own: Mapping[str, Any]) -> bool:
+    """Whether a teacher's own file says what the generator's options are, so that the demo's do not count."""
+    teacher = own.get("teacher") or {}
+    weights = teacher.get("weights") if isinstance(teacher, Mapping) else teacher
+    other = isinstance(teacher, Mapping) and (teacher.get("generator") or teacher.get("options") is not None)
+    return weights not in (None, "none") and not other and own.get("supernet") is None
 
 
 def merged(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:

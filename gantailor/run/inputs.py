@@ -13,9 +13,10 @@ from gantailor.run.config import Config
 from gantailor.run.folder import RunFolder
 from gantailor.run.progress import Reporter
 from gantailor.run.teacher import Teacher
-from gantailor.supernet.calibration import has_running_statistics, recalibrate
+from gantailor.supernet.calibration import has_running_statistics, per_picture, recalibrate
 from gantailor.supernet.errors import ConfigError
 from gantailor.supernet.traits import Traits, traits_of
+from gantailor.zoo.checkpoints import Loaded
 from gantailor.zoo.data.read import read_domains, read_split
 from gantailor.zoo.generators.record import build
 
@@ -59,15 +60,37 @@ class Inputs:
     @cached_property
     def teacher(self) -> nn.Module:
         """The trained generator; the untrained one to compress where there is none. Frozen, on the CPU."""
-        return self.generator if self.teacher_record is None else self.teacher_record.load()
+        if self.teacher_record is None:
+            return self.generator
+        module = self.loaded.module
+        return per_picture(module) if self.teacher_record.statistics == "batch" else module
+
+    @cached_property
+    def loaded(self) -> Loaded:
+        """The teacher as its file has it: with running statistics, and the options that it was built with."""
+        assert self.teacher_record is not None
+        return self.teacher_record.load()
+
+    @property
+    def _same(self) -> bool:
+        """Whether the generator to compress starts as the teacher."""
+        return self.teacher_record is not None and self.teacher_record.same_architecture(self.config)
 
     @cached_property
     def generator(self) -> nn.Module:
-        """The generator to compress: the teacher, or where that is of another kind, one with fresh weights. Frozen."""
-        if self.teacher_record is not None and self.teacher_record.same_architecture(self.config):
-            return self.teacher
+        """The generator to compress: the teacher, or where that is of another kind, one with fresh weights. Frozen.
+
+        Its batch norms have running statistics, whatever the teacher's.
+        """
+        if self._same:
+            return self.loaded.module
         torch.manual_seed(self.config.seed)
         return build(self.config.generator, **self.config.options).eval().requires_grad_(False)
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """Options that the generator to compress is built with, also those that the teacher's file told."""
+        return dict(self.loaded.options if self._same else self.config.options)
 
     @cached_property
     def traits(self) -> Traits:
@@ -100,11 +123,7 @@ class Inputs:
         Raises:
             ConfigError: the generator does not take this size.
         """
-        size, multiple = self.config.data.size, self.traits.size_multiple
-        if size % multiple:
-            raise ConfigError(
-                f"data.size {size} does not fit {self.config.generator}: it must be a multiple of {multiple}"
-            )
+        check_size(self.config, self.traits.size_multiple, self.config.generator)
         shape = self.data("train").batch(np.arange(1))[0].shape
         return torch.randn(shape, generator=torch.Generator().manual_seed(0))
 
@@ -117,3 +136,13 @@ class Inputs:
         size = min(16, len(chosen))
         parts = [chosen[i : i + size] for i in range(0, len(chosen) - size + 1, size)]
         return recalibrate(narrow, (pairs.batch(part)[0] for part in parts))
+
+
+def check_size(config: Config, multiple: int, whose: str) -> None:
+    """That a network takes pictures of the data's size.
+
+    Raises:
+        ConfigError: a side is no multiple of what it needs.
+    """
+    if any(side % multiple for side in config.data.shape):
+        raise ConfigError(f"data.size {config.data.size} does not fit {whose}: it must be a multiple of {multiple}")

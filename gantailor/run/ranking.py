@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +17,7 @@ from gantailor.supernet.files import cache_folder, state_digest, write_json
 from gantailor.supernet.importance import CRITERIA
 from gantailor.supernet.importance.diversity import Scores
 from gantailor.supernet.importance.ranking import criterion, criterion_scores
+from gantailor.supernet.subnets.copying import copied
 from gantailor.supernet.supernet import Supernet
 from gantailor.zoo.data.latents import Latents
 
@@ -41,7 +41,7 @@ def compute(setup: Setup, name: str, *, inputs: int | None = None) -> Scores:
     else:
         chosen = data.batch(np.random.default_rng(0).permutation(len(data))[:count])[0]
     listener, device = setup.report.pictures(f"ranking by {name}", "inputs"), setup.config.device
-    supernet = setup.traced if torch.device(device).type == "cpu" else copy.deepcopy(setup.traced).to(device)
+    supernet = setup.traced if torch.device(device).type == "cpu" else copied(setup.traced).to(device)
     return criterion_scores(supernet, name, chosen.to(device), on_batch=listener)
 
 

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
-
-from torch import nn
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
 from gantailor.run.config import Config
-from gantailor.zoo.checkpoints import load_teacher
+from gantailor.zoo.checkpoints import Loaded, read_teacher
 from gantailor.zoo.generators.record import find_generator
 
 
@@ -21,11 +19,15 @@ class Teacher:
         generator: a zoo generator, or ``module:name``.
         options: of its ``build``.
         weights: a checkpoint.
+        rename: parts of its names and what they are here.
+        statistics: of batch norms, ``running`` or ``batch``.
     """
 
     generator: str
     options: Mapping[str, Any]
     weights: str
+    rename: Mapping[str, str] = field(default_factory=dict)
+    statistics: Literal["running", "batch"] = "running"
 
     @classmethod
     def of(cls, config: Config) -> Teacher | None:
@@ -39,16 +41,19 @@ class Teacher:
             return None
         name, other = wanted.generator or config.generator, wanted.generator not in (None, config.generator)
         options = ({} if other else config.options) if wanted.options is None else wanted.options
-        return cls(name, options, wanted.weights or str(find_generator(name).teacher_file(options)))
+        weights = wanted.weights or str(find_generator(name).teacher_file(options))
+        return cls(name, options, weights, wanted.rename, wanted.statistics)
 
     def same_architecture(self, config: Config) -> bool:
         """Whether the generator to compress is this one, so that it starts from these weights."""
         return (self.generator, dict(self.options)) == (config.generator, dict(config.options))
 
-    def load(self) -> nn.Module:
-        """The module: frozen, in eval mode.
+    def load(self) -> Loaded:
+        """The module: frozen, in eval mode, with its running statistics; and the options that its file told.
 
         Raises:
             CheckpointError: missing, damaged or unsafe file, or another architecture.
         """
-        return load_teacher(self.weights, generator=self.generator, **self.options).requires_grad_(False)
+        found = read_teacher(self.weights, generator=self.generator, rename=self.rename, **self.options)
+        found.module.requires_grad_(False)
+        return found

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping
 from typing import Any, Protocol
 
@@ -15,6 +14,7 @@ from gantailor.search.spaces.space import droppable
 from gantailor.supernet.errors import ConfigError
 from gantailor.supernet.gates import Gates
 from gantailor.supernet.graph import Selection
+from gantailor.supernet.subnets.copying import copied
 from gantailor.supernet.supernet import Supernet
 from gantailor.supernet.traits import traits_of
 
@@ -108,7 +108,7 @@ def kept(model: SingleChannels, selection: Selection) -> Kept:
     """The whole net's weights as the model computes, of every width the kept channels first, strongest first."""
     supernet, magnitudes = model.supernet, model.gates.magnitudes()
     full = supernet.extract(supernet.full_config(), model.tensors()).cpu()
-    ordered = copy.deepcopy(supernet).to("cpu").requires_grad_(True)
+    ordered = copied(supernet).to("cpu").requires_grad_(True)
     ordered.generator.load_state_dict(full.state_dict())
     ordered.permute_(_orders(model, selection, magnitudes))
     return Kept(ordered.generator.state_dict(), selection.config)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from gantailor.supernet.errors import ConfigError
 from gantailor.supernet.plugins import check_name, find
 
 if TYPE_CHECKING:
@@ -39,8 +40,14 @@ def make_strategy(name: str, *, seed: int) -> Strategy:
     """A strategy by name, or one's own as ``module:name``.
 
     Raises:
-        ConfigError: there is none, or it cannot be imported.
+        ConfigError: there is none, or it cannot be imported or made.
     """
     found = find(name, STRATEGIES, "strategy")
-    made: Strategy = found(seed=seed) if isinstance(found, type) else found
+    wanted = "give a function of (history, budget, rng), or a class of such that is made with seed=..."
+    try:
+        made: Strategy = found(seed=seed) if isinstance(found, type) else found
+    except TypeError as error:
+        raise ConfigError(f"strategy {name!r} cannot be made: {error}; {wanted}") from None
+    if not callable(made):
+        raise ConfigError(f"strategy {name!r} is a {type(made).__name__}; {wanted}")
     return made

@@ -16,8 +16,8 @@ LENGTHS, NOISES = (0.5, 1.0, 2.0), (0.01, 0.05, 0.2)  # of which the likeliest a
 def predictor(history: History, budget: Budget, rng: np.random.Generator, *, explore: float = 0.1) -> np.ndarray | None:
     """A Gaussian process over widths, fitted anew each time; the candidate with the best lower confidence bound.
 
-    With several objectives each proposal serves another part of
-    the front: a random weighting (augmented Chebyshev, Knowles 2006, ParEGO) of the normalised objectives is modelled.
+    With several objectives each proposal serves another part of the front: a random weighting (augmented Chebyshev,
+    Knowles 2006, ParEGO) of the normalised objectives is modelled.
     """
     if len(history.values) < 4 or rng.random() < explore:
         return random(history, budget, rng)

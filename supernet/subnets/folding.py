@@ -5,10 +5,8 @@ Slicing the tensors that they are computed from would change their scale.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +16,7 @@ from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
 
 from gantailor.supernet.mode import evaluating
+from gantailor.supernet.subnets.copying import copied
 
 
 @dataclass(frozen=True)
@@ -35,7 +34,7 @@ def folded(model: nn.Module) -> nn.Module:
 
     Weights that are computed alike from the same tensors stay one (tied). The model itself is left as it is.
     """
-    made = _copy(model)
+    made = copied(model)
     with torch.no_grad(), evaluating(made):
         # All are computed before any is replaced: they may be made from the same tensors.
         computed = [weight for module in made.modules() for weight in _computed(module)]
@@ -52,16 +51,6 @@ def folded(model: nn.Module) -> nn.Module:
         else:
             weight.module._buffers[weight.name] = plain
     return made
-
-
-def _copy(model: nn.Module) -> nn.Module:
-    """A deep copy, also where a forward left the result of a computation in an attribute."""
-    memo: dict[int, Any] = {}
-    for module in model.modules():
-        for value in (*vars(module).values(), *module._buffers.values()):
-            if isinstance(value, Tensor) and not value.is_leaf:
-                memo[id(value)] = value.detach().clone()
-    return copy.deepcopy(model, memo)
 
 
 def _computed(module: nn.Module) -> Iterator[_Computed]:

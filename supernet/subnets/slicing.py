@@ -5,7 +5,6 @@ Everything is read off the width graph; a model's tensors are named as in ``name
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -15,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from gantailor.supernet.graph import WidthGraph
+from gantailor.supernet.subnets.copying import copied
 from gantailor.supernet.subnets.removal import remove
 
 Places = Mapping[str, Sequence[str]]
@@ -96,7 +96,7 @@ def narrow_copy(
         places: for each tensor all its names in the model, so that tied weights stay tied.
         gone: widths without channels, by number, whose layers are replaced.
     """
-    narrow = copy.deepcopy(model)
+    narrow = copied(model)
     for name, tensor in tensors.items():
         value = tensor.detach().clone().contiguous()
         for place in places[name]:

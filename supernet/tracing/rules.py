@@ -1,4 +1,4 @@
-"""The table that ``Tracer`` looks up: what becomes of channel identities in each tensor operation.
+"""The table that ``forward.py`` looks up: what becomes of channel identities in each tensor operation.
 
 A rule is ``rule(tracer, func, args, kwargs, result)``; it sets the identities of ``result`` and joins, freezes or costs
 what the operation demands. Keys are operation names without underscores (``add`` serves ``+``, ``+=``, ``torch.add``).

@@ -114,7 +114,7 @@ class Recipe(BaseModel):
                 whose = "the method" if method else f"task {self.task!r}"
                 raise ConfigError(f"{whose} has no option {name!r}; {nearest(name, allowed)}")
             if types[name] in (int, "int"):
-                if value != int(value):
+                if not float(value).is_integer():
                     raise ConfigError(f"option {name} cannot be {value}; give a whole number")
                 values[name] = int(value)
         try:

@@ -7,7 +7,6 @@ it had never stopped.
 
 from __future__ import annotations
 
-import copy
 import errno
 import json
 import signal
@@ -25,6 +24,7 @@ from torch import Tensor, nn
 
 from gantailor.supernet.errors import CheckpointError, ConfigError, GantailorError
 from gantailor.supernet.files import load_optimizer_tensors, load_tensors, optimizer_tensors, save_tensors
+from gantailor.supernet.subnets.copying import copied
 from gantailor.supernet.training import distributed
 from gantailor.supernet.training.recipe import Recipe
 
@@ -92,7 +92,7 @@ class Trainer:
 
     def __init__(self, task: Task, recipe: Recipe) -> None:
         self.task, self.recipe = task, recipe
-        self.average = copy.deepcopy(task.generator) if recipe.ema_kimg else None
+        self.average = copied(task.generator) if recipe.ema_kimg else None
         self._rates = {name: [g["lr"] for g in o.param_groups] for name, o in task.optimizers.items()}
         self._ahead: tuple[int, Future[Part]] | None = None
         self._pool = ThreadPoolExecutor(1) if torch.cuda.is_available() else None

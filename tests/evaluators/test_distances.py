@@ -91,6 +91,7 @@ def test_neighbours_equal_brute_force():
         precision_recall(real[:3], fake)
 
 
+@pytest.mark.long
 def test_scores_equal_torch_fidelity():
     """Figures of torch-fidelity 0.4.0 on these features (kid: 100 subsets of 1,000, seed 2020; prc: 3 neighbours).
 

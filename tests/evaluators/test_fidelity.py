@@ -21,6 +21,7 @@ class Off(nn.Module):
         return x + 0.02
 
 
+@pytest.mark.long
 def test_values(pairs):
     scores = Fidelity(nn.Identity(), batch=2)(Off(), pairs)
     assert scores["l1[teacher]"].value == pytest.approx(0.02, rel=1e-5)

@@ -1,13 +1,17 @@
 """Folders of pictures against each other: the right value or one clear message."""
 
 import json
+import os
+import re
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from gantailor.cli.main import main
-from gantailor.evaluators.folder import Pictures, features_of, score_folders
+from gantailor.evaluators.config import EvaluationConfig
+from gantailor.evaluators.folder import Pictures, evaluate_folders, features_of, score_folders
+from gantailor.evaluators.scoring import Scoring
 from gantailor.supernet.errors import EvaluationError
 
 
@@ -60,7 +64,7 @@ def test_grey_rgba_and_mixed_sizes(tmp_path):
     features = features_of(Pictures.of(folder), Means())
     assert features.shape == (4, 3)
     np.testing.assert_allclose(features[2], [1, 1, 1], atol=1e-6)
-    np.testing.assert_allclose(features[3], [1, -1, -1], atol=1e-6)
+    np.testing.assert_allclose(features[3], [1, 127 / 127.5 - 1, 127 / 127.5 - 1], atol=1e-6)  # laid on white
 
 
 def test_corrupt_files_are_named_and_skipped_when_asked(tmp_path):
@@ -69,6 +73,76 @@ def test_corrupt_files_are_named_and_skipped_when_asked(tmp_path):
     with pytest.raises(EvaluationError, match=r"001\.png.*--skip-corrupt"):
         features_of(Pictures.of(folder), Means())
     assert len(features_of(Pictures.of(folder), Means(), skip_corrupt=True)) == 2
+
+
+def test_floats_and_sixteen_bits_are_no_black_and_white(tmp_path):
+    ramp = np.linspace(0, 1, 9, dtype=np.float32)[None]
+    Image.fromarray(ramp).save(tmp_path / "float.tif")
+    Image.fromarray((ramp * 65535).astype(np.uint16)).save(tmp_path / "sixteen.png")
+    np.testing.assert_allclose(features_of(Pictures.of(tmp_path), Means()), 0, atol=1 / 127.5)
+
+
+def test_features_are_cached_by_background_too(tmp_path):
+    folder = tmp_path / "a"
+    folder.mkdir()
+    Image.new("RGBA", (4, 4), (0, 0, 0, 0)).save(folder / "x.png")
+    for background, value in (("white", 1), ("black", -1), ("white", 1)):
+        found = features_of(Pictures.of(folder), Means(), cache=tmp_path, background=background)
+        np.testing.assert_allclose(found, value)
+
+
+def numbered(folder, names):
+    folder.mkdir()
+    for name in names:
+        shade = int(re.sub("[^0-9]", "", name)) * 10
+        Image.new("RGB", (16, 16), (shade,) * 3).save(folder / name)
+    return folder
+
+
+def scored(made, real, **options):
+    return evaluate_folders(Scoring(EvaluationConfig()), made, real, ["l1"], **options)["l1"]
+
+
+def test_names_with_and_without_zeros(tmp_path, caplog):
+    made = numbered(tmp_path / "a", [f"{k}.png" for k in range(1, 11)])
+    real = numbered(tmp_path / "b", [f"{k:04}.png" for k in range(1, 11)])
+    score = scored(made, real)
+    assert (score.value, score.provenance["images"]) == (0, 10) and not caplog.records
+
+
+def test_what_has_no_partner_is_counted(tmp_path, caplog):
+    made = numbered(tmp_path / "a", ["1.png", "2.png", "3.png"])
+    real = numbered(tmp_path / "b", ["2.png", "3.jpg", "4.png", "5.png"])
+    score = scored(made, real)
+    assert score.provenance["images"] == 2
+    assert [r.message for r in caplog.records] == [
+        f"2 pairs by name; no partner have 1 of {str(made)!r} (1.png) and 2 of {str(real)!r} (4.png, 5.png)"
+    ]
+
+
+def test_mistakes_in_names_sizes_and_files(tmp_path, caplog):
+    made, real = numbered(tmp_path / "a", ["1.png", "2.png"]), numbered(tmp_path / "b", ["1.png", "1.bmp"])
+    with pytest.raises(EvaluationError, match=r"'1\.bmp' and '1\.png' in .*b' have one name"):
+        scored(made, real)
+    (real / "1.bmp").rename(real / "2.bmp")
+    (made / "2.png").write_bytes(b"")
+    with pytest.raises(EvaluationError, match=r"2\.png.*empty file.*--skip-corrupt"):
+        scored(made, real)
+    assert scored(made, real, skip_corrupt=True).provenance["images"] == 1
+    assert "of 4 pictures 1 cannot be read and are left out (2.png)" in caplog.text
+    Image.new("RGB", (17, 16)).save(made / "2.png")
+    with pytest.raises(EvaluationError, match=r"2\.png' and '.*2\.bmp' are of different sizes, 17x16 and 16x16"):
+        scored(made, real)
+    with pytest.raises(EvaluationError, match="has the name of one in"):
+        scored(made, numbered(tmp_path / "c", ["7.png"]))
+
+
+def test_hidden_names_and_folders_are_no_pictures(tmp_path):
+    folder = pictures(tmp_path / "a", 3)
+    (folder / "._000.png").write_bytes(b"Mac OS X")
+    (folder / "folder.png").mkdir()
+    os.mkfifo(folder / "fifo.png")
+    assert [f.name for f in Pictures.of(folder).files] == ["000.png", "001.png", "002.png"]
 
 
 @pytest.mark.parametrize(
@@ -88,6 +162,7 @@ def test_mistakes(tmp_path, change, message):
         score_folders(images, tmp_path / "a", Means(), change.get("metrics", ["fid"]))
 
 
+@pytest.mark.long
 def test_command_line(tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("GANTAILOR_CACHE", str(tmp_path / "cache"))
     a, b = pictures(tmp_path / "a", 8), pictures(tmp_path / "b", 9, seed=1)

@@ -57,6 +57,18 @@ l12 = Metric(name="l12", unit="mean error", lower_is_better=True, compares="pict
 
 def bare(generator, pairs):
     return {}
+
+
+def make_early(context):
+    def evaluate(generator, pairs):
+        return {f"early{layer}[net]": early.score(1.0, provenance_of(pairs)) for layer in ("", "2", "16")}
+
+    return evaluate
+
+
+early = Metric(
+    name="early", unit="distance", lower_is_better=True, compares="outputs", make=make_early, variants=("2", "16")
+)
 """
 
 
@@ -158,6 +170,8 @@ def test_a_search_follows_ones_own(own, tmp_path):
         ("latency_p95_ms[torch-cpu]", "latency_p95_ms"),
         ("own_metrics:top5[teacher]", "own_metrics:top5"),
         ("own_metrics:l12", "own_metrics:l12"),
+        ("own_metrics:early[net]", "own_metrics:early"),
+        ("own_metrics:early16[net]", "own_metrics:early"),
     ],
 )
 def test_metric_of_a_score(own, score, metric):
@@ -170,6 +184,14 @@ def test_digits_are_no_variant():
     for unknown in ("l12", "fid512[x]", "psnr2"):
         with pytest.raises(ConfigError, match="unknown"):
             metric_of(unknown)
+
+
+def test_variants_of_ones_own(own):
+    scores = scoring().evaluator(["own_metrics:early"])(nn.Identity(), Noise(2))
+    assert list(scores) == [f"own_metrics:early{layer}[net]" for layer in ("", "2", "16")]
+    assert {metric_of(key) for key in scores} == {find_metric("own_metrics:early")}
+    with pytest.raises(ConfigError, match="'own_metrics:early3' cannot be imported"):
+        metric_of("own_metrics:early3[net]")
 
 
 def test_extractor_variants_are_scored():
@@ -286,6 +308,7 @@ def test_conformance_notices_a_wrong_direction(own, monkeypatch):
         TestOwn().test_better_is_better()
 
 
+@pytest.mark.long
 def test_evaluate_prints_ones_own(own, tmp_path, capsys):
     """From the command line: of a generator, and of two folders."""
     torch.manual_seed(0)

@@ -39,6 +39,7 @@ def test_layout_is_the_originals(weights):
     assert state["Mixed_7c.branch1x1.conv.weight"].shape == (320, 2048, 1, 1)
 
 
+@pytest.mark.long
 def test_folding_and_dimensions(weights):
     x = torch.rand(1, 3, 299, 299) * 2 - 1
     for dims in (64, 192, 768, 2048):

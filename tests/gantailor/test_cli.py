@@ -46,6 +46,7 @@ def small(tmp_path_factory, tiny_teacher):
     return yaml, out
 
 
+@pytest.mark.long
 def test_every_stage_wrote_its_file(small):
     _, out = small
     for name in ("trace.json", "supernet.safetensors", "subnet.json", "subnet.safetensors", "front.csv", "front.png"):
@@ -59,6 +60,7 @@ def test_every_stage_wrote_its_file(small):
     assert manifest["devices"]["onnxruntime-cpu"]["max_difference"] <= 1e-4
 
 
+@pytest.mark.long
 def test_report_in_a_browser(small, browser):
     _, out = small
     with browser(out / "report.html", viewport={"width": 1200, "height": 900}) as view:
@@ -90,6 +92,7 @@ def test_report_in_a_browser(small, browser):
         assert view.evaluate("getComputedStyle(document.querySelector('.chart svg')).filter").startswith("invert")
 
 
+@pytest.mark.long
 def test_a_finished_run_is_exported_for_other_devices(small, tmp_path, capsys):
     _, out = small
     own = tmp_path / "phone.yaml"
@@ -110,6 +113,7 @@ def test_a_finished_run_is_exported_for_other_devices(small, tmp_path, capsys):
     assert "would export for openvino" in capsys.readouterr().out and not (out / "export/openvino").exists()
 
 
+@pytest.mark.long
 def test_onnx_equals_the_supernet(small):
     _, out = small
     manifest = json.loads((out / "export/manifest.json").read_text())
@@ -124,6 +128,7 @@ def test_onnx_equals_the_supernet(small):
     assert np.abs(session.run(None, {"input": x.numpy()})[0] - expected).max() < 1e-4
 
 
+@pytest.mark.long
 def test_again_does_nothing_twice(small):
     yaml, out = small
     before = (out / "subnet.safetensors").stat().st_mtime_ns
@@ -131,6 +136,7 @@ def test_again_does_nothing_twice(small):
     assert (out / "subnet.safetensors").stat().st_mtime_ns == before
 
 
+@pytest.mark.long
 def test_a_setting_that_came_later_is_no_other_setting(small):
     yaml, out = small
     config = json.loads((out / "config.json").read_text())
@@ -139,6 +145,7 @@ def test_a_setting_that_came_later_is_no_other_setting(small):
     assert main(["compress", str(yaml), "--out", str(out)]) == 0
 
 
+@pytest.mark.long
 def test_another_budget_is_in_the_trace(small, tmp_path):
     """What was decided and proved stays."""
     yaml, out = small
@@ -150,11 +157,13 @@ def test_another_budget_is_in_the_trace(small, tmp_path):
     assert after == before and "widths hold" in after["verified"]
 
 
+@pytest.mark.long
 def test_other_settings_need_another_folder(small, capsys):
     yaml, out = small
     assert "other settings" in fails(capsys, "compress", str(yaml), "--out", str(out), "--seed", "5")
 
 
+@pytest.mark.long
 def test_search_again_adds_trials_only(small, tmp_path):
     _, out = small
     assert (out / "search.journal").stat().st_size > 0
@@ -269,6 +278,7 @@ def test_dry_run_writes_nothing(tmp_path, capsys):
     assert not (tmp_path / "r").exists()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("command", ["demo", "teacher"])
 def test_one_seed_for_all(command, tmp_path, capsys):
     """It is every training's that names none of its own."""
@@ -296,6 +306,7 @@ def test_a_wrong_line_is_answered_in_a_few(line, message, capsys):
     assert end.value.code == 2 and message in said and "--SETTING VALUE" in said and len(said.splitlines()) < 8
 
 
+@pytest.mark.long
 def test_a_reader_may_have_seen_enough():
     """``gantailor ... | head`` ends without a word."""
     read, write = os.pipe()
@@ -306,6 +317,7 @@ def test_a_reader_may_have_seen_enough():
     assert done.returncode == 141 and b"Pipe" not in done.stderr
 
 
+@pytest.mark.long
 def test_evaluate_a_generator(tmp_path, capsys, monkeypatch):
     """Metrics by name, with their wrong uses."""
     monkeypatch.chdir(tmp_path)
@@ -327,6 +339,7 @@ def test_evaluate_a_generator(tmp_path, capsys, monkeypatch):
         assert message in capsys.readouterr().err
 
 
+@pytest.mark.long
 def test_segmentation_network_of_ones_own(tmp_path, capsys, monkeypatch):
     """A module:function and its weights, through the command line."""
     monkeypatch.chdir(tmp_path)
@@ -343,6 +356,7 @@ def test_segmentation_network_of_ones_own(tmp_path, capsys, monkeypatch):
     assert "columns id,name,red,green,blue" in capsys.readouterr().err
 
 
+@pytest.mark.long
 def test_budgets_by_their_other_names(tmp_path, capsys):
     out = str(tmp_path / "r")
     assert main(["demo", "--dry-run", "--out", out, "--target", "0.5"]) == 0

@@ -41,6 +41,7 @@ def compared(tmp_path_factory, tiny_teacher):
     return file, folder / "out"
 
 
+@pytest.mark.long
 def test_every_run_is_in_the_table(compared):
     _, out = compared
     frame = pd.read_csv(out / "results.csv")
@@ -64,6 +65,7 @@ def test_every_run_is_in_the_table(compared):
     assert "<svg" in (out / "compare.svg").read_text()
 
 
+@pytest.mark.long
 def test_all_see_as_many_images(compared):
     file, _ = compared
     for entry in Comparison.read(str(file)).entries(file.parent / "out"):
@@ -73,6 +75,7 @@ def test_all_see_as_many_images(compared):
         assert config.seed == config.train.seed == config.finetune.seed == entry.seed
 
 
+@pytest.mark.long
 def test_a_folder_with_other_settings_is_refused(compared, tmp_path, capsys):
     file, out = compared
     (tmp_path / "other.yaml").write_text(file.read_text().replace("ngf: 8}\n", "ngf: 8}\n  convention: published\n"))
@@ -80,6 +83,7 @@ def test_a_folder_with_other_settings_is_refused(compared, tmp_path, capsys):
     assert "was made with other settings (convention)" in capsys.readouterr().err
 
 
+@pytest.mark.long
 def test_again_trains_nothing(compared, capsys):
     file, out = compared
     before = (out / "agents-0.3x-0" / "subnet.safetensors").stat().st_mtime_ns
@@ -91,6 +95,7 @@ def test_again_trains_nothing(compared, capsys):
     assert (out / "agents-0.3x-0" / "subnet.safetensors").stat().st_mtime_ns == before
 
 
+@pytest.mark.long
 def test_one_failure_takes_nothing_with_it(compared, tmp_path, capsys):
     file, _ = compared
     wrong = tmp_path / "wrong.yaml"
@@ -133,6 +138,7 @@ def test_a_method_of_ones_own_by_its_name(tmp_path):
     assert entry.config.method == entry.method and entry.config.train.bits == 8
 
 
+@pytest.mark.long
 def test_a_supernet_is_trained_once_for_all_budgets(tmp_path):
     file = tmp_path / "compare.yaml"
     file.write_text("methods: [supernet, slimming]\nbudgets: [0.5x, 0.2x]\nseeds: [0, 1]\n")

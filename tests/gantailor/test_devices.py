@@ -15,9 +15,11 @@ from gantailor.export.devices import device
 from gantailor.export.errors import ExportError
 from gantailor.export.export import Exported, _checked, export_model, load_runner
 from gantailor.export.quantization import kept_in_float, quantise, sensitivities
-from gantailor.export.rewrites import PlainInstanceNorm, SlicedReflectionPad, rewritten
+from gantailor.export.rewrites import HalfPrecision, PlainInstanceNorm, SlicedReflectionPad, rewritten
 from gantailor.export.target import check_device, find_target, timed_here
 from gantailor.supernet.quantization.quantisers import Quantised, Quantisers
+
+pytestmark = pytest.mark.long
 
 SMALL = {
     "resnet_6blocks": ({"ngf": 8}, (3, 32, 32)),
@@ -87,6 +89,22 @@ def test_rewrites_are_the_same_function(module, replacement):
 class Functional(nn.Module):
     def forward(self, x):
         return nn.functional.instance_norm(x, None, None, torch.arange(5.0).to(x), None, eps=0.1)
+
+
+class Keeps(nn.Conv2d):
+    """Its forward leaves what it computed in an attribute, which ``copy.deepcopy`` refuses."""
+
+    def forward(self, x):
+        self.features = [super().forward(x)]
+        return self.features[0].tanh()
+
+
+def test_a_generator_that_keeps_its_features_is_written_after_training():
+    net, x = Keeps(3, 3, 3), torch.randn(1, 3, 8, 8)
+    net(x).mean().backward()
+    new = rewritten(net, find_target("torchscript"), x)
+    torch.testing.assert_close(new(x), net(x))
+    assert HalfPrecision(net).model.features[0].is_leaf
 
 
 def test_functional_instance_norms_are_rewritten():

@@ -10,12 +10,14 @@ import torch
 
 import gantailor
 from gantailor.cli.main import main
-from gantailor.pipeline.search import make_search
+from gantailor.pipeline.search.study import make_search
 from gantailor.reports import fronts
 from gantailor.reports.search_result import SearchResult, table_of
 from gantailor.run.run import open_run
 from gantailor.search.latency import LatencyProfile
 from gantailor.supernet.errors import ConfigError
+
+pytestmark = pytest.mark.long
 
 
 @pytest.fixture(scope="module")

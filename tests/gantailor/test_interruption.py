@@ -14,6 +14,8 @@ from gantailor.run.run import Run
 from gantailor.supernet.errors import RunError
 from gantailor.supernet.files import load_tensors
 
+pytestmark = pytest.mark.long
+
 
 def command(folder, out):
     flags = ["--generator", "resnet_6blocks", "--options", "{ngf: 4}", "--teacher", str(folder / "G.pth")]

@@ -57,6 +57,7 @@ def pruned(tmp_path_factory, common):
     return folder
 
 
+@pytest.mark.long
 def test_diversity_end_to_end(pruned):
     run = open_run(pruned / "run")
     config, narrow = run.subnet()
@@ -74,6 +75,7 @@ def test_diversity_end_to_end(pruned):
     assert "data:image/png" in (pruned / "run" / "report.html").read_text()
 
 
+@pytest.mark.long
 def test_most_important_channels_stay(pruned, stylegan2):
     """The supernet's leading channels are the teacher's best by the ranking file."""
     ranking = json.loads((pruned / "diversity.json").read_text())
@@ -85,6 +87,7 @@ def test_most_important_channels_stay(pruned, stylegan2):
     assert (pruned / "run" / "ranking.json").exists() and (pruned / "diversity.png").stat().st_size > 1000
 
 
+@pytest.mark.long
 def test_searched_widths(pruned, common, tmp_path):
     """The same ranking under the search: a supernet is trained, then widths are searched."""
     yaml = tmp_path / "config.yaml"
@@ -138,6 +141,7 @@ def used(run):
     return run.setup.supernet.macs(run.subnet()[0]) / run.setup.supernet.macs(run.setup.supernet.full_config())
 
 
+@pytest.mark.long
 def test_slimming_end_to_end(slimmed):
     _, folder = slimmed
     run = open_run(folder)
@@ -153,6 +157,7 @@ def test_slimming_end_to_end(slimmed):
     assert "slimming" in (folder / "front.csv").read_text()
 
 
+@pytest.mark.long
 def test_a_block_may_vanish(tmp_path, tiny_teacher, pairs, capsys, monkeypatch):
     """The one whose scales are smallest does, if that is allowed; the 8-bit file computes what training simulated."""
     begin = Slimmed._move_norms_into_scales
@@ -175,6 +180,7 @@ def test_a_block_may_vanish(tmp_path, tiny_teacher, pairs, capsys, monkeypatch):
     assert "leave out space.drop_branches" in capsys.readouterr().err
 
 
+@pytest.mark.long
 def test_pictures_without_targets(tmp_path, tiny_teacher, capsys):
     """Photographs alone: the teacher's outputs are the targets; scores of sets are left out, and it is said."""
     rng = np.random.default_rng(0)
@@ -194,6 +200,7 @@ def test_pictures_without_targets(tmp_path, tiny_teacher, capsys):
     assert set(json.loads((tmp_path / "run" / "scores.json").read_text())["subnet"]) == {"l1[teacher]"}
 
 
+@pytest.mark.long
 def test_slimming_goes_on_where_it_was(slimmed):
     """A finished run is finished; what is deleted is made again from what is left, and comes out the same."""
     yaml, folder = slimmed
@@ -203,6 +210,7 @@ def test_slimming_goes_on_where_it_was(slimmed):
     assert (folder / "subnet.json").read_bytes() == before
 
 
+@pytest.mark.long
 def test_hypernetwork_end_to_end(tmp_path, pairs):
     """No teacher anywhere: not in training, not in the scores, not on the page."""
     _, folder = sparse(tmp_path, pairs, "hypernetwork")
@@ -216,6 +224,7 @@ def test_hypernetwork_end_to_end(tmp_path, pairs):
     assert "output" not in losses[0] and any("cost (target 0.3)" in name for name in losses[-1])
 
 
+@pytest.mark.long
 def test_both_generators_of_a_cyclegan(tmp_path):
     """Two hypernetworks, each with its own latents and budget; two narrow generators."""
     rng = np.random.default_rng(0)
@@ -243,6 +252,7 @@ def test_both_generators_of_a_cyclegan(tmp_path):
     assert {"latents cost (target 0.4)", "latents back cost (target 0.4)"} <= set(losses)
 
 
+@pytest.mark.long
 def test_agents_end_to_end(tmp_path, tiny_teacher, pairs, capsys):
     """Both networks narrow, and fine-tuned together: the discriminator's checkpoint has its narrow widths."""
     options = "train: {method_options: {discriminator_kimg: 0.02, neighbours: 2}, kimg: 0.08, batch: 4, ndf: 16}"
@@ -351,6 +361,7 @@ def test_sparsifying_says_what_it_cannot(settings, message, tmp_path, tiny_teach
     assert message in capsys.readouterr().err
 
 
+@pytest.mark.long
 def test_sparsified_widths_may_be_frozen(tmp_path, tiny_teacher, pairs):
     name = (
         gantailor.Supernet(gantailor.build("resnet_6blocks", ngf=8), (torch.randn(1, 3, 32, 32),)).graph.widths[0].name
@@ -362,12 +373,14 @@ def test_sparsified_widths_may_be_frozen(tmp_path, tiny_teacher, pairs):
     assert config[name] == 8 and used(open_run(folder)) <= 0.3
 
 
+@pytest.mark.long
 def test_another_budget_is_another_run(slimmed, capsys):
     yaml, folder = slimmed
     assert main(["compress", str(yaml), "--out", str(folder), "--budget", "0.5x"]) == 2
     assert "other settings (budget)" in capsys.readouterr().err
 
 
+@pytest.mark.long
 def test_latents_only_for_what_can(common, tmp_path, capsys):
     yaml = tmp_path / "config.yaml"
     yaml.write_text(f"{common}method: slimming\n")
@@ -378,6 +391,7 @@ def test_latents_only_for_what_can(common, tmp_path, capsys):
     assert "the generator makes 32 px, data.size is 64" in capsys.readouterr().err
 
 
+@pytest.mark.long
 def test_ranking_twice_is_the_same(pruned, common, tmp_path):
     """In the folder of a run, whose channels are in order already, the scores are still the teacher's."""
     yaml = tmp_path / "config.yaml"
@@ -414,6 +428,7 @@ def test_mistakes(flags, message, tiny_teacher, tmp_path):
         _ = run.setup.budget
 
 
+@pytest.mark.long
 def test_a_ranking_of_another_generator(tiny_teacher, pruned, tmp_path):
     flags = {"teacher": str(tiny_teacher), "options": {"ngf": 8}, "data.size": 32}
     with pytest.raises(ConfigError, match="is of another generator"):

@@ -8,6 +8,8 @@ from gantailor.cli.main import main
 from gantailor.supernet import supernet as supernet_module
 from gantailor.zoo import checkpoints
 
+pytestmark = pytest.mark.long
+
 
 @pytest.fixture
 def counted(monkeypatch):

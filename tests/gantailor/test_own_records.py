@@ -65,6 +65,7 @@ def test_examples_are_short():
     assert len(blocks("python")) == 7
 
 
+@pytest.mark.long
 def test_every_kind_of_record_through_the_pipeline(own):
     assert main(["compress", "config.yaml", "--out", "run"]) == 0
     scores = json.loads((own / "run/scores.json").read_text())
@@ -80,6 +81,7 @@ def test_every_kind_of_record_through_the_pipeline(own):
     assert torch.equal(narrow(x), same(x)) and dict(config) == manifest["config"]
 
 
+@pytest.mark.long
 def test_a_strategy_and_a_metric_of_ones_own_are_searched_by(own):
     searched = [
         "--method",
@@ -125,6 +127,7 @@ def spawned(*arguments):
     return done
 
 
+@pytest.mark.long
 def test_a_repaired_trace_is_remembered_by_everybody(own):
     """A generator that writes a number of channels in its forward: what the proof froze holds in every process."""
     config = ["config.yaml", "--generator", "numbered:Net", "--teacher", "numbered.pt", "--method", "supernet"]

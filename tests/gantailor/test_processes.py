@@ -13,6 +13,8 @@ from gantailor.search.conformance import StrategyConformance
 from gantailor.search.errors import SearchError
 from gantailor.search.storage import open_study
 
+pytestmark = pytest.mark.long
+
 # what a worker runs; its evaluator is killed wherever the file for it can still be taken away
 WORK = """
 import os, signal

@@ -20,6 +20,8 @@ from gantailor.search.study import Search
 from gantailor.supernet.supernet import Supernet
 from gantailor.zoo.generators.record import build
 
+pytestmark = pytest.mark.long
+
 ray = pytest.importorskip("ray")
 TRIALS = 24
 

@@ -21,6 +21,8 @@ from gantailor.export.weights import read_weights, write_weights
 from gantailor.supernet.errors import CheckpointError, ConfigError
 from gantailor.supernet.files import save_tensors
 
+pytestmark = pytest.mark.long
+
 
 class TestOnnxruntime(TargetConformance):
     runtime = "onnxruntime"

@@ -17,6 +17,8 @@ from gantailor.supernet.errors import ConfigError
 from gantailor.supernet.files import load_tensors, save_tensors, write_bytes
 from gantailor.zoo.data.pairs import Pairs
 
+pytestmark = pytest.mark.long
+
 
 class Tint(nn.Module):
     """Adds a constant: the nearer to 0.5, the better on this data."""

@@ -103,6 +103,7 @@ def test_the_discriminator_is_pruned_the_same_way():
     assert last and 0 not in axes[f"{last[0]}.weight"], "its output is no width"
 
 
+@pytest.mark.long
 def test_gradients_reach_the_agents_and_only_them():
     task, recipe = agents(warmup=0)
     task.backward(0, task.draw(0), 1.0)
@@ -118,6 +119,7 @@ def test_gradients_reach_the_agents_and_only_them():
     assert all(torch.equal(value, judged[name]) for name, value in task.judge.generator.state_dict().items())
 
 
+@pytest.mark.long
 def test_the_discriminator_learns_first():
     task, recipe = agents(warmup=4)
     before = {name: value.clone() for name, value in task.judge.generator.state_dict().items()}
@@ -183,6 +185,7 @@ def test_agents_hear_each_other():
     assert not torch.equal(before, task.gated.agent(task.judge.told()))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "switches", [{}, {"feedback": 0}, {"alone": 1}, {"neighbours": 0}, {"trained": True}, {"text": "params<=0.3x"}]
 )
@@ -234,6 +237,7 @@ def test_global_matching_draws_from_everywhere():
     assert drawn == set(range(8))
 
 
+@pytest.mark.long
 def test_resuming_is_exact(tmp_path):
     task, recipe = agents(steps=12)
     Trainer(task, recipe).run()

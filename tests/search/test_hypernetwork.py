@@ -115,6 +115,7 @@ def training(steps=30, **options):
     return hypernetwork_task(inner, model, recipe, usage=budget.usage), model, recipe, budget
 
 
+@pytest.mark.long
 def test_training_meets_the_budget_without_a_teacher():
     task, model, recipe, budget = training()
     before = model.gates.values.detach().clone()
@@ -135,6 +136,7 @@ def test_a_short_training_arrives_too():
     assert 0.98 < budget.usage(model.gates.places.sizes(model.gates.open.numpy())[None])[0] <= 1
 
 
+@pytest.mark.long
 def test_resuming_is_exact(tmp_path):
     task, _, recipe, _ = training(12)
     whole = Trainer(task, recipe).run().state_dict()

@@ -169,6 +169,7 @@ def test_training_meets_the_budget(bits):
         torch.testing.assert_close(net.extract(selection, slimmed.tensors())(inputs), expected, atol=1e-5, rtol=1e-4)
 
 
+@pytest.mark.long
 def test_resuming_is_exact(tmp_path):
     task, _, recipe = training(supernet(), bits=8)
     whole = Trainer(task, recipe).run().state_dict()

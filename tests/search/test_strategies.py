@@ -32,7 +32,7 @@ def _importable():
     sys.path.remove(str(Path(__file__).parent))
 
 
-@pytest.fixture(params=[*STRATEGIES, OWN])
+@pytest.fixture(params=[*(pytest.param(s, marks=pytest.mark.long) if s == "gp" else s for s in STRATEGIES), OWN])
 def _each(request):
     request.cls.strategy = request.param
 
@@ -42,6 +42,7 @@ class TestStrategies(StrategyConformance):
     pass
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("strategy", ["predictor", "evolution"])
 def test_better_than_the_best_of_few(strategy):
     """With half of the space looked at, the best is found; an eighth of it gives most."""
@@ -58,6 +59,10 @@ def test_names():
         check_strategy("predicter")
     with pytest.raises(ConfigError, match="strategy 'no_such_module:x' cannot be imported"):
         make_strategy("no_such_module:x", seed=0)
+    with pytest.raises(ConfigError, match=r"'math:pi' is a float; give a function of \(history, budget, rng\)"):
+        make_strategy("math:pi", seed=0)
+    with pytest.raises(ConfigError, match=r"'string:Template' cannot be made: .*'seed'.*; give a function of"):
+        make_strategy("string:Template", seed=0)
     assert SearchConfig(strategy=OWN).strategy == OWN
 
 

@@ -1,5 +1,6 @@
 """Studies: failures, resuming, many processes, several machines on one database."""
 
+import errno
 import multiprocessing
 import os
 import shutil
@@ -24,6 +25,7 @@ from gantailor.search.scoring import Objective
 from gantailor.search.spaces.config import SpaceConfig
 from gantailor.search.storage import open_study
 from gantailor.search.study import Search
+from gantailor.search.workers import release_lost
 from gantailor.supernet.errors import ConfigError
 
 SUPERNET = gantailor.Supernet(gantailor.build("resnet_6blocks", ngf=16), (torch.randn(1, 3, 32, 32),))
@@ -144,12 +146,30 @@ def test_trials_of_a_journal_that_was_copied_are_nobodys(tmp_path):
     assert len(run.history().values) == 2
 
 
+def test_whom_one_may_not_ask_lives(tmp_path, monkeypatch):
+    """A lock file of another user, or a network folder that refuses locks: the trial is left alone."""
+    pid = in_another_process(lambda: claimed(tmp_path / "j"))
+    for error in (PermissionError(errno.EACCES, "denied"), OSError(errno.ENOLCK, "no locks")):
+
+        def refuse(file, kind, error=error):
+            raise error
+
+        with monkeypatch.context() as patch:
+            patch.setattr("gantailor.search.workers.fcntl.flock", refuse)
+            release_lost(open_study(tmp_path / "j", name="s"))
+        assert [trial.state.name for trial in open_study(tmp_path / "j", name="s").trials] == ["RUNNING"]
+    killed(pid)
+    release_lost(open_study(tmp_path / "j", name="s"))
+    assert [trial.state.name for trial in open_study(tmp_path / "j", name="s").trials] == ["FAIL"]
+
+
 @pytest.fixture
 def fast_heartbeat(monkeypatch):
     monkeypatch.setattr(storage, "HEARTBEAT", 1)
     monkeypatch.setattr(storage, "GRACE", 3)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("place", ["{}/j", "sqlite:///{}/x.db"])
 def test_a_living_worker_elsewhere_keeps_its_trial_until_it_is_gone(tmp_path, place, fast_heartbeat):
     """Another host name, another process number space: only whether it lives counts; what it holds is waited for."""
@@ -229,6 +249,7 @@ def one_machine(place, lock, out):
     run.run(40, on_trial=lambda done, values: out.open("a").write(f"{values[0]}\n"))
 
 
+@pytest.mark.long
 def test_two_machines_share_a_database(tmp_path):
     """The same seed, so that they choose the same wherever they can."""
     place, context = f"sqlite:///{tmp_path}/x.db", multiprocessing.get_context("fork")
@@ -257,6 +278,7 @@ def one_of_many(path, lock, seed):
     search(path, "random", budget=1.0, lock=lock, seed=seed).run(500)
 
 
+@pytest.mark.long
 def test_many_processes_share_a_journal(tmp_path):
     context = multiprocessing.get_context("fork")
     work = partial(one_of_many, tmp_path / "j", tmp_path / "lock")

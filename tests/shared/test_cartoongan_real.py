@@ -14,7 +14,7 @@ from gantailor.zoo.generators.cartoongan.generator import CartoonGenerator
 
 FOLDER = Path(__file__).parents[3] / "shared" / "data" / "cartoongan"
 NAMES = ("15--324", "4--24", "in1")
-pytestmark = pytest.mark.skipif(not FOLDER.is_dir(), reason=f"{FOLDER} is not here")
+pytestmark = [pytest.mark.long, pytest.mark.skipif(not FOLDER.is_dir(), reason=f"{FOLDER} is not here")]
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ from gantailor.evaluators.metrics.perceptual import Lpips, Perceptual
 from gantailor.zoo.data.folder import folder_pairs
 
 SHARED = Path(__file__).parents[3] / "shared" / "data"
-pytestmark = pytest.mark.skipif(not SHARED.is_dir(), reason=f"{SHARED} is not here")
+pytestmark = [pytest.mark.long, pytest.mark.skipif(not SHARED.is_dir(), reason=f"{SHARED} is not here")]
 
 
 class Right(nn.Module):

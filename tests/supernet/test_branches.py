@@ -63,6 +63,7 @@ def test_gone_everywhere_the_same(case):
         assert torch.equal(again(inputs), narrow(inputs))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("target", [{"batch": "dynamic"}, {"batch": "static"}])
 def test_an_exported_branch_is_gone(target, tmp_path):
     torch.manual_seed(0)

@@ -179,3 +179,32 @@ def test_frozen_weights_stay_frozen_parameters():
 
 def test_a_buffer_stays_a_buffer():
     assert "running_mean" in dict(folded(shared_buffer()).named_buffers())
+
+
+class Keeps(nn.Module):
+    """Its forward leaves what it computed in attributes, which ``copy.deepcopy`` refuses."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem, self.head = weight_norm(nn.Conv2d(3, 8, 1)), nn.Conv2d(8, 3, 1)
+        self.last, self.features, self.named = None, [], {}
+
+    def forward(self, x):
+        self.last = torch.relu(self.stem(x))
+        self.features, self.named = [self.last], {"stem": (self.last, 1)}
+        return self.head(self.last)
+
+
+def test_a_generator_that_keeps_its_features_can_be_used_while_it_trains():
+    net = Keeps()
+    net(torch.randn(2, 3, 8, 8)).mean().backward()
+    supernet = gantailor.Supernet(net, torch.randn(2, 3, 8, 8))
+    supernet(torch.randn(2, 3, 8, 8)).mean().backward()
+    gantailor.verify(supernet)
+    assert supernet.branches == frozenset()
+    supernet(torch.randn(2, 3, 8, 8), config={"stem": 3}).mean().backward()
+    narrow, other = supernet.extract({"stem": 3}), supernet.with_weights(supernet.generator.state_dict())
+    assert narrow.stem.weight.shape == (3, 3, 1, 1)
+    assert other.generator.last is other.generator.features[0] and other.generator.last.is_leaf
+    assert supernet.generator.last.grad_fn is not None
+    assert net.last.grad_fn is not None

@@ -7,7 +7,7 @@ from torch import nn
 import gantailor
 from gantailor.supernet.errors import ConfigError
 from gantailor.supernet.quantization.quantisers import Quantised, Quantisers
-from gantailor.supernet.traits import Traits, maps_latents, plain_generator, traits_of
+from gantailor.supernet.traits import Traits, WrapsGenerator, maps_latents, plain_generator, traits_of
 
 
 class Net(nn.Module):
@@ -75,6 +75,12 @@ def test_a_part_called_generator_is_not_unwrapped():
     supernet = gantailor.Supernet(Net(), (torch.randn(1, 3, 8, 8),))
     assert plain_generator(supernet) is supernet.generator
     assert plain_generator(Quantised(net, Quantisers(net))) is net
+
+
+def test_nobody_asks_isinstance_whether_a_module_wraps():
+    """From Python 3.12 on it looks past ``nn.Module.__getattr__``, where submodules are found: it would say no."""
+    with pytest.raises(TypeError, match="runtime_checkable"):
+        isinstance(Net(), WrapsGenerator)
 
 
 def test_only_a_forward_that_takes_them_is_given_mapped_latents():

@@ -128,6 +128,7 @@ def test_sliced_equals_zeroed_at_the_consumers() -> None:
         torch.testing.assert_close(narrow.double()(x.double()), full.double()(x.double()), atol=1e-10, rtol=0)
 
 
+@pytest.mark.long
 def test_exports_to_onnx(tmp_path: Path) -> None:
     runtime = pytest.importorskip("onnxruntime")
     pytest.importorskip("onnxscript")

@@ -47,6 +47,7 @@ class TestUnet256(GeneratorConformance):
     name, options = "unet_256", {"ngf": 4}
 
 
+@pytest.mark.long
 class TestSpade(GeneratorConformance):
     name, options = "spade", {"ngf": 4, "label_channels": 8, "size": (64, 128)}
 
@@ -94,6 +95,9 @@ OWN = Generator(
     defaults=lambda own: {"train": {"kimg": 3.0}},
 )
 TEXT = "no generator"
+
+def demanding(width, *more, height=3, **others):
+    return Net(width=width)
 """
 
 OWN_DATA = """
@@ -155,6 +159,7 @@ def test_a_record_reads_what_a_state_tells(tmp_path):
         ("resnet_8blocks", "generator 'resnet_8blocks' is unknown; did you mean 'resnet_9blocks'"),
         ("own_generator:TEXT", "generator 'own_generator:TEXT' is a str; give a Generator record, or a class"),
         ("own_generator:Nte", "generator 'own_generator:Nte' cannot be imported"),
+        ("own_generator:demanding", "generator 'own_generator:demanding' needs option 'width'; give it"),
     ],
 )
 def test_mistakes_in_a_generators_name(name, message):
@@ -215,6 +220,21 @@ class TestFolder(DataCase):
         for number, name in enumerate(("train", "search", "test")):
             save(folder / name, 5, 20, (seed, number), width=40)
         return DataConfig(kind="folder", path=str(folder), size=16)
+
+
+class TestWideGreyFolder(DataCase):
+    """Pairs of another shape, from grey to colour."""
+
+    kind = "folder"
+
+    def made(self, folder, seed):
+        for number, name in enumerate(("train", "search", "test")):
+            save(folder / name, 5, 20, (seed, number), width=40)
+        return DataConfig(kind="folder", path=str(folder), size=[16, 24], channels=[1, 3], fit="scale-and-crop")
+
+    def test_domains(self, tmp_path):
+        domains = read_domains(self.config(tmp_path))
+        assert (domains.a.shape[1:], domains.b.shape[1:]) == ((16, 24, 1), (16, 24, 3))
 
 
 class TestUnpairedFolder(DataCase):
@@ -291,6 +311,7 @@ def test_names_need_no_torch():
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
+@pytest.mark.long
 def test_a_run_with_a_generator_and_data_from_outside(tmp_path):
     """Teacher and compression, by their names alone."""
     common = ["--generator", "own_generator:OWN", "--options", "{width: 6}"]

@@ -43,6 +43,7 @@ def images(count: int = 2, size: int = 32) -> Tensor:
     return torch.rand(count, 3, size, size, generator=torch.Generator().manual_seed(1)) * 2 - 1
 
 
+@pytest.mark.long
 def test_golden_full() -> None:
     with torch.device("meta"):
         model, image = MunitGenerator().eval(), torch.empty(1, 3, 256, 256)

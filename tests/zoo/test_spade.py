@@ -91,6 +91,7 @@ def narrow(model: SpadeGenerator, channels: list[int]) -> None:
     cut(model.conv_img, 3, stream)
 
 
+@pytest.mark.long
 def test_golden_full() -> None:
     with torch.device("meta"):
         model, labels = SpadeGenerator().eval(), torch.empty(1, 36, 256, 512)

@@ -278,6 +278,7 @@ def test_truncation() -> None:
         torch.testing.assert_close(half, net.synthesis((w + other) / 2))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("form", ["shared", "grouped"])
 def test_exports_to_onnx(tmp_path: Path, form: str) -> None:
     runtime = pytest.importorskip("onnxruntime")

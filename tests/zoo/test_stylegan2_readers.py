@@ -19,7 +19,7 @@ CHANNELS = {4: 6, 8: 5, 16: 4}
 WIDTH, LAYERS = 7, 2
 
 
-def ada_state() -> dict[str, Tensor]:
+def ada_state(colours: int = 3) -> dict[str, Tensor]:
     """A random generator in NVlabs' layout."""
     torch.manual_seed(0)
     taps = torch.tensor([1.0, 3.0, 3.0, 1.0])
@@ -40,7 +40,7 @@ def ada_state() -> dict[str, Tensor]:
             state[f"{block}.{conv}.resample_filter"] = kernel
             state[f"{block}.{conv}.noise_const"] = torch.randn(side, side)
             state[f"{block}.{conv}.noise_strength"] = torch.randn(())
-        layer(f"{block}.torgb", width, 3, 1)
+        layer(f"{block}.torgb", width, colours, 1)
     for index in range(LAYERS):
         state[f"mapping.fc{index}.weight"] = torch.randn(WIDTH, WIDTH) * 100
         state[f"mapping.fc{index}.bias"] = torch.randn(WIDTH) * 10
@@ -122,6 +122,15 @@ def test_ada_weights_give_the_images_they_mean(form: str) -> None:
         # The epsilon of the demodulation sits beside scaled weights here and beside bare ones there.
         torch.testing.assert_close(net(z), ada_image(state, z), atol=1e-6, rtol=1e-6)
     assert torch.equal(net.latent_avg, state["mapping.w_avg"])
+
+
+@pytest.mark.parametrize("colours", [1, 4])
+def test_grey_and_transparent_pictures(colours: int) -> None:
+    state = ada_state(colours)
+    net, z = load(read_stylegan2_ada(state)), torch.randn(2, WIDTH)
+    with torch.no_grad():
+        assert net(z).shape == (2, colours, 16, 16)
+        torch.testing.assert_close(net(z), ada_image(state, z), atol=1e-4, rtol=1e-4)
 
 
 def test_ada_without_noise() -> None:

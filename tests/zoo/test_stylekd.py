@@ -112,6 +112,7 @@ def test_the_teacher_stays_as_it_is():
     assert all(torch.equal(before[name], value) for name, value in whole.state_dict().items())
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_resuming_is_exact(tmp_path, precision):
     def made():

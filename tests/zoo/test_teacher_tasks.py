@@ -59,6 +59,7 @@ def stylegan2():
     return StyleGan2(net, pictures(6), r), r
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("make", [cyclegan, munit, stylegan2])
 def test_resuming_is_exact(make, tmp_path):
     task, r = make()
@@ -120,6 +121,8 @@ def test_unknown_task_option():
     ("preset", "options", "message"),
     [
         ("teacher-cyclegan", {"pool": 0}, "task_options.pool cannot be 0; it must be at least 1"),
+        ("teacher-cyclegan", {"pool": float("inf")}, "option pool cannot be inf; give a whole number"),
+        ("teacher-cyclegan", {"pool": float("nan")}, "option pool cannot be nan; give a whole number"),
         ("teacher-cyclegan", {"cycle": -1}, "task_options.cycle cannot be -1; it must be at least 0"),
         ("teacher-cyclegan", {"identity": -0.5}, "task_options.identity cannot be -0.5"),
         ("teacher-cyclegan", {"pool": 2.5}, "option pool cannot be 2.5; give a whole number"),
@@ -220,6 +223,7 @@ if workers.rank() == 0:
 """
 
 
+@pytest.mark.long
 def test_munit_in_two_processes_is_munit_in_one(tmp_path):
     """A process takes its part of the batch, as one process does part after part: the same gradients."""
     (tmp_path / "worker.py").write_text(MUNIT_WORKER)

@@ -46,7 +46,7 @@ class Latents:
         return torch.randn(len(self), self.width, generator=torch.Generator().manual_seed(self.seed))
 
     def batch(self, indices: np.ndarray, *, moves: Sequence[Any] | None = None) -> tuple[Tensor, Tensor | None]:
-        """Latents ``[n, width]`` and real pictures ``[n, 3, H, W]`` in [-1, 1]; ``moves`` do not matter."""
+        """Latents ``[n, width]`` and real pictures ``[n, C, H, W]`` in [-1, 1]; ``moves`` do not matter."""
         rows = np.asarray(indices)
         return self.latents[torch.from_numpy(rows)], to_float(self.pictures[rows])
 

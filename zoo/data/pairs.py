@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Self
 
 import numpy as np
 from torch import Tensor
@@ -41,11 +42,11 @@ class Pairs:
         """Height and width in pixels."""
         return self.inputs.shape[1], self.inputs.shape[2]
 
-    def take(self, indices: np.ndarray | slice) -> Pairs:
+    def take(self, indices: np.ndarray | slice) -> Self:
         """The pairs at ``indices``, as a new object on the same memory where numpy allows."""
         names = tuple(np.asarray(self.names, dtype=object)[indices])
         targets = None if self.targets is None else self.targets[indices]
-        return Pairs(self.inputs[indices], targets, names, self.source)
+        return replace(self, inputs=self.inputs[indices], targets=targets, names=names)
 
     def batch(
         self, indices: np.ndarray, *, moves: Sequence[tuple[bool, int, int]] | None = None
@@ -54,11 +55,18 @@ class Pairs:
 
         ``moves`` says for each pair whether it is mirrored, and how far it goes down and right (edges repeated).
         """
+        inputs, targets = self.rows(indices, moves)
+        return to_float(inputs), None if targets is None else to_float(targets)
+
+    def rows(
+        self, indices: np.ndarray, moves: Sequence[tuple[bool, int, int]] | None
+    ) -> tuple[np.ndarray, np.ndarray | None]:
+        """The arrays behind ``batch``."""
         inputs, targets = self.inputs[indices], None if self.targets is None else self.targets[indices]
         if moves is not None and any(any(move) for move in moves):
             inputs = _moved(inputs, moves)
             targets = None if targets is None else _moved(targets, moves)
-        return to_float(inputs), None if targets is None else to_float(targets)
+        return inputs, targets
 
     def digest(self) -> str:
         """A short hash of every pixel: the provenance that a score carries."""

@@ -13,10 +13,6 @@ import torch
 from PIL import Image, ImageDraw
 from torch import Tensor
 
-from gantailor.supernet.errors import DataError
-
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
-
 
 def to_float(images: np.ndarray) -> Tensor:
     """uint8 ``[n, H, W, C]`` to float ``[n, C, H, W]`` in [-1, 1]."""
@@ -59,39 +55,6 @@ def picture_grid(columns: Sequence[np.ndarray], *, names: Sequence[str] = (), ga
     buffer = io.BytesIO()
     sheet.save(buffer, "PNG")
     return buffer.getvalue()
-
-
-def image_files(folder: Path) -> list[Path]:
-    """The pictures of a folder, by name.
-
-    Raises:
-        DataError: the folder is missing or holds none.
-    """
-    if not folder.is_dir():
-        raise DataError(f"data folder {str(folder)!r} does not exist; give a folder with pictures")
-    files = sorted(p for p in folder.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES)
-    if not files:
-        raise DataError(
-            f"data folder {str(folder)!r} holds no pictures; allowed are files ending in {', '.join(IMAGE_SUFFIXES)}"
-        )
-    return files
-
-
-def read_images(files: list[Path], *, height: int, width: int) -> np.ndarray:
-    """Decode, convert to RGB and resize (bicubic) to uint8 ``[N, height, width, 3]``.
-
-    Raises:
-        DataError: a file is not a readable picture; the message names it.
-    """
-    pictures = np.empty((len(files), height, width, 3), np.uint8)
-    for position, file in enumerate(files):
-        try:
-            with Image.open(file) as image:
-                rgb = image.convert("RGB").resize((width, height), Image.Resampling.BICUBIC)
-        except OSError as error:
-            raise DataError(f"{str(file)!r} is not a readable picture ({error}); remove or replace it") from None
-        pictures[position] = np.asarray(rgb)
-    return pictures
 
 
 def save_array(path: Path, arrays: dict[str, np.ndarray]) -> None:

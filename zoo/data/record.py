@@ -1,6 +1,6 @@
 """What a kind of data is: one record, found by its name or, one's own, as ``module:name``.
 
-    def read(config, split):                       # config: data.path, data.size, data.options, ...
+    def read(config, split):                       # config: data.path, data.shape, data.options, ...
         return Pairs(inputs, targets, names, source)
 
     MINE = DataKind(name="mine", read=read)        # data: {kind: mymodule:MINE}
@@ -17,7 +17,7 @@ from typing import Literal, Protocol
 
 from gantailor.evaluators.scores import Pairs
 from gantailor.supernet.errors import ConfigError, DataError
-from gantailor.supernet.plugins import find
+from gantailor.supernet.plugins import find_record
 from gantailor.supernet.training.image_to_image import PairSource
 from gantailor.zoo.data import DATA_KINDS
 from gantailor.zoo.data.config import DataConfig
@@ -77,7 +77,7 @@ class DataKind:
     Attributes:
         name: as a configuration names it.
         read: the data set of (the ``data`` section, ``train``, ``search`` or ``test``). Inputs are float
-            ``[N, C, H, W]``, targets ``[N, 3, H, W]`` in [-1, 1] or None.
+            ``[N, C, H, W]``, targets ``[N, C, H, W]`` in [-1, 1] or None.
         yields: what inputs are: ``pictures`` in [-1, 1], or ``labels``, one-hot maps of 0 and 1.
         domains: two unpaired sets of pictures for training (CycleGAN, MUNIT); None where there are none.
         check: raises a ``GantailorError`` about settings that cannot be; called before anything is read.
@@ -96,7 +96,4 @@ def find_kind(name: str) -> DataKind:
     Raises:
         ConfigError: an unknown name (the nearest are shown), or what it names is no ``DataKind``.
     """
-    found = find(name, DATA_KINDS, "data kind")
-    if not isinstance(found, DataKind):
-        raise ConfigError(f"data kind {name!r} is a {type(found).__name__}; give a DataKind record")
-    return found
+    return find_record(name, DATA_KINDS, "data kind", DataKind)

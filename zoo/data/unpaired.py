@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
@@ -13,7 +13,8 @@ from torch import Tensor
 
 from gantailor.zoo.data.config import DataConfig
 from gantailor.zoo.data.domains import Domains
-from gantailor.zoo.data.folder import folder_pairs
+from gantailor.zoo.data.fit import Reading
+from gantailor.zoo.data.folder import read_folder
 from gantailor.zoo.data.pairs import Pairs
 from gantailor.zoo.data.pictures import to_float
 from gantailor.zoo.data.record import DataKind, check_path, split_folder
@@ -35,7 +36,7 @@ class Unpaired:
         return max(len(self.inputs), len(self.real))
 
     def batch(self, indices: np.ndarray, *, moves: Any = None) -> tuple[Tensor, Tensor | None]:
-        """Both as float ``[n, 3, H, W]`` in [-1, 1]; ``moves`` do not matter."""
+        """Both as float ``[n, C, H, W]`` in [-1, 1]; ``moves`` do not matter."""
         rows = np.asarray(indices)
         return to_float(self.inputs[rows % len(self.inputs)]), to_float(self.real[rows % len(self.real)])
 
@@ -49,8 +50,8 @@ class Unpaired:
 
 
 def _side(config: DataConfig, split: str, side: str) -> Pairs:
-    folder = split_folder(Path(str(config.path)), split, suffix=side)
-    return folder_pairs(folder, size=config.size, direction="unpaired")
+    folder, reading = split_folder(Path(str(config.path)), split, suffix=side), Reading.of(config)
+    return read_folder(folder, replace(reading, channels=reading.channels_of("AB".index(side))), "unpaired")
 
 
 def _read(config: DataConfig, split: str) -> Pairs | Unpaired:

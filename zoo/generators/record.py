@@ -44,10 +44,11 @@ class Generator:
         options: what the name stands for, beneath the user's options: ``{"blocks": 6}``.
         task: how it is trained beside a teacher, a name of ``gantailor.zoo.tasks.TASKS`` (or ``module:name`` of a
             ``Training``). None: by what it takes, see ``gantailor.zoo.tasks.BY_INPUT``.
-        read: from the mapping in an original checkpoint file (prefixes ``module.`` taken off, float32) to the tensors
-            of the generator's state dict, ``(mapping, **options) -> mapping``. A state dict of this generator must
-            pass unchanged. None: the file is the state dict.
-        options_of_state: options of ``build`` that a state dict tells, beneath the user's. None: none.
+        read: from the mapping in an original checkpoint file (prefixes taken off, float32) to the tensors of the
+            generator's state dict, ``(mapping, **options) -> mapping``. A state dict of this generator must pass
+            unchanged. None: the file is the state dict.
+        options_of_state: options of ``build`` that a state dict tells, beneath ``options`` and the user's. What tells
+            nothing, or is not this family's, gives fewer options or a ``KeyError``. None: none.
         complete: ``(module, state) -> state`` with the buffers that some files leave out. None: files have all.
         shipped_teacher: weights that come with the package.
         shipped_options: the options that these were trained with. None: the file tells them.
@@ -75,15 +76,20 @@ class Generator:
         """A module with fresh weights.
 
         Raises:
-            ConfigError: an option that it does not have (the nearest are shown), or a value that it does not take.
+            ConfigError: an option that it does not have (the nearest are shown), one that is missing, or a value that
+                it does not take.
         """
         factory = self._function("build")
         allowed = inspect.signature(factory).parameters
         for option in options:
             if option not in allowed and not any(p.kind is p.VAR_KEYWORD for p in allowed.values()):
                 raise ConfigError(f"generator {self.name!r} has no option {option!r}; {nearest(option, allowed)}")
+        given = {**self.options, **options}
+        named = [p for p in allowed.values() if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
+        for option in (p.name for p in named if p.default is p.empty and p.name not in given):
+            raise ConfigError(f"generator {self.name!r} needs option {option!r}; give it: options {{{option}: ...}}")
         try:
-            made: nn.Module = factory(**{**self.options, **options})
+            made: nn.Module = factory(**given)
         except GantailorError:
             raise
         except (TypeError, ValueError, RuntimeError, LookupError, ArithmeticError) as error:
@@ -106,10 +112,29 @@ class Generator:
         found: Mapping[str, Any] = checkpoint if reader is None else reader(checkpoint, **options)
         return found
 
-    def make_for(self, state: Mapping[str, Tensor], **options: Any) -> nn.Module:
-        """A module for the tensors of a state dict: the options that they tell, and the user's over them."""
-        told = self._function("options_of_state")(state) if self.options_of_state is not None else {}
-        return self.make(**{**told, **options})
+    def told_by(self, state: Mapping[str, Tensor]) -> dict[str, Any]:
+        """Options that the tensors of a state dict tell; none where they are another family's."""
+        if self.options_of_state is None:
+            return {}
+        try:
+            return dict(self._function("options_of_state")(state))
+        except (KeyError, IndexError):  # a tensor or a dimension that it looks at is not there
+            return {}
+
+    def options_for(self, state: Mapping[str, Tensor], **options: Any) -> dict[str, Any]:
+        """Options for ``make``: the user's, and beneath them what the tensors tell where that is not so anyway.
+
+        What the name stands for (``blocks`` of ``resnet_9blocks``) is the user's word too.
+        """
+        usual = {name: value.default for name, value in inspect.signature(self._function("build")).parameters.items()}
+        told = {name: value for name, value in self.told_by(state).items() if name not in {**self.options, **options}}
+        return {**{name: value for name, value in told.items() if usual.get(name) != value}, **options}
+
+    def contradicted(self, state: Mapping[str, Tensor], **options: Any) -> dict[str, tuple[Any, Any]]:
+        """Options, the user's and those that the name stands for, of which the tensors tell another: (own, told)."""
+        own = {**self.options, **options}
+        told = self.told_by(state)
+        return {name: (own[name], told[name]) for name in own if name in told and own[name] != told[name]}
 
     def completed(self, module: nn.Module, state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
         """The state dict with the buffers that the file left out."""

@@ -10,7 +10,7 @@ from typing import Protocol
 from torch import Tensor, nn
 
 from gantailor.supernet.errors import ConfigError
-from gantailor.supernet.plugins import find
+from gantailor.supernet.plugins import find_record
 from gantailor.supernet.training.image_to_image import Sampler
 from gantailor.supernet.training.recipe import Recipe
 from gantailor.supernet.training.trainer import Task
@@ -139,7 +139,4 @@ def find_training(name: str) -> Training:
     Raises:
         ConfigError: an unknown name (the nearest are shown), or what it names is no ``Training``.
     """
-    found = find(name, TASKS, "training task")
-    if not isinstance(found, Training):
-        raise ConfigError(f"training task {name!r} is a {type(found).__name__}; give a Training record")
-    return found
+    return find_record(name, TASKS, "training task", Training)

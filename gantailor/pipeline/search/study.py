@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Callable
 from typing import Any
 
@@ -15,6 +14,7 @@ from gantailor.evaluators.scores import Subset
 from gantailor.pipeline.search.processes import run_workers
 from gantailor.run.config import Config
 from gantailor.run.run import Run
+from gantailor.run.study import STUDY
 from gantailor.search.latency import LatencyProfile
 from gantailor.search.scoring import Objective, Scorer
 from gantailor.search.spaces.space import Space
@@ -24,7 +24,6 @@ from gantailor.supernet.files import write_json
 from gantailor.supernet.graph import SubnetConfig
 
 Listener = Callable[[int, float], None]
-STUDY = "gantailor"  # in a run's own journal; in a database that several runs share, what it is of follows
 
 
 def objectives_of(run: Run) -> tuple[Objective, ...]:
@@ -56,13 +55,6 @@ def make_search(run: Run) -> Search:
         provenance=provenance,
         lock=run.folder.search_lock,
     )
-
-
-def study_of(run: Run) -> tuple[str, str | None]:
-    """Name of the run's study, and the provenance of its trials; ``None`` where an earlier version stored none."""
-    file = run.folder.study
-    stored = json.loads(file.read_text()) if file.exists() else {}
-    return stored.get("name", STUDY), stored.get("provenance")
 
 
 def front_profile(config: Config) -> LatencyProfile | None:

@@ -5,7 +5,6 @@ They open and close channels of the generator and of its discriminator, which ar
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Mapping
 from typing import Any
 
@@ -88,8 +87,6 @@ def _check_neighbours(context: Context, options: AgentsOptions) -> None:
             f"train.method_options.neighbours cannot be {options.neighbours}: allowed are 1 to {count - 1} with {count}"
             " pictures, or 0 for global matching"
         )
-    if options.neighbours and importlib.util.find_spec("sklearn") is None:
-        raise ConfigError("neighbourhoods need scikit-learn; run: pip install 'gantailor[agents]'")
 
 
 def _usages(context: Context, judge: Supernet, options: AgentsOptions) -> tuple[Usage, Usage]:

@@ -5,7 +5,6 @@ No teacher, no search. Of a CycleGAN both generators are compressed.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping
 from typing import Any
 
@@ -23,6 +22,7 @@ from gantailor.search.methods.single_channels import (
     kept_so_far,
 )
 from gantailor.supernet.errors import RunError
+from gantailor.supernet.subnets.copying import copied
 from gantailor.supernet.supernet import Supernet
 from gantailor.supernet.training.trainer import Task
 from gantailor.zoo.tasks.cyclegan import CycleGan
@@ -51,7 +51,7 @@ def _task(context: Context) -> L1Sparsity:
     made = Hypernetwork(supernet, free, seed=recipe.seed)
     if recipe.task != "cyclegan":
         return hypernetwork_task(context.training(made, recipe), made, recipe, usage=usage)
-    back = Hypernetwork(copy.deepcopy(supernet), free, seed=recipe.seed + 1)
+    back = Hypernetwork(copied(supernet), free, seed=recipe.seed + 1)
     cycle = CycleGan(made, context.domains(), recipe, back=back, device=context.config.device)
     inner = hypernetwork_task(cycle, back, recipe, usage=usage, name="latents back")
     return hypernetwork_task(inner, made, recipe, usage=usage)

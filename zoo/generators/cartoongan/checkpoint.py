@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -29,3 +31,11 @@ def read_cartoongan(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         weights["conv01_1.weight"] = weights["conv01_1.weight"].flip(1)
         weights |= {name: weights[name].flip(0) for name in ("deconv03_1.weight", "deconv03_1.bias")}
     return weights
+
+
+def cartoongan_options(state: Mapping[str, Tensor]) -> dict[str, Any]:
+    """Channels and blocks."""
+    first, last = state["conv01_1.weight"], state.get("deconv03_1.weight")
+    blocks = {match[1] for name in state if (match := re.match(r"conv(\d\d)_2\.weight", name)) and int(match[1]) > 3}
+    found = {"input_nc": first.shape[1], "ngf": first.shape[0], "blocks": len(blocks)}
+    return found if last is None else found | {"output_nc": last.shape[0]}

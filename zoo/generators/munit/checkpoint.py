@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -42,3 +43,20 @@ def read_munit(state: Mapping[str, Any], *, side: str = "a") -> dict[str, Tensor
         for name, value in (content | others).items()
         if not name.endswith((".running_mean", ".running_var", ".num_batches_tracked"))
     }
+
+
+def munit_options(state: Mapping[str, Tensor]) -> dict[str, Any]:
+    """Channels, style, depth and form."""
+    stem, mlp, style = (
+        state.get(name)
+        for name in ("enc_content.model.0.conv.weight", "mlp.model.0.fc.weight", "enc_style.model.6.weight")
+    )
+    if stem is None:
+        return {}
+    content = {match[1] for name in state if (match := re.match(r"enc_content\.model\.(\d+)\.conv\.", name))}
+    blocks = {match[1] for name in state if (match := re.match(r"dec\.model\.0\.model\.(\d+)\.", name))}
+    found: dict[str, Any] = {"input_nc": stem.shape[1], "ngf": stem.shape[0], "n_downsample": len(content) - 1}
+    found |= {"n_res": len(blocks)} if blocks else {}
+    found |= {"separable": any(re.match(r"dec\.model\.0\.model\.0\.model\.0\.conv\.conv\.", name) for name in state)}
+    found |= {} if mlp is None else {"mlp_dim": mlp.shape[0]}
+    return found | ({} if style is None else {"style_dim": style.shape[0]})

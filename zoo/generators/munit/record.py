@@ -6,6 +6,9 @@ from gantailor.zoo.generators.record import Generator
 
 _BUILD = "gantailor.zoo.generators.munit.generator:MunitGenerator"
 _READ = "gantailor.zoo.generators.munit.checkpoint:read_munit"
+_OPTIONS = "gantailor.zoo.generators.munit.checkpoint:munit_options"
 
-MUNIT = Generator(name="munit", build=_BUILD, read=_READ)
-MOBILE_MUNIT = Generator(name="mobile_munit", build=_BUILD, options={"separable": True}, read=_READ)
+MUNIT = Generator(name="munit", build=_BUILD, options={"separable": False}, read=_READ, options_of_state=_OPTIONS)
+MOBILE_MUNIT = Generator(
+    name="mobile_munit", build=_BUILD, options={"separable": True}, read=_READ, options_of_state=_OPTIONS
+)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from gantailor.zoo.generators.norms import Norm, norm_layer
+from gantailor.zoo.generators.norms import Norm, has_conv_bias, norm_layer
 from gantailor.zoo.generators.separable import SeparableConv2d
 
 
@@ -42,9 +42,10 @@ class ResnetGenerator(nn.Module):
     Args:
         ngf: channels of the stem; the residual trunk has ``4 * ngf``.
         blocks: number of residual blocks.
-        norm: ``instance`` (CycleGAN) or ``batch`` (pix2pix's default).
+        norm: ``instance`` (CycleGAN), ``batch`` (pix2pix's default), ``instance_affine`` or ``none``.
         dropout: dropout inside the blocks, as pix2pix trains with; it changes the names of the later layers.
         separable: depthwise-separable blocks (the ``mobile_`` form).
+        bias: biases of the convolutions before norms. None: as the original, before instance norms only.
     """
 
     size_multiple = 4
@@ -60,11 +61,12 @@ class ResnetGenerator(nn.Module):
         norm: str = "instance",
         dropout: bool = False,
         separable: bool = False,
+        bias: bool | None = None,
     ) -> None:
         super().__init__()
         self.input_shape = (input_nc, 256, 256)
         make_norm = norm_layer(norm)
-        bias = norm != "batch"
+        bias = has_conv_bias(norm) if bias is None else bias
         layers: list[nn.Module] = [nn.ReflectionPad2d(3), nn.Conv2d(input_nc, ngf, 7, bias=bias)]
         layers += [make_norm(ngf), nn.ReLU()]
         for scale in (1, 2):

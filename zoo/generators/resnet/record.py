@@ -12,14 +12,18 @@ _OPTIONS = "gantailor.zoo.generators.resnet.checkpoint:resnet_options"
 RESNET_6BLOCKS = Generator(
     name="resnet_6blocks",
     build=_BUILD,
-    options={"blocks": 6},
+    options={"blocks": 6, "separable": False},
     read=_READ,
     options_of_state=_OPTIONS,
     shipped_teacher=WEIGHTS / "openmoji_teacher.safetensors",
     shipped_options={"ngf": 48},
 )
 RESNET_9BLOCKS = Generator(
-    name="resnet_9blocks", build=_BUILD, options={"blocks": 9}, read=_READ, options_of_state=_OPTIONS
+    name="resnet_9blocks",
+    build=_BUILD,
+    options={"blocks": 9, "separable": False},
+    read=_READ,
+    options_of_state=_OPTIONS,
 )
 MOBILE_RESNET_6BLOCKS = Generator(
     name="mobile_resnet_6blocks",

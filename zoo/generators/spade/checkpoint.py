@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -47,3 +48,17 @@ def _without_spectral_norm(state: Mapping[str, Tensor], name: str) -> Tensor:
     weight = state[f"{name}_orig"]
     sigma = torch.dot(state[f"{name}_u"], torch.mv(weight.flatten(1), state[f"{name}_v"]))
     return weight / sigma
+
+
+def spade_options(state: Mapping[str, Tensor]) -> dict[str, Any]:
+    """Channels, norm and form; ``upsampling`` only where it is ``most``, since the others have the same tensors."""
+    first, shared = state.get("fc.weight"), state.get("head_0.norm_0.mlp_shared.0.weight")
+    if first is None or shared is None or first.ndim != 4:
+        return {}
+    ngf, hidden = first.shape[0] // 16, shared.shape[0]
+    separable = "head_0.norm_0.mlp_gamma.conv.0.weight" in state
+    statistics = "head_0.norm_0.param_free_norm.running_mean" in state
+    found: dict[str, Any] = {"label_channels": first.shape[1], "ngf": ngf, "separable": separable}
+    found |= {"norm": "batch" if statistics else "instance"}
+    found |= {"hidden": hidden} if hidden != (2 * ngf if separable else 128) else {}
+    return found | ({"upsampling": "most"} if any(name.startswith("up_4.") for name in state) else {})

@@ -13,13 +13,15 @@ from gantailor.zoo.generators.stylegan2.layers import mapping_network, mean_late
 
 
 def stylegan2_arguments(state: Mapping[str, Tensor]) -> dict[str, Any]:
-    """Constructor arguments for weights in rosinality's names: size, style_dim, n_mlp and channels."""
+    """Constructor arguments for weights in rosinality's names: size, style_dim, n_mlp, channels; output_nc if not 3."""
     channels = {4: state["conv1.conv.weight"].shape[1]}
     while (name := f"convs.{2 * len(channels) - 1}.conv.weight") in state:
         channels[4 * 2 ** len(channels)] = state[name].shape[1]
     style = [name for name in state if name.startswith("style.") and name.endswith(".weight")]
     width = state["style.1.weight"].shape[1]
-    return {"size": max(channels), "style_dim": width, "n_mlp": len(style), "channels": channels}
+    found = {"size": max(channels), "style_dim": width, "n_mlp": len(style), "channels": channels}
+    colours = state["to_rgb1.conv.weight"].shape[1]
+    return found if colours == 3 else {**found, "output_nc": colours}
 
 
 def _require(state: Mapping[str, Any], names: Sequence[str], what: str, way_out: str) -> None:
@@ -78,7 +80,7 @@ def read_stylegan2_ada(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     half precision, is left out.
 
     Args:
-        state: the ``state_dict()`` of ``G_ema``: unconditional, RGB, the default ``skip`` architecture.
+        state: the ``state_dict()`` of ``G_ema``: unconditional, the default ``skip`` architecture.
     """
     required = ["mapping.fc0.weight", "mapping.w_avg", "synthesis.b4.const", "synthesis.b4.torgb.weight"]
     way_out = "Export the unconditional skip generator: torch.save(G_ema.state_dict(), path)."

@@ -29,7 +29,7 @@ Noise = str | Sequence[Tensor] | None
 
 
 class StyleGan2Generator(nn.Module):
-    """Latent to image, ``[N, style_dim]`` to ``[N, 3, size, size]``, about [-1, 1] (not clamped).
+    """Latent to image, ``[N, style_dim]`` to ``[N, output_nc, size, size]``, about [-1, 1] (not clamped).
 
     Args:
         size: side of the image, a power of two from 8.
@@ -40,6 +40,7 @@ class StyleGan2Generator(nn.Module):
         channels: width at each resolution from 4 to ``size`` instead of the published ones.
         modulation: form of the modulated convolutions, ``shared`` or ``grouped``; also an attribute, to be
             set at any time.
+        output_nc: channels of the picture, 3 for RGB.
     """
 
     latent_avg: Tensor
@@ -56,6 +57,7 @@ class StyleGan2Generator(nn.Module):
         lr_mlp: float = 0.01,
         channels: Mapping[int, int] | None = None,
         modulation: str = "shared",
+        output_nc: int = 3,
     ) -> None:
         super().__init__()
         widths = check_channels(size, channel_multiplier, channels)
@@ -67,7 +69,7 @@ class StyleGan2Generator(nn.Module):
         self.input_shape = (style_dim,)
         self.input = ConstantInput(widths[4])
         self.conv1 = StyledConv(widths[4], widths[4], style_dim=style_dim)
-        self.to_rgb1 = ToRgb(widths[4], style_dim=style_dim, up=False)
+        self.to_rgb1 = ToRgb(widths[4], output_nc, style_dim=style_dim, up=False)
         self.convs, self.to_rgbs = nn.ModuleList(), nn.ModuleList()
         self.noises = nn.Module()
         sides = list(widths)
@@ -77,7 +79,7 @@ class StyleGan2Generator(nn.Module):
             inputs, outputs = widths[side // 2], widths[side]
             self.convs.append(StyledConv(inputs, outputs, style_dim=style_dim, up=True))
             self.convs.append(StyledConv(outputs, outputs, style_dim=style_dim))
-            self.to_rgbs.append(ToRgb(outputs, style_dim=style_dim))
+            self.to_rgbs.append(ToRgb(outputs, output_nc, style_dim=style_dim))
         self.register_buffer("latent_avg", torch.zeros(style_dim))
         self.modulation = modulation
         # Resolutions 16 to 128, the levels of StyleKD's relation loss; all of them in the smallest networks.

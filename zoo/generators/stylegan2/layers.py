@@ -238,13 +238,13 @@ class StyledConv(nn.Module):
 
 
 class ToRgb(nn.Module):
-    """Features to RGB, added to the upsampled image of the level below."""
+    """Features to a picture of ``outputs`` channels, added to the upsampled image of the level below."""
 
-    def __init__(self, inputs: int, *, style_dim: int, up: bool = True) -> None:
+    def __init__(self, inputs: int, outputs: int = 3, *, style_dim: int, up: bool = True) -> None:
         super().__init__()
-        self.bias = nn.Parameter(torch.zeros(1, 3, 1, 1))
+        self.bias = nn.Parameter(torch.zeros(1, outputs, 1, 1))
         self.upsample = Upsample() if up else None
-        self.conv = ModulatedConv2d(inputs, 3, 1, style_dim=style_dim, demodulate=False)
+        self.conv = ModulatedConv2d(inputs, outputs, 1, style_dim=style_dim, demodulate=False)
 
     def forward(self, x: Tensor, w: Tensor, image: Tensor | None = None) -> Tensor:
         rgb = self.conv(x, w) + self.bias
@@ -273,6 +273,7 @@ def check_channels(size: int, channel_multiplier: int, channels: Mapping[int, in
     sizes = [2**level for level in range(2, size.bit_length())]
     if channels is None:
         return {side: 512 if side < 64 else 16384 // side * channel_multiplier for side in sizes}
+    channels = {int(side): width for side, width in channels.items()}  # JSON knows only texts as keys
     missing = [side for side in sizes if channels.get(side, 0) < 1]
     if missing:
         raise ConfigError(

@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from gantailor.zoo.generators.norms import Norm, norm_layer
+from gantailor.zoo.generators.norms import Norm, has_conv_bias, norm_layer
 
 
 class UnetBlock(nn.Module):
@@ -66,8 +66,9 @@ class UnetGenerator(nn.Module):
     Args:
         levels: number of halvings, 7 or 8 as published.
         ngf: channels of the outermost level; the deepest levels have ``8 * ngf``.
-        norm: ``batch`` (pix2pix's default) or ``instance``.
+        norm: ``batch`` (pix2pix's default), ``instance``, ``instance_affine`` or ``none``.
         dropout: dropout in the middle levels, as pix2pix trains with (it does not change names that hold weights).
+        bias: biases of the convolutions before norms. None: as the original, before instance norms only.
     """
 
     def __init__(
@@ -79,9 +80,10 @@ class UnetGenerator(nn.Module):
         ngf: int = 64,
         norm: str = "batch",
         dropout: bool = False,
+        bias: bool | None = None,
     ) -> None:
         super().__init__()
-        make_norm, bias = norm_layer(norm), norm != "batch"
+        make_norm, bias = norm_layer(norm), has_conv_bias(norm) if bias is None else bias
         block = UnetBlock(ngf * 8, ngf * 8, norm=make_norm, bias=bias)
         for _ in range(levels - 5):
             block = UnetBlock(ngf * 8, ngf * 8, deeper=block, norm=make_norm, bias=bias, dropout=dropout)
