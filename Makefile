@@ -2,6 +2,8 @@
 PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
+# A process a core, each with one thread; what shares a fixture stays together.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests -n auto --dist loadfile
 PIP := $(BIN)/pip --disable-pip-version-check
 
 .PHONY: install demo quick test slow lint format docs clean
@@ -18,13 +20,13 @@ demo: install
 	$(BIN)/gantailor demo --out runs/demo
 
 quick: install  # under two minutes
-	$(BIN)/python -m pytest tests -m "not long and not slow"
+	$(PYTEST) -m "not long and not slow"
 
 test: install lint  # as CI
-	$(BIN)/python -m pytest tests -m "not slow"
+	$(PYTEST) -m "not slow"
 
 slow: install  # what CI leaves out
-	$(BIN)/python -m pytest tests -m slow
+	$(PYTEST) -m slow
 
 lint: install
 	$(BIN)/ruff check .

@@ -140,6 +140,12 @@ def test_profile_and_a_budget_in_milliseconds(runs, tiny_teacher, tmp_path, caps
         json.loads(profile.read_text())["coefficients"] == json.loads((tmp_path / "b.json").read_text())["coefficients"]
     )
     found = SearchResult.read(runs / "front")
+    table = pd.read_csv(profile.with_suffix(".csv"))  # what follows is no matter of this machine's speed
+    widths = [width.name for width in found.run.setup.traced.graph.widths]
+    table["latency_ms"] = found.run.setup.traced.macs_many(table[widths].to_numpy()) / 1e6
+    table.to_csv(tmp_path / "even.csv", index=False)
+    profile = tmp_path / "even.json"
+    assert main(["profile", str(profile), "--table", str(tmp_path / "even.csv"), *settings]) == 0
     low, high = LatencyProfile.load(profile).predict(
         found.budget.space, np.stack([found.budget.space.smallest, found.budget.space.largest])
     )
