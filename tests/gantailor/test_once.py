@@ -15,7 +15,7 @@ pytestmark = pytest.mark.long
 def counted(monkeypatch):
     """How often a file was read as a checkpoint, by name, and ``trace`` was called."""
     counts = Counter()
-    read, trace = checkpoints._read_file, supernet_module.trace
+    read, trace = checkpoints.read_file, supernet_module.trace
 
     def reading(path):
         counts[path.name] += 1
@@ -25,7 +25,7 @@ def counted(monkeypatch):
         counts["traces"] += 1
         return trace(*arguments, **options)
 
-    monkeypatch.setattr(checkpoints, "_read_file", reading)
+    monkeypatch.setattr(checkpoints, "read_file", reading)
     monkeypatch.setattr(supernet_module, "trace", tracing)
     return counts
 
