@@ -48,7 +48,7 @@ def demo(arguments: argparse.Namespace) -> None:
     base: dict[str, Any] = {}
     if arguments.from_scratch:
         base["train.kimg"] = 24
-    elif DEMO_SUPERNET.exists():
+    elif DEMO_SUPERNET.exists() and vars(arguments)["set:method"] in (None, "supernet"):  # others train their own
         base |= {"supernet": str(DEMO_SUPERNET), "train.kimg": 4}
         print("continuing from the shipped supernet; --from-scratch trains it from the teacher", file=sys.stderr)
     _run(arguments, config_of(arguments, base), "report")
