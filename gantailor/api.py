@@ -15,6 +15,7 @@ from gantailor.run.config import Config
 from gantailor.run.loading import load_config
 from gantailor.run.run import Run, open_run
 from gantailor.supernet.decisions import Decisions
+from gantailor.supernet.errors import CheckpointError
 from gantailor.supernet.graph import SubnetConfig
 from gantailor.supernet.supernet import Supernet
 from gantailor.zoo.checkpoints import load_state
@@ -55,6 +56,11 @@ def load(file: str | Path) -> nn.Module:
         CheckpointError: the file is missing or damaged, or does not say how to build it.
         ConfigError: its generator cannot be imported.
     """
+    if Path(file).suffix != ".safetensors":
+        raise CheckpointError(
+            f"{str(file)!r} is no exported generator; give an export/model.safetensors. A teacher's checkpoint is read "
+            "by gantailor.load_teacher"
+        )
     state, origin = read_weights(Path(file))
     whole = build(origin["generator"], **origin["options"])
     inputs = tuple(torch.zeros(shape) for shape in origin["input_shapes"])

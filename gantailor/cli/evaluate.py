@@ -10,6 +10,7 @@ from gantailor.cli.flags import config_of, given_settings
 from gantailor.evaluators.folder import evaluate_folders
 from gantailor.evaluators.scores import Score
 from gantailor.evaluators.scoring import Scoring, scores_to_json
+from gantailor.pipeline.export import note_untuned
 from gantailor.reports.scores import print_changes, print_scores
 from gantailor.run.loading import load_config
 from gantailor.run.progress import Reporter
@@ -64,6 +65,7 @@ def _of_run(arguments: argparse.Namespace, metrics: tuple[str, ...]) -> Mapping[
         values = run.config.model_dump(mode="json")
         changed = load_config({"evaluation": values["evaluation"]}, given).evaluation
         run = type(run)(run.folder.path, run.config.model_copy(update={"evaluation": changed}))
+    note_untuned(run)
     setup = run.setup
     wanted = setup.metrics(metrics or run.config.evaluation.final)
     return setup.scoring.evaluator(wanted)(run.subnet()[1], setup.data(arguments.split))

@@ -46,9 +46,9 @@ def _print(found: SearchResult, convention: str, out: Path | None, budget: str |
         file = out / f"subnet-{found.name}-{best['trial']}.json" if out != found.run.folder.path else None
         file = file or out / f"subnet-{best['trial']}.json"
         write_bytes(file, (found.config.to_json() + "\n").encode())
-        print(f"its widths: {file}; fine-tune and export it with:")
+        print(f"its widths: {file}; fine-tune and export the best within this budget with (one more is tried at most):")
         folder = found.run.folder.path
-        print(f"  gantailor compress {folder}/config.json --out {folder} --budget '{budget}'")
+        print(f"  gantailor compress {folder}/config.json --out {folder} --budget '{budget}' --trials 1")
 
 
 def _check_table(path: Path) -> None:

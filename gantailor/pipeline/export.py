@@ -43,6 +43,7 @@ def export_run(run: Run, devices: list[Device]) -> dict[str, Any]:
         ExportError: see ``export_model``; or the subnet does not cost what was planned.
     """
     config, narrow = run.subnet()
+    note_untuned(run)
     folder = run.folder.export
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -119,6 +120,14 @@ def _for_device(run: Run, narrow: nn.Module, example: Tensor, folder: Path, prof
         )
         found["scores"] = {"subnet, exported": scores_to_json(scores)}
     return found
+
+
+def note_untuned(run: Run) -> None:
+    """Say so where the subnet still has the supernet's weights."""
+    if run.config.finetune.kimg and not run.folder.subnet.exists():
+        run.report.note(
+            "the subnet is not fine-tuned yet, its weights are the supernet's; gantailor compress does that too"
+        )
 
 
 def made_from(run: Run) -> str:

@@ -38,6 +38,9 @@ class Run:
         self.setup = Setup(config, self.folder, self.report)
         self._trained: tuple[object, Supernet] | None = None
 
+    def __repr__(self) -> str:
+        return f"Run({str(self.folder)!r}: {self.config.generator}, {self.config.method}, budget {self.config.budget})"
+
     @cached_property
     def method(self) -> Method:
         """The compression system."""

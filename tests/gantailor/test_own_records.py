@@ -157,3 +157,15 @@ def test_a_repaired_trace_is_remembered_by_everybody(own):
     assert json.loads((own / "spread/trace.json").read_text())["decisions"] == decisions
     narrow = gantailor.load("spread/export/model.safetensors")
     assert narrow(torch.zeros(1, 3, 32, 32)).shape == (1, 3, 32, 32)
+
+
+def test_a_kind_of_data_that_fails_is_told_in_a_line(own, capsys):
+    assert main(["compress", "config.yaml", "--out", "other", "--data.options", "{cuont: 3}", "--dry-run"]) == 2
+    message = capsys.readouterr().err
+    assert "failed at train with KeyError('count')" in message and "mine.py, line" in message
+    assert len(message.strip().splitlines()) == 1
+
+
+def test_what_is_no_export_is_told(own):
+    with pytest.raises(gantailor.GantailorError, match=r"gantailor\.load_teacher"):
+        gantailor.load("teacher.pt")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from gantailor.supernet.errors import ConfigError, DataError, nearest
+import traceback
+
+from gantailor.supernet.errors import ConfigError, DataError, GantailorError, nearest
 from gantailor.supernet.traits import Traits
 from gantailor.zoo.data import SPLITS
 from gantailor.zoo.data.config import DataConfig
@@ -27,10 +29,25 @@ def read_split(config: DataConfig, split: str, traits: Traits | None = None) -> 
         raise DataError(f"split {split!r} is unknown: {nearest(split, SPLITS)}")
     kind = _checked(config)
     if traits is None or traits.takes != "latents":
-        return kind.read(config, split)
+        return _read(kind, config, split)
     if traits.size not in (None, config.size):
         raise ConfigError(f"the generator makes {traits.size} px, data.size is {config.size}; make them the same")
-    return Latents.of(kind.read(config, "train"), traits.input_shapes[0][0], seed=SPLITS.index(split), name=split)
+    return Latents.of(_read(kind, config, "train"), traits.input_shapes[0][0], seed=SPLITS.index(split), name=split)
+
+
+def _read(kind: DataKind, config: DataConfig, split: str) -> DataSet:
+    """A split as its kind reads it; what a kind of one's own raises is told with its place."""
+    try:
+        return kind.read(config, split)
+    except GantailorError:
+        raise
+    except Exception as error:
+        if ":" not in config.kind:
+            raise
+        place = traceback.extract_tb(error.__traceback__)[-1]
+        raise DataError(
+            f"data kind {config.kind!r} failed at {split} with {error!r} in {place.filename}, line {place.lineno}"
+        ) from error
 
 
 def read_domains(config: DataConfig) -> Domains:

@@ -76,8 +76,8 @@ class DataKind:
 
     Attributes:
         name: as a configuration names it.
-        read: the data set of (the ``data`` section, ``train``, ``search`` or ``test``). Inputs are float
-            ``[N, C, H, W]``, targets ``[N, C, H, W]`` in [-1, 1] or None.
+        read: the data set of (the ``data`` section, ``train``, ``search`` or ``test``): ``Pairs`` of uint8
+            arrays, or one's own whose ``batch`` gives inputs as float ``[N, C, H, W]``, and targets in [-1, 1] or None.
         yields: what inputs are: ``pictures`` in [-1, 1], or ``labels``, one-hot maps of 0 and 1.
         domains: two unpaired sets of pictures for training (CycleGAN, MUNIT); None where there are none.
         check: raises a ``GantailorError`` about settings that cannot be; called before anything is read.

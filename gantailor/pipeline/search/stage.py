@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from pathlib import Path
 
 import numpy as np
 
@@ -59,6 +60,7 @@ def _set_aside(run: Run, best: SubnetConfig) -> None:
         return
     earlier = folder.file("earlier") / hashlib.sha256(file.read_bytes()).hexdigest()[:8]
     earlier.mkdir(parents=True, exist_ok=True)
-    for found in [*folder.path.glob("subnet.*"), *folder.path.glob("finetune.*"), folder.export]:
-        if found.exists():
-            found.rename(earlier / found.name)
+    made = [*folder.path.glob("subnet.*"), *folder.path.glob("finetune.*"), folder.export]
+    for found in filter(Path.exists, made):
+        found.rename(earlier / found.name)
+    run.report.note(f"another subnet was found; what was made of the earlier one lies in {earlier} now")
