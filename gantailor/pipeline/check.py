@@ -38,8 +38,8 @@ def find_mistakes(run: Run) -> None:
     run.check_folder()  # whose decisions are replayed from here on
     check_torch_device(config.device)
     _check_teacher(run)
-    _check_options(run)
     run.method.check(RunContext(run))
+    _check_options(run)
     _ = setup.budget
     _check_untrained(run)
     for split in ("train", "search", "test"):
