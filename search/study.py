@@ -1,7 +1,8 @@
 """The search: an Optuna study over subnets that inherit the supernet's weights.
 
 The study lives in Optuna storage (a journal file, or a database for clusters), so that a killed search goes on where it
-was, several processes and machines share it, and optuna-dashboard opens it.
+was, several processes and machines share it, and optuna-dashboard opens it. What is proposed next is a strategy's
+(``search/strategies/``, a file each); here it is claimed, evaluated and told.
 """
 
 from __future__ import annotations

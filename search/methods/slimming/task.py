@@ -3,7 +3,8 @@
 Scales multiply the weights that read a channel, on every width (``supernet/gates.py``). They pay an L1 penalty by a
 proximal step after each update, while the generator distils its teacher and, if ``bits`` are set, computes in integers.
 The paper has only the penalty's strength; here the smallest scales are closed step by step along a path of MACs to a
-budget, and the scales that fit, largest first, are kept.
+budget, and the scales that fit, largest first, are kept. What happens after a step is ``L1Sparsity.after_step``
+(``search/methods/l1_sparsity.py``), which hypernetworks share.
 """
 
 from __future__ import annotations
