@@ -22,6 +22,7 @@ from gantailor.supernet.calibration import has_running_statistics, per_picture
 from gantailor.supernet.errors import ConfigError
 from gantailor.supernet.files import write_json
 from gantailor.supernet.plugins import import_name
+from gantailor.supernet.training.trainer import check_parts
 from gantailor.supernet.traits import traits_of
 
 COMPARED = 16  # training pairs that the teacher's two kinds of statistics are compared on
@@ -37,6 +38,8 @@ def find_mistakes(run: Run) -> None:
     setup, config = run.setup, run.config
     run.check_folder()  # whose decisions are replayed from here on
     check_torch_device(config.device)
+    for recipe in (config.train, config.finetune):
+        check_parts(recipe)
     _check_teacher(run)
     run.method.check(RunContext(run))
     _check_options(run)

@@ -87,6 +87,21 @@ class TrainingError(GantailorError):
     """Training cannot go on; the message names the step, the loss and what is safe on disk."""
 
 
+def check_parts(recipe: Recipe) -> None:
+    """That a batch can be shared by the processes that train.
+
+    Raises:
+        ConfigError: it cannot.
+    """
+    processes = distributed.world()
+    parts = recipe.accumulate * processes
+    if recipe.batch % parts:
+        raise ConfigError(
+            f"batch {recipe.batch} cannot be shared by {processes} processes in {recipe.accumulate} parts; "
+            f"make it a multiple of {parts}"
+        )
+
+
 class Trainer:
     """Trains a task by a recipe's schedule, on one device or, under ``torchrun``, on several."""
 
@@ -99,13 +114,7 @@ class Trainer:
         self._stop = False
         self._saved = "no checkpoint was written yet"
         self.step = 0
-        processes = distributed.world()
-        parts = recipe.accumulate * processes
-        if recipe.batch % parts:
-            raise ConfigError(
-                f"batch {recipe.batch} cannot be shared by {processes} processes in {recipe.accumulate} parts; "
-                f"make it a multiple of {parts}"
-            )
+        check_parts(recipe)
 
     def run(
         self,

@@ -6,7 +6,9 @@ import yaml
 
 import gantailor
 from gantailor.cli.main import main
+from gantailor.pipeline.check import find_mistakes
 from gantailor.run.config import Config
+from gantailor.run.loading import load_config
 from gantailor.run.run import Run
 from gantailor.supernet.errors import ConfigError
 
@@ -87,3 +89,12 @@ def test_other_commands(told, line, said, capsys):
     assert main(line.split()) == 2
     message = capsys.readouterr().err
     assert said in message and len(message.strip().splitlines()) == 1, message
+
+
+def test_a_batch_that_processes_cannot_share_is_told_before_any_training(tmp_path, tiny_teacher, monkeypatch):
+    """Also that of the fine-tuning, which comes after the search."""
+    monkeypatch.setattr("gantailor.supernet.training.distributed.world", lambda: 3)
+    settings = {"teacher": str(tiny_teacher), "options": {"ngf": 8}, "data.size": 32, "train.batch": 6}
+    run = Run(tmp_path / "run", load_config(None, {**settings, "finetune.batch": 4}))
+    with pytest.raises(ConfigError, match="batch 4 cannot be shared by 3 processes"):
+        find_mistakes(run)
