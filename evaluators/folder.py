@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +23,7 @@ from gantailor.evaluators.pictures.reader import READER_VERSION, PictureReader, 
 from gantailor.evaluators.scores import Score
 from gantailor.evaluators.scoring import Scoring
 from gantailor.supernet.errors import EvaluationError
+from gantailor.supernet.files import write_array
 
 logger = logging.getLogger(__name__)
 FOLDER_METRICS = ("fid", "kid", "precision", "recall")  # of two folders, where none are asked for
@@ -118,9 +118,7 @@ def features_of(
         raise EvaluationError(f"folder {str(pictures.folder)!r} holds no readable picture")
     features = np.concatenate(parts)
     if file is not None and len(features) == len(pictures.files):
-        with tempfile.NamedTemporaryFile(dir=file.parent, delete=False) as scratch:
-            np.save(scratch, features)
-        Path(scratch.name).replace(file)
+        write_array(file, features)
     return features
 
 

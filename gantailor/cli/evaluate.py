@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from gantailor.cli.flags import config_of, given_settings
-from gantailor.evaluators.folder import evaluate_folders
+from gantailor.evaluators.folder import FOLDER_METRICS, evaluate_folders
 from gantailor.evaluators.scores import Score
 from gantailor.evaluators.scoring import Scoring, scores_to_json
 from gantailor.pipeline.export import note_untuned
@@ -18,8 +18,6 @@ from gantailor.run.run import open_run
 from gantailor.run.setup import Setup
 from gantailor.supernet.errors import ConfigError
 from gantailor.supernet.files import cache_folder
-
-FOLDER_METRICS = ("fid", "kid", "precision", "recall")
 
 
 def evaluate(arguments: argparse.Namespace) -> None:

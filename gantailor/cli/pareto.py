@@ -8,9 +8,9 @@ from typing import Any
 
 from gantailor.reports import figures, fronts
 from gantailor.reports.search_result import SearchResult, table_of
+from gantailor.run.folder import write_config
 from gantailor.search.limits import format_macs
 from gantailor.supernet.errors import ConfigError
-from gantailor.supernet.files import write_bytes
 
 
 def pareto(arguments: argparse.Namespace) -> None:
@@ -45,7 +45,7 @@ def _print(found: SearchResult, convention: str, out: Path | None, budget: str |
     if out is not None:
         file = out / f"subnet-{found.name}-{best['trial']}.json" if out != found.run.folder.path else None
         file = file or out / f"subnet-{best['trial']}.json"
-        write_bytes(file, (found.config.to_json() + "\n").encode())
+        write_config(file, found.config)
         print(f"its widths: {file}; fine-tune and export the best within this budget with (one more is tried at most):")
         folder = found.run.folder.path
         print(f"  gantailor compress {folder}/config.json --out {folder} --budget '{budget}' --trials 1")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import io
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ from gantailor.run.run import Run, with_file
 from gantailor.search.budget import Budget
 from gantailor.search.spaces.space import Space
 from gantailor.supernet.errors import ConfigError
-from gantailor.supernet.files import cache_folder, state_digest, write_bytes
+from gantailor.supernet.files import cache_folder, state_digest, write_array
 from gantailor.supernet.plugins import import_name
 from gantailor.supernet.subnets.copying import copied
 from gantailor.supernet.supernet import Supernet
@@ -131,9 +130,7 @@ class RunContext:
         what = f"{data.digest()}|{extractor.weights_hash}|{extractor.resize}"
         file = cache_folder() / f"embedded-{state_digest(teacher, what)[:16]}.npy"
         if not file.exists():
-            buffer = io.BytesIO()
-            np.save(buffer, self._embedded(extractor))
-            write_bytes(file, buffer.getvalue())
+            write_array(file, self._embedded(extractor))
         found: np.ndarray = np.load(file)
         return found
 

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from gantailor.pipeline.context import RunContext
 from gantailor.pipeline.fit import Watcher, fit
+from gantailor.run.folder import write_config
 from gantailor.run.run import Run
 from gantailor.search.methods.method import Trained
-from gantailor.supernet.files import save_tensors, write_bytes
-from gantailor.supernet.graph import SubnetConfig
+from gantailor.supernet.files import save_tensors
 from gantailor.supernet.quantization.activation_ranges import save_activation_ranges
 from gantailor.supernet.training import distributed
 
@@ -50,8 +48,3 @@ def store(run: Run, trained: Trained) -> None:
     save_tensors(folder.supernet, trained.weights, info)
     if trained.config is not None:
         write_config(folder.selected, trained.config)
-
-
-def write_config(path: Path, config: SubnetConfig) -> None:
-    """Write widths as JSON."""
-    write_bytes(path, (config.to_json() + "\n").encode())

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import IO, Any
 
 from gantailor.supernet.errors import BusyError, RunError
-from gantailor.supernet.files import write_json
+from gantailor.supernet.files import write_bytes, write_json
+from gantailor.supernet.graph import SubnetConfig
 
 
 class _File:
@@ -152,3 +153,8 @@ class RunFolder:
         if self._lock is not None:
             self._lock.close()
             self._lock = None
+
+
+def write_config(path: Path, config: SubnetConfig) -> None:
+    """Write widths as JSON, atomically."""
+    write_bytes(path, (config.to_json() + "\n").encode())

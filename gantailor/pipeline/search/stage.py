@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from gantailor.pipeline.search.study import evaluate_all, make_search
+from gantailor.run.folder import write_config
 from gantailor.run.run import Run
 from gantailor.search.results import best_config, table
 from gantailor.search.study import Search
@@ -31,7 +32,7 @@ def search(run: Run) -> SubnetConfig:
     write_bytes(folder.front, table(searcher.study).to_csv(index=False).encode())
     best = best_config(searcher.study, searcher.budget, provenance=searcher.provenance)
     _set_aside(run, best)
-    write_bytes(folder.subnet_config, (best.to_json() + "\n").encode())
+    write_config(folder.subnet_config, best)
     return best
 
 
