@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from gantailor.supernet.calling import evaluating
 from gantailor.supernet.errors import EvaluationError
-from gantailor.supernet.mode import evaluating
 
 
 class Pairs(Protocol):

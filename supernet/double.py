@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_leaves, tree_map
 
-from gantailor.supernet.mode import evaluating
+from gantailor.supernet.calling import evaluating
 from gantailor.supernet.subnets.copying import copied
 from gantailor.supernet.tracing.trace import trace
 from gantailor.supernet.traits import traits_of

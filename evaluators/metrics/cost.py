@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from gantailor.evaluators.metric import Metric, MetricContext, Runtime
 from gantailor.evaluators.scores import Pairs, Score, provenance_of
-from gantailor.supernet.mode import evaluating
+from gantailor.supernet.calling import evaluating
 from gantailor.supernet.supernet import Supernet
 
 Counter = Callable[[nn.Module, Tensor], int]

@@ -15,7 +15,7 @@ from torch.nn.utils.prune import BasePruningMethod
 from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
 
-from gantailor.supernet.mode import evaluating
+from gantailor.supernet.calling import evaluating
 from gantailor.supernet.subnets.copying import copied
 
 

@@ -9,10 +9,10 @@ from typing import Any
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
+from gantailor.supernet.calling import evaluating
 from gantailor.supernet.decisions import Decisions
 from gantailor.supernet.errors import SelectionError, nearest
 from gantailor.supernet.graph import WidthGraph
-from gantailor.supernet.mode import evaluating
 from gantailor.supernet.subnets.removal import removable
 from gantailor.supernet.subnets.slicing import places_of, tensors_of
 from gantailor.supernet.tracing.assembly import assemble

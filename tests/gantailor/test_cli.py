@@ -210,7 +210,7 @@ def test_empty_data_folder(tmp_path, capsys):
 
 
 def test_folder_data_is_read(tmp_path):
-    from gantailor.zoo.data.folder import folder_pairs
+    from gantailor.zoo.data.kinds.folder import folder_pairs
 
     for number in range(3):
         Image.new("RGB", (64, 32), (number * 10, 0, 255)).save(tmp_path / f"{number}.png")

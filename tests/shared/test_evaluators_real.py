@@ -8,7 +8,7 @@ from torch import nn
 from gantailor.evaluators.features.extractor import make_extractor
 from gantailor.evaluators.metrics.distribution import Distribution
 from gantailor.evaluators.metrics.perceptual import Lpips, Perceptual
-from gantailor.zoo.data.folder import folder_pairs
+from gantailor.zoo.data.kinds.folder import folder_pairs
 
 SHARED = Path(__file__).parents[3] / "shared" / "data"
 pytestmark = [pytest.mark.long, pytest.mark.skipif(not SHARED.is_dir(), reason=f"{SHARED} is not here")]

@@ -15,8 +15,8 @@ from gantailor.cli.main import main
 from gantailor.supernet.errors import ConfigError, DataError, EvaluationError
 from gantailor.zoo.data.config import DataConfig
 from gantailor.zoo.data.fit import FITS, Reading, halves
-from gantailor.zoo.data.folder import folder_pairs
-from gantailor.zoo.data.labels import label_pairs
+from gantailor.zoo.data.kinds.folder import folder_pairs
+from gantailor.zoo.data.kinds.labels import label_pairs
 from gantailor.zoo.data.read import read_domains, read_split
 
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from gantailor.zoo.data.openmoji import openmoji
+from gantailor.zoo.data.kinds.openmoji import openmoji
 
 
 def test_splits_are_disjoint_and_fixed():

@@ -16,7 +16,7 @@ from gantailor.supernet.training.recipe import Recipe
 from gantailor.supernet.training.trainer import Trainer
 from gantailor.zoo.data.config import DataConfig
 from gantailor.zoo.data.domains import Domains
-from gantailor.zoo.data.labels import label_pairs
+from gantailor.zoo.data.kinds.labels import label_pairs
 from gantailor.zoo.tasks import TASKS
 from gantailor.zoo.tasks.cyclegan import CycleGan
 from gantailor.zoo.tasks.munit import Munit

@@ -27,9 +27,24 @@ class DataConfig(BaseModel):
         "stretch", description="what becomes of pictures of another shape; crops are of the middle"
     )
     background: str = Field("white", description="colour of transparent pixels and of pads: a name, or #808080")
-    channels: int | tuple[int, int] = Field(
-        3, description="1 grey, 3 RGB, 4 with alpha; [1, 3] where inputs and targets differ"
+    channels: int | tuple[int, int] | None = Field(
+        None,
+        description="1 grey, 3 RGB, 4 with alpha; [1, 3] where inputs and targets differ; as the generator has them if "
+        "missing",
     )
+    scale: int | None = Field(
+        None, ge=1, le=16, description="sides of targets over those of inputs; as the generator makes them if missing"
+    )
+    load: int | tuple[int, int] | None = Field(
+        None, description="another size for training pictures, before data.crop: 286; data.size if missing"
+    )
+    crop: int | tuple[int, int] | None = Field(
+        None, description="train on random parts of this size; scores are of whole pictures"
+    )
+    cache: Literal["auto", "on", "off"] = Field(
+        "auto", description="keep decoded pictures on disk; auto: where they take less than 8 GB"
+    )
+    workers: int = Field(0, ge=0, le=64, description="processes that read pictures beside the training")
     skip_corrupt: bool = Field(False, description="go on without pictures that cannot be read")
     labels: str | None = Field(
         None, description="label maps in colours: their table, a CSV file (id,name,red,green,blue) or cityscapes"
@@ -44,16 +59,20 @@ class DataConfig(BaseModel):
 
     def channels_of(self, side: int) -> int:
         """Of inputs (0) or of targets (1)."""
-        return self.channels if isinstance(self.channels, int) else self.channels[side]
+        return _of(3 if self.channels is None else self.channels, side)
 
-    @field_validator("size", mode="before")
+    @field_validator("size", "load", "crop", mode="before")
     @classmethod
-    def _size(cls, value: Any) -> int | tuple[int, int]:
+    def _size(cls, value: Any) -> int | tuple[int, int] | None:
+        if value is None:
+            return None
         return _one_or_two(value, lambda side: 16 <= side <= 2048, "give 16 to 2048, or [height, width] of such")
 
     @field_validator("channels", mode="before")
     @classmethod
-    def _channels(cls, value: Any) -> int | tuple[int, int]:
+    def _channels(cls, value: Any) -> int | tuple[int, int] | None:
+        if value is None:
+            return None
         return _one_or_two(value, lambda count: count in (1, 3, 4), "give 1, 3 or 4, or [input, target] of such")
 
     @field_validator("background")
@@ -72,6 +91,10 @@ class DataConfig(BaseModel):
     @classmethod
     def _known(cls, value: str) -> str:
         return check_name(value, DATA_KINDS, "data kind")
+
+
+def _of(value: int | tuple[int, int], side: int) -> int:
+    return value if isinstance(value, int) else value[side]
 
 
 def _one_or_two(value: Any, allowed: Callable[[int], bool], wanted: str) -> int | tuple[int, int]:

@@ -50,8 +50,9 @@ class Reading:
     @classmethod
     def of(cls, config: DataConfig) -> Reading:
         """What the settings say."""
-        names = ("size", "fit", "background", "channels", "skip_corrupt")
-        return cls(**{name: getattr(config, name) for name in names})
+        names = ("size", "fit", "background", "skip_corrupt")
+        channels = (config.channels_of(0), config.channels_of(1))
+        return cls(**{name: getattr(config, name) for name in names}, channels=channels)
 
     @property
     def shape(self) -> tuple[int, int]:

@@ -165,7 +165,7 @@ def _read(config: DataConfig, split: str) -> Pairs:
 
 def _check(config: DataConfig) -> None:
     check_options(config)
-    if not isinstance(config.size, int) or config.channels != 3:
+    if not isinstance(config.size, int) or config.channels not in (None, 3):
         raise ConfigError(
             f"data.size {config.size} with data.channels {config.channels} is not possible: OpenMoji is drawn square "
             "and in RGB; give one number, and 3"

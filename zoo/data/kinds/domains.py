@@ -14,7 +14,7 @@ from torch import Tensor
 from gantailor.zoo.data.config import DataConfig
 from gantailor.zoo.data.domains import Domains
 from gantailor.zoo.data.fit import Reading
-from gantailor.zoo.data.folder import read_folder
+from gantailor.zoo.data.kinds.folder import read_folder
 from gantailor.zoo.data.pairs import Pairs
 from gantailor.zoo.data.pictures import to_float
 from gantailor.zoo.data.record import DataKind, check_path, split_folder
