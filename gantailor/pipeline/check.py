@@ -19,13 +19,18 @@ from gantailor.run.config import is_file
 from gantailor.run.inputs import check_size, check_torch_device
 from gantailor.run.run import Run
 from gantailor.supernet.calibration import has_running_statistics, per_picture
-from gantailor.supernet.errors import ConfigError
+from gantailor.supernet.calling import forward
+from gantailor.supernet.errors import ConfigError, nearest
 from gantailor.supernet.files import write_json
 from gantailor.supernet.plugins import import_name
+from gantailor.supernet.training.distillation import capture
 from gantailor.supernet.training.trainer import check_parts
 from gantailor.supernet.traits import traits_of
 
 COMPARED = 16  # training pairs that the teacher's two kinds of statistics are compared on
+OTHER_LAYERS = (
+    "say teacher.layers {the generator's: the teacher's}, or set train.feature_weight and finetune.feature_weight to 0"
+)
 MUCH_NEARER = 0.8  # share of the L1 below which the other kind is told
 
 
@@ -41,6 +46,7 @@ def find_mistakes(run: Run) -> None:
     for recipe in (config.train, config.finetune):
         check_parts(recipe)
     _check_teacher(run)
+    _check_layers(run)
     run.method.check(RunContext(run))
     _check_options(run)
     _ = setup.budget
@@ -78,12 +84,34 @@ def _check_teacher(run: Run) -> None:
             f"teacher {record.generator!r} makes {tuple(theirs)} of an input that {config.generator!r} makes "
             f"{tuple(mine)} of; give a teacher for the same data"
         )
-    layers, distils = dict(teacher.named_modules()), config.train.feature_weight or config.finetune.feature_weight
-    if distils and (missing := [name for name in setup.traits.feature_layers if name not in layers]):
-        raise ConfigError(
-            f"teacher {record.generator!r} has no {missing[0]!r}, whose features {config.generator!r} is compared by; "
-            "set train.feature_weight and finetune.feature_weight to 0"
-        )
+    if setup.taken:
+        run.report.note(setup.taken.said(record.generator))
+
+
+def _check_layers(run: Run) -> None:
+    """That the layers whose features are compared are there, and see the same places."""
+    setup, config, pairs = run.setup, run.config, run.setup.layers
+    recipes = [recipe for recipe in (config.train, config.finetune) if recipe.feature_weight]
+    if not setup.taught or not recipes or (config.teacher.layers is None and setup.same_architecture):
+        return
+    features, nets, record = [], (setup.generator, setup.teacher), setup.teacher_record
+    named = (f"generator {config.generator!r}", f"teacher {record.generator!r}" if record is not None else "")
+    for net, side, names in zip(nets, named, (list(pairs), list(pairs.values())), strict=True):
+        layers = [name for name, _ in net.named_modules() if name]
+        if missing := [name for name in names if name not in layers]:
+            raise ConfigError(
+                f"{side} has no {missing[0]!r}, whose features {config.generator!r} is compared by "
+                f"({nearest(missing[0], layers)}); {OTHER_LAYERS}"
+            )
+        with capture(net, names) as found, torch.no_grad():
+            forward(net, setup.example)
+        features.append([found[name].shape for name in names])
+    for (mine, theirs), shape, other in zip(pairs.items(), *features, strict=True):
+        if any(recipe.feature_loss == "mse" for recipe in recipes) and shape[2:] != other[2:]:
+            raise ConfigError(
+                f"features of the generator's {mine!r} are {tuple(shape)}, those of the teacher's {theirs!r} "
+                f"{tuple(other)}: other places; {OTHER_LAYERS}"
+            )
 
 
 def _check_options(run: Run) -> None:

@@ -24,6 +24,7 @@ from gantailor.supernet.training.recipe import Recipe
 from gantailor.supernet.training.trainer import Task
 from gantailor.zoo.checkpoints import load_state, read_state
 from gantailor.zoo.generators.record import find_generator
+from gantailor.zoo.tasks.training import StudentContext
 
 BATCH = 32
 
@@ -106,12 +107,10 @@ class RunContext:
         if discriminator is None and config.discriminator:
             fresh = training.discriminator_of(setup.generator, data, recipe)[0]
             discriminator = None if fresh is None else _continued(fresh, config.discriminator)
-        return training.student_task()(
-            model,
-            data,
-            recipe,
+        beside = StudentContext(
             whole=setup.generator,
             teacher=self.teacher() if distils else None,
+            layers=setup.layers,
             discriminator=discriminator,
             sample=sample,
             perceptual=copy.deepcopy(setup.scoring.lpips()).to(config.device) if recipe.perceptual_weight else None,
@@ -119,6 +118,7 @@ class RunContext:
             cache_folder=cache_folder(),
             device=config.device,
         )
+        return training.student_task()(model, data, recipe, beside)
 
     @torch.no_grad()
     def embeddings(self) -> np.ndarray:

@@ -35,6 +35,11 @@ class TeacherConfig(BaseModel):
         {},
         description="parts of the checkpoint's names and what they are here: {block: conv_block}, or block=conv_block",
     )
+    layers: dict[str, str] | None = Field(
+        None,
+        description="layers whose features are compared, {the generator's: the teacher's}; those that both declare, in "
+        "their order, if missing",
+    )
     statistics: Literal["running", "batch"] = Field(
         "running",
         description="of its batch norms: the stored ones, or each picture's own, as pix2pix's test.py has them",

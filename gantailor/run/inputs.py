@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import cached_property
 from typing import Any
 
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 from gantailor.run.config import Config
 from gantailor.run.folder import RunFolder
 from gantailor.run.progress import Reporter
-from gantailor.run.teacher import Teacher
+from gantailor.run.teacher import Taken, Teacher, take_over
 from gantailor.supernet.calibration import has_running_statistics, per_picture, recalibrate
 from gantailor.supernet.errors import ConfigError
 from gantailor.supernet.traits import Traits, traits_of
@@ -72,25 +73,39 @@ class Inputs:
         return self.teacher_record.load()
 
     @property
-    def _same(self) -> bool:
+    def same_architecture(self) -> bool:
         """Whether the generator to compress starts as the teacher."""
         return self.teacher_record is not None and self.teacher_record.same_architecture(self.config)
 
     @cached_property
     def generator(self) -> nn.Module:
-        """The generator to compress: the teacher, or where that is of another kind, one with fresh weights. Frozen.
+        """The generator to compress: the teacher, or where that is of another kind, one with what fits of it. Frozen.
 
         Its batch norms have running statistics, whatever the teacher's.
         """
-        if self._same:
+        if self.same_architecture:
             return self.loaded.module
         torch.manual_seed(self.config.seed)
-        return build(self.config.generator, **self.config.options).eval().requires_grad_(False)
+        fresh = build(self.config.generator, **self.config.options)
+        if self.teacher_record is not None:
+            self.taken = take_over(fresh, self.loaded.module)
+        return fresh.eval().requires_grad_(False)
+
+    taken: Taken | None = None  # what a generator of another kind has of the teacher
+
+    @cached_property
+    def layers(self) -> Mapping[str, str]:
+        """Layers of the generator whose features are compared, and what they are called in the teacher."""
+        mine = self.traits.feature_layers
+        if self.config.teacher.layers is not None:
+            return self.config.teacher.layers
+        theirs = mine if self.same_architecture or not self.taught else traits_of(self.teacher).feature_layers
+        return dict(zip(mine, theirs if len(theirs) == len(mine) else mine, strict=True))
 
     @property
     def options(self) -> dict[str, Any]:
         """Options that the generator to compress is built with, also those that the teacher's file told."""
-        return dict(self.loaded.options if self._same else self.config.options)
+        return dict(self.loaded.options if self.same_architecture else self.config.options)
 
     @cached_property
     def traits(self) -> Traits:

@@ -48,7 +48,9 @@ class Setup(Inputs):
     @cached_property
     def traced_teacher(self) -> Supernet:
         """What the teacher costs: the traced generator, or where the teacher is of another kind, its own graph."""
-        if self.teacher_record is None or self._same:  # with other statistics it is another module of the same costs
+        if (
+            self.teacher_record is None or self.same_architecture
+        ):  # with other statistics it is another module of the same costs
             return self.traced
         return Supernet(self.teacher, (self.example,), unknown="freeze")
 

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from torch import nn
+
 from gantailor.run.config import Config
 from gantailor.zoo.checkpoints import Loaded, read_teacher
 from gantailor.zoo.generators.record import find_generator
@@ -57,3 +59,40 @@ class Teacher:
         found = read_teacher(self.weights, generator=self.generator, rename=self.rename, **self.options)
         found.module.requires_grad_(False)
         return found
+
+
+@dataclass(frozen=True)
+class Taken:
+    """Weights that a generator took over from a teacher of another kind.
+
+    Attributes:
+        names: of the tensors.
+        anew: names of those that start anew.
+        share: of the generator's numbers, that the teacher gave.
+    """
+
+    names: tuple[str, ...]
+    anew: tuple[str, ...]
+    share: float
+
+    def said(self, teacher: str) -> str:
+        """In a line."""
+        if not self.names:
+            return f"no weights of teacher {teacher!r} fit the generator, which starts anew"
+        return (
+            f"{len(self.names)} of {len(self.names) + len(self.anew)} tensors, {self.share:.0%} of the numbers, are "
+            f"those of teacher {teacher!r} ({_some(self.names)}); {_some(self.anew)} start anew"
+        )
+
+
+def _some(names: tuple[str, ...]) -> str:
+    return ", ".join(names[:2]) + (f" and {len(names) - 2} more" if len(names) > 2 else "")
+
+
+def take_over(generator: nn.Module, teacher: nn.Module) -> Taken:
+    """Copy every tensor whose name and shape the teacher has too; the others stay."""
+    own, theirs = generator.state_dict(), teacher.state_dict()
+    fits = {name: theirs[name] for name in own if name in theirs and theirs[name].shape == own[name].shape}
+    generator.load_state_dict({**own, **fits})
+    share = sum(tensor.numel() for tensor in fits.values()) / max(1, sum(tensor.numel() for tensor in own.values()))
+    return Taken(tuple(fits), tuple(name for name in own if name not in fits), share)

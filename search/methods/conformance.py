@@ -34,6 +34,7 @@ from gantailor.zoo.data.domains import Domains
 from gantailor.zoo.data.pairs import Pairs
 from gantailor.zoo.generators.record import build
 from gantailor.zoo.tasks.image_to_image import IMAGE_TO_IMAGE
+from gantailor.zoo.tasks.training import StudentContext
 
 SIZE, PICTURES, STEPS = 32, 8, 6
 SMALL: Mapping[str, Any] = {"batch": 4, "ndf": 4, "shift": 0, "precision": "float32", "kimg": 0.004 * STEPS}
@@ -126,15 +127,9 @@ class SmallContext:
         discriminator: nn.Module | None = None,
     ) -> Task:
         """Training from pictures to pictures."""
-        return IMAGE_TO_IMAGE.student_task()(
-            model,
-            self.data(),
-            recipe,
-            whole=self._whole,
-            teacher=self.teacher() if recipe.distils and self.taught else None,
-            discriminator=discriminator,
-            sample=sample,
-        )
+        teacher = self.teacher() if recipe.distils and self.taught else None
+        context = StudentContext(whole=self._whole, teacher=teacher, discriminator=discriminator, sample=sample)
+        return IMAGE_TO_IMAGE.student_task()(model, self.data(), recipe, context)
 
 
 class MethodConformance:

@@ -7,7 +7,7 @@ which needs no maps: Jin et al. 2021, CAT (arXiv 2103.03467). By the relations b
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 
 import torch
@@ -18,16 +18,19 @@ from gantailor.supernet.errors import ConfigError, nearest
 
 
 @contextmanager
-def capture(model: nn.Module, layers: Sequence[str]) -> Iterator[dict[str, Tensor]]:
-    """Within the block, a forward of ``model`` leaves the outputs of the named modules in the yielded mapping."""
+def capture(model: nn.Module, layers: Iterable[str] | Mapping[str, str]) -> Iterator[dict[str, Tensor]]:
+    """Within the block, a forward of ``model`` leaves the outputs of the named modules in the yielded mapping.
+
+    A mapping gives the names that they have there.
+    """
     modules = dict(model.named_modules())
     features: dict[str, Tensor] = {}
     handles = []
-    for name in layers:
+    for called, name in (layers if isinstance(layers, Mapping) else {name: name for name in layers}).items():
         if name not in modules:
             raise ConfigError(f"feature layer {name!r} is not in the generator: {nearest(name, modules)}")
 
-        def hook(_module: nn.Module, _inputs: object, output: Tensor, *, key: str = name) -> None:
+        def hook(_module: nn.Module, _inputs: object, output: Tensor, *, key: str = called) -> None:
             features[key] = output
 
         handles.append(modules[name].register_forward_hook(hook))

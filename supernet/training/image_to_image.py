@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +36,7 @@ class ImageToImage:
         discriminator: needed unless ``recipe.gan`` is ``none``; sees inputs and outputs joined along channels if
             ``recipe.conditional``, else the outputs.
         teacher: frozen generator whose outputs and features are distilled.
-        feature_layers: module names, the same in generator and teacher, whose outputs are compared.
+        feature_layers: module names whose outputs are compared; a mapping where the teacher's are called otherwise.
         sample: for a supernet, the subnet of (random generator, step, position in the step).
         perceptual: distance ``[N]`` of two batches of pictures, for ``recipe.perceptual_weight``.
         cache_folder: where ``teacher_cache: disk`` keeps its files.
@@ -50,7 +50,7 @@ class ImageToImage:
         *,
         discriminator: nn.Module | None = None,
         teacher: nn.Module | None = None,
-        feature_layers: Iterable[str] = (),
+        feature_layers: Iterable[str] | Mapping[str, str] = (),
         sample: Sampler | None = None,
         perceptual: Callable[[Tensor, Tensor], Tensor] | None = None,
         cache_folder: Path | None = None,
@@ -62,9 +62,10 @@ class ImageToImage:
         self.generator = generator.to(device).train()
         wanted = discriminator if recipe.gan != "none" else None
         self.discriminator = None if wanted is None else wanted.to(device).to(memory_format=self.layout)  # type: ignore[call-overload]
-        layers = tuple(feature_layers) if teacher is not None and recipe.feature_weight else ()
+        pairs = feature_layers if isinstance(feature_layers, Mapping) else {name: name for name in feature_layers}
+        layers = dict(pairs) if teacher is not None and recipe.feature_weight else {}
         self.teacher = None if teacher is None else self._make_teacher(teacher, layers, cache_folder)
-        self.feature_layers, self.perceptual = layers, perceptual
+        self.feature_layers, self.perceptual = tuple(layers), perceptual
         if recipe.perceptual_weight and perceptual is None:
             raise ConfigError("perceptual_weight needs LPIPS's weights: set evaluation.lpips_features and .lpips_heads")
         self.maps = self._feature_maps() if layers and recipe.feature_loss == "mse" else None
@@ -78,7 +79,7 @@ class ImageToImage:
             own = recipe.lr_discriminator
             self.optimizers["discriminator"] = adam(self.discriminator.parameters(), recipe, own)
 
-    def _make_teacher(self, model: nn.Module, layers: tuple[str, ...], folder: Path | None) -> Teacher:
+    def _make_teacher(self, model: nn.Module, layers: Mapping[str, str], folder: Path | None) -> Teacher:
         model = model.to(self.device).to(memory_format=self.layout)  # type: ignore[call-overload]
         if self.recipe.compile:
             model.compile()
@@ -92,8 +93,8 @@ class ImageToImage:
         assert self.teacher is not None
         inputs = self.data.batch(np.arange(1))[0].to(self.device)
         widths = []
-        for model in (self.generator, self.teacher.model):
-            with torch.no_grad(), capture(plain_generator(model), self.feature_layers) as features:
+        for model, layers in ((self.generator, self.feature_layers), (self.teacher.model, self.teacher.layers)):
+            with torch.no_grad(), capture(plain_generator(model), layers) as features:
                 model(inputs)
             widths.append({name: features[name].shape[1] for name in self.feature_layers})
         torch.manual_seed(self.recipe.seed)

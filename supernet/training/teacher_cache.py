@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ class Teacher:
     """The frozen teacher.
 
     Args:
-        layers: modules whose outputs are distilled.
+        layers: modules whose outputs are distilled; a mapping gives the names that the student has for them.
         cache: ``none``, ``memory`` or ``disk``; what is kept has the precision it was computed in.
         folder: where ``disk`` keeps it, in a folder of its own for each teacher and ``content``.
         content: what the keys are of: data set and precision.
@@ -30,14 +30,15 @@ class Teacher:
     def __init__(
         self,
         model: nn.Module,
-        layers: Iterable[str],
+        layers: Iterable[str] | Mapping[str, str],
         *,
         cache: str = "none",
         folder: Path | None = None,
         content: str = "",
         context: Any = None,
     ) -> None:
-        self.model, self.layers = model.eval().requires_grad_(False), tuple(layers)
+        self.model = model.eval().requires_grad_(False)
+        self.layers = dict(layers) if isinstance(layers, Mapping) else {name: name for name in layers}
         self._context = context
         self._memory: dict[Hashable, dict[str, Tensor]] | None = {} if cache == "memory" else None
         self._folder = folder / f"teacher-{self._digest(content)}" if cache == "disk" and folder else None

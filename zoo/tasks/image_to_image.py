@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from pathlib import Path
-
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from gantailor.supernet.errors import ConfigError
-from gantailor.supernet.training.image_to_image import ImageToImage, Sampler
+from gantailor.supernet.training.image_to_image import ImageToImage
 from gantailor.supernet.training.recipe import Recipe
 from gantailor.supernet.training.trainer import Task
 from gantailor.supernet.traits import traits_of
@@ -19,40 +16,28 @@ from gantailor.zoo.data.read import read_split
 from gantailor.zoo.data.record import DataSet
 from gantailor.zoo.discriminators.build import make_discriminator
 from gantailor.zoo.initialisation import init_weights
-from gantailor.zoo.tasks.training import Training
+from gantailor.zoo.tasks.training import StudentContext, Training
 
 
-def _student(
-    model: nn.Module,
-    data: DataSet,
-    recipe: Recipe,
-    *,
-    whole: nn.Module,
-    teacher: nn.Module | None = None,
-    discriminator: nn.Module | None = None,
-    sample: Sampler | None = None,
-    perceptual: Callable[[Tensor, Tensor], Tensor] | None = None,
-    region: Callable[[Tensor], Tensor] | None = None,
-    cache_folder: Path | None = None,
-    device: str = "cpu",
-) -> Task:
-    traits = traits_of(whole)
+def _student(model: nn.Module, data: DataSet, recipe: Recipe, context: StudentContext) -> Task:
+    whole, traits = context.whole, traits_of(context.whole)
     if traits.takes == "latents":
         raise ConfigError(
             f"a {type(whole).__name__} takes latents, and is not trained from pictures to pictures; give its Generator "
             "record the task that trains it"
         )
+    given = context.discriminator
     return ImageToImage(
         model,
         data,
         recipe,
-        discriminator=_discriminator(whole, data, recipe)[0] if discriminator is None else discriminator,
-        feature_layers=traits.feature_layers,
-        teacher=teacher,
-        sample=sample,
-        perceptual=perceptual,
-        cache_folder=cache_folder,
-        device=device,
+        discriminator=_discriminator(whole, data, recipe)[0] if given is None else given,
+        feature_layers=traits.feature_layers if context.layers is None else context.layers,
+        teacher=context.teacher,
+        sample=context.sample,
+        perceptual=context.perceptual,
+        cache_folder=context.cache_folder,
+        device=context.device,
     )
 
 

@@ -10,7 +10,6 @@ import math
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -39,7 +38,7 @@ from gantailor.zoo.generators.stylegan2.generator import (
     style_directions,
 )
 from gantailor.zoo.tasks.augment import augment
-from gantailor.zoo.tasks.training import Training, Weights
+from gantailor.zoo.tasks.training import StudentContext, Training, Weights
 
 
 @dataclass(frozen=True)
@@ -315,35 +314,22 @@ def _checked(generator: nn.Module) -> StyleGan2Generator:
     return generator
 
 
-def _student(
-    model: nn.Module,
-    data: DataSet,
-    recipe: Recipe,
-    *,
-    whole: nn.Module,
-    teacher: nn.Module | None = None,
-    discriminator: nn.Module | None = None,
-    sample: Sampler | None = None,
-    perceptual: Callable[[Tensor, Tensor], Tensor] | None = None,
-    region: Callable[[Tensor], Tensor] | None = None,
-    cache_folder: Path | None = None,
-    device: str = "cpu",
-) -> StyleGan2:
-    if not isinstance(whole, StyleGan2Generator):
+def _student(model: nn.Module, data: DataSet, recipe: Recipe, context: StudentContext) -> StyleGan2:
+    if not isinstance(context.whole, StyleGan2Generator):
         raise ConfigError(
-            f"generators from latents are trained if they are a stylegan2, not a {type(whole).__name__}; a Generator "
-            "record can name another task, its own too"
+            f"generators from latents are trained if they are a stylegan2, not a {type(context.whole).__name__}; a "
+            "Generator record can name another task, its own too"
         )
     return StyleGan2(
         model,
         real_pictures(data),
         recipe,
-        teacher=None if teacher is None else _checked(teacher),
-        perceptual=perceptual,
-        region=region,
-        sample=sample,
-        discriminator=discriminator,
-        device=device,
+        teacher=None if context.teacher is None else _checked(context.teacher),
+        perceptual=context.perceptual,
+        region=context.region,
+        sample=context.sample,
+        discriminator=context.discriminator,
+        device=context.device,
     )
 
 

@@ -21,36 +21,43 @@ from gantailor.zoo.tasks import TASKS
 Weights = dict[str, Mapping[str, Tensor]]
 
 
+@dataclass(frozen=True, kw_only=True)
+class StudentContext:
+    """What a supernet or a narrow generator is trained beside.
+
+    Attributes:
+        whole: the generator in full width, which tells sizes and feature layers.
+        teacher: frozen generator whose outputs and features are distilled; None to train without.
+        layers: modules whose outputs are compared, those of the student and what they are called in the teacher; None:
+            the student's ``feature_layers``, called the same.
+        discriminator: one to go on with; a new one by the recipe otherwise.
+        sample: for a supernet, the subnet of (random generator, step, position in the step).
+        perceptual: distance ``[N]`` of two batches of pictures, for ``recipe.perceptual_weight``.
+        region: from the teacher's pictures to the part that distillation looks at, ``[N, 1, H, W]`` in [0, 1].
+        cache_folder: where ``teacher_cache: disk`` keeps its files.
+        device: where it computes.
+    """
+
+    whole: nn.Module
+    teacher: nn.Module | None = None
+    layers: Mapping[str, str] | None = None
+    discriminator: nn.Module | None = None
+    sample: Sampler | None = None
+    perceptual: Callable[[Tensor, Tensor], Tensor] | None = None
+    region: Callable[[Tensor], Tensor] | None = None
+    cache_folder: Path | None = None
+    device: str = "cpu"
+
+
 class MakeStudent(Protocol):
     """Makes the training of a supernet or a narrow generator."""
 
-    def __call__(
-        self,
-        model: nn.Module,
-        data: DataSet,
-        recipe: Recipe,
-        *,
-        whole: nn.Module,
-        teacher: nn.Module | None = None,
-        discriminator: nn.Module | None = None,
-        sample: Sampler | None = None,
-        perceptual: Callable[[Tensor, Tensor], Tensor] | None = None,
-        region: Callable[[Tensor], Tensor] | None = None,
-        cache_folder: Path | None = None,
-        device: str = "cpu",
-    ) -> Task:
+    def __call__(self, model: nn.Module, data: DataSet, recipe: Recipe, context: StudentContext) -> Task:
         """The task.
 
         Args:
             model: what is trained: a supernet, a plain net, or a module of a method around one.
             data: the training split, as ``read_split`` gives it.
-            whole: the generator in full width, which tells sizes and feature layers.
-            teacher: frozen generator whose outputs and features are distilled; None to train without.
-            discriminator: one to go on with; a new one by the recipe otherwise.
-            sample: for a supernet, the subnet of (random generator, step, position in the step).
-            perceptual: distance ``[N]`` of two batches of pictures, for ``recipe.perceptual_weight``.
-            region: from the teacher's pictures to the part that distillation looks at, ``[N, 1, H, W]`` in [0, 1].
-            cache_folder: where ``teacher_cache: disk`` keeps its files.
 
         Raises:
             ConfigError: recipe, data or generator do not suit this training.
