@@ -12,10 +12,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from gantailor.supernet.calling import evaluating
 from gantailor.supernet.errors import ConfigError
 from gantailor.supernet.subnets.slicing import kept_channels
 from gantailor.supernet.training.distillation import FeatureMaps, alignment_loss, capture, relation_loss
-from gantailor.supernet.training.losses import fake_loss, generator_loss, matching_loss, real_loss
+from gantailor.supernet.training.losses import fake_loss, generator_loss, matching_loss, real_loss, shrunk
+from gantailor.supernet.training.pool import ImagePool
 from gantailor.supernet.training.recipe import Recipe
 from gantailor.supernet.training.teacher_cache import Teacher
 from gantailor.supernet.training.trainer import adam
@@ -96,7 +98,8 @@ class ImageToImage:
         self.feature_layers, self.perceptual = layers, perceptual
         if recipe.perceptual_weight and perceptual is None:
             raise ConfigError("perceptual_weight needs LPIPS's weights: set evaluation.lpips_features and .lpips_heads")
-        self.maps = self._feature_maps() if layers and recipe.feature_loss == "mse" else None
+        self.maps = self._feature_maps() if layers and recipe.feature_loss in ("mse", "l1") else None
+        self.pool = self._make_pool() if recipe.pool and self.discriminator is not None else None
         self._judge_with: Any = self.discriminator
         if recipe.compile and self.discriminator is not None:
             self._judge_with = torch.compile(self.discriminator)
@@ -124,11 +127,20 @@ class ImageToImage:
                 model(inputs)
             widths.append({name: features[name].shape[1] for name in self.feature_layers})
         torch.manual_seed(self.recipe.seed)
-        return FeatureMaps(widths[0], widths[1]).to(self.device)
+        absolute = self.recipe.feature_loss == "l1"
+        return FeatureMaps(widths[0], widths[1], init=self.recipe.init, absolute=absolute).to(self.device)
+
+    @torch.no_grad()
+    def _make_pool(self) -> ImagePool:
+        inputs, targets = self.data.batch(np.arange(1))
+        with evaluating(self.generator):
+            outputs = self.generator(inputs.to(self.device)) if targets is None else targets
+        return ImagePool(self.recipe.pool, tuple(self._seen(inputs.to(outputs), outputs).shape[1:])).to(self.device)
 
     def parts(self) -> dict[str, nn.Module]:
         """Everything with weights."""
-        parts = {"generator": self.generator, "discriminator": self.discriminator, "maps": self.maps}
+        parts: dict[str, nn.Module | None] = {"generator": self.generator, "discriminator": self.discriminator}
+        parts |= {"maps": self.maps, "pool": self.pool}
         return {name: part for name, part in parts.items() if part is not None}
 
     def draw(self, step: int) -> Batch:
@@ -175,8 +187,9 @@ class ImageToImage:
         terms: dict[str, list[Tensor]] = {}
         judged_real = None
         if self.discriminator is not None:
-            judged_real = self._judge(inputs, real)
-            loss = 0.5 * real_loss(self.recipe.gan, judged_real)
+            judged_real = self._judge(self._seen(inputs, real))
+            loss = real_loss(self.recipe.gan, judged_real, self.recipe.gan_reduction)
+            loss = self.recipe.discriminator_weight * loss
             torch.autograd.backward(share * loss, inputs=list(self.discriminator.parameters()))
             terms["discriminator"] = [loss.detach()]
         subnets, first = self._subnets(step), None
@@ -184,7 +197,7 @@ class ImageToImage:
             with capture(plain_generator(self.generator), self.feature_layers) as features, self._autocast():
                 fake = self.generator(inputs) if config is None else self.generator(inputs, config=config)
             fake = fake.float()
-            losses = self._adversarial(inputs, fake, judged_real, share / len(subnets))
+            losses = self._adversarial(self._seen(inputs, fake), judged_real, share / len(subnets), step)
             losses |= self._pixels(fake, targets, taught, real)
             losses |= self._features(features, taught_features, config)
             if self.recipe.in_place_weight and first is not None:
@@ -200,20 +213,28 @@ class ImageToImage:
             summed["discriminator"] = half[0] + torch.stack(half[1:]).mean()
         return summed
 
-    def _judge(self, inputs: Tensor, outputs: Tensor) -> Any:
-        seen = torch.cat([inputs, outputs], 1) if self.recipe.conditional else outputs
+    def _seen(self, inputs: Tensor, outputs: Tensor) -> Tensor:
+        """What the discriminator looks at."""
+        return torch.cat([inputs, outputs], 1) if self.recipe.conditional else outputs
+
+    def _judge(self, seen: Tensor) -> Any:
         with self._autocast():
             return self._judge_with(seen)
 
-    def _adversarial(self, inputs: Tensor, fake: Tensor, judged_real: Any, share: float) -> dict[str, Tensor]:
+    def _adversarial(self, fake: Tensor, judged_real: Any, share: float, step: int) -> dict[str, Tensor]:
+        """``fake`` is what the discriminator sees of the generator's pictures."""
         if self.discriminator is None:
             return {}
-        judged = self._judge(inputs, fake)
-        loss = 0.5 * fake_loss(self.recipe.gan, judged)
+        recipe, judged = self.recipe, self._judge(fake)
+        old = judged
+        if self.pool is not None:
+            old = self._judge(self.pool.swap(fake, np.random.default_rng((recipe.seed, 3, step))))
+        loss = recipe.discriminator_weight * fake_loss(recipe.gan, old, recipe.gan_reduction)
         torch.autograd.backward(share * loss, inputs=list(self.discriminator.parameters()), retain_graph=True)
-        losses = {"discriminator": loss, "gan": self.recipe.gan_weight * generator_loss(self.recipe.gan, judged)}
-        if self.recipe.matching_weight:
-            losses["matching"] = self.recipe.matching_weight * matching_loss(judged, judged_real)
+        gan = recipe.gan_weight * generator_loss(recipe.gan, judged, recipe.gan_reduction)
+        losses = {"discriminator": loss, "gan": gan}
+        if recipe.matching_weight:
+            losses["matching"] = recipe.matching_weight * matching_loss(judged, judged_real)
         return losses
 
     def _pixels(self, fake: Tensor, targets: Tensor | None, taught: Tensor | None, real: Tensor) -> dict[str, Tensor]:
@@ -223,7 +244,9 @@ class ImageToImage:
         if taught is not None and recipe.output_weight:
             losses["output"] = recipe.output_weight * F.l1_loss(fake, taught)
         if self.perceptual is not None and recipe.perceptual_weight:
-            losses["perceptual"] = recipe.perceptual_weight * self.perceptual(fake, real).mean()
+            aim = taught if recipe.perceptual_loss == "gram" and taught is not None else real
+            pictures = (shrunk(images, recipe.perceptual_size) for images in (fake, aim))
+            losses["perceptual"] = recipe.perceptual_weight * self.perceptual(*pictures).mean()
         return losses
 
     def _features(self, mine: dict[str, Tensor], taught: dict[str, Tensor], config: Any) -> dict[str, Tensor]:

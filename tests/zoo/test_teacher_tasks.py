@@ -12,6 +12,7 @@ from PIL import Image
 import gantailor
 from gantailor.cli.main import main
 from gantailor.supernet.errors import ConfigError
+from gantailor.supernet.training.pool import ImagePool
 from gantailor.supernet.training.recipe import Recipe
 from gantailor.supernet.training.trainer import Trainer
 from gantailor.zoo.data.config import DataConfig
@@ -22,7 +23,6 @@ from gantailor.zoo.tasks.cyclegan import CycleGan
 from gantailor.zoo.tasks.munit import Munit
 from gantailor.zoo.tasks.stylegan2 import StyleGan2
 from gantailor.zoo.tasks.training import find_training
-from gantailor.zoo.tasks.unpaired import ImagePool
 
 
 def pictures(count, seed=0, size=32):

@@ -28,4 +28,4 @@ def make_discriminator(recipe: Recipe, *, input_nc: int, output_nc: int) -> nn.M
         raise ConfigError(
             f"discriminator {recipe.discriminator!r} judges images alone; use it with a stylegan2 teacher"
         )
-    return init_weights(net)
+    return init_weights(net, recipe.init)

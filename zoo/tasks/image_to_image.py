@@ -62,7 +62,7 @@ def _teacher(generator: nn.Module, data: DataConfig, recipe: Recipe, *, device: 
     if targets is None:
         raise ConfigError("a teacher of pairs needs real pictures; for unpaired ones: --train.preset teacher-cyclegan")
     discriminator = make_discriminator(recipe, input_nc=inputs.shape[1], output_nc=targets.shape[1])
-    init_weights(generator)
+    init_weights(generator, recipe.init)
     return ImageToImage(generator, pairs, recipe, discriminator=discriminator, device=device)
 
 

@@ -84,7 +84,7 @@ class Munit:
         """Reconstruction of pictures, contents and styles, and the adversarial losses, of both domains."""
         real = [images.to(self.device) for images in (batch.pictures.a, batch.pictures.b)]
         styles = [style.to(self.device) for style in batch.styles]
-        nets = [self.generator, self.other]
+        nets, kind, how = [self.generator, self.other], self.recipe.gan, self.recipe.gan_reduction
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.recipe.precision == "bfloat16"):
             codes = [net.encode(x) for net, x in zip(nets, real, strict=True)]
             losses: dict[str, Tensor] = {}
@@ -101,10 +101,8 @@ class Munit:
                     losses[f"cycle_{name}"] = self.options.cycle * F.l1_loss(again, real[1 - k])
                 judge = self.judges[k]
                 seen = judge(fake)
-                losses[f"gan_{name}"] = self.recipe.gan_weight * generator_loss(self.recipe.gan, seen)
-                judged.append(
-                    real_loss(self.recipe.gan, judge(real[k])) + fake_loss(self.recipe.gan, judge(fake.detach()))
-                )
+                losses[f"gan_{name}"] = self.recipe.gan_weight * generator_loss(kind, seen, how)
+                judged.append(real_loss(kind, judge(real[k]), how) + fake_loss(kind, judge(fake.detach()), how))
         return backward_both(losses, judged, share, trained=self._trained, judges=self.judges)
 
     def after_step(self, step: int) -> None:
