@@ -39,8 +39,8 @@ def make_path_length(context: MetricContext) -> PathLength:
     )
 
 
-PPL_W = Metric(name="ppl_w", unit=_UNIT, lower_is_better=True, compares="outputs", make=make_path_length, needs=_FILES)
-PPL_Z = Metric(name="ppl_z", unit=_UNIT, lower_is_better=True, compares="outputs", make=make_path_length, needs=_FILES)
+PPL_W = Metric(name="ppl_w", unit=_UNIT, lower_is_better=True, compares="latents", make=make_path_length, needs=_FILES)
+PPL_Z = Metric(name="ppl_z", unit=_UNIT, lower_is_better=True, compares="latents", make=make_path_length, needs=_FILES)
 
 
 def slerp(a: Tensor, b: Tensor, t: Tensor) -> Tensor:
@@ -102,7 +102,8 @@ class PathLength:
                 first, last = (generator.mapping(ends) if mapped else ends).chunk(2)
                 moved = torch.cat([first, first.lerp(last, EPSILON)])
             else:
-                arcs = [slerp(*ends.chunk(2), share) for share in (where, where + EPSILON)]
+                first, last = ends.chunk(2)
+                arcs = [slerp(first, last, share) for share in (where, where + EPSILON)]
                 moved = torch.cat(arcs) * width**0.5  # as long as latents are
             images = generator(moved, input_is_latent=True) if mapped else generator(moved)
             found.append(self._distances(images.float().cpu()))

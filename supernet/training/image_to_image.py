@@ -99,7 +99,7 @@ class ImageToImage:
         if recipe.perceptual_weight and perceptual is None:
             raise ConfigError("perceptual_weight needs LPIPS's weights: set evaluation.lpips_features and .lpips_heads")
         self.maps = self._feature_maps() if layers and recipe.feature_loss in ("mse", "l1") else None
-        self.pool = self._make_pool() if recipe.pool and self.discriminator is not None else None
+        self.pool = _pool(generator, data, recipe).to(device) if recipe.pool and wanted is not None else None
         self._judge_with: Any = self.discriminator
         if recipe.compile and self.discriminator is not None:
             self._judge_with = torch.compile(self.discriminator)
@@ -129,13 +129,6 @@ class ImageToImage:
         torch.manual_seed(self.recipe.seed)
         absolute = self.recipe.feature_loss == "l1"
         return FeatureMaps(widths[0], widths[1], init=self.recipe.init, absolute=absolute).to(self.device)
-
-    @torch.no_grad()
-    def _make_pool(self) -> ImagePool:
-        inputs, targets = self.data.batch(np.arange(1))
-        with evaluating(self.generator):
-            outputs = self.generator(inputs.to(self.device)) if targets is None else targets
-        return ImagePool(self.recipe.pool, tuple(self._seen(inputs.to(outputs), outputs).shape[1:])).to(self.device)
 
     def parts(self) -> dict[str, nn.Module]:
         """Everything with weights."""
@@ -187,7 +180,7 @@ class ImageToImage:
         terms: dict[str, list[Tensor]] = {}
         judged_real = None
         if self.discriminator is not None:
-            judged_real = self._judge(self._seen(inputs, real))
+            judged_real = self._judge(inputs, real)
             loss = real_loss(self.recipe.gan, judged_real, self.recipe.gan_reduction)
             loss = self.recipe.discriminator_weight * loss
             torch.autograd.backward(share * loss, inputs=list(self.discriminator.parameters()))
@@ -197,7 +190,7 @@ class ImageToImage:
             with capture(plain_generator(self.generator), self.feature_layers) as features, self._autocast():
                 fake = self.generator(inputs) if config is None else self.generator(inputs, config=config)
             fake = fake.float()
-            losses = self._adversarial(self._seen(inputs, fake), judged_real, share / len(subnets), step)
+            losses = self._adversarial(inputs, fake, judged_real, share / len(subnets), step)
             losses |= self._pixels(fake, targets, taught, real)
             losses |= self._features(features, taught_features, config)
             if self.recipe.in_place_weight and first is not None:
@@ -213,22 +206,21 @@ class ImageToImage:
             summed["discriminator"] = half[0] + torch.stack(half[1:]).mean()
         return summed
 
-    def _seen(self, inputs: Tensor, outputs: Tensor) -> Tensor:
-        """What the discriminator looks at."""
-        return torch.cat([inputs, outputs], 1) if self.recipe.conditional else outputs
-
-    def _judge(self, seen: Tensor) -> Any:
+    def _judge(self, inputs: Tensor, outputs: Tensor) -> Any:
         with self._autocast():
-            return self._judge_with(seen)
+            return self._judge_with(seen(self.recipe, inputs, outputs))
 
-    def _adversarial(self, fake: Tensor, judged_real: Any, share: float, step: int) -> dict[str, Tensor]:
-        """``fake`` is what the discriminator sees of the generator's pictures."""
+    def _adversarial(
+        self, inputs: Tensor, fake: Tensor, judged_real: Any, share: float, step: int
+    ) -> dict[str, Tensor]:
         if self.discriminator is None:
             return {}
-        recipe, judged = self.recipe, self._judge(fake)
+        recipe, judged = self.recipe, self._judge(inputs, fake)
         old = judged
         if self.pool is not None:
-            old = self._judge(self.pool.swap(fake, np.random.default_rng((recipe.seed, 3, step))))
+            shown = self.pool.swap(seen(recipe, inputs, fake), np.random.default_rng((recipe.seed, 3, step)))
+            with self._autocast():
+                old = self._judge_with(shown)
         loss = recipe.discriminator_weight * fake_loss(recipe.gan, old, recipe.gan_reduction)
         torch.autograd.backward(share * loss, inputs=list(self.discriminator.parameters()), retain_graph=True)
         gan = recipe.gan_weight * generator_loss(recipe.gan, judged, recipe.gan_reduction)
@@ -266,3 +258,17 @@ class ImageToImage:
 
     def after_step(self, step: int) -> None:
         """Nothing here; methods that shrink something after an update do it in their own task."""
+
+
+def seen(recipe: Recipe, inputs: Tensor, outputs: Tensor) -> Tensor:
+    """What the discriminator looks at: outputs, behind their inputs if it is conditional."""
+    return torch.cat([inputs, outputs], 1) if recipe.conditional else outputs
+
+
+@torch.no_grad()
+def _pool(generator: nn.Module, data: PairSource, recipe: Recipe) -> ImagePool:
+    inputs, outputs = data.batch(np.arange(1))
+    if outputs is None:
+        with evaluating(generator):
+            outputs = generator(inputs.to(next(generator.parameters()).device)).cpu()
+    return ImagePool(recipe.pool, tuple(seen(recipe, inputs, outputs).shape[1:]))

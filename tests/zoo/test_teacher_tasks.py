@@ -87,6 +87,31 @@ def test_cyclegan_losses():
     assert float(terms["gan_b"]) == pytest.approx(float(gan), rel=1e-4)
 
 
+def test_adversarial_losses_of_two_domains():
+    """MUNIT sums its three scales and does not halve the discriminator's loss; CycleGAN halves it."""
+    task, _ = munit()
+    batch = task.draw(0)
+    terms = task.backward(0, batch, 1.0)
+    real, nets, total = (batch.pictures.a, batch.pictures.b), (task.generator, task.other), 0.0
+    with torch.no_grad():
+        for k, name in enumerate("ab"):
+            fake = nets[k].decode(nets[1 - k].encode(real[1 - k])[0], batch.styles[k])
+            seen, true = task.judges[k](fake), task.judges[k](real[k])
+            assert len(seen) == 3
+            gan = sum((x - 1).square().mean() for x in seen)
+            assert float(terms[f"gan_{name}"]) == pytest.approx(float(gan), rel=1e-4)
+            total += sum((x - 1).square().mean() for x in true) + sum(x.square().mean() for x in seen)
+    assert float(terms["discriminator"]) == pytest.approx(float(total), rel=1e-4)
+    task, _ = cyclegan()
+    batch, total = task.draw(0), 0.0
+    terms = task.backward(0, batch, 1.0)  # the pools are empty: each picture is a new one
+    with torch.no_grad():
+        for name, fake, true in (("b", task.generator(batch.a), batch.b), ("a", task.back(batch.b), batch.a)):
+            judge = task.judges[name]
+            total += 0.5 * ((judge(true) - 1).square().mean() + judge(fake).square().mean())
+    assert float(terms["discriminator"]) == pytest.approx(float(total), rel=1e-4)
+
+
 def test_image_pool():
     pool, rng = ImagePool(2, (1,)), np.random.default_rng(0)
     assert pool.swap(torch.tensor([[1.0], [2.0]]), rng).tolist() == [[1.0], [2.0]]

@@ -142,7 +142,7 @@ class StyleGan2:
         if options.mapping_only:
             reset_synthesis(self.plain)
         self.teacher = None if teacher is None else teacher.to(device).eval().requires_grad_(False)
-        self.directions = None if self.teacher is None else self._directions(self.teacher)
+        self.directions = None if self.teacher is None else _directions(self.teacher, options)
         widths = generator_widths(self.teacher or self.plain)
         made = discriminator or StyleGan2Discriminator(size=self.plain.size, channels=widths)
         self.discriminator = made.to(device)
@@ -153,13 +153,6 @@ class StyleGan2:
                 self.discriminator, recipe, every=options.r1_every if options.r1 else 0, lr=recipe.lr_discriminator
             ),
         }
-
-    def _directions(self, teacher: StyleGan2Generator) -> Tensor:
-        """Where distilled features are shifted to: published are the blocks of 8 px to the largest distilled one."""
-        if self.options.every_block:
-            return style_directions(teacher)
-        largest = max(int(name.partition(".")[2]) for name in self.plain.feature_layers)
-        return style_directions(teacher, least=8, most=2 ** (largest // 2 + 3))
 
     def parts(self) -> dict[str, nn.Module]:
         """Everything with state."""
@@ -302,6 +295,14 @@ class StyleGan2:
             width = next(self.plain.style.parameters()).shape[1]
             w = self.plain.mapping(torch.randn(64, width, generator=random).to(self.device))
             self.plain.latent_avg.lerp_(w.mean(0), 0.01)
+
+
+def _directions(teacher: StyleGan2Generator, options: StyleGan2Options) -> Tensor:
+    """Along which features are compared; published are the blocks from 8 px to the largest distilled one."""
+    if options.every_block:
+        return style_directions(teacher)
+    largest = max(int(name.partition(".")[2]) for name in teacher.feature_layers)  # convs.1 is of 8 px, convs.3 of 16
+    return style_directions(teacher, least=8, most=2 ** (largest // 2 + 3))
 
 
 def _lazy_adam(model: nn.Module, recipe: Recipe, *, every: int, lr: float | None = None) -> torch.optim.Optimizer:
