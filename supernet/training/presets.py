@@ -50,8 +50,7 @@ _MUNIT = {
     "target_weight": 0.0,
     "batch": 1,
 }
-# All from the code: the paper gives neither rates nor the perceptual loss's layers. Its discriminator's norms have
-# scales, which ours have not.
+# All from the code: the paper gives neither rates nor the perceptual loss's layers.
 _SLIMMING = {
     **_PLAIN,
     "beta1": 0.5,
@@ -61,6 +60,7 @@ _SLIMMING = {
     "gan": "lsgan",
     "gan_reduction": "score",
     "pool": 50,
+    "discriminator_norm": "instance_affine",
     "conditional": False,
     "target_weight": 0.0,
     "perceptual_loss": "gram",
@@ -86,10 +86,17 @@ PRESETS: dict[str, dict[str, Any]] = {
     # GAN Slimming and the training after it, which has another rate and batch.
     "gan-slimming": {**_SLIMMING, "lr": 1e-5, "batch": 8},
     "gan-slimming-finetune": {**_SLIMMING, "lr": 1e-4, "batch": 16},
-    # Teachers. pix2pix: the paper's log loss, halved for the discriminator, L1 of 100 and rates; the linear fall is its
-    # code's. Its discriminator has batch norms, which are instance norms at a batch of 1. 200 epochs of Cityscapes'
-    # 2,975 (the paper's length), less the 200 that GAN Compression searches with.
-    "teacher-pix2pix": {**_PIX2PIX, "gan": "vanilla", "ndf": 64, "batch": 1, "decay_from": 0.5, "kimg": 555.0},
+    # Teachers. pix2pix: the paper's log loss, halved for the discriminator, L1 of 100, batch norms and rates; the linear
+    # fall is its code's. 200 epochs of Cityscapes' 2,975, less the 200 that GAN Compression searches with.
+    "teacher-pix2pix": {
+        **_PIX2PIX,
+        "gan": "vanilla",
+        "ndf": 64,
+        "discriminator_norm": "batch",
+        "batch": 1,
+        "decay_from": 0.5,
+        "kimg": 555.0,
+    },
     # horse2zebra: 100 + 100 epochs of 1,334, the larger set; which of two unequal sets an epoch is, is the code's.
     "teacher-cyclegan": {**_CYCLEGAN, "task": "cyclegan", "ndf": 64, "kimg": 267.0},
     "teacher-spade": {**_SPADE, "kimg": 595.0},  # Cityscapes: 100 + 100 epochs of 2,975

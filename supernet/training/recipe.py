@@ -61,6 +61,9 @@ class Recipe(BaseModel):
     discriminator: DiscriminatorKind = Field("patch", description="kind of discriminator")
     ndf: int = Field(64, gt=0, description="channels of the discriminator's first layer")
     discriminator_layers: int = Field(3, gt=0, description="its stride-2 convolutions")
+    discriminator_norm: Literal["instance", "instance_affine", "batch"] = Field(
+        "instance", description="norms of a patch discriminator; the last two have scales"
+    )
     conditional: bool = Field(True, description="the discriminator sees input and output, not the output alone")
     matching_weight: float = Field(0.0, ge=0, description="weight of L1 between discriminator features (multiscale)")
     init: Literal["normal", "xavier"] = Field(

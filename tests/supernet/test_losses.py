@@ -227,6 +227,17 @@ def test_first_weights_are_the_papers():
         assert not first.bias.any()
 
 
+def test_norms_are_the_papers():
+    """pix2pix's patches have batch norms, drawn around 1, behind convolutions without a bias; GAN Slimming's scales."""
+    for name, kind in (("teacher-pix2pix", nn.BatchNorm2d), ("gan-slimming", nn.InstanceNorm2d)):
+        judge = make_discriminator(Recipe(preset=name), input_nc=3, output_nc=3)
+        norms = [module for module in judge.modules() if isinstance(module, kind)]
+        assert [norm.num_features for norm in norms] == [128, 256, 512] and all(norm.affine for norm in norms)
+        drawn = float(torch.cat([norm.weight.detach() for norm in norms]).std())
+        assert drawn == pytest.approx(0.02, rel=0.1) if kind is nn.BatchNorm2d else drawn == 0
+        assert (judge.model[2].bias is None) == (kind is nn.BatchNorm2d)
+
+
 def test_subnets_use_their_columns_of_a_map():
     maps = FeatureMaps({"a": 4}, {"a": 3}, absolute=True)
     maps.biases[0].data.normal_()
@@ -248,7 +259,16 @@ def test_shrunk_is_bilinear():
     assert losses.shrunk(x[:, :, :4], 4).shape == (1, 2, 2, 4)
 
 
-NEW = ("decay", "gan_reduction", "discriminator_weight", "pool", "init", "perceptual_loss", "perceptual_size")
+NEW = (
+    "discriminator_norm",
+    "decay",
+    "gan_reduction",
+    "discriminator_weight",
+    "pool",
+    "init",
+    "perceptual_loss",
+    "perceptual_size",
+)
 
 
 @pytest.mark.long
