@@ -86,7 +86,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     # GAN Slimming and the training after it, which has another rate and batch.
     "gan-slimming": {**_SLIMMING, "lr": 1e-5, "batch": 8},
     "gan-slimming-finetune": {**_SLIMMING, "lr": 1e-4, "batch": 16},
-    # Teachers. pix2pix: the paper's log loss, halved for the discriminator, L1 of 100, batch norms and rates; the linear
+    # Teachers. pix2pix: the paper's log loss (halved for the discriminator), L1 of 100, batch norms, rates; the linear
     # fall is its code's. 200 epochs of Cityscapes' 2,975, less the 200 that GAN Compression searches with.
     "teacher-pix2pix": {
         **_PIX2PIX,
