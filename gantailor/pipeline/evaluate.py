@@ -10,6 +10,7 @@ from torch import nn
 
 from gantailor.evaluators.scoring import scores_to_json
 from gantailor.run.run import Run
+from gantailor.supernet.calling import FirstInput, first
 from gantailor.supernet.errors import EvaluationError
 from gantailor.supernet.files import write_json
 from gantailor.supernet.quantization.activation_ranges import load_fake_quantized
@@ -21,9 +22,9 @@ def evaluate(run: Run) -> dict[str, Any]:
     setup = run.setup
     pairs, evaluator = setup.data("test"), setup.scoring.evaluator(setup.metrics(run.config.evaluation.final))
     scores = {name: scores_to_json(evaluator(model, pairs)) for name, model in models_of(run).items()}
-    if is_picture(pairs.batch(np.arange(1))[0]):
+    if is_picture(first(pairs.batch(np.arange(1))[0])):
         with suppress(EvaluationError):  # what no generator at all would score; sizes and channels may differ
-            scores = {"input": scores_to_json(evaluator(nn.Identity(), pairs)), **scores}
+            scores = {"input": scores_to_json(evaluator(FirstInput(), pairs)), **scores}
     write_json(run.folder.scores, scores)
     return scores
 

@@ -16,6 +16,7 @@ from gantailor.evaluators.scoring import Scoring
 from gantailor.pipeline.fit import fit
 from gantailor.run.inputs import check_torch_device
 from gantailor.run.run import Run
+from gantailor.supernet.calling import forward
 from gantailor.supernet.files import save_tensors, write_bytes
 from gantailor.supernet.subnets.copying import copied
 from gantailor.supernet.training import distributed
@@ -65,7 +66,7 @@ def _latent_watcher(run: Run, traits: Traits) -> Callable[[nn.Module, int], None
     def watch(model: nn.Module, step: int) -> None:
         model = copied(model).to("cpu").eval()
         with torch.no_grad():
-            drawn = to_uint8(model(data.batch(np.arange(min(64, len(data))))[0]))
+            drawn = to_uint8(forward(model, data.batch(np.arange(min(64, len(data))))[0]))
         sheet = picture_grid([drawn[i::8] for i in range(8)])
         write_bytes(run.folder.file("samples") / f"teacher-{step:07d}.png", sheet)
         row = {"step": step, **{name: score.value for name, score in evaluator(model, shown).items()}}

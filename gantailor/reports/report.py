@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from gantailor.reports import figures
+from gantailor.supernet.calling import first, forward
 from gantailor.supernet.files import write_bytes
 from gantailor.zoo.data.pictures import is_picture, to_uint8
 
@@ -36,9 +37,10 @@ def _columns(run: Run, narrow: torch.nn.Module, count: int) -> dict[str, Tensor]
     """Pictures ``[N, 3, H, W]`` of each column of the grid."""
     pairs = run.setup.data("test")
     inputs, targets = pairs.batch(np.linspace(0, len(pairs) - 1, min(count, len(pairs))).astype(int))
-    columns, subnet = {"input": inputs} if is_picture(inputs) else {}, narrow(inputs)
+    shown, subnet = first(inputs), forward(narrow, inputs)
+    columns = {"input": shown} if is_picture(shown) else {}
     if run.setup.taught:
-        teacher = run.setup.teacher(inputs)
+        teacher = forward(run.setup.teacher, inputs)
         columns |= {"teacher": teacher, "subnet": subnet}
         columns["difference"] = ((teacher - subnet).abs() * AMPLIFIED / 2).clamp(0, 1) * 2 - 1
     columns["subnet"] = subnet

@@ -18,6 +18,7 @@ from gantailor.run.study import study_of
 from gantailor.search.budget import Budget
 from gantailor.search.results import best_trial, pareto_rows, table
 from gantailor.search.storage import load_study
+from gantailor.supernet.calling import first, forward
 from gantailor.supernet.errors import ConfigError
 from gantailor.supernet.graph import SubnetConfig
 from gantailor.zoo.data.pictures import is_picture, to_uint8
@@ -88,13 +89,14 @@ class SearchResult:
         """For each row a strip of outputs on search pictures, as a JPEG data URL; row -1 is their inputs."""
         supernet, pairs = self.run.trained(), self.run.setup.data("search")
         inputs, _ = pairs.batch(np.linspace(0, len(pairs) - 1, count).astype(int))
-        strips = {-1: _strip(inputs)} if is_picture(inputs) else {}
+        shown = first(inputs)
+        strips = {-1: _strip(shown)} if is_picture(shown) else {}
         space = self.budget.space
         for row in rows:
             values = self.frame.loc[row]
             config = space.to_config([v.choices.index(int(values[v.name])) for v in space.variables])
             with torch.no_grad():
-                strips[int(row)] = _strip(self.run.setup.calibrated(supernet.extract(config))(inputs))
+                strips[int(row)] = _strip(forward(self.run.setup.calibrated(supernet.extract(config)), inputs))
         return strips
 
 

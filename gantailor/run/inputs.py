@@ -7,12 +7,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from gantailor.run.config import Config
 from gantailor.run.folder import RunFolder
 from gantailor.run.progress import Reporter
 from gantailor.run.teacher import Teacher
+from gantailor.supernet import calling
 from gantailor.supernet.calibration import has_running_statistics, per_picture, recalibrate
 from gantailor.supernet.errors import ConfigError
 from gantailor.supernet.traits import Traits, traits_of
@@ -117,15 +118,15 @@ class Inputs:
         return self._data["domains"]
 
     @cached_property
-    def example(self) -> Tensor:
-        """An input of the size of the data, ``[1, ...]``.
+    def example(self) -> calling.Inputs:
+        """An input of the size of the data, ``[1, ...]``; several as a tuple.
 
         Raises:
             ConfigError: the generator does not take this size.
         """
         check_size(self.config, self.traits.size_multiple, self.config.generator)
-        shape = self.data("train").batch(np.arange(1))[0].shape
-        return torch.randn(shape, generator=torch.Generator().manual_seed(0))
+        random = torch.Generator().manual_seed(0)
+        return calling.each(self.data("train").batch(np.arange(1))[0], lambda one: torch.randn(one.shape, generator=random))
 
     def calibrated(self, narrow: nn.Module) -> nn.Module:
         """An extracted subnet with batch norm statistics of its own, from training pictures; in eval mode."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from gantailor.supernet.calling import Inputs, as_tuple, condition, each, forward, rows_of, size_of
 from gantailor.supernet.errors import ConfigError
 from gantailor.supernet.subnets.slicing import kept_channels
 from gantailor.supernet.training.distillation import FeatureMaps, alignment_loss, capture, relation_loss
@@ -26,12 +27,16 @@ Sampler = Callable[[np.random.Generator, int, int], Any]
 
 
 class PairSource(Protocol):
-    """What training asks of a data set; ``moves`` mirror and shift each picture."""
+    """What training asks of a data set; ``moves`` mirror and shift each picture.
+
+    One whose inputs are in part latents says which in ``drawn``, ``{position: numbers}``: its own are fixed for each
+    picture, as scores want them; training draws others at each step.
+    """
 
     def __len__(self) -> int: ...
 
-    def batch(self, indices: np.ndarray, *, moves: Sequence[Move] | None = None) -> tuple[Tensor, Tensor | None]:
-        """Inputs ``[N, C, H, W]`` in [-1, 1], and their targets if there are any."""
+    def batch(self, indices: np.ndarray, *, moves: Sequence[Move] | None = None) -> tuple[Inputs, Tensor | None]:
+        """Inputs ``[N, C, H, W]`` in [-1, 1], several as a tuple, and their targets if there are any."""
         ...
 
     def digest(self) -> str:
@@ -43,15 +48,29 @@ class PairSource(Protocol):
 class Batch:
     """Inputs, targets (where there are any) and what identifies each picture."""
 
-    inputs: Tensor
+    inputs: Inputs
     targets: Tensor | None
     keys: tuple[Hashable, ...]
 
     def part(self, number: int, of: int) -> Batch:
         """One of ``of`` equal parts."""
-        size = len(self.inputs) // of
+        size = size_of(self.inputs) // of
         rows = slice(number * size, (number + 1) * size)
-        return Batch(self.inputs[rows], None if self.targets is None else self.targets[rows], self.keys[rows])
+        return Batch(rows_of(self.inputs, rows), None if self.targets is None else self.targets[rows], self.keys[rows])
+
+
+def with_latents(inputs: Inputs, drawn: Mapping[int, int], rng: np.random.Generator) -> Inputs:
+    """The inputs with new latents, normally distributed, at the positions ``drawn``: ``{position: numbers}``.
+
+    A style for each picture and step, as MUNIT (Huang et al. 2018, arXiv 1804.04732) and BicycleGAN (Zhu et al. 2017,
+    arXiv 1711.11586) train; teacher and student see the same, as both are given this batch.
+    """
+    if not drawn:
+        return inputs
+    every = list(as_tuple(inputs))
+    for position, width in drawn.items():
+        every[position] = torch.from_numpy(rng.standard_normal((size_of(inputs), width), dtype=np.float32))
+    return tuple(every)
 
 
 class ImageToImage:
@@ -63,8 +82,8 @@ class ImageToImage:
     Args:
         generator: a plain module, or a ``Supernet`` together with ``sample``.
         data: aligned pairs; targets may be missing when there is a teacher.
-        discriminator: needed unless ``recipe.gan`` is ``none``; sees inputs and outputs joined along channels if
-            ``recipe.conditional``, else the outputs.
+        discriminator: needed unless ``recipe.gan`` is ``none``; sees outputs, and if ``recipe.conditional`` the input
+            and what is beside it (``calling.condition``), joined along channels.
         teacher: frozen generator whose outputs and features are distilled.
         feature_layers: module names, the same in generator and teacher, whose outputs are compared.
         sample: for a supernet, the subnet of (random generator, step, position in the step).
@@ -89,6 +108,7 @@ class ImageToImage:
         self.recipe, self.data, self.sample, self.device = recipe, data, sample, torch.device(device)
         self.layout = torch.channels_last if recipe.channels_last else torch.contiguous_format
         self.generator = generator.to(device).train()
+        self.drawn: Mapping[int, int] = getattr(data, "drawn", {})
         wanted = discriminator if recipe.gan != "none" else None
         self.discriminator = None if wanted is None else wanted.to(device).to(memory_format=self.layout)  # type: ignore[call-overload]
         layers = tuple(feature_layers) if teacher is not None and recipe.feature_weight else ()
@@ -112,16 +132,21 @@ class ImageToImage:
         if self.recipe.compile:
             model.compile()
         cache = self.recipe.teacher_cache
+        if cache != "none" and self.drawn:
+            raise ConfigError(
+                f"teacher_cache cannot be {cache!r}: the generator's latents are drawn anew at each step, so nothing "
+                "comes again; set train.teacher_cache and finetune.teacher_cache to none"
+            )
         content = f"{self.data.digest()}|{self.recipe.precision}" if cache == "disk" else ""
         return Teacher(model, layers, cache=cache, folder=folder, content=content, context=self._autocast)
 
     def _feature_maps(self) -> FeatureMaps:
         assert self.teacher is not None
-        inputs = self.data.batch(np.arange(1))[0].to(self.device)
+        inputs = each(self.data.batch(np.arange(1))[0], self._place)
         widths = []
         for model in (self.generator, self.teacher.model):
             with torch.no_grad(), capture(plain_generator(model), self.feature_layers) as features:
-                model(inputs)
+                forward(model, inputs)
             widths.append({name: features[name].shape[1] for name in self.feature_layers})
         torch.manual_seed(self.recipe.seed)
         return FeatureMaps(widths[0], widths[1]).to(self.device)
@@ -142,13 +167,14 @@ class ImageToImage:
         return self._moved(indices, np.random.default_rng((recipe.seed, step)))
 
     def _moved(self, indices: np.ndarray, rng: np.random.Generator) -> Batch:
-        """These pictures, each mirrored and shifted at random as the recipe says."""
+        """These pictures, each mirrored and shifted at random as the recipe says, with latents of this step."""
         moves: list[Move] = []
         for _ in indices:
             mirror = bool(rng.random() < 0.5) and self.recipe.mirror
             down, right = rng.integers(-self.recipe.shift, self.recipe.shift + 1, 2).tolist()
             moves.append((mirror, down, right))
         inputs, targets = self.data.batch(indices, moves=moves)
+        inputs = with_latents(inputs, self.drawn, rng)
         keys = tuple((int(i), int(mirror)) for i, (mirror, _, _) in zip(indices, moves, strict=True))
         return Batch(inputs, targets, keys)
 
@@ -161,13 +187,17 @@ class ImageToImage:
     def _autocast(self) -> torch.autocast:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.recipe.precision == "bfloat16")
 
-    def _place(self, images: Tensor | None) -> Tensor | None:
-        return None if images is None else images.to(self.device, memory_format=self.layout, non_blocking=True)
+    def _place(self, one: Tensor) -> Tensor:
+        layout = self.layout if one.ndim == 4 else torch.contiguous_format
+        return one.to(self.device, memory_format=layout, non_blocking=True)
+
+    def _placed(self, batch: Batch) -> tuple[Inputs, Tensor | None]:
+        """Inputs and targets on the device."""
+        return each(batch.inputs, self._place), None if batch.targets is None else self._place(batch.targets)
 
     def backward(self, step: int, batch: Batch, share: float) -> dict[str, Tensor]:
         """Add ``share`` of the batch's gradients to every parameter's; the loss terms, weighted, detached."""
-        inputs, targets = self._place(batch.inputs), self._place(batch.targets)
-        assert inputs is not None
+        inputs, targets = self._placed(batch)
         taught, taught_features = self.teacher(inputs, batch.keys) if self.teacher is not None else (None, {})
         real = targets if targets is not None else taught
         if real is None:
@@ -182,7 +212,7 @@ class ImageToImage:
         subnets, first = self._subnets(step), None
         for config in subnets:
             with capture(plain_generator(self.generator), self.feature_layers) as features, self._autocast():
-                fake = self.generator(inputs) if config is None else self.generator(inputs, config=config)
+                fake = forward(self.generator, inputs, **({} if config is None else {"config": config}))
             fake = fake.float()
             losses = self._adversarial(inputs, fake, judged_real, share / len(subnets))
             losses |= self._pixels(fake, targets, taught, real)
@@ -200,12 +230,12 @@ class ImageToImage:
             summed["discriminator"] = half[0] + torch.stack(half[1:]).mean()
         return summed
 
-    def _judge(self, inputs: Tensor, outputs: Tensor) -> Any:
-        seen = torch.cat([inputs, outputs], 1) if self.recipe.conditional else outputs
+    def _judge(self, inputs: Inputs, outputs: Tensor) -> Any:
+        seen = torch.cat([condition(inputs), outputs], 1) if self.recipe.conditional else outputs
         with self._autocast():
             return self._judge_with(seen)
 
-    def _adversarial(self, inputs: Tensor, fake: Tensor, judged_real: Any, share: float) -> dict[str, Tensor]:
+    def _adversarial(self, inputs: Inputs, fake: Tensor, judged_real: Any, share: float) -> dict[str, Tensor]:
         if self.discriminator is None:
             return {}
         judged = self._judge(inputs, fake)
