@@ -126,7 +126,9 @@ class Inputs:
         """
         check_size(self.config, self.traits.size_multiple, self.config.generator)
         random = torch.Generator().manual_seed(0)
-        return calling.each(self.data("train").batch(np.arange(1))[0], lambda one: torch.randn(one.shape, generator=random))
+        return calling.each(
+            self.data("train").batch(np.arange(1))[0], lambda one: torch.randn(one.shape, generator=random)
+        )
 
     def calibrated(self, narrow: nn.Module) -> nn.Module:
         """An extracted subnet with batch norm statistics of its own, from training pictures; in eval mode."""

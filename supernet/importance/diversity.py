@@ -2,8 +2,8 @@
 
 Diversity-aware channel pruning: Chung et al. 2024, DCP-GAN (CVPR 2024), after its public code. Content-aware: Liu et
 al. 2021, CAGAN (arXiv 2104.02244). All work on any generator: latents are moved in w where there is a mapping network
-(``generator.mapping`` and ``input_is_latent``, as in StyleGAN2), pictures and other inputs as they are. Of several inputs
-one is moved, the others stay: the first that is a vector (a latent, a style), or where all are pictures the first.
+(``generator.mapping`` and ``input_is_latent``, as in StyleGAN2), pictures and other inputs as they are. Of several
+inputs one is moved, the others stay: the first vector (a latent, a style), or where all are pictures the first.
 """
 
 from __future__ import annotations
@@ -64,6 +64,11 @@ def principal_directions(latents: Tensor) -> tuple[Tensor, Tensor]:
     return rows.to(latents.dtype), (singular.square() / singular.square().sum()).cpu()
 
 
+def _moved(inputs: Inputs, place: int, step: Tensor) -> Inputs:
+    """One of several inputs a step further."""
+    return alone(tuple(one + step if number == place else one for number, one in enumerate(as_tuple(inputs))))
+
+
 def diversity_scores(
     supernet: Supernet,
     inputs: Inputs,
@@ -103,10 +108,9 @@ def diversity_scores(
     total = np.zeros(gradients.size)
     for part in _batches(every, batch, on_batch):
         drawn = basis[torch.multinomial(shares, directions, replacement=True, generator=random)]
-        rows, still = [], list(as_tuple(part))
+        rows = []
         for direction in drawn.to(latents):
-            step_along = still[place] + length * direction.reshape(1, *latents.shape[1:])
-            moved = alone((*still[:place], step_along, *still[place + 1 :]))
+            moved = _moved(part, place, length * direction.reshape(1, *latents.shape[1:]))
             first, second = gradients.render(joined([part, moved]), options).chunk(2)
             rows.append(gradients.of((second - first).abs().sum()))
         found = np.stack(rows)

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from gantailor.supernet.calling import first
 from gantailor.zoo.data.pairs import Pairs
 from gantailor.zoo.data.pictures import to_float, to_uint8
 from gantailor.zoo.data.record import DataSet
@@ -66,4 +67,4 @@ def real_pictures(data: DataSet) -> np.ndarray:
     if isinstance(data, Pairs):
         return data.inputs if data.targets is None else data.targets
     batches = (data.batch(rows) for rows in np.array_split(np.arange(len(data)), -(-len(data) // 64)))
-    return np.concatenate([to_uint8(inputs if targets is None else targets) for inputs, targets in batches])
+    return np.concatenate([to_uint8(first(inputs) if targets is None else targets) for inputs, targets in batches])
