@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from gantailor.supernet.calling import Inputs
+from gantailor.supernet.training.batches import Move
 from gantailor.zoo.data.pictures import to_float
 
 
@@ -54,9 +55,7 @@ class Pairs:
         more = tuple(one[indices] for one in self.more)
         return replace(self, inputs=self.inputs[indices], targets=targets, names=names, more=more)
 
-    def batch(
-        self, indices: np.ndarray, *, moves: Sequence[tuple[bool, int, int]] | None = None
-    ) -> tuple[Inputs, Tensor | None]:
+    def batch(self, indices: np.ndarray, *, moves: Sequence[Move] | None = None) -> tuple[Inputs, Tensor | None]:
         """Inputs and targets as float ``[n, C, H, W]`` in [-1, 1]; inputs as a tuple where there are ``more``.
 
         ``moves`` says for each pair whether it is mirrored, and how far it goes down and right (edges repeated).
@@ -64,16 +63,14 @@ class Pairs:
         inputs, targets = self.rows(indices, moves)
         return self.beside(to_float(inputs), indices, moves), None if targets is None else to_float(targets)
 
-    def beside(self, shown: Tensor, indices: np.ndarray, moves: Sequence[tuple[bool, int, int]] | None) -> Inputs:
+    def beside(self, shown: Tensor, indices: np.ndarray, moves: Sequence[Move] | None) -> Inputs:
         """The first input with the others; pictures among them are moved as it is."""
         if not self.more:
             return shown
         others = [one[indices] for one in self.more]
         return (shown, *(to_float(_moved(o, moves)) if o.ndim == 4 else torch.from_numpy(o) for o in others))
 
-    def rows(
-        self, indices: np.ndarray, moves: Sequence[tuple[bool, int, int]] | None
-    ) -> tuple[np.ndarray, np.ndarray | None]:
+    def rows(self, indices: np.ndarray, moves: Sequence[Move] | None) -> tuple[np.ndarray, np.ndarray | None]:
         """The arrays behind ``batch``."""
         inputs, targets = self.inputs[indices], None if self.targets is None else self.targets[indices]
         return _moved(inputs, moves), None if targets is None else _moved(targets, moves)
@@ -92,14 +89,14 @@ class Pairs:
         return sha.hexdigest()[:12]
 
 
-def _moved(images: np.ndarray, moves: Sequence[tuple[bool, int, int]] | None) -> np.ndarray:
+def _moved(images: np.ndarray, moves: Sequence[Move] | None) -> np.ndarray:
     """Each image mirrored and shifted by its own ``(mirror, down, right)``."""
     if moves is None or not any(any(move) for move in moves):
         return images
     _, height, width, _ = images.shape
     rows, columns = np.arange(height), np.arange(width)
     moved = np.empty_like(images)
-    for position, (mirror, down, right) in enumerate(moves):
+    for position, (mirror, down, right, *_) in enumerate(moves):
         image = images[position][:, ::-1] if mirror else images[position]
         take_rows, take_columns = np.clip(rows - down, 0, height - 1), np.clip(columns - right, 0, width - 1)
         moved[position] = image[take_rows[:, None], take_columns]
