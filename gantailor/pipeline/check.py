@@ -14,11 +14,13 @@ from gantailor.export.devices import device
 from gantailor.export.target import check_device
 from gantailor.pipeline.context import RunContext
 from gantailor.pipeline.search.study import front_profile
+from gantailor.pipeline.shapes import check_networks, look
 from gantailor.run import ranking
 from gantailor.run.config import is_file
 from gantailor.run.inputs import check_size, check_torch_device
 from gantailor.run.run import Run
 from gantailor.supernet.calibration import has_running_statistics, per_picture
+from gantailor.supernet.calling import forward
 from gantailor.supernet.errors import ConfigError
 from gantailor.supernet.files import write_json
 from gantailor.supernet.plugins import import_name
@@ -40,6 +42,7 @@ def find_mistakes(run: Run) -> None:
     check_torch_device(config.device)
     for recipe in (config.train, config.finetune):
         check_parts(recipe)
+    looked = look(run)
     _check_teacher(run)
     run.method.check(RunContext(run))
     _check_options(run)
@@ -56,6 +59,7 @@ def find_mistakes(run: Run) -> None:
     for name in config.devices:
         check_device(device(name))
     _check_files(run)
+    check_networks(run, looked)
 
 
 def _check_teacher(run: Run) -> None:
@@ -67,7 +71,7 @@ def _check_teacher(run: Run) -> None:
     check_size(config, traits_of(teacher).size_multiple, f"teacher {record.generator!r}")
     try:
         with torch.no_grad():
-            theirs, mine = teacher(setup.example).shape, setup.generator(setup.example).shape
+            theirs, mine = (forward(model, setup.example).shape for model in (teacher, setup.generator))
     except (RuntimeError, TypeError) as error:
         raise ConfigError(
             f"teacher {record.generator!r} cannot run on the generator's input {tuple(setup.example.shape)}: "
@@ -143,7 +147,7 @@ def _check_statistics(run: Run) -> None:
 @torch.no_grad()
 def _l1(module: nn.Module, inputs: Tensor, targets: Tensor) -> float:
     """Mean absolute difference, picture by picture for the sake of memory."""
-    return float(np.mean([float((module(x[None]) - y).abs().mean()) for x, y in zip(inputs, targets)]))
+    return float(np.mean([float((module(x[None]) - y[None]).abs().mean()) for x, y in zip(inputs, targets)]))
 
 
 def check(run: Run) -> dict[str, Any]:

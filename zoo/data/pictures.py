@@ -13,6 +13,9 @@ import torch
 from PIL import Image, ImageDraw
 from torch import Tensor
 
+from gantailor.evaluators.pictures.modes import background_of
+from gantailor.evaluators.pictures.rgb import as_rgb
+
 
 def to_float(images: np.ndarray) -> Tensor:
     """uint8 ``[n, H, W, C]`` to float ``[n, C, H, W]`` in [-1, 1]."""
@@ -20,8 +23,13 @@ def to_float(images: np.ndarray) -> Tensor:
 
 
 def is_picture(images: Tensor | None) -> TypeGuard[Tensor]:
-    """Whether a batch can be shown: ``[N, 3, H, W]``."""
-    return images is not None and images.ndim == 4 and images.shape[1] == 3
+    """Whether a batch can be shown: ``[N, C, H, W]``, grey, RGB, or RGB and alpha."""
+    return images is not None and images.ndim == 4 and images.shape[1] in (1, 3, 4)
+
+
+def to_rgb(images: Tensor, background: str = "white") -> np.ndarray:
+    """Pictures to show: float ``[n, 1, 3 or 4, H, W]`` in [-1, 1] to uint8 ``[n, H, W, 3]``, alpha laid on a colour."""
+    return to_uint8(as_rgb(images.detach().float(), background_of(background)))
 
 
 def to_uint8(images: Tensor) -> np.ndarray:

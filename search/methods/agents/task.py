@@ -19,7 +19,7 @@ from gantailor.search.methods.control import Control, Usage
 from gantailor.search.methods.gated import Gated, logistic_noise
 from gantailor.supernet.graph import Selection
 from gantailor.supernet.training import distributed
-from gantailor.supernet.training.image_to_image import Batch, ImageToImage, PairSource
+from gantailor.supernet.training.image_to_image import Batch, ImageToImage, PairSource, judged_pictures
 from gantailor.supernet.training.losses import fake_loss, generator_loss, real_loss
 from gantailor.supernet.training.recipe import Recipe, require
 
@@ -165,9 +165,8 @@ class Agents(ImageToImage):
         return {"discriminator": loss.detach()}
 
     def _judged(self, gates: Tensor, inputs: Tensor, outputs: Tensor) -> Any:
-        seen = torch.cat([inputs, outputs], 1) if self.recipe.conditional else outputs
         with self._autocast():
-            return self.judge.gated(gates, seen)
+            return self.judge.gated(gates, judged_pictures(self.recipe, inputs, outputs))
 
     def _decisions(self, step: int) -> tuple[Tensor, Tensor]:
         """The generator's agent decides first, knowing its peer's last decision; the peer knows this one."""
