@@ -19,7 +19,8 @@ from gantailor.search.methods.control import Control, Usage
 from gantailor.search.methods.gated import Gated, logistic_noise
 from gantailor.supernet.graph import Selection
 from gantailor.supernet.training import distributed
-from gantailor.supernet.training.image_to_image import Batch, ImageToImage, PairSource, judged_pictures
+from gantailor.supernet.training.batches import Batch, Batches, PairBatches, PairSource, rows_of
+from gantailor.supernet.training.image_to_image import ImageToImage, judged_pictures
 from gantailor.supernet.training.losses import fake_loss, generator_loss, real_loss
 from gantailor.supernet.training.recipe import Recipe, require
 
@@ -86,9 +87,24 @@ class Neighbours:
     centres: Batch
     others: Batch
 
-    def part(self, number: int, of: int) -> Neighbours:
-        """One of ``of`` equal parts."""
-        return Neighbours(self.centres.part(number, of), self.others.part(number, of))
+
+@dataclass(frozen=True, eq=False)
+class NeighbourBatches:
+    """Centres in a random order, and one picture from each one's neighbourhood ``near`` (see ``Agents``)."""
+
+    pairs: PairBatches
+    near: np.ndarray | None
+
+    def __call__(self, step: int, part: int = 0, of: int = 1) -> Neighbours:
+        """One of ``of`` equal parts of a step's batch."""
+        recipe, indices = self.pairs.recipe, self.pairs.indices(step)
+        rng = np.random.default_rng((recipe.seed, 3, step))
+        if self.near is None:
+            chosen = rng.integers(0, len(self.pairs.data), len(indices))
+        else:
+            chosen = self.near[indices, rng.integers(0, self.near.shape[1], len(indices))]
+        others = self.pairs.moved(chosen, rng, (recipe.seed, 5, step), rows_of(recipe.batch, part, of))
+        return Neighbours(self.pairs(step, part, of), others)
 
 
 class Agents(ImageToImage):
@@ -116,7 +132,8 @@ class Agents(ImageToImage):
     ) -> None:
         super().__init__(generator, data, recipe, discriminator=discriminator.generator, teacher=teacher, device=device)
         self.options = o = recipe.options_of(AgentsOptions, method=True)
-        self.gated, self.judge, self.near = generator, discriminator.to(device), near
+        self.gated, self.judge = generator, discriminator.to(device)
+        self.batches: Batches = NeighbourBatches(PairBatches(data, recipe), near)
         self.warmup = 0 if trained else round(o.discriminator_kimg * 1000 / recipe.batch)
         for name, side in (("generator", self.gated), ("discriminator's agent", self.judge)):
             own = torch.optim.AdamW(side.agent.parameters(), lr=o.agent_lr, weight_decay=o.agent_decay, fused=True)
@@ -133,17 +150,6 @@ class Agents(ImageToImage):
         """Both sides with weights, agents and gates, and what the controls remember."""
         states = {f"{control.name} strength": control.state for control in self.controls}
         return {"generator": self.gated, "discriminator": self.judge, **states}
-
-    def draw(self, step: int) -> Neighbours:  # type: ignore[override]
-        """Centres in a random order, and one picture from each one's neighbourhood."""
-        centres = super().draw(step)
-        rng = np.random.default_rng((self.recipe.seed, 3, step))
-        rows = np.array([key[0] for key in centres.keys])  # type: ignore[index]
-        if self.near is None:
-            chosen = rng.integers(0, len(self.data), len(rows))
-        else:
-            chosen = self.near[rows, rng.integers(0, self.near.shape[1], len(rows))]
-        return Neighbours(centres, self._moved(chosen, rng))
 
     def backward(self, step: int, batch: Neighbours, share: float) -> dict[str, Tensor]:  # type: ignore[override]
         """The discriminator's own training first; then the gradients of the two agents."""
