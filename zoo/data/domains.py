@@ -11,7 +11,7 @@ from torch import Tensor
 from gantailor.supernet.errors import DataError
 from gantailor.supernet.training.recipe import Recipe
 from gantailor.zoo.data.pairs import Pairs
-from gantailor.zoo.data.pictures import to_float
+from gantailor.zoo.data.pictures import Pictures, to_float
 
 NEEDS_TWO = "this teacher needs two sets of pictures: data.kind domains, with trainA and trainB inside"
 
@@ -32,10 +32,16 @@ class DomainBatch:
 
 @dataclass(frozen=True, eq=False)
 class Domains:
-    """uint8 pictures ``[N, H, W, 3]`` and ``[M, H, W, 3]``."""
+    """uint8 pictures ``[N, H, W, C]`` and ``[M, H, W, C]``; with a ``crop`` random parts of them are trained on."""
 
-    a: np.ndarray
-    b: np.ndarray
+    a: Pictures
+    b: Pictures
+    crop: tuple[int, int] | None = None
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width of the pictures, before crops."""
+        return self.a.shape[1], self.a.shape[2]
 
     @classmethod
     def of(cls, pairs: Pairs) -> Domains:
@@ -46,7 +52,7 @@ class Domains:
         """
         if pairs.targets is None:
             raise DataError(NEEDS_TWO)
-        return cls(pairs.inputs, pairs.targets)
+        return cls(pairs.inputs, pairs.targets, pairs.crop)
 
     def draw(self, recipe: Recipe, step: int) -> DomainBatch:
         """Every picture of A once an epoch in a random order, B at random; mirrored at random if the recipe says so."""
@@ -61,6 +67,6 @@ class Domains:
         return DomainBatch(self._some(recipe, self.a, first, rng), self._some(recipe, self.b, second, rng))
 
     @staticmethod
-    def _some(recipe: Recipe, images: np.ndarray, rows: Iterable[int], rng: np.random.Generator) -> Tensor:
+    def _some(recipe: Recipe, images: Pictures, rows: Iterable[int], rng: np.random.Generator) -> Tensor:
         chosen = [images[i][:, ::-1] if recipe.mirror and rng.random() < 0.5 else images[i] for i in rows]
         return to_float(np.stack(chosen))

@@ -26,6 +26,7 @@ from gantailor.supernet.training.trainer import Task
 from gantailor.supernet.traits import plain_generator
 from gantailor.zoo.data.config import DataConfig
 from gantailor.zoo.data.latents import real_pictures
+from gantailor.zoo.data.pictures import Pictures as RealPixels
 from gantailor.zoo.data.pictures import to_float
 from gantailor.zoo.data.read import read_split
 from gantailor.zoo.data.record import DataSet
@@ -116,7 +117,7 @@ class StyleGan2:
     def __init__(
         self,
         generator: nn.Module,
-        data: np.ndarray,
+        data: RealPixels,
         recipe: Recipe,
         *,
         teacher: StyleGan2Generator | None = None,
