@@ -76,13 +76,6 @@ def input_names(model: nn.Module, count: int) -> tuple[str, ...]:
     return tuple(named[:count]) if len(named) >= count else tuple(f"input_{number}" for number in range(count))
 
 
-class FirstInput(nn.Module):
-    """Gives back the first input: what is compared where no generator changes anything."""
-
-    def forward(self, *inputs: Tensor) -> Tensor:
-        return inputs[0]
-
-
 def joined(batches: Sequence[Inputs]) -> Inputs:
     """Batches one after the other, input by input."""
     if isinstance(batches[0], tuple):

@@ -14,6 +14,7 @@ from gantailor.export.devices import device
 from gantailor.export.target import check_device
 from gantailor.pipeline.context import RunContext
 from gantailor.pipeline.search.study import front_profile
+from gantailor.pipeline.shapes import check_networks, look
 from gantailor.run import ranking
 from gantailor.run.config import is_file
 from gantailor.run.inputs import check_size, check_torch_device
@@ -41,6 +42,7 @@ def find_mistakes(run: Run) -> None:
     check_torch_device(config.device)
     for recipe in (config.train, config.finetune):
         check_parts(recipe)
+    looked = look(run)
     _check_teacher(run)
     run.method.check(RunContext(run))
     _check_options(run)
@@ -57,6 +59,7 @@ def find_mistakes(run: Run) -> None:
     for name in config.devices:
         check_device(device(name))
     _check_files(run)
+    check_networks(run, looked)
 
 
 def _check_teacher(run: Run) -> None:
@@ -68,7 +71,7 @@ def _check_teacher(run: Run) -> None:
     check_size(config, traits_of(teacher).size_multiple, f"teacher {record.generator!r}")
     try:
         with torch.no_grad():
-            theirs, mine = (forward(net, setup.example).shape for net in (teacher, setup.generator))
+            theirs, mine = (forward(model, setup.example).shape for model in (teacher, setup.generator))
     except (RuntimeError, TypeError) as error:
         raise ConfigError(
             f"teacher {record.generator!r} cannot run on the generator's input {shape_of(setup.example)}: "

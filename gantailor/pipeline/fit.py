@@ -21,7 +21,7 @@ from gantailor.supernet.subnets.copying import copied
 from gantailor.supernet.training import distributed
 from gantailor.supernet.training.recipe import Recipe
 from gantailor.supernet.training.trainer import Task, Trainer
-from gantailor.zoo.data.pictures import is_picture, picture_grid, to_uint8
+from gantailor.zoo.data.pictures import is_picture, picture_grid, to_rgb
 
 Nets = Callable[[nn.Module], dict[str, nn.Module]]
 
@@ -96,5 +96,5 @@ class Watcher:
         inputs, targets = self.pairs.batch(chosen)
         taught = forward(self.run.setup.teacher, inputs) if self.run.setup.taught else None
         columns = [first(inputs), taught, *(forward(net.eval(), inputs) for net in nets.values()), targets]
-        drawn = [to_uint8(images) for images in columns if is_picture(images)]
+        drawn = [to_rgb(images, self.run.config.data.background) for images in columns if is_picture(images)]
         write_bytes(self.run.folder.file("samples") / f"{self.name}-{step:07d}.png", picture_grid(drawn))

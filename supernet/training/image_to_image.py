@@ -16,13 +16,28 @@ from gantailor.supernet.errors import ConfigError
 from gantailor.supernet.subnets.slicing import kept_channels
 from gantailor.supernet.training.batches import Batch, Batches, PairBatches, PairSource
 from gantailor.supernet.training.distillation import FeatureMaps, alignment_loss, capture, relation_loss
-from gantailor.supernet.training.losses import fake_loss, generator_loss, matching_loss, real_loss
+from gantailor.supernet.training.losses import fake_loss, generator_loss, l1_loss, matching_loss, real_loss
 from gantailor.supernet.training.recipe import Recipe
 from gantailor.supernet.training.teacher_cache import Teacher
 from gantailor.supernet.training.trainer import adam
 from gantailor.supernet.traits import ClosesChannels, plain_generator
 
 Sampler = Callable[[np.random.Generator, int, int], Any]
+
+
+def judged_pictures(recipe: Recipe, inputs: Inputs, outputs: Tensor) -> Tensor:
+    """What a discriminator sees: the outputs; if the recipe says ``conditional``, inputs and outputs joined.
+
+    They are joined along channels, ``[N, C_in + C_out, H, W]``. Inputs of another size than the outputs
+    (super-resolution) are first brought to theirs, bilinearly. Of several inputs it sees the first and further pictures
+    of its size, a mask say (``calling.condition``); no vectors.
+    """
+    if not recipe.conditional:
+        return outputs
+    beside = condition(inputs)
+    if beside.shape[2:] != outputs.shape[2:]:
+        beside = F.interpolate(beside, size=outputs.shape[2:], mode="bilinear", align_corners=False)
+    return torch.cat([beside, outputs], 1)
 
 
 class ImageToImage:
@@ -34,8 +49,7 @@ class ImageToImage:
     Args:
         generator: a plain module, or a ``Supernet`` together with ``sample``.
         data: aligned pairs; targets may be missing when there is a teacher.
-        discriminator: needed unless ``recipe.gan`` is ``none``; sees outputs, and if ``recipe.conditional`` the input
-            and what is beside it (``calling.condition``), joined along channels.
+        discriminator: needed unless ``recipe.gan`` is ``none``; sees ``judged_pictures``.
         teacher: frozen generator whose outputs and features are distilled.
         feature_layers: module names, the same in generator and teacher, whose outputs are compared.
         sample: for a supernet, the subnet of (random generator, step, position in the step).
@@ -141,7 +155,7 @@ class ImageToImage:
             loss = 0.5 * real_loss(self.recipe.gan, judged_real)
             torch.autograd.backward(share * loss, inputs=list(self.discriminator.parameters()))
             terms["discriminator"] = [loss.detach()]
-        subnets, first = self._subnets(step), None
+        subnets, largest = self._subnets(step), None
         for config in subnets:
             with capture(plain_generator(self.generator), self.feature_layers) as features, self._autocast():
                 fake = forward(self.generator, inputs, **({} if config is None else {"config": config}))
@@ -149,9 +163,9 @@ class ImageToImage:
             losses = self._adversarial(inputs, fake, judged_real, share / len(subnets))
             losses |= self._pixels(fake, targets, taught, real)
             losses |= self._features(features, taught_features, config)
-            if self.recipe.in_place_weight and first is not None:
-                losses["in_place"] = self.recipe.in_place_weight * F.l1_loss(fake, first)
-            first = fake.detach() if first is None else first
+            if self.recipe.in_place_weight and largest is not None:
+                losses["in_place"] = self.recipe.in_place_weight * l1_loss(fake, largest)
+            largest = fake.detach() if largest is None else largest
             total = torch.stack([value for name, value in losses.items() if name != "discriminator"]).sum()
             torch.autograd.backward(share / len(subnets) * total, inputs=self.trained)
             for name, value in losses.items():
@@ -163,9 +177,8 @@ class ImageToImage:
         return summed
 
     def _judge(self, inputs: Inputs, outputs: Tensor) -> Any:
-        seen = torch.cat([condition(inputs), outputs], 1) if self.recipe.conditional else outputs
         with self._autocast():
-            return self._judge_with(seen)
+            return self._judge_with(judged_pictures(self.recipe, inputs, outputs))
 
     def _adversarial(self, inputs: Inputs, fake: Tensor, judged_real: Any, share: float) -> dict[str, Tensor]:
         if self.discriminator is None:
@@ -181,9 +194,9 @@ class ImageToImage:
     def _pixels(self, fake: Tensor, targets: Tensor | None, taught: Tensor | None, real: Tensor) -> dict[str, Tensor]:
         recipe, losses = self.recipe, {}
         if targets is not None and recipe.target_weight:
-            losses["target"] = recipe.target_weight * F.l1_loss(fake, targets)
+            losses["target"] = recipe.target_weight * l1_loss(fake, targets)
         if taught is not None and recipe.output_weight:
-            losses["output"] = recipe.output_weight * F.l1_loss(fake, taught)
+            losses["output"] = recipe.output_weight * l1_loss(fake, taught)
         if self.perceptual is not None and recipe.perceptual_weight:
             losses["perceptual"] = recipe.perceptual_weight * self.perceptual(fake, real).mean()
         return losses

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import traceback
+from dataclasses import replace
 
 import numpy as np
 
@@ -12,6 +13,7 @@ from gantailor.zoo.data import SPLITS
 from gantailor.zoo.data.config import DataConfig
 from gantailor.zoo.data.domains import NEEDS_TWO, Domains
 from gantailor.zoo.data.latents import Latents
+from gantailor.zoo.data.pairs import Pairs
 from gantailor.zoo.data.record import DataKind, DataSet, find_kind
 from gantailor.zoo.data.vectors import fitted_to
 
@@ -24,6 +26,8 @@ def read_split(config: DataConfig, split: str, traits: Traits | None = None) -> 
 
     Args:
         traits: of the generator; without them the pictures as they lie on disk.
+
+    Training pictures are of ``data.load``; their batches with moves are crops, those without the middle.
 
     Raises:
         ConfigError: unknown kind, or a generator that makes pictures of another size.
@@ -40,6 +44,10 @@ def read_split(config: DataConfig, split: str, traits: Traits | None = None) -> 
         return fitted_to(found, traits, number, classes=_classes(found))
     if traits.size not in (None, config.size):
         raise ConfigError(f"the generator makes {traits.size} px, data.size is {config.size}; make them the same")
+    if config.cropped is not None:
+        raise ConfigError(
+            f"data.crop {config.crop or config.size} is for generators of pictures; leave it and load out"
+        )
     real = _read(kind, config, "train")
     latents = Latents.of(real, traits.input_shapes[0][0], seed=number, name=split)
     return fitted_to(latents, traits, number, classes=_classes(real))
@@ -53,8 +61,9 @@ def _classes(data: DataSet) -> np.ndarray | None:
 
 def _read(kind: DataKind, config: DataConfig, split: str) -> DataSet:
     """A split as its kind reads it; what a kind of one's own raises is told with its place."""
+    crop = config.cropped if split == "train" else None
     try:
-        return kind.read(config, split)
+        found = kind.read(_loaded(config) if split == "train" else config, split)
     except GantailorError:
         raise
     except Exception as error:
@@ -64,6 +73,20 @@ def _read(kind: DataKind, config: DataConfig, split: str) -> DataSet:
         raise DataError(
             f"data kind {config.kind!r} failed at {split} with {error!r} in {place.filename}, line {place.lineno}"
         ) from error
+    if crop is None:
+        return found
+    if not isinstance(found, Pairs):
+        raise ConfigError(
+            f"data.crop {config.crop or config.size} is not possible: data.kind {config.kind} makes its batches itself; "
+            "let it return Pairs, or leave out data.load and data.crop"
+        )
+    height, width = (min(sides) for sides in zip(config.shape, config.loaded, strict=True))
+    return replace(found, crop=crop, middle=(height, width))
+
+
+def _loaded(config: DataConfig) -> DataConfig:
+    """As training reads its pictures."""
+    return config if config.load is None else config.model_copy(update={"size": config.load})
 
 
 def read_domains(config: DataConfig) -> Domains:
@@ -75,7 +98,7 @@ def read_domains(config: DataConfig) -> Domains:
     kind = _checked(config)
     if kind.domains is None:
         raise DataError(NEEDS_TWO)
-    return kind.domains(config)
+    return replace(kind.domains(_loaded(config)), crop=config.cropped)
 
 
 def _checked(config: DataConfig) -> DataKind:

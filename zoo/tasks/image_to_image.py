@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from gantailor.supernet.calling import condition, forward
 from gantailor.supernet.errors import ConfigError
-from gantailor.supernet.training.image_to_image import ImageToImage, Sampler
+from gantailor.supernet.training.image_to_image import ImageToImage, Sampler, judged_pictures
 from gantailor.supernet.training.recipe import Recipe
 from gantailor.supernet.training.trainer import Task
 from gantailor.supernet.traits import traits_of
@@ -71,9 +71,8 @@ def _teacher(generator: nn.Module, data: DataConfig, recipe: Recipe, *, device: 
 def _discriminator(whole: nn.Module, data: DataSet, recipe: Recipe) -> tuple[nn.Module | None, Tensor]:
     inputs, targets = data.batch(np.arange(1))
     outputs = targets if targets is not None else forward(whole, inputs)
-    beside = condition(inputs)
-    fresh = make_discriminator(recipe, input_nc=beside.shape[1], output_nc=outputs.shape[1])
-    return fresh, torch.cat([beside, outputs], 1) if recipe.conditional else outputs
+    fresh = make_discriminator(recipe, input_nc=condition(inputs).shape[1], output_nc=outputs.shape[1])
+    return fresh, judged_pictures(recipe, inputs, outputs)
 
 
 IMAGE_TO_IMAGE = Training(name="image_to_image", student=_student, teacher=_teacher, discriminator=_discriminator)

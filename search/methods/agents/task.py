@@ -21,7 +21,7 @@ from gantailor.supernet.calling import Inputs, as_tuple, condition
 from gantailor.supernet.graph import Selection
 from gantailor.supernet.training import distributed
 from gantailor.supernet.training.batches import Batch, Batches, PairBatches, PairSource, rows_of
-from gantailor.supernet.training.image_to_image import ImageToImage
+from gantailor.supernet.training.image_to_image import ImageToImage, judged_pictures
 from gantailor.supernet.training.losses import fake_loss, generator_loss, real_loss
 from gantailor.supernet.training.recipe import Recipe, require
 
@@ -172,9 +172,8 @@ class Agents(ImageToImage):
         return {"discriminator": loss.detach()}
 
     def _judged(self, gates: Tensor, inputs: Inputs, outputs: Tensor) -> Any:
-        seen = torch.cat([condition(inputs), outputs], 1) if self.recipe.conditional else outputs
         with self._autocast():
-            return self.judge.gated(gates, seen)
+            return self.judge.gated(gates, judged_pictures(self.recipe, inputs, outputs))
 
     def _decisions(self, step: int) -> tuple[Tensor, Tensor]:
         """The generator's agent decides first, knowing its peer's last decision; the peer knows this one."""
