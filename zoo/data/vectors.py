@@ -99,6 +99,15 @@ class WithVectors:
         """Which inputs are latents, and of how many numbers: those that training draws anew at each step."""
         return {number: one.width for number, one in enumerate(self.order) if isinstance(one, Normal)}
 
+    def told(self, names: Sequence[str]) -> str:
+        """What stands in for the inputs of these names that the data does not hold, for the user."""
+        said = {
+            Normal: "a latent, drawn anew at each step of a training, and one for each picture where it is scored",
+            OneHot: "the class of each picture",
+        }
+        parts = [f"{name} is {said[type(one)]}" for name, one in zip(names, self.order, strict=True) if type(one) in said]
+        return f"the generator takes {', '.join(names)}; {'; '.join(parts)}"
+
     @property
     def size(self) -> Any:
         """Height and width of the pictures, where the data set says it."""
