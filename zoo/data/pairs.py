@@ -14,18 +14,19 @@ from typing import Self
 import numpy as np
 from torch import Tensor
 
-from gantailor.zoo.data.pictures import to_float
+from gantailor.zoo.data.pictures import Pictures, to_float
+from gantailor.zoo.data.shards import Side
 
 
 @dataclass(frozen=True)
 class Pairs:
-    """Aligned pictures: ``inputs`` and ``targets`` are uint8 ``[N, H, W, C]`` arrays of equal length.
+    """Aligned pictures: ``inputs`` and ``targets`` are uint8 ``[N, H, W, C]``, arrays or others, of equal length.
 
     ``targets`` is ``None`` for unpaired data, whose targets are the teacher's outputs.
     """
 
-    inputs: np.ndarray
-    targets: np.ndarray | None
+    inputs: Pictures
+    targets: Pictures | None
     names: tuple[str, ...]
     source: str
 
@@ -45,8 +46,8 @@ class Pairs:
     def take(self, indices: np.ndarray | slice) -> Self:
         """The pairs at ``indices``, as a new object on the same memory where numpy allows."""
         names = tuple(np.asarray(self.names, dtype=object)[indices])
-        targets = None if self.targets is None else self.targets[indices]
-        return replace(self, inputs=self.inputs[indices], targets=targets, names=names)
+        targets = None if self.targets is None else _some(self.targets, indices)
+        return replace(self, inputs=_some(self.inputs, indices), targets=targets, names=names)
 
     def batch(
         self, indices: np.ndarray, *, moves: Sequence[tuple[bool, int, int]] | None = None
@@ -74,10 +75,24 @@ class Pairs:
 
     @cached_property
     def _digest(self) -> str:
-        sha = hashlib.sha256(self.inputs.tobytes())
-        if self.targets is not None:
-            sha.update(self.targets.tobytes())
-        return sha.hexdigest()[:12]
+        return pixel_digest(*(side for side in (self.inputs, self.targets) if side is not None))
+
+
+def pixel_digest(*sides: Pictures) -> str:
+    """A short hash of every pixel; stored items have it in their index."""
+    sha = hashlib.sha256()
+    for pictures in sides:
+        if isinstance(pictures, Side):
+            sha.update(pictures.digest())
+            continue
+        for start in range(0, len(pictures), 64):
+            sha.update(np.asarray(pictures[start : start + 64]).tobytes())
+    return sha.hexdigest()[:12]
+
+
+def _some(pictures: Pictures, rows: np.ndarray | slice) -> Pictures:
+    some: Pictures = pictures.some(rows) if isinstance(pictures, Side) else pictures[rows]
+    return some
 
 
 def _moved(images: np.ndarray, moves: Sequence[tuple[bool, int, int]]) -> np.ndarray:

@@ -6,12 +6,32 @@ import io
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TypeGuard
+from typing import Any, Protocol, TypeGuard
 
 import numpy as np
 import torch
 from PIL import Image, ImageDraw
 from torch import Tensor
+
+
+class Pictures(Protocol):
+    """Pictures ``[N, H, W, C]`` by their rows: a numpy array is such, and a side of stored items."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of all of them."""
+        ...
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """uint8, or uint16 of label maps."""
+        ...
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, rows: Any) -> Any:
+        """A numpy array of one row (a number) or several (a slice, an array of numbers)."""
+        ...
 
 
 def to_float(images: np.ndarray) -> Tensor:
