@@ -34,8 +34,8 @@ from gantailor.zoo.checkpoints import load_teacher
 from gantailor.zoo.data import SPLITS
 from gantailor.zoo.data.config import DataConfig
 from gantailor.zoo.data.latents import Latents
-from gantailor.zoo.data.read import read_domains, read_split
-from gantailor.zoo.data.record import DataSet, find_kind
+from gantailor.zoo.data.read import find_kind, read_domains, read_split
+from gantailor.zoo.data.record import DataSet
 from gantailor.zoo.generators.record import Generator, build, find_generator
 
 WIDTH = 7  # of the latents that a kind of data stands beside

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
 from gantailor.supernet.errors import DataError
+from gantailor.zoo.data.pictures import Pictures as Rows
+from gantailor.zoo.data.shards import Side
 
 
 @dataclass(frozen=True, eq=False)
@@ -15,12 +18,13 @@ class ClassLabels:
     """A class for each picture of a split.
 
     Args:
-        values: whole numbers ``[N]``, or vectors float32 ``[N, K]`` where a data set has them in place of classes.
+        values: whole numbers ``[N]``, or ``[N, 1]`` where they are read when asked for; vectors float32 ``[N, K]``
+            where a data set has them in place of classes.
         names: of the classes in the order of their numbers, the same in every split; empty where the data has numbers
             alone, of which the largest need not occur.
     """
 
-    values: np.ndarray
+    values: Rows
     names: tuple[str, ...] = ()
 
     @classmethod
@@ -41,37 +45,43 @@ class ClassLabels:
 
     def take(self, indices: np.ndarray | slice) -> ClassLabels:
         """Those at ``indices``."""
-        return ClassLabels(self.values[indices], self.names)
+        return replace(
+            self, values=self.values.some(indices) if isinstance(self.values, Side) else self.values[indices]
+        )
 
-    def vectors(self, count: int, whose: str) -> np.ndarray | OneHot:
+    def vectors(self, count: int, whose: str) -> Rows | OneHot:
         """float32 ``[N, count]`` for a generator that takes so many numbers.
 
         Raises:
             DataError: there are more classes, named ones are fewer, or vectors have another length.
         """
-        if self.values.ndim == 2:
+        floats = self.values.dtype.kind == "f"
+        found, wanted = count, ""
+        if floats:
             found, wanted = self.values.shape[1], f"vectors of {self.values.shape[1]} numbers"
         elif self.names:
-            found, wanted = len(self.names), f"{len(self.names)} classes ({', '.join(self.names[:3])}, ...)"
-        else:
-            largest = int(self.values.max(initial=0))
-            found, wanted = max(largest + 1, count), f"classes up to {largest}"
+            found, wanted = len(self.names), f"{len(self.names)} ({', '.join(self.names[:3])}, ...)"
+        elif isinstance(self.values, np.ndarray) and self.values.max(initial=0) >= count:
+            found = int(self.values.max()) + 1
+            wanted = f"numbers up to {found - 1}"
         if found != count:
             raise DataError(
-                f"{whose} takes {count} classes, the data has {wanted}; give a generator for {found}, or data with "
-                f"{count}"
+                f"{whose} takes {count} classes, the data has {wanted}; give a generator for {found}, or other data"
             )
-        return self.values if self.values.ndim == 2 else OneHot(self.values, count)
+        return self.values if floats else OneHot(self.values, count)
 
 
 class OneHot:
-    """Whole numbers ``[N]`` that read as float32 ``[N, count]``; only the rows asked for are made."""
+    """Whole numbers ``[N]`` or ``[N, 1]`` that read as float32 ``[N, count]``; only the rows asked for are made."""
 
-    def __init__(self, values: np.ndarray, count: int) -> None:
+    def __init__(self, values: Rows, count: int) -> None:
         self.values, self.shape, self.dtype = values, (len(values), count), np.dtype(np.float32)
 
     def __len__(self) -> int:
         return len(self.values)
 
-    def __getitem__(self, rows: np.ndarray | slice) -> np.ndarray:
-        return (self.values[rows][..., None] == np.arange(self.shape[1])).astype(np.float32)
+    def __getitem__(self, rows: Any) -> np.ndarray:
+        numbers = np.asarray(self.values[rows]).reshape(-1)
+        if numbers.max(initial=0) >= self.shape[1]:
+            raise DataError(f"class {numbers.max()} is in the data, the generator takes 0 to {self.shape[1] - 1}")
+        return (numbers[:, None] == np.arange(self.shape[1])).astype(np.float32)

@@ -7,28 +7,41 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Self
 
 import numpy as np
+import torch
 from torch import Tensor
 
+from gantailor.supernet.calling import Inputs
+from gantailor.zoo.data.class_labels import ClassLabels
 from gantailor.zoo.data.pictures import Pictures, to_float
 from gantailor.zoo.data.shards import Side
+
+PICTURES = 4  # dimensions of a batch
 
 
 @dataclass(frozen=True)
 class Pairs:
     """Aligned pictures: ``inputs`` and ``targets`` are uint8 ``[N, H, W, C]``, arrays or others, of equal length.
 
-    ``targets`` is ``None`` for unpaired data, whose targets are the teacher's outputs.
+    Float32 pictures lie in [-1, 1] already.
+
+    Args:
+        targets: ``None`` for unpaired data, whose targets are the teacher's outputs.
+        more: further inputs of the generator in the order of its forward: pictures, which move as the first does, or
+            vectors float32 ``[N, d]``.
+        class_labels: of the pictures; what a generator that takes them has in ``more``, see ``read_split``.
     """
 
     inputs: Pictures
     targets: Pictures | None
     names: tuple[str, ...]
     source: str
+    more: tuple[Pictures, ...] = field(default=(), kw_only=True)
+    class_labels: ClassLabels | None = field(default=None, kw_only=True)
 
     def __len__(self) -> int:
         return len(self.inputs)
@@ -47,17 +60,23 @@ class Pairs:
         """The pairs at ``indices``, as a new object on the same memory where numpy allows."""
         names = tuple(np.asarray(self.names, dtype=object)[indices])
         targets = None if self.targets is None else _some(self.targets, indices)
-        return replace(self, inputs=_some(self.inputs, indices), targets=targets, names=names)
+        more = tuple(_some(further, indices) for further in self.more)
+        labels = None if self.class_labels is None else self.class_labels.take(indices)
+        inputs = _some(self.inputs, indices)
+        return replace(self, inputs=inputs, targets=targets, names=names, more=more, class_labels=labels)
 
     def batch(
         self, indices: np.ndarray, *, moves: Sequence[tuple[bool, int, int]] | None = None
-    ) -> tuple[Tensor, Tensor | None]:
-        """Inputs and targets as float ``[n, C, H, W]`` in [-1, 1].
+    ) -> tuple[Inputs, Tensor | None]:
+        """Inputs and targets as float ``[n, C, H, W]`` in [-1, 1]; several inputs are a tuple.
 
         ``moves`` says for each pair whether it is mirrored, and how far it goes down and right (edges repeated).
         """
         inputs, targets = self.rows(indices, moves)
-        return to_float(inputs), None if targets is None else to_float(targets)
+        first, goal = to_float(inputs), None if targets is None else to_float(targets)
+        if not self.more:
+            return first, goal
+        return (first, *(_further(further[indices], moves) for further in self.more)), goal
 
     def rows(
         self, indices: np.ndarray, moves: Sequence[tuple[bool, int, int]] | None
@@ -75,7 +94,7 @@ class Pairs:
 
     @cached_property
     def _digest(self) -> str:
-        return pixel_digest(*(side for side in (self.inputs, self.targets) if side is not None))
+        return pixel_digest(*(side for side in (self.inputs, self.targets, *self.more) if side is not None))
 
 
 def pixel_digest(*sides: Pictures) -> str:
@@ -93,6 +112,13 @@ def pixel_digest(*sides: Pictures) -> str:
 def _some(pictures: Pictures, rows: np.ndarray | slice) -> Pictures:
     some: Pictures = pictures.some(rows) if isinstance(pictures, Side) else pictures[rows]
     return some
+
+
+def _further(values: np.ndarray, moves: Sequence[tuple[bool, int, int]] | None) -> Tensor:
+    """Pictures, moved, or vectors."""
+    if values.ndim != PICTURES:
+        return torch.from_numpy(np.ascontiguousarray(values, np.float32))
+    return to_float(values if moves is None or not any(any(move) for move in moves) else _moved(values, moves))
 
 
 def _moved(images: np.ndarray, moves: Sequence[tuple[bool, int, int]]) -> np.ndarray:

@@ -37,6 +37,4 @@ def _check(config: DataConfig) -> None:
         )
 
 
-FOLDERS = DataKind(
-    name="folders", read=_read, domains=lambda config: Domains.of(_read(config, "train")), check=_check
-)
+FOLDERS = DataKind(name="folders", read=_read, domains=lambda config: Domains.of(_read(config, "train")), check=_check)

@@ -64,7 +64,8 @@ def table_files(path: Path) -> dict[str, Path]:
         files = [file for suffix in SUFFIXES if (file := path / f"{split}{suffix}").is_file()]
         if len(files) > 1:
             raise DataError(f"{files[0].name!r} and {files[1].name!r} in {str(path)!r} are of one split; remove one")
-        found |= {split: file for file in files}
+        if files:
+            found[split] = files[0]
     if not found:
         raise DataError(f"data folder {str(path)!r} has no list; call it train.csv or train.jsonl, test.csv ...")
     return found
@@ -141,7 +142,7 @@ def _json_lines(file: Path, text: str) -> Iterator[tuple[int, dict[str, Any]]]:
         except (ValueError, RecursionError):
             values = None
         if not isinstance(values, dict):
-            raise DataError(f"{_place(file, number)}: no JSON object; give one in each line, {{\"input\": \"a.png\"}}")
+            raise DataError(f'{_place(file, number)}: no JSON object; give one in each line, {{"input": "a.png"}}')
         yield number, {name: value for name, value in values.items() if value is not None}
 
 
@@ -204,7 +205,9 @@ def _check_all_or_none(rows: list[Row], column: str) -> None:
     values = {"input": "input", "target": "target", "class": "label", "split": "split"}
     filled = [getattr(row, values[column]) not in (None, "") for row in rows]
     if any(filled) and not all(filled):
-        raise DataError(f"{rows[filled.index(False)].place}: no {column}, which other lines have; fill it in, or in none")
+        raise DataError(
+            f"{rows[filled.index(False)].place}: no {column}, which other lines have; fill it in, or in none"
+        )
 
 
 def rows_of(tables: dict[str, list[Row]], split: str) -> list[Row]:
@@ -221,7 +224,9 @@ def rows_of(tables: dict[str, list[Row]], split: str) -> list[Row]:
     found = next((tables[name] for name in FOLDERS[split] if tables.get(name)), None)
     if found is None:
         there = ", ".join(name for name in _SPLITS if tables.get(name))
-        raise DataError(f"the list has no pictures of {' or '.join(FOLDERS[split])}, which {split} needs; it has {there}")
+        raise DataError(
+            f"the list has no pictures of {' or '.join(FOLDERS[split])}, which {split} needs; it has {there}"
+        )
     return found
 
 

@@ -102,8 +102,8 @@ def _by_marks(first: Sequence[Path], second: Sequence[Path], sides: Sequence[str
     odd = sorted([*(ones[n].name for n in ones.keys() - others), *(others[n].name for n in others.keys() - ones)])
     if 2 * len(names) < min(len(ones), len(others)):
         raise DataError(
-            f"{len(names)} of {min(len(ones), len(others))} pictures match by name: {odd[0]!r} has no partner; give the "
-            "two of a pair one name"
+            f"{len(names)} of {min(len(ones), len(others))} pictures match by name: {odd[0]!r} has no partner; give "
+            "the two of a pair one name"
         )
     if odd:
         tell(f"{len(names)} pairs by name; no partner have {len(odd)} ({', '.join(odd[:3])})")

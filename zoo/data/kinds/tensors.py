@@ -12,8 +12,12 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 
 from gantailor.supernet.errors import ConfigError, DataError, nearest
-from gantailor.zoo.data.kinds.values import CHANNELS, as_floats, as_pictures, check_range, last_channels
-from gantailor.zoo.data.record import FOLDERS
+from gantailor.zoo.data.class_labels import ClassLabels
+from gantailor.zoo.data.config import DataConfig
+from gantailor.zoo.data.domains import Domains
+from gantailor.zoo.data.kinds.values import CHANNELS, as_floats, as_pictures, check_range, check_shapes, last_channels
+from gantailor.zoo.data.pairs import Pairs
+from gantailor.zoo.data.record import FOLDERS, DataKind, check_path
 
 SUFFIXES = (".npz", ".safetensors")
 TARGET = "target"
@@ -46,7 +50,9 @@ def tensor_file(path: Path, split: str) -> Path:
     files = [path / f"{name}{suffix}" for name in FOLDERS[split] for suffix in SUFFIXES]
     found = next((file for file in files if file.is_file()), None)
     if found is None:
-        raise DataError(f"data.path {str(path)!r} has no tensors of {split}; call them {files[0].name} or {files[1].name}")
+        raise DataError(
+            f"data.path {str(path)!r} has no tensors of {split}; call them {files[0].name} or {files[1].name}"
+        )
     return found
 
 
@@ -67,10 +73,13 @@ def read_arrays(file: Path, inputs: list[str] | None, target: str | None) -> Arr
         if name not in stored:
             raise DataError(f"{str(file)!r} has no array {name!r}; {nearest(name, stored)}. data.options names them")
     if not names:
-        raise DataError(f"{str(file)!r} has no inputs; {nearest('input', stored)}. data.options names them: {{inputs: [a]}}")
+        raise DataError(
+            f"{str(file)!r} has no inputs; {nearest('input', stored)}. data.options names them: {{inputs: [a]}}"
+        )
     if inputs is None and len(names) > 1 and file.suffix == ".safetensors":
         raise DataError(
-            f"{str(file)!r} keeps no order of {', '.join(names)}; name it: data.options {{inputs: [{', '.join(names)}]}}"
+            f"{str(file)!r} keeps no order of its arrays; name them in that of the generator's forward: data.options "
+            f"{{inputs: [{', '.join(names)}]}}"
         )
     chosen = {name: stored[name] for name in [*names, *([] if goal is None else [goal])]}
     _check_rows(file, chosen)
@@ -87,7 +96,9 @@ def read_arrays(file: Path, inputs: list[str] | None, target: str | None) -> Arr
     for name, array in ((names[0], found.inputs[0] if found.inputs else None), (goal, found.target)):
         if array is not None and name is not None:
             if array.ndim != 4:
-                raise DataError(f"{said[name]} is {list(chosen[name].shape)}; the first input and the target are pictures")
+                raise DataError(
+                    f"{said[name]} is {list(chosen[name].shape)}; the first input and the target are pictures"
+                )
             check_range(array[:PROBED], said[name])
     return found
 
@@ -105,7 +116,9 @@ def _stored(file: Path) -> dict[str, np.ndarray]:
         said = (str(error) or type(error).__name__).splitlines()[0][:120]
         if "allow_pickle" in said:
             said = "it holds Python objects, which are not opened"
-        raise DataError(f"tensors {str(file)!r} cannot be read ({said}); write them by numpy.savez or safetensors") from None
+        raise DataError(
+            f"tensors {str(file)!r} cannot be read ({said}); write them by numpy.savez or safetensors"
+        ) from None
 
 
 def _numpy(tensor: Any) -> np.ndarray:
@@ -133,14 +146,16 @@ def _values(array: np.ndarray, what: str) -> np.ndarray:
     if array.ndim == 2 and floats:
         return as_floats(array, what)
     raise DataError(
-        f"{what} is {array.dtype} {list(array.shape)}; allowed are pictures, float [N, C, H, W] in [-1, 1] or uint8 of 1, "
-        "3 or 4 channels, vectors, float [N, d], and classes, whole numbers [N]"
+        f"{what} is {array.dtype} {list(array.shape)}; allowed are pictures, float [N, C, H, W] in [-1, 1] or uint8 "
+        "of 1, 3 or 4 channels, vectors, float [N, d], and classes, whole numbers [N]"
     )
 
 
 def _classes(array: np.ndarray, what: str) -> np.ndarray:
     if array.dtype.kind not in "iu" or array.min() < 0 or array.max() >= 10**9:
-        raise DataError(f"{what} is {array.dtype} {list(array.shape)}; an array of one axis holds classes, whole numbers from 0")
+        raise DataError(
+            f"{what} is {array.dtype} {list(array.shape)}; an array of one axis holds classes, whole numbers from 0"
+        )
     return array.astype(np.int64)
 
 
@@ -152,10 +167,37 @@ def named_arrays(options: Mapping[str, Any]) -> tuple[list[str] | None, str | No
     """
     for name in options:
         if name not in ("inputs", TARGET):
-            raise ConfigError(f"data.options.{name} is no setting of data.kind tensors; {nearest(name, ('inputs', TARGET))}")
+            raise ConfigError(
+                f"data.options.{name} is no setting of data.kind tensors; {nearest(name, ('inputs', TARGET))}"
+            )
     inputs, target = options.get("inputs"), options.get(TARGET)
     inputs = [inputs] if isinstance(inputs, str) else inputs
     texts = isinstance(inputs, list | tuple) and inputs and all(isinstance(name, str) for name in inputs)
     if (inputs is not None and not texts) or not isinstance(target, str | None):
         raise ConfigError(f"data.options cannot be {dict(options)}; give {{inputs: [image, mask], target: target}}")
     return None if inputs is None else list(inputs), target
+
+
+def _read(config: DataConfig, split: str) -> Pairs:
+    """Arrays as they are; nothing is resized."""
+    path = Path(str(config.path))
+    file = tensor_file(path, split)
+    arrays = read_arrays(file, *named_arrays(config.options))
+    inputs, target = arrays.inputs[0], arrays.target
+    if config.direction == "BtoA" and target is not None:
+        inputs, target = target, inputs
+    if config.direction == "unpaired":
+        target = None
+    check_shapes(config, f"tensors {str(file)!r}", inputs, target)
+    labels = None if arrays.classes is None else ClassLabels(arrays.classes)
+    names = tuple(str(row) for row in range(len(inputs)))
+    more = arrays.inputs[1:]
+    return Pairs(inputs, target, names, f"{path.name}/{file.stem}", more=more, class_labels=labels)
+
+
+def _check(config: DataConfig) -> None:
+    check_path(config.model_copy(update={"options": {}}))
+    named_arrays(config.options)
+
+
+TENSORS = DataKind(name="tensors", read=_read, domains=lambda config: Domains.of(_read(config, "train")), check=_check)

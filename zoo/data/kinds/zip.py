@@ -139,13 +139,15 @@ def pictures_of(archive: Archive, split: str) -> list[str]:
     if folders or "train" in tops:
         names = [name for name in names if name.startswith(f"{(folders or ['test'])[0]}/")]
     if not names:
-        raise DataError(f"archive {str(archive.path)!r} has no pictures of {split}; put them beneath {split}/, or all "
-                        "pictures beneath no such folder")
+        raise DataError(
+            f"archive {str(archive.path)!r} has no pictures of {split}; put them beneath {split}/, or all "
+            "pictures beneath no such folder"
+        )
     return names
 
 
 def labels_of(archive: Archive, names: Sequence[str]) -> np.ndarray | None:
-    """Classes of pictures from ``dataset.json``, int64 ``[N]``, or vectors float32 ``[N, K]``; None where there are none.
+    """Classes from ``dataset.json``, int64 ``[N]``, or vectors float32 ``[N, K]``; None where there are none.
 
     Raises:
         DataError: the file is damaged, lacks a picture, or its labels are neither numbers nor vectors of one length.
@@ -158,7 +160,9 @@ def labels_of(archive: Archive, names: Sequence[str]) -> np.ndarray | None:
         pairs = stored.get("labels") if isinstance(stored, dict) else stored
         known = None if pairs is None else {str(name).replace("\\", "/"): label for name, label in pairs}
     except (ValueError, TypeError, RecursionError):
-        raise DataError(f'{where} cannot be read; it holds {{"labels": [["a.png", 0], ...]}}, or null for none') from None
+        raise DataError(
+            f'{where} cannot be read; it holds {{"labels": [["a.png", 0], ...]}}, or null for none'
+        ) from None
     if known is None:
         return None
     missing = [name for name in names if name not in known]
