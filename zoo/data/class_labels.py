@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from functools import cached_property
 
 import numpy as np
 
@@ -49,39 +50,52 @@ class ClassLabels:
             self, values=self.values.some(indices) if isinstance(self.values, Side) else self.values[indices]
         )
 
-    def vectors(self, count: int, whose: str) -> Rows | OneHot:
-        """float32 ``[N, count]`` for a generator that takes so many numbers.
+    @property
+    def count(self) -> int | None:
+        """How many classes there are, or numbers in a vector; None where that is known when all were read."""
+        if self.values.dtype.kind == "f":
+            return int(self.values.shape[1])
+        if self.names:
+            return len(self.names)
+        return int(self.values.max(initial=-1)) + 1 if isinstance(self.values, np.ndarray) else None
+
+    def vectors(self, width: int) -> OneHot:
+        """float32 ``[N, width]`` for a generator that takes so many numbers.
 
         Raises:
             DataError: there are more classes, named ones are fewer, or vectors have another length.
         """
-        floats = self.values.dtype.kind == "f"
-        found, wanted = count, ""
-        if floats:
-            found, wanted = self.values.shape[1], f"vectors of {self.values.shape[1]} numbers"
-        elif self.names:
-            found, wanted = len(self.names), f"{len(self.names)} ({', '.join(self.names[:3])}, ...)"
-        elif isinstance(self.values, np.ndarray) and self.values.max(initial=0) >= count:
-            found = int(self.values.max()) + 1
-            wanted = f"numbers up to {found - 1}"
-        if found != count:
+        known, vectors = self.count, self.values.dtype.kind == "f"
+        if known is not None and (known != width if vectors or self.names else known > width):
+            told = f"vectors of {known}" if vectors else f"{known} classes"
+            named = f" ({', '.join(self.names[:3])}{', ...' if len(self.names) > 3 else ''})" if self.names else ""
             raise DataError(
-                f"{whose} takes {count} classes, the data has {wanted}; give a generator for {found}, or other data"
+                f"the generator takes {width} classes, the data has {told}{named}; give a generator for {known}, or "
+                f"data of {width}"
             )
-        return self.values if floats else OneHot(self.values, count)
+        return OneHot(self.values, width)
 
 
+@dataclass(frozen=True, eq=False)
 class OneHot:
-    """Whole numbers ``[N]`` or ``[N, 1]`` that read as float32 ``[N, count]``; only the rows asked for are made."""
+    """Classes ``[N]`` from 0 as vectors of 0 and one 1, made when they are asked for; vectors as they are."""
 
-    def __init__(self, values: Rows, count: int) -> None:
-        self.values, self.shape, self.dtype = values, (len(values), count), np.dtype(np.float32)
+    values: Rows
+    width: int
 
-    def __len__(self) -> int:
-        return len(self.values)
+    @cached_property
+    def key(self) -> str:
+        """A hash of the classes."""
+        if isinstance(self.values, Side):
+            return f"classes{self.width}-{self.values.digest().hex()[:8]}"
+        return f"classes{self.width}-{hashlib.sha256(np.ascontiguousarray(self.values).tobytes()).hexdigest()[:8]}"
 
-    def __getitem__(self, rows: Any) -> np.ndarray:
-        numbers = np.asarray(self.values[rows]).reshape(-1)
-        if numbers.max(initial=0) >= self.shape[1]:
-            raise DataError(f"class {numbers.max()} is in the data, the generator takes 0 to {self.shape[1] - 1}")
-        return (numbers[:, None] == np.arange(self.shape[1])).astype(np.float32)
+    def __getitem__(self, rows: np.ndarray) -> np.ndarray:
+        found = np.asarray(self.values[rows])
+        if found.dtype.kind == "f":
+            return found
+        numbers = found.reshape(-1)
+        if numbers.max(initial=0) >= self.width:
+            raise DataError(f"class {numbers.max()} is in the data, the generator takes 0 to {self.width - 1}")
+        hot: np.ndarray = numbers[:, None] == np.arange(self.width)
+        return hot.astype(np.float32)

@@ -17,7 +17,7 @@ from typing import Literal, Protocol
 
 from gantailor.evaluators.scores import Pairs
 from gantailor.supernet.errors import ConfigError, DataError
-from gantailor.supernet.training.image_to_image import PairSource
+from gantailor.supernet.training.batches import PairSource
 from gantailor.zoo.data.config import DataConfig
 from gantailor.zoo.data.domains import Domains
 

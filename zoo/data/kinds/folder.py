@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -84,7 +84,10 @@ class FolderItems:
             first, second = (
                 as_channels(part, side.channels_of(0), side.colour) for part, side in zip(parts, sides, strict=True)
             )
-            return sides[0].fitted(first, note), sides[1].fitted(second, lambda lost: None)  # said once
+            target = sides[1].fitted(second, lambda lost: None)  # what halves lose is said once
+            if self.reading.fit == "crop" and self.reading.scale > 1:  # the part that the target shows, made smaller
+                return replace(sides[0], fit="stretch").fitted(sides[1].fitted(first, note), note), target
+            return sides[0].fitted(first, note), target
 
         return reader.decode(self.folder / self.names[index], cut)
 
