@@ -22,11 +22,13 @@ class ClassLabels:
         values: whole numbers ``[N]``, or ``[N, 1]`` where they are read when asked for; vectors float32 ``[N, K]``
             where a data set has them in place of classes.
         names: of the classes in the order of their numbers, the same in every split; empty where the data has numbers
-            alone, of which the largest need not occur.
+            alone, of which the generator's largest need not occur.
+        largest: number in any split, where that is known.
     """
 
     values: Rows
     names: tuple[str, ...] = ()
+    largest: int | None = None
 
     @classmethod
     def of(cls, labels: Sequence[str | int], every: Sequence[str | int]) -> ClassLabels:
@@ -35,8 +37,9 @@ class ClassLabels:
         Args:
             every: the labels of all splits.
         """
-        if all(isinstance(label, int) for label in every):
-            return cls(np.array(labels, np.int64))
+        numbered = [label for label in every if isinstance(label, int)]
+        if len(numbered) == len(every):
+            return cls(np.array(labels, np.int64), largest=max(numbered))
         names = tuple(sorted({str(label) for label in every}))
         numbers = {name: number for number, name in enumerate(names)}
         return cls(np.array([numbers[str(label)] for label in labels], np.int64), names)
@@ -57,7 +60,8 @@ class ClassLabels:
             return int(self.values.shape[1])
         if self.names:
             return len(self.names)
-        return int(self.values.max(initial=-1)) + 1 if isinstance(self.values, np.ndarray) else None
+        largest = int(self.values.max()) if self.largest is None and isinstance(self.values, np.ndarray) else self.largest
+        return None if largest is None else largest + 1
 
     def vectors(self, width: int) -> OneHot:
         """float32 ``[N, width]`` for a generator that takes so many numbers.

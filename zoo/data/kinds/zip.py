@@ -146,8 +146,8 @@ def pictures_of(archive: Archive, split: str) -> list[str]:
     return names
 
 
-def labels_of(archive: Archive, names: Sequence[str]) -> np.ndarray | None:
-    """Classes from ``dataset.json``, int64 ``[N]``, or vectors float32 ``[N, K]``; None where there are none.
+def labels_of(archive: Archive, names: Sequence[str]) -> ClassLabels | None:
+    """Classes, or vectors, from ``dataset.json``; None where there are none.
 
     Raises:
         DataError: the file is damaged, lacks a picture, or its labels are neither numbers nor vectors of one length.
@@ -168,7 +168,9 @@ def labels_of(archive: Archive, names: Sequence[str]) -> np.ndarray | None:
     missing = [name for name in names if name not in known]
     if missing:
         raise DataError(f"{where} has no label of {missing[0]!r} ({len(missing)} of {len(names)}); label every picture")
-    return _numbers(where, names, [known[name] for name in names])
+    values = _numbers(where, names, [known[name] for name in names])
+    every = [label for label in known.values() if type(label) is int]
+    return ClassLabels(values, largest=max(every) if values.ndim == 1 else None)
 
 
 def _numbers(where: str, names: Sequence[str], labels: Sequence[Any]) -> np.ndarray:
@@ -220,8 +222,8 @@ def _read(config: DataConfig, split: str) -> Pairs:
     """Pictures without targets, and their classes where there are any."""
     archive = archive_of(Path(str(config.path)), split)
     names = pictures_of(archive, split)
-    values = labels_of(archive, names)
-    labels = None if values is None else ClassLabels(values)
+    labels = labels_of(archive, names)
+    values = None if labels is None else np.asarray(labels.values)
     files = tuple((Entry(archive, name),) for name in names)
     items = ArchiveItems(tuple(names), files, Reading.of(config), values, archive)
     what, key = f"archive {str(archive.path)!r}", str(archive.path.resolve())
