@@ -40,6 +40,7 @@ def parser() -> argparse.ArgumentParser:
 def _add_run(command: argparse.ArgumentParser) -> None:
     command.add_argument("--out", default="runs/run", help="run folder")
     command.add_argument("--dry-run", action="store_true", help="check everything, print the plan, train nothing")
+    command.add_argument("--verbose", action="store_true", help="with --dry-run: every setting, not only changed ones")
 
 
 def _add_jobs(add: Add) -> None:
