@@ -40,7 +40,6 @@ def parser() -> argparse.ArgumentParser:
 def _add_run(command: argparse.ArgumentParser) -> None:
     command.add_argument("--out", default="runs/run", help="run folder")
     command.add_argument("--dry-run", action="store_true", help="check everything, print the plan, train nothing")
-    command.add_argument("--verbose", action="store_true", help="with --dry-run: every setting, not only changed ones")
 
 
 def _add_jobs(add: Add) -> None:
@@ -63,6 +62,9 @@ def _add_jobs(add: Add) -> None:
     )
     for command in [*both, files]:
         _add_run(command)
+        command.add_argument(
+            "--verbose", action="store_true", help="with --dry-run: every setting, not only those that were changed"
+        )
         add_budget(command)
         add_settings(command, without=("device",) if command is files else ())
 
