@@ -225,10 +225,18 @@ def test_latents_are_fixed_for_each_picture_where_it_is_scored(own):
 @pytest.mark.parametrize(
     ("case", "kind", "said"),
     [
-        ("latent", "MASKS", "the generator takes 2 inputs, 3x32x32 and 8 numbers, the data has 2 inputs, 3x32x32 and 1x"),
+        (
+            "latent",
+            "MASKS",
+            "the generator takes 2 inputs, 3x32x32 and 8 numbers, the data has 2 inputs, 3x32x32 and 1x",
+        ),
         ("mask", "PLAIN", "the generator takes 2 inputs, 3x32x32 and 1x32x32, the data has 1 input, 3x32x32"),
         ("mask", "TWO_MASKS", "the data has 3 inputs, 3x32x32 and 1x32x32 and 1x32x32"),
-        ("mask", "COLOURED", "the generator takes 2 inputs, 3x32x32 and 1x32x32, the data has 2 inputs, 3x32x32 and 3x"),
+        (
+            "mask",
+            "COLOURED",
+            "the generator takes 2 inputs, 3x32x32 and 1x32x32, the data has 2 inputs, 3x32x32 and 3x",
+        ),
     ],
 )
 def test_other_inputs_are_one_line(own, capsys, case, kind, said):
@@ -244,7 +252,9 @@ def test_one_input_too_many_is_one_line(own):
     torch.save(gantailor.build("resnet_6blocks", ngf=4).state_dict(), "other.pt")
     other = config.model_copy(update={"generator": "resnet_6blocks", "options": {"ngf": 4}})
     run = Run("run", Config.model_validate(other.model_dump() | {"teacher": {"weights": "other.pt"}}))
-    with pytest.raises(gantailor.GantailorError, match="takes 1 input, 3x256x256, the data has 2 inputs, 3x32x32 and 1"):
+    with pytest.raises(
+        gantailor.GantailorError, match="takes 1 input, 3x256x256, the data has 2 inputs, 3x32x32 and 1"
+    ):
         run.setup.data("train")
 
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from gantailor.supernet.calling import Inputs, as_tuple
 from gantailor.supernet.errors import DataError
 from gantailor.supernet.traits import Traits
-from gantailor.zoo.data.class_labels import ClassLabels
+from gantailor.zoo.data.class_labels import ClassLabels, OneHot
 from gantailor.zoo.data.record import DataSet
 
 Shape = tuple[int, ...]
@@ -88,7 +88,9 @@ class WithVectors:
             Normal: "a latent, drawn anew at each step of a training, and one for each picture where it is scored",
             OneHot: "the class of each picture",
         }
-        parts = [f"{name} is {said[type(one)]}" for name, one in zip(names, self.order, strict=True) if type(one) in said]
+        parts = [
+            f"{name} is {said[type(one)]}" for name, one in zip(names, self.order, strict=True) if type(one) in said
+        ]
         return f"the generator takes {', '.join(names)}; {'; '.join(parts)}"
 
     @property
