@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from gantailor.evaluators.features.classifiers import Classifier
+from gantailor.evaluators.pictures.rgb import as_rgb
 
 STYLE = 1e5  # of the style beside the content
 
@@ -23,7 +24,7 @@ def gram(features: Tensor) -> Tensor:
 
 
 class GramLoss:
-    """Distance ``[N]`` of pictures ``[N, 3, H, W]`` in [-1, 1]; gradients go to both.
+    """Distance ``[N]`` of pictures ``[N, 1, 3 or 4, H, W]`` in [-1, 1], taken as RGB; gradients go to both.
 
     L1 between the features of relu1_2, plus ``STYLE`` times the mean squared differences of the Gram matrices of
     relu1_2, relu2_2, relu3_3 and relu4_3. Pictures are brought to [0, 1] and not normalised, as in that code.
@@ -46,7 +47,7 @@ class GramLoss:
         return self
 
     def __call__(self, a: Tensor, b: Tensor) -> Tensor:
-        mine, theirs = (self.network((images + 1) / 2)[:4] for images in (a, b))
+        mine, theirs = (self.network((as_rgb(images) + 1) / 2)[:4] for images in (a, b))
         content = F.l1_loss(mine[0], theirs[0], reduction="none").mean((1, 2, 3))
         style = [(gram(x) - gram(y)).square().mean((1, 2)) for x, y in zip(mine, theirs, strict=True)]
         return content + STYLE * torch.stack(style).sum(0)

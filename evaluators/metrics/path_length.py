@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from gantailor.evaluators.metric import Metric, MetricContext
 from gantailor.evaluators.metrics.perceptual import Lpips
+from gantailor.evaluators.pictures.rgb import as_rgb
 from gantailor.evaluators.scores import Pairs, Score, provenance_of
 from gantailor.supernet.calling import evaluating
 from gantailor.supernet.errors import EvaluationError
@@ -118,8 +119,7 @@ class PathLength:
         if self.crop:
             eighth = images.shape[2] // 8, images.shape[3] // 8
             images = images[:, :, 3 * eighth[0] : 7 * eighth[0], 2 * eighth[1] : 6 * eighth[1]]
-        images = F.avg_pool2d(images, factor) if factor > 1 else images
-        images = images.expand(-1, 3, -1, -1) if images.shape[1] == 1 else images
+        images = as_rgb(F.avg_pool2d(images, factor) if factor > 1 else images)
         return self.lpips(*images.chunk(2)) / EPSILON**2
 
 

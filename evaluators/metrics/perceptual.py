@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from gantailor.evaluators.features.classifiers import Classifier, ClassifierName, read_tensors
 from gantailor.evaluators.metric import Metric, MetricContext
 from gantailor.evaluators.metrics.fidelity import side_by_side
+from gantailor.evaluators.pictures.rgb import as_rgb
 from gantailor.evaluators.scores import Pairs, Score, provenance_of, render, to_teacher
 from gantailor.evaluators.weights import weights_digest
 from gantailor.supernet.errors import EvaluationError
@@ -46,7 +47,7 @@ DIVERSITY = Metric(
 
 
 class Lpips:
-    """Distance ``[N]`` between pictures ``[N, 3, H, W]`` in [-1, 1]; 0 for equal ones.
+    """Distance ``[N]`` between pictures ``[N, 1, 3 or 4, H, W]`` in [-1, 1], taken as RGB (``as_rgb``); 0 for equal ones.
 
     Args:
         features: weights of the network in torchvision's key layout (``features.0.weight``...).
@@ -77,11 +78,9 @@ class Lpips:
         return [x / (x.square().sum(1, keepdim=True).sqrt() + 1e-10) for x in taps]
 
     def __call__(self, a: Tensor, b: Tensor) -> Tensor:
-        if a.shape != b.shape or a.shape[1] != 3:
-            raise EvaluationError(
-                f"LPIPS compares pictures [N, 3, H, W] of one size, not {list(a.shape)} with {list(b.shape)}"
-            )
-        pairs = zip(self._features(a), self._features(b), self.heads, strict=True)
+        if a.shape != b.shape:
+            raise EvaluationError(f"LPIPS compares pictures of one size and number of channels, not {list(a.shape)} with {list(b.shape)}")
+        pairs = zip(self._features(as_rgb(a)), self._features(as_rgb(b)), self.heads, strict=True)
         parts = [F.conv2d((x - y).square(), head).mean((1, 2, 3)) for x, y, head in pairs]
         return torch.stack(parts).sum(0)
 

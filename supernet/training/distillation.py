@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gantailor.supernet.errors import ConfigError, nearest
+from gantailor.supernet.training.losses import l1_loss, mse_loss
 
 
 @contextmanager
@@ -59,7 +60,7 @@ class FeatureMaps(nn.Module):
         absolute: bool = False,
     ) -> None:
         super().__init__()
-        self.layers, self.distance = tuple(student), F.l1_loss if absolute else F.mse_loss
+        self.layers, self.distance = tuple(student), l1_loss if absolute else mse_loss
         shapes = [(teacher[name], student[name], 1, 1) for name in self.layers]
         self.maps = nn.ParameterList(
             nn.init.xavier_normal_(torch.empty(shape), 0.02)

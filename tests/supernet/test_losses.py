@@ -166,7 +166,7 @@ def test_one_step_of_a_preset_is_its_formulas(name):
     )
     if task.maps is not None:
         task.maps.biases[0].data.normal_()
-    judge, batch = copy.deepcopy(task.discriminator), task.draw(0)  # spectral norms move with each forward
+    judge, batch = copy.deepcopy(task.discriminator), task.batches(0)  # spectral norms move with each forward
     found = task.backward(0, batch, 1.0)
     with torch.no_grad():
         expected = PUBLISHED[name](Parts(task, batch, judge))
@@ -177,7 +177,7 @@ def test_one_step_of_a_preset_is_its_formulas(name):
 
 def test_pool_is_for_the_discriminator_alone():
     task = trainer(RECIPE.model_copy(update={"pool": 3, "conditional": True})).task
-    batch = task.draw(0)
+    batch = task.batches(0)
     assert task.parts()["pool"] is task.pool and task.pool.pictures.shape == (3, 6, 16, 16)
     plain = task.backward(0, batch, 1.0)  # an empty pool gives back what it is given, and keeps the first three
     assert int(task.pool.filled) == 3 and torch.equal(task.pool.pictures[:, :3], batch.inputs[:3])
