@@ -49,14 +49,20 @@ class ImageToImage:
 
     Args:
         generator: a plain module, or a ``Supernet`` together with ``sample``.
-        data: aligned pairs; targets may be missing when there is a teacher.
+        data: aligned pairs; targets may be missing when there is a teacher. Where there are pictures of the other
+            domain an unconditional discriminator takes these for real, else the targets, else the teacher's outputs.
         discriminator: needed unless ``recipe.gan`` is ``none``; sees ``judged_pictures``.
         teacher: frozen generator whose outputs and features are distilled.
         feature_layers: module names, the same in generator and teacher, whose outputs are compared.
         sample: for a supernet, the subnet of (random generator, step, position in the step).
         perceptual: distance ``[N]`` of two batches of pictures, for ``recipe.perceptual_weight``.
         cache_folder: where ``teacher_cache: disk`` keeps its files.
+
+    Attributes:
+        beside: further modules whose outputs a task of its own kind compares.
     """
+
+    beside: tuple[str, ...] = ()
 
     def __init__(
         self,
@@ -79,8 +85,9 @@ class ImageToImage:
         wanted = discriminator if recipe.gan != "none" else None
         self.discriminator = None if wanted is None else wanted.to(device).to(memory_format=self.layout)  # type: ignore[call-overload]
         layers = tuple(feature_layers) if teacher is not None and recipe.feature_weight else ()
-        self.teacher = None if teacher is None else self._make_teacher(teacher, layers, cache_folder)
         self.feature_layers, self.perceptual = layers, perceptual
+        self.captured = (*layers, *(self.beside if teacher is not None else ()))
+        self.teacher = None if teacher is None else self._make_teacher(teacher, self.captured, cache_folder)
         if recipe.perceptual_weight and perceptual is None:
             raise ConfigError("perceptual_weight needs LPIPS's weights: set evaluation.lpips_features and .lpips_heads")
         self.maps = self._feature_maps() if layers and recipe.feature_loss in ("mse", "l1") else None
@@ -142,22 +149,25 @@ class ImageToImage:
     def backward(self, step: int, batch: Batch, share: float) -> dict[str, Tensor]:
         """Add ``share`` of the batch's gradients to every parameter's; the loss terms, weighted, detached."""
         inputs, targets = self._placed(batch)
-        taught, taught_features = self.teacher(inputs, batch.keys) if self.teacher is not None else (None, {})
+        options, taught, taught_features = self._options(step, batch), None, {}
+        if self.teacher is not None:
+            taught, taught_features = self.teacher(inputs, batch.keys, **options)
         real = targets if targets is not None else taught
         if real is None:
             raise ConfigError("the data has inputs only; give a teacher, whose outputs are then the targets")
         terms: dict[str, list[Tensor]] = {}
         judged_real = None
         if self.discriminator is not None:
-            judged_real = self._judge(inputs, real)
+            unpaired = batch.others is not None and not self.recipe.conditional
+            judged_real = self._judge(inputs, self._place(batch.others) if unpaired else real)
             loss = real_loss(self.recipe.gan, judged_real, self.recipe.gan_reduction)
             loss = self.recipe.discriminator_weight * loss
             torch.autograd.backward(share * loss, inputs=list(self.discriminator.parameters()))
             terms["discriminator"] = [loss.detach()]
         subnets, largest = self._subnets(step), None
         for config in subnets:
-            with capture(plain_generator(self.generator), self.feature_layers) as features, self._autocast():
-                fake = forward(self.generator, inputs, **({} if config is None else {"config": config}))
+            with capture(plain_generator(self.generator), self.captured) as features, self._autocast():
+                fake = forward(self.generator, inputs, **options, **({} if config is None else {"config": config}))
             fake = fake.float()
             losses = self._adversarial(inputs, fake, judged_real, share / len(subnets), step)
             losses |= self._pixels(fake, targets, taught, real)
@@ -174,6 +184,10 @@ class ImageToImage:
             half = terms["discriminator"]
             summed["discriminator"] = half[0] + torch.stack(half[1:]).mean()
         return summed
+
+    def _options(self, step: int, batch: Batch) -> dict[str, Tensor]:
+        """Further arguments of the generators' forward in a step, the teacher's too."""
+        return {}
 
     def _judge(self, inputs: Inputs, outputs: Tensor) -> Any:
         with self._autocast():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
@@ -54,11 +54,13 @@ def _side(config: DataConfig, split: str, side: str) -> Pairs:
 
 
 def _read(config: DataConfig, split: str) -> Pairs | Unpaired:
-    """Pictures of A, whose targets are the teacher's outputs; outside training with B's, where there are any."""
+    """Pictures of A, whose targets are the teacher's outputs, and B's beside them, where there are any."""
     pairs = _side(config, split, "A")
-    if split == "train" or not split_folder(Path(str(config.path)), split, suffix="B").is_dir():
+    if not split_folder(Path(str(config.path)), split, suffix="B").is_dir():
         return pairs
     real = _side(config, split, "B")
+    if split == "train":
+        return replace(pairs, others=real.inputs)
     return Unpaired(pairs.inputs, real.inputs, f"{pairs.source} to {real.source}")
 
 
