@@ -194,9 +194,8 @@ def test_a_task_for_another_generator(task, generator, message):
 
 
 def test_tasks_for_teachers_only_train_no_students():
-    for name in ("cyclegan", "munit"):
-        with pytest.raises(ConfigError, match=f"task '{name}' trains teachers only"):
-            find_training(name).student_task()
+    with pytest.raises(ConfigError, match="task 'cyclegan' trains teachers only"):
+        find_training("cyclegan").student_task()
     assert all(find_training(name).teacher is not None for name in TASKS)
 
 

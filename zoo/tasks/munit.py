@@ -124,6 +124,10 @@ class MunitStudent(ImageToImage):
 
     beside = ("enc_style",)
 
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.style_weight = self.recipe.options_of(MunitOptions).style
+
     def _options(self, step: int, batch: Batch) -> dict[str, Tensor]:
         reference = batch.targets if batch.others is None else batch.others
         if step % 2 == 0 or reference is None or not isinstance(batch.inputs, tuple):
@@ -134,8 +138,7 @@ class MunitStudent(ImageToImage):
         contents = [{name: codes[name] for name in self.feature_layers} for codes in (mine, taught)]
         losses = super()._features(contents[0], contents[1], config)
         if "enc_style" in taught:
-            style = self.recipe.options_of(MunitOptions).style
-            losses["style"] = style * l1_loss(mine["enc_style"].float(), taught["enc_style"].float())
+            losses["style"] = self.style_weight * l1_loss(mine["enc_style"].float(), taught["enc_style"].float())
         return losses
 
 
