@@ -149,17 +149,16 @@ class ImageToImage:
     def backward(self, step: int, batch: Batch, share: float) -> dict[str, Tensor]:
         """Add ``share`` of the batch's gradients to every parameter's; the loss terms, weighted, detached."""
         inputs, targets = self._placed(batch)
-        options, taught, taught_features = self._options(step, batch), None, {}
-        if self.teacher is not None:
-            taught, taught_features = self.teacher(inputs, batch.keys, **options)
+        options = self._options(step, batch)
+        taught, taught_features = (None, {}) if self.teacher is None else self.teacher(inputs, batch.keys, **options)
         real = targets if targets is not None else taught
         if real is None:
             raise ConfigError("the data has inputs only; give a teacher, whose outputs are then the targets")
         terms: dict[str, list[Tensor]] = {}
         judged_real = None
         if self.discriminator is not None:
-            unpaired = batch.others is not None and not self.recipe.conditional
-            judged_real = self._judge(inputs, self._place(batch.others) if unpaired else real)
+            others = None if self.recipe.conditional else batch.others  # to which no input belongs
+            judged_real = self._judge(inputs, real if others is None else self._place(others))
             loss = real_loss(self.recipe.gan, judged_real, self.recipe.gan_reduction)
             loss = self.recipe.discriminator_weight * loss
             torch.autograd.backward(share * loss, inputs=list(self.discriminator.parameters()))
