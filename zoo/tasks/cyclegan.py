@@ -9,9 +9,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from gantailor.supernet.errors import ConfigError
 from gantailor.supernet.training.losses import fake_loss, generator_loss, l1_loss, real_loss
 from gantailor.supernet.training.recipe import Recipe, require
 from gantailor.supernet.training.trainer import Task, adam
+from gantailor.supernet.traits import plain_generator, traits_of
 from gantailor.zoo.data.config import DataConfig
 from gantailor.zoo.data.domains import DomainBatch, DomainBatches, Domains
 from gantailor.zoo.data.read import read_domains
@@ -40,6 +42,11 @@ class CycleGan:
     def __init__(
         self, generator: nn.Module, data: Domains, recipe: Recipe, *, back: nn.Module | None = None, device: str = "cpu"
     ) -> None:
+        plain = plain_generator(generator)
+        if len(traits_of(plain).input_shapes) > 1:
+            raise ConfigError(
+                f"a CycleGAN trains generators of one picture; a {type(plain).__name__} takes more inputs"
+            )
         self.recipe, self.device, self.batches = recipe, torch.device(device), DomainBatches(data, recipe)
         self.options = recipe.options_of(CycleOptions)
         torch.manual_seed(recipe.seed)
