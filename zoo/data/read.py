@@ -93,7 +93,7 @@ def _read(kind: DataKind, config: DataConfig, split: str) -> DataSet:
         return found
     if not isinstance(found, Pairs):
         raise ConfigError(
-            f"data.crop {config.crop or config.size} is not possible: data.kind {config.kind} makes its batches itself; "
+            f"data.crop {config.crop or config.size} is not possible: data.kind {config.kind} makes its own batches; "
             "let it return Pairs, or leave out data.load and data.crop"
         )
     height, width = (min(sides) for sides in zip(config.shape, config.loaded, strict=True))

@@ -14,7 +14,7 @@ from torch import Tensor
 from gantailor.supernet.calling import Inputs, as_tuple
 from gantailor.supernet.errors import DataError
 from gantailor.supernet.traits import Traits
-from gantailor.zoo.data.class_labels import ClassLabels
+from gantailor.zoo.data.class_labels import ClassLabels, OneHot
 from gantailor.zoo.data.record import DataSet
 
 Shape = tuple[int, ...]
@@ -81,6 +81,17 @@ class WithVectors:
     def drawn(self) -> Mapping[int, int]:
         """Which inputs are latents, and of how many numbers: those that training draws anew at each step."""
         return {number: one.width for number, one in enumerate(self.order) if isinstance(one, Normal)}
+
+    def told(self, names: Sequence[str]) -> str:
+        """What stands in for the inputs of these names that the data does not hold, for the user."""
+        said = {
+            Normal: "a latent, drawn anew at each step of a training, and one for each picture where it is scored",
+            OneHot: "the class of each picture",
+        }
+        parts = [
+            f"{name} is {said[type(one)]}" for name, one in zip(names, self.order, strict=True) if type(one) in said
+        ]
+        return f"the generator takes {', '.join(names)}; {'; '.join(parts)}"
 
     @property
     def size(self) -> Any:

@@ -85,7 +85,7 @@ class Pictures:
 class PictureBatches:
     """Real pictures at random, of uint8 ``[N, size, size, 3]``; mirrored at random if the recipe says so."""
 
-    pictures: np.ndarray
+    pictures: RealPixels
     recipe: Recipe
 
     def __call__(self, step: int, part: int = 0, of: int = 1) -> Pictures:
