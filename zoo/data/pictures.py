@@ -13,6 +13,9 @@ import torch
 from PIL import Image, ImageDraw
 from torch import Tensor
 
+from gantailor.evaluators.pictures.modes import background_of
+from gantailor.evaluators.pictures.rgb import as_rgb
+
 
 class Pictures(Protocol):
     """Pictures ``[N, H, W, C]`` by their rows: a numpy array is such, and a side of stored items."""
@@ -45,8 +48,13 @@ def mirror(images: np.ndarray, chosen: Sequence[bool]) -> np.ndarray:
 
 
 def is_picture(images: Tensor | None) -> TypeGuard[Tensor]:
-    """Whether a batch can be shown: ``[N, 3, H, W]``."""
-    return images is not None and images.ndim == 4 and images.shape[1] == 3
+    """Whether a batch can be shown: ``[N, C, H, W]``, grey, RGB, or RGB and alpha."""
+    return images is not None and images.ndim == 4 and images.shape[1] in (1, 3, 4)
+
+
+def to_rgb(images: Tensor, background: str = "white") -> np.ndarray:
+    """Pictures to show: float ``[n, 1, 3 or 4, H, W]`` in [-1, 1] to uint8 ``[n, H, W, 3]``, alpha laid on a colour."""
+    return to_uint8(as_rgb(images.detach().float(), background_of(background)))
 
 
 def to_uint8(images: Tensor) -> np.ndarray:

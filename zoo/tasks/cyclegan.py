@@ -7,10 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gantailor.supernet.training.losses import fake_loss, generator_loss, real_loss
+from gantailor.supernet.training.losses import fake_loss, generator_loss, l1_loss, real_loss
 from gantailor.supernet.training.recipe import Recipe, require
 from gantailor.supernet.training.trainer import Task, adam
 from gantailor.zoo.data.config import DataConfig
@@ -77,10 +76,10 @@ class CycleGan:
                 true = judge(target)
             judged.append(0.5 * (real_loss(self.recipe.gan, true) + fake_loss(self.recipe.gan, old)))
             losses[f"gan_{name}"] = self.recipe.gan_weight * generator_loss(self.recipe.gan, seen)
-            losses[f"cycle_{name}"] = self.options.cycle * F.l1_loss(cycled.float(), source)
+            losses[f"cycle_{name}"] = self.options.cycle * l1_loss(cycled.float(), source)
             if same is not None:
                 weight = self.options.cycle * self.options.identity
-                losses[f"identity_{name}"] = weight * F.l1_loss(same.float(), target)
+                losses[f"identity_{name}"] = weight * l1_loss(same.float(), target)
         return backward_both(losses, judged, share, trained=self._trained, judges=self.judges)
 
     def after_step(self, step: int) -> None:

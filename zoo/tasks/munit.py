@@ -6,12 +6,11 @@ import copy
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gantailor.supernet.errors import ConfigError
 from gantailor.supernet.training.batches import rows_of
-from gantailor.supernet.training.losses import fake_loss, generator_loss, real_loss
+from gantailor.supernet.training.losses import fake_loss, generator_loss, l1_loss, real_loss
 from gantailor.supernet.training.recipe import Recipe, require
 from gantailor.supernet.training.trainer import Task, adam
 from gantailor.zoo.data.config import DataConfig
@@ -97,12 +96,12 @@ class Munit:
                 content = codes[1 - k][0]
                 fake = net.decode(content, styles[k])
                 seen_content, seen_style = net.encode(fake)
-                losses[f"image_{name}"] = self.options.image * F.l1_loss(net.decode(*codes[k]).float(), real[k])
-                losses[f"style_{name}"] = self.options.style * F.l1_loss(seen_style.float(), styles[k])
-                losses[f"content_{name}"] = self.options.content * F.l1_loss(seen_content.float(), content.float())
+                losses[f"image_{name}"] = self.options.image * l1_loss(net.decode(*codes[k]).float(), real[k])
+                losses[f"style_{name}"] = self.options.style * l1_loss(seen_style.float(), styles[k])
+                losses[f"content_{name}"] = self.options.content * l1_loss(seen_content.float(), content.float())
                 if self.options.cycle:
                     again = nets[1 - k].decode(seen_content, codes[1 - k][1]).float()
-                    losses[f"cycle_{name}"] = self.options.cycle * F.l1_loss(again, real[1 - k])
+                    losses[f"cycle_{name}"] = self.options.cycle * l1_loss(again, real[1 - k])
                 judge = self.judges[k]
                 seen = judge(fake)
                 losses[f"gan_{name}"] = self.recipe.gan_weight * generator_loss(self.recipe.gan, seen)

@@ -15,14 +15,13 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gantailor.supernet.errors import ConfigError
 from gantailor.supernet.training.batches import rows_of
 from gantailor.supernet.training.distillation import capture, relation_loss
 from gantailor.supernet.training.image_to_image import Sampler
-from gantailor.supernet.training.losses import fake_loss, generator_loss, real_loss
+from gantailor.supernet.training.losses import fake_loss, generator_loss, l1_loss, real_loss
 from gantailor.supernet.training.recipe import Recipe, require
 from gantailor.supernet.training.trainer import Task
 from gantailor.supernet.traits import plain_generator
@@ -266,7 +265,7 @@ class StyleGan2:
         region = self.region(taught) if self.region is not None else None
         fake, taught = (fake, taught) if region is None else (fake * region, taught * region)
         if recipe.output_weight:
-            losses["output"] = recipe.output_weight * F.l1_loss(fake, taught)
+            losses["output"] = recipe.output_weight * l1_loss(fake, taught)
         if recipe.perceptual_weight and self.perceptual is not None:
             losses["perceptual"] = recipe.perceptual_weight * self.perceptual(fake, taught).mean()
         return losses
