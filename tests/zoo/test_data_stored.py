@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -514,3 +515,18 @@ print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
     assert done.returncode == 0, done.stderr
     assert sum(file.stat().st_size for file in own_cache.rglob("*.npy")) > 400e6
     assert float(done.stdout) < 100
+
+
+@pytest.mark.parametrize("cache", ["on", "off"])
+def test_threads_read_at_once(cache, monkeypatch):
+    monkeypatch.setattr(shards, "SHARD_BYTES", 5 * 4 * 6 * 3 * 3)
+    monkeypatch.setattr(shards, "OPEN_FILES", 2)
+    inputs, targets, _ = noise(cache=cache).sides
+    expected = inputs[:]
+
+    def same(seed):
+        rows = np.random.default_rng(seed).integers(0, COUNT, 20)
+        return np.array_equal(inputs[rows], expected[rows]) and np.array_equal(targets[rows], 255 - expected[rows])
+
+    with ThreadPoolExecutor(4) as pool:
+        assert all(pool.map(same, range(200)))
