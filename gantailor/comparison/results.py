@@ -16,6 +16,7 @@ from gantailor.comparison.runs import Entry
 from gantailor.reports import figures
 from gantailor.run.run import Run
 from gantailor.search.methods.method import method as find_method
+from gantailor.supernet import calling
 from gantailor.supernet.errors import ConfigError
 from gantailor.supernet.files import write_bytes
 from gantailor.supernet.quantization.activation_ranges import load_fake_quantized
@@ -77,9 +78,9 @@ def pictures(entries: Sequence[Entry]) -> tuple[list[str], bytes]:
     one = next(iter(runs.values()))
     pairs, background = one.setup.data("test"), one.config.data.background
     inputs, targets = pairs.batch(np.linspace(0, len(pairs) - 1, min(SHOWN, len(pairs))).astype(int))
-    taught = [("teacher", run.setup.teacher(inputs)) for run in first.values() if run.setup.taught][:1]
-    made = {name: _result(run)(inputs) for name, run in first.items()}
-    columns = {"input": inputs, **dict(taught), **made, "real": targets}
+    taught = [("teacher", calling.forward(run.setup.teacher, inputs)) for run in first.values() if run.setup.taught][:1]
+    made = {name: calling.forward(_result(run), inputs) for name, run in first.items()}
+    columns = {"input": calling.first(inputs), **dict(taught), **made, "real": targets}
     shown = {name: to_rgb(images, background) for name, images in columns.items() if is_picture(images)}
     return list(shown), picture_grid(list(shown.values()), names=list(shown))
 

@@ -21,7 +21,7 @@ from gantailor.run.config import is_file
 from gantailor.run.inputs import check_size, check_torch_device
 from gantailor.run.run import Run
 from gantailor.supernet.calibration import has_running_statistics, per_picture
-from gantailor.supernet.calling import forward
+from gantailor.supernet.calling import Inputs, forward, rows_of, shape_of
 from gantailor.supernet.errors import ConfigError
 from gantailor.supernet.files import write_json
 from gantailor.supernet.plugins import import_name
@@ -75,7 +75,7 @@ def _check_teacher(run: Run) -> None:
             theirs, mine = (forward(model, setup.example).shape for model in (teacher, setup.generator))
     except (RuntimeError, TypeError) as error:
         raise ConfigError(
-            f"teacher {record.generator!r} cannot run on the generator's input {tuple(setup.example.shape)}: "
+            f"teacher {record.generator!r} cannot run on the generator's input {shape_of(setup.example)}: "
             f"{str(error).splitlines()[0]}; give a teacher for the same data"
         ) from None
     if theirs != mine:
@@ -140,15 +140,16 @@ def _check_statistics(run: Run) -> None:
     used, other = record.statistics, "batch" if record.statistics == "running" else "running"
     if errors[other] <= MUCH_NEARER * errors[used]:
         run.report.note(
-            f"the teacher's L1 to {len(inputs)} training targets is {errors[used]:.4g} with teacher.statistics {used} "
+            f"the teacher's L1 to {len(targets)} training targets is {errors[used]:.4g} with teacher.statistics {used} "
             f"and {errors[other]:.4g} with {other}; is it meant to run so? --teacher.statistics {other}"
         )
 
 
 @torch.no_grad()
-def _l1(module: nn.Module, inputs: Tensor, targets: Tensor) -> float:
+def _l1(module: nn.Module, inputs: Inputs, targets: Tensor) -> float:
     """Mean absolute difference, picture by picture for the sake of memory."""
-    return float(np.mean([float((module(x[None]) - y[None]).abs().mean()) for x, y in zip(inputs, targets)]))
+    rows = [slice(number, number + 1) for number in range(len(targets))]
+    return float(np.mean([float((forward(module, rows_of(inputs, i)) - targets[i]).abs().mean()) for i in rows]))
 
 
 def check(run: Run) -> dict[str, Any]:

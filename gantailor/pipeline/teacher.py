@@ -17,11 +17,13 @@ from gantailor.pipeline.fit import fit
 from gantailor.run.inputs import check_torch_device
 from gantailor.run.run import Run
 from gantailor.run.shapes import as_generator_has
+from gantailor.supernet.calling import forward
 from gantailor.supernet.files import save_tensors, write_bytes
 from gantailor.supernet.subnets.copying import copied
 from gantailor.supernet.training import distributed
 from gantailor.supernet.traits import Traits, traits_of
 from gantailor.zoo.data.config import DataConfig
+from gantailor.zoo.data.index import telling
 from gantailor.zoo.data.pictures import picture_grid, to_rgb
 from gantailor.zoo.data.read import read_split
 from gantailor.zoo.generators.record import build
@@ -42,7 +44,8 @@ def train_teacher(run: Run) -> Path:
     generator = build(config.generator, **config.options)
     traits = traits_of(generator)
     data = as_generator_has(config.data, generator, traits, name=config.generator)
-    task = training.teacher_task()(generator, data, recipe, device=config.device)
+    with telling(run.report.pictures("reading train")):
+        task = training.teacher_task()(generator, data, recipe, device=config.device)
     if distributed.rank() == 0:  # for all of the processes under torchrun
         run.claim()
     distributed.wait()
@@ -59,7 +62,8 @@ def train_teacher(run: Run) -> Path:
 
 def _latent_watcher(run: Run, config: DataConfig, traits: Traits) -> Callable[[nn.Module, int], None]:
     """Every so often a sheet of pictures, and the scores against the training pictures: does it still improve?"""
-    data = read_split(config, "search", traits)
+    with telling(run.report.pictures("reading search")):
+        data = read_split(config, "search", traits)
     shown = Subset(data, WATCHED)
     names = [name for name in run.config.evaluation.final if find_metric(name).compares == "sets"]
     few = len(data) < 100  # too few neighbours for precision and recall
@@ -68,7 +72,7 @@ def _latent_watcher(run: Run, config: DataConfig, traits: Traits) -> Callable[[n
     def watch(model: nn.Module, step: int) -> None:
         model = copied(model).to("cpu").eval()
         with torch.no_grad():
-            drawn = to_rgb(model(data.batch(np.arange(min(64, len(data))))[0]), config.background)
+            drawn = to_rgb(forward(model, data.batch(np.arange(min(64, len(data))))[0]), config.background)
         sheet = picture_grid([drawn[i::8] for i in range(8)])
         write_bytes(run.folder.file("samples") / f"teacher-{step:07d}.png", sheet)
         row = {"step": step, **{name: score.value for name, score in evaluator(model, shown).items()}}

@@ -7,18 +7,20 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from gantailor.run.config import Config
 from gantailor.run.folder import RunFolder
 from gantailor.run.progress import Reporter
 from gantailor.run.shapes import as_generator_has
 from gantailor.run.teacher import Teacher
+from gantailor.supernet import calling
 from gantailor.supernet.calibration import has_running_statistics, per_picture, recalibrate
 from gantailor.supernet.errors import ConfigError
 from gantailor.supernet.traits import Traits, traits_of
 from gantailor.zoo.checkpoints import Loaded
 from gantailor.zoo.data.config import DataConfig
+from gantailor.zoo.data.index import telling
 from gantailor.zoo.data.read import read_domains, read_split
 from gantailor.zoo.generators.record import build
 
@@ -116,7 +118,8 @@ class Inputs:
         A generator that takes latents gets other ones in each split, beside the real pictures that it was trained on.
         """
         if split not in self._data:
-            self._data[split] = read_split(self.data_config, split, self.traits)
+            with telling(self.report.pictures(f"reading {split}")):
+                self._data[split] = read_split(self.data_config, split, self.traits)
         return self._data[split]
 
     def domains(self) -> Any:
@@ -126,18 +129,21 @@ class Inputs:
             DataError: the data has none.
         """
         if "domains" not in self._data:
-            self._data["domains"] = read_domains(self.data_config)
+            with telling(self.report.pictures("reading domains")):
+                self._data["domains"] = read_domains(self.data_config)
         return self._data["domains"]
 
     @cached_property
-    def example(self) -> Tensor:
-        """An input of the size of the data, ``[1, ...]``.
+    def example(self) -> calling.Inputs:
+        """An input of the size of the data, ``[1, ...]``; several as a tuple.
 
         Raises:
             ConfigError: the generator does not take this size.
         """
-        shape = self.data("train").batch(np.arange(1))[0].shape
-        return torch.randn(shape, generator=torch.Generator().manual_seed(0))
+        random = torch.Generator().manual_seed(0)
+        return calling.each(
+            self.data("train").batch(np.arange(1))[0], lambda one: torch.randn(one.shape, generator=random)
+        )
 
     def calibrated(self, narrow: nn.Module) -> nn.Module:
         """An extracted subnet with batch norm statistics of its own, from training pictures; in eval mode."""

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
+import torch
 from torch import Tensor
 
+from gantailor.supernet.calling import Inputs, as_tuple
 from gantailor.supernet.training.recipe import Recipe
 
 
@@ -46,13 +48,16 @@ class PairSource(Protocol):
     """What training asks of a data set.
 
     One that is trained on random parts of its pictures has two further attributes: ``crop``, the height and width of
-    those parts (or None), and ``size``, height and width of its inputs.
+    those parts (or None), and ``size``, height and width of its inputs. One whose inputs are in part latents has
+    ``drawn``, their positions and widths, ``{1: 8}``: its own are those of the items, training draws others.
     """
 
     def __len__(self) -> int: ...
 
-    def batch(self, indices: np.ndarray, *, moves: Sequence[Move] | None = None) -> tuple[Tensor, Tensor | None]:
+    def batch(self, indices: np.ndarray, *, moves: Sequence[Move] | None = None) -> tuple[Inputs, Tensor | None]:
         """Inputs ``[N, C, H, W]`` in [-1, 1], and their targets if there are any; each moved by its own of ``moves``.
+
+        Several inputs of a generator are a tuple, in the order of its forward.
 
         Without ``moves`` pictures are whole. The same arguments give the same pictures, in any process.
         """
@@ -67,7 +72,7 @@ class PairSource(Protocol):
 class Batch:
     """Inputs, targets (where there are any) and what identifies each picture."""
 
-    inputs: Tensor
+    inputs: Inputs
     targets: Tensor | None
     keys: tuple[Hashable, ...]
 
@@ -102,7 +107,11 @@ def corners(data: Any, count: int, seed: tuple[int, ...]) -> list[list[int]]:
 
 @dataclass(frozen=True, eq=False)
 class PairBatches:
-    """Pairs in a random order, each mirrored, shifted and cropped at random as recipe and data set say."""
+    """Pairs in a random order, each mirrored, shifted and cropped at random as recipe and data set say.
+
+    Latents among the inputs are drawn anew at each step, one for each picture, as MUNIT (Huang et al. 2018, arXiv
+    1804.04732) and BicycleGAN (Zhu et al. 2017, arXiv 1711.11586) train. Teacher and student are given the same batch.
+    """
 
     data: PairSource
     recipe: Recipe
@@ -117,12 +126,17 @@ class PairBatches:
         return in_order(self.recipe, step, len(self.data))
 
     def moved(self, indices: np.ndarray, rng: np.random.Generator, crops: tuple[int, ...], rows: slice) -> Batch:
-        """These rows of a whole batch; ``rng`` draws the moves of all of them, ``crops`` is the seed of crops."""
+        """These rows of a whole batch; ``rng`` draws moves and latents of all of it, ``crops`` is the seed of crops."""
         recipe, moves = self.recipe, []
         for top, left in corners(self.data, recipe.batch, crops):
             mirror = bool(rng.random() < 0.5) and recipe.mirror
             down, right = rng.integers(-recipe.shift, recipe.shift + 1, 2).tolist()
             moves.append(Move(mirror, down, right, top, left))
         chosen, moves = indices[rows], moves[rows]
+        drawn: Mapping[int, int] = getattr(self.data, "drawn", {})
+        latents = {n: rng.standard_normal((recipe.batch, width), np.float32)[rows] for n, width in drawn.items()}
         inputs, targets = self.data.batch(chosen, moves=moves)
+        if latents:
+            found = {number: torch.from_numpy(values) for number, values in latents.items()}
+            inputs = tuple(found.get(number, one) for number, one in enumerate(as_tuple(inputs)))
         return Batch(inputs, targets, tuple((int(i), int(move.mirror)) for i, move in zip(chosen, moves, strict=True)))

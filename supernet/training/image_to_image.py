@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gantailor.supernet.calling import Inputs, first
+from gantailor.supernet.calling import Inputs, condition, each, forward
 from gantailor.supernet.errors import ConfigError
 from gantailor.supernet.subnets.slicing import kept_channels
 from gantailor.supernet.training.batches import Batch, Batches, PairBatches, PairSource
@@ -30,11 +30,12 @@ def judged_pictures(recipe: Recipe, inputs: Inputs, outputs: Tensor) -> Tensor:
     """What a discriminator sees: the outputs; if the recipe says ``conditional``, inputs and outputs joined.
 
     They are joined along channels, ``[N, C_in + C_out, H, W]``. Inputs of another size than the outputs
-    (super-resolution) are first brought to theirs, bilinearly. Of several inputs it sees the first.
+    (super-resolution) are first brought to theirs, bilinearly. Of several inputs it sees the first and further pictures
+    of its size, a mask say (``calling.condition``); no vectors.
     """
     if not recipe.conditional:
         return outputs
-    beside = first(inputs)
+    beside = condition(inputs)
     if beside.shape[2:] != outputs.shape[2:]:
         beside = F.interpolate(beside, size=outputs.shape[2:], mode="bilinear", align_corners=False)
     return torch.cat([beside, outputs], 1)
@@ -103,6 +104,11 @@ class ImageToImage:
         if self.recipe.compile:
             model.compile()
         cache = self.recipe.teacher_cache
+        if cache != "none" and getattr(self.data, "drawn", None):
+            raise ConfigError(
+                f"teacher_cache cannot be {cache!r}: latents are drawn anew at each step, so nothing comes again; set "
+                "train.teacher_cache and finetune.teacher_cache to none"
+            )
         if cache != "none" and getattr(self.data, "crop", None) is not None:
             raise ConfigError(f"teacher_cache {cache!r} cannot be with data.crop: parts of pictures never come again")
         content = f"{self.data.digest()}|{self.recipe.precision}" if cache == "disk" else ""
@@ -110,11 +116,11 @@ class ImageToImage:
 
     def _feature_maps(self) -> FeatureMaps:
         assert self.teacher is not None
-        inputs = self.data.batch(np.arange(1))[0].to(self.device)
+        inputs = each(self.data.batch(np.arange(1))[0], self._place)
         widths = []
         for model in (self.generator, self.teacher.model):
             with torch.no_grad(), capture(plain_generator(model), self.feature_layers) as features:
-                model(inputs)
+                forward(model, inputs)
             widths.append({name: features[name].shape[1] for name in self.feature_layers})
         torch.manual_seed(self.recipe.seed)
         return FeatureMaps(widths[0], widths[1]).to(self.device)
@@ -133,13 +139,17 @@ class ImageToImage:
     def _autocast(self) -> torch.autocast:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.recipe.precision == "bfloat16")
 
-    def _place(self, images: Tensor | None) -> Tensor | None:
-        return None if images is None else images.to(self.device, memory_format=self.layout, non_blocking=True)
+    def _place(self, one: Tensor) -> Tensor:
+        layout = self.layout if one.ndim == 4 else torch.contiguous_format
+        return one.to(self.device, memory_format=layout, non_blocking=True)
+
+    def _placed(self, batch: Batch) -> tuple[Inputs, Tensor | None]:
+        """Inputs and targets on the device."""
+        return each(batch.inputs, self._place), None if batch.targets is None else self._place(batch.targets)
 
     def backward(self, step: int, batch: Batch, share: float) -> dict[str, Tensor]:
         """Add ``share`` of the batch's gradients to every parameter's; the loss terms, weighted, detached."""
-        inputs, targets = self._place(batch.inputs), self._place(batch.targets)
-        assert inputs is not None
+        inputs, targets = self._placed(batch)
         taught, taught_features = self.teacher(inputs, batch.keys) if self.teacher is not None else (None, {})
         real = targets if targets is not None else taught
         if real is None:
@@ -154,7 +164,7 @@ class ImageToImage:
         subnets, largest = self._subnets(step), None
         for config in subnets:
             with capture(plain_generator(self.generator), self.feature_layers) as features, self._autocast():
-                fake = self.generator(inputs) if config is None else self.generator(inputs, config=config)
+                fake = forward(self.generator, inputs, **({} if config is None else {"config": config}))
             fake = fake.float()
             losses = self._adversarial(inputs, fake, judged_real, share / len(subnets))
             losses |= self._pixels(fake, targets, taught, real)
@@ -172,11 +182,11 @@ class ImageToImage:
             summed["discriminator"] = half[0] + torch.stack(half[1:]).mean()
         return summed
 
-    def _judge(self, inputs: Tensor, outputs: Tensor) -> Any:
+    def _judge(self, inputs: Inputs, outputs: Tensor) -> Any:
         with self._autocast():
             return self._judge_with(judged_pictures(self.recipe, inputs, outputs))
 
-    def _adversarial(self, inputs: Tensor, fake: Tensor, judged_real: Any, share: float) -> dict[str, Tensor]:
+    def _adversarial(self, inputs: Inputs, fake: Tensor, judged_real: Any, share: float) -> dict[str, Tensor]:
         if self.discriminator is None:
             return {}
         judged = self._judge(inputs, fake)

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from gantailor.supernet.calling import first
 from gantailor.supernet.errors import ConfigError
 from gantailor.zoo.data.pairs import Pairs, pixel_digest
 from gantailor.zoo.data.pictures import Pictures, to_float, to_uint8
@@ -88,5 +89,5 @@ class RealPictures:
     def __getitem__(self, rows: Any) -> Any:
         chosen = np.arange(len(self.data))[rows]
         inputs, targets = self.data.batch(np.atleast_1d(chosen))
-        pictures = to_uint8(inputs if targets is None else targets)
+        pictures = to_uint8(first(inputs) if targets is None else targets)
         return pictures if chosen.ndim else pictures[0]

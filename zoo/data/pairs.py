@@ -12,8 +12,10 @@ from functools import cached_property
 from typing import Self
 
 import numpy as np
+import torch
 from torch import Tensor
 
+from gantailor.supernet.calling import Inputs
 from gantailor.supernet.training.batches import Move
 from gantailor.zoo.data.pictures import Pictures, to_float
 from gantailor.zoo.data.shards import Side
@@ -27,6 +29,8 @@ class Pairs:
     those of ``inputs``.
 
     Args:
+        more: what the generator takes beside ``inputs``, in the order of its forward: pictures as those (masks), which
+            move alike, or float32 vectors ``[N, d]``.
         crop: height and width of the parts of the inputs that moves keep; whole pictures without.
         middle: height and width of the middle that comes without moves, where pictures are kept larger for crops.
     """
@@ -35,6 +39,7 @@ class Pairs:
     targets: Pictures | None
     names: tuple[str, ...]
     source: str
+    more: tuple[Pictures, ...] = field(default=(), kw_only=True)
     crop: tuple[int, int] | None = field(default=None, kw_only=True)
     middle: tuple[int, int] | None = field(default=None, kw_only=True)
 
@@ -55,16 +60,24 @@ class Pairs:
         """The pairs at ``indices``, as a new object on the same memory where numpy allows."""
         names = tuple(np.asarray(self.names, dtype=object)[indices])
         targets = None if self.targets is None else _some(self.targets, indices)
-        return replace(self, inputs=_some(self.inputs, indices), targets=targets, names=names)
+        more = tuple(_some(one, indices) for one in self.more)
+        return replace(self, inputs=_some(self.inputs, indices), targets=targets, names=names, more=more)
 
-    def batch(self, indices: np.ndarray, *, moves: Sequence[Move] | None = None) -> tuple[Tensor, Tensor | None]:
-        """Inputs and targets as float ``[n, C, H, W]`` in [-1, 1].
+    def batch(self, indices: np.ndarray, *, moves: Sequence[Move] | None = None) -> tuple[Inputs, Tensor | None]:
+        """Inputs and targets as float ``[n, C, H, W]`` in [-1, 1]; inputs are a tuple where there are ``more``.
 
         ``moves`` says for each pair whether it is mirrored, how far it goes down and right (edges repeated), and where
         the part of it begins that is kept.
         """
         inputs, targets = self.rows(indices, moves)
-        return to_float(inputs), None if targets is None else to_float(targets)
+        return self.beside(to_float(inputs), indices, moves), None if targets is None else to_float(targets)
+
+    def beside(self, shown: Tensor, indices: np.ndarray, moves: Sequence[Move] | None) -> Inputs:
+        """The first input with the others; pictures among them are moved as it is."""
+        if not self.more:
+            return shown
+        others = [one[indices] for one in self.more]
+        return (shown, *(to_float(self.moved(o, moves)) if o.ndim == 4 else torch.from_numpy(o) for o in others))
 
     def rows(self, indices: np.ndarray, moves: Sequence[Move] | None) -> tuple[np.ndarray, np.ndarray | None]:
         """The arrays behind ``batch``."""
@@ -84,6 +97,9 @@ class Pairs:
             mirror, *lengths = Move(*given)
             down, right, top, left = (factor * length for length in lengths)
             turned = image[:, ::-1] if mirror else image
+            if not down and not right:
+                part[:] = turned[top : top + height, left : left + width]
+                continue
             rows = np.clip(np.arange(top, top + height) - down, 0, len(image) - 1)
             columns = np.clip(np.arange(left, left + width) - right, 0, image.shape[1] - 1)
             part[:] = turned[rows[:, None], columns]
@@ -95,7 +111,7 @@ class Pairs:
 
     @cached_property
     def _digest(self) -> str:
-        return pixel_digest(*(side for side in (self.inputs, self.targets) if side is not None))
+        return pixel_digest(*(side for side in (self.inputs, self.targets, *self.more) if side is not None))
 
 
 def pixel_digest(*sides: Pictures) -> str:

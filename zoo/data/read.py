@@ -5,6 +5,8 @@ from __future__ import annotations
 import traceback
 from dataclasses import replace
 
+import numpy as np
+
 from gantailor.supernet.errors import ConfigError, DataError, GantailorError, nearest
 from gantailor.supernet.traits import Traits
 from gantailor.zoo.data import SPLITS
@@ -13,12 +15,14 @@ from gantailor.zoo.data.domains import NEEDS_TWO, Domains
 from gantailor.zoo.data.latents import Latents
 from gantailor.zoo.data.pairs import Pairs
 from gantailor.zoo.data.record import DataKind, DataSet, find_kind
+from gantailor.zoo.data.vectors import fitted_to
 
 
 def read_split(config: DataConfig, split: str, traits: Traits | None = None) -> DataSet:
     """One split, train, search or test: what the generator takes, and real pictures.
 
-    A generator that takes latents gets other ones in each split, beside the real pictures that it was trained on.
+    A generator that takes latents gets other ones in each split, beside the real pictures that it was trained on. One
+    with several inputs gets latents or classes for the vectors that the data does not hold (``fitted_to``).
 
     Args:
         traits: of the generator; without them the pictures as they lie on disk.
@@ -27,20 +31,32 @@ def read_split(config: DataConfig, split: str, traits: Traits | None = None) -> 
 
     Raises:
         ConfigError: unknown kind, or a generator that makes pictures of another size.
-        DataError: the data cannot be read, or there is no such split.
+        DataError: the data cannot be read, or there is no such split; or it has other inputs than the generator.
     """
     if split not in SPLITS:
         raise DataError(f"split {split!r} is unknown: {nearest(split, SPLITS)}")
     kind = _checked(config)
-    if traits is None or traits.takes != "latents":
+    if traits is None:
         return _read(kind, config, split)
+    number = SPLITS.index(split)
+    if traits.takes != "latents":
+        found = _read(kind, config, split)
+        return fitted_to(found, traits, number, classes=_classes(found))
     if traits.size not in (None, config.size):
         raise ConfigError(f"the generator makes {traits.size} px, data.size is {config.size}; make them the same")
     if config.cropped is not None:
         raise ConfigError(
             f"data.crop {config.crop or config.size} is for generators of pictures; leave it and load out"
         )
-    return Latents.of(_read(kind, config, "train"), traits.input_shapes[0][0], seed=SPLITS.index(split), name=split)
+    real = _read(kind, config, "train")
+    latents = Latents.of(real, traits.input_shapes[0][0], seed=number, name=split)
+    return fitted_to(latents, traits, number, classes=_classes(real))
+
+
+def _classes(data: DataSet) -> np.ndarray | None:
+    """The class of each item, where the data set has such."""
+    found = getattr(data, "classes", None)
+    return found if isinstance(found, np.ndarray) else None
 
 
 def _read(kind: DataKind, config: DataConfig, split: str) -> DataSet:

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from gantailor.supernet.calling import first, forward
+from gantailor.supernet.calling import condition, forward
 from gantailor.supernet.errors import ConfigError
 from gantailor.supernet.training.image_to_image import ImageToImage, Sampler, judged_pictures
 from gantailor.supernet.training.recipe import Recipe
@@ -62,7 +62,7 @@ def _teacher(generator: nn.Module, data: DataConfig, recipe: Recipe, *, device: 
     inputs, targets = pairs.batch(np.arange(1))
     if targets is None:
         raise ConfigError("a teacher of pairs needs real pictures; for unpaired ones: --train.preset teacher-cyclegan")
-    discriminator = make_discriminator(recipe, input_nc=first(inputs).shape[1], output_nc=targets.shape[1])
+    discriminator = make_discriminator(recipe, input_nc=condition(inputs).shape[1], output_nc=targets.shape[1])
     init_weights(generator)
     return ImageToImage(generator, pairs, recipe, discriminator=discriminator, device=device)
 
@@ -71,7 +71,7 @@ def _teacher(generator: nn.Module, data: DataConfig, recipe: Recipe, *, device: 
 def _discriminator(whole: nn.Module, data: DataSet, recipe: Recipe) -> tuple[nn.Module | None, Tensor]:
     inputs, targets = data.batch(np.arange(1))
     outputs = targets if targets is not None else forward(whole, inputs)
-    fresh = make_discriminator(recipe, input_nc=first(inputs).shape[1], output_nc=outputs.shape[1])
+    fresh = make_discriminator(recipe, input_nc=condition(inputs).shape[1], output_nc=outputs.shape[1])
     return fresh, judged_pictures(recipe, inputs, outputs)
 
 

@@ -17,6 +17,7 @@ from gantailor.evaluators.pictures.files import picture_files
 from gantailor.evaluators.pictures.ids import Colours, instance_ids, label_ids
 from gantailor.evaluators.pictures.names import by_stem
 from gantailor.evaluators.pictures.reader import Notes
+from gantailor.supernet.calling import Inputs
 from gantailor.supernet.errors import DataError
 from gantailor.supernet.training.batches import Move
 from gantailor.zoo.data.config import DataConfig
@@ -39,12 +40,13 @@ class LabelPairs(Pairs):
 
     classes: int = 35
 
-    def batch(self, indices: np.ndarray, *, moves: Sequence[Move] | None = None) -> tuple[Tensor, Tensor | None]:
+    def batch(self, indices: np.ndarray, *, moves: Sequence[Move] | None = None) -> tuple[Inputs, Tensor | None]:
         """One-hot label maps of 0 and 1, and targets in [-1, 1]."""
         maps, targets = self.rows(indices, moves)
         values = torch.from_numpy(maps.astype(np.int64)).permute(0, 3, 1, 2)
         hot = F.one_hot(values[:, 0].clamp(max=self.classes), self.classes + 1).permute(0, 3, 1, 2).float()
-        return torch.cat([hot, values[:, 1:].float()], 1), None if targets is None else to_float(targets)
+        shown = torch.cat([hot, values[:, 1:].float()], 1)
+        return self.beside(shown, indices, moves), None if targets is None else to_float(targets)
 
 
 def label_pairs(
