@@ -1,8 +1,10 @@
 """Every kind of data from the files to report and ONNX, and data from Python; a user's mistakes are one line."""
 
 import json
+import re
 import sys
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import onnxruntime
@@ -14,6 +16,9 @@ from PIL import Image
 import gantailor
 from gantailor.cli.main import main
 from gantailor.supernet.errors import ConfigError, DataError, RunError
+from gantailor.zoo.data import DATA_KINDS
+from gantailor.zoo.data.config import DataConfig
+from gantailor.zoo.data.read import read_split
 
 OWN = '''
 import numpy as np
@@ -174,6 +179,20 @@ def test_a_dataset_from_python(own):
         gantailor.open_run("run", data=mine.Negatives("train", 7))
     with pytest.raises(RunError, match=r"holds a run with other settings \(data\)"):
         gantailor.compress(settings(), data=mine.Negatives("train", 7), out="run")
+
+
+def test_the_dataset_of_the_documentation(own, monkeypatch):
+    page = (Path(__file__).parents[2] / "docs" / "data.md").read_text()
+    code = re.findall(r"```python\n(.*?)```", page, re.DOTALL)[0]
+    (said,) = re.findall(r"# data: (\{.*\})", code)
+    (own / "mine.py").write_text(code)
+    monkeypatch.delitem(sys.modules, "mine", raising=False)
+    data = read_split(DataConfig(**yaml.safe_load(said)), "test")
+    inputs, targets = data.batch(np.arange(12))
+    assert inputs.shape == (12, 3, 32, 32) and torch.equal(inputs, -targets)
+    sys.modules.pop("mine")
+    named = set(re.findall(r"^\| `(\w+)`", page, re.MULTILINE))
+    assert named == set(DATA_KINDS), "the table has every kind"
 
 
 def test_a_run_of_data_from_python_in_another_process(own, capsys, monkeypatch):
