@@ -50,6 +50,7 @@ def look(run: Run) -> Looked:
         run.report.note(data.told(input_names(run.setup.generator, len(data.order))))
     inputs, targets = data.batch(np.arange(min(LOOKED_AT, len(data))))
     outputs = output_of(run.setup.generator, inputs, f"generator {config.generator!r}")
+    _check_finite(outputs, f"generator {config.generator!r}")
     check_targets(inputs, targets, outputs, config.generator)
     return Looked(inputs, targets, outputs)
 
@@ -70,8 +71,8 @@ def check_batch(recipe: Recipe, count: int, section: str) -> None:
     if recipe.batch > count:
         parts = recipe.accumulate * distributed.world()
         raise ConfigError(
-            f"{section}.batch {recipe.batch} is more than the {count} training pictures, which would come several times "
-            f"in a step; set {section}.batch {max(parts, count // parts * parts)} or less"
+            f"{section}.batch {recipe.batch} is more than the {count} training pictures, which would come several "
+            f"times in a step; set {section}.batch {max(parts, count // parts * parts)} or less"
         )
 
 
@@ -95,38 +96,40 @@ def check_targets(inputs: Inputs, targets: Tensor | None, outputs: Tensor, name:
     )
 
 
+def _check_finite(outputs: Tensor, whose: str) -> None:
+    if not bool(torch.isfinite(outputs).all()):
+        raise ConfigError(f"{whose} makes NaN or infinity of training pictures; look at its weights and options")
+
+
 def check_networks(run: Run, looked: Looked) -> None:
     """That discriminators, features and the networks of scores take these pictures; notes on the teacher's range.
 
     Raises:
         GantailorError: one does not; the message has its name and the shape.
     """
-    if run.setup.taught:
-        taught = output_of(run.setup.teacher, looked.inputs, "the teacher")
+    setup = run.setup
+    if setup.taught:
+        same = setup.teacher is setup.generator
+        taught = looked.outputs if same else output_of(setup.teacher, looked.inputs, "the teacher")
         _look_at_range(run, looked, taught)
     _check_features(run, looked.inputs)
     with torch.random.fork_rng(devices=[]):
         for section, recipe in trainings(run):
             _check_discriminator(run, section, recipe)
     aim = looked.targets if looked.targets is not None else looked.outputs
-    run.setup.scoring.check(looked.outputs[:1], aim[:1])
+    setup.scoring.check(looked.outputs[:1], aim[:1])
 
 
 def _look_at_range(run: Run, looked: Looked, taught: Tensor) -> None:
-    """A note where a trained generator's pictures are not those of [-1, 1].
-
-    Raises:
-        ConfigError: they are not finite.
-    """
+    """A note where a trained generator's pictures are not those of [-1, 1]."""
+    _check_finite(taught, "the teacher")
     low, high = float(taught.min()), float(taught.max())
-    if not np.isfinite([low, high]).all():
-        raise ConfigError("the teacher makes NaN or infinity of training pictures; look at its weights and options")
     real = looked.targets if looked.targets is not None else first(looked.inputs)
     halved = low >= 0 and high <= 1 and real.ndim == 4 and float(real.min()) < -0.5
     if max(-low, high) > FAR or halved:
         run.report.note(
-            f"the teacher's pictures lie in {low:.3g} to {high:.3g}, those of the data in -1 to 1; if it was trained on "
-            "another range, let its forward scale input and output"
+            f"the teacher's pictures lie in {low:.3g} to {high:.3g}, those of the data in -1 to 1; if it was trained "
+            "on another range, let its forward scale input and output"
         )
 
 
@@ -136,7 +139,8 @@ def _check_features(run: Run, inputs: Inputs) -> None:
     distilled = [(section, recipe) for section, recipe in trainings(run) if recipe.feature_weight]
     if not (setup.taught and layers and distilled):
         return
-    mine, theirs = (_features(model, layers, inputs) for model in (setup.generator, setup.teacher))
+    mine = _features(setup.generator, layers, inputs)
+    theirs = mine if setup.teacher is setup.generator else _features(setup.teacher, layers, inputs)
     for section, recipe in distilled:
         for name in layers:
             if why := _unlike(recipe.feature_loss, mine.get(name), theirs.get(name)):
