@@ -1,4 +1,4 @@
-"""Batches of the tasks without pairs are what they were, word for word, and parts of them read no more than they need."""
+"""Batches of the tasks without pairs are what they were, word for word; parts of them read no more than they need."""
 
 import pickle
 
@@ -100,7 +100,7 @@ def test_parts_are_the_whole_and_read_no_more(of):
 def test_crops_of_two_domains():
     """Parts of the pictures that there are without crops, at every corner that there is room for."""
     a, b = pictures(7), pictures(5, seed=1)
-    corners = set()
+    corners, places = set(), {(y, x) for y in range(3) for x in range(2)}
     for step in range(30):
         whole = DomainBatches(Domains(a, b), RECIPE)(step)
         cropped = DomainBatches(Domains(a, b, (4, 7)), RECIPE)(step)
@@ -111,4 +111,4 @@ def test_crops_of_two_domains():
                 ]
                 assert len(found) == 1
                 corners.add(found[0])
-    assert corners == {(y, x) for y in range(3) for x in range(2)}
+    assert corners == places
