@@ -3,9 +3,9 @@
     python benchmarks/loading_speed.py
 
 400 PNG files of 256 px pairs side by side, decoded whenever they are asked for, mirrored and shifted, in batches of 16.
-The plain loader does the same work for each picture (read, cut, move, to float) behind ``DataLoader(shuffle=True)``. All
-ways are timed in turn; ratios are of the same round, medians over the rounds. Goals: two workers read 1.8x as fast as
-one, and 0.9x as fast as two of the plain loader.
+The plain loader does the same work for each picture (read, cut, move, to float) behind ``DataLoader(shuffle=True)``.
+All ways are timed in turn; ratios are of the same round, medians over the rounds. Goals: two workers read 1.8x as fast
+as one, and 0.9x as fast as two of the plain loader.
 
 Where others use the processors, decoding cannot scale with workers: the load is told, processor time stands beside, and
 the same is measured with pictures that are waited for 20 ms each, as from a slow storage, which no load disturbs.
@@ -36,7 +36,8 @@ from gantailor.supernet.training.recipe import Recipe
 from gantailor.zoo.data.fit import halves
 from gantailor.zoo.data.pairs import Pairs
 
-SIZE, COUNT, STEPS = 256, 400, 60
+SIZE, COUNT, STEPS = 256, 400, 40
+WARM_UP = 6  # steps until the workers read at their own pace: each may be two ahead
 RECIPE = Recipe(batch=16, kimg=1e3)
 RESULTS = Path(__file__).parent / "results" / "loading_speed.csv"
 
@@ -98,12 +99,12 @@ class Plain(Dataset[tuple[Tensor, Tensor]]):
 
 
 def ours(data: Files, workers: int, steps: int) -> float:
-    """Seconds for the steps after the first, which starts the workers."""
+    """Seconds for the steps."""
     loading = Loading(PairBatches(data, RECIPE), RECIPE, workers=workers)
-    with loading.ahead(range(steps + 1)):
-        loading.parts(0)
-        start = time.perf_counter()
-        for step in range(1, steps + 1):
+    with loading.ahead(range(steps + 3 * WARM_UP)):
+        for step in range(WARM_UP + steps):
+            if step == WARM_UP:
+                start = time.perf_counter()
             (batch,) = loading.parts(step)
             assert batch.inputs.shape == (RECIPE.batch, 3, SIZE, SIZE)
         return time.perf_counter() - start
@@ -120,9 +121,9 @@ def plain(data: Files, workers: int, steps: int) -> float:
             yield from loader
 
     coming = iter(batches())  # type: ignore[call-overload]
-    next(coming)
-    start = time.perf_counter()
-    for _ in range(steps):
+    for step in range(WARM_UP + steps):
+        if step == WARM_UP:
+            start = time.perf_counter()
         next(coming)
     return time.perf_counter() - start
 
@@ -159,9 +160,9 @@ def compare(kind: str, data: Files, *, rounds: int, steps: int) -> list[dict[str
     for _ in range(rounds):
         for way, (run, workers) in WAYS.items():
             loads.append(os.getloadavg()[0])
-            before, pictures = processor_seconds(), steps * RECIPE.batch
-            rates[way].append(pictures / run(data, workers, steps))
-            costs[way].append(1000 * (processor_seconds() - before) / pictures)
+            before = processor_seconds()
+            rates[way].append(RECIPE.batch * steps / run(data, workers, steps))
+            costs[way].append(1000 * (processor_seconds() - before) / (RECIPE.batch * (steps + WARM_UP)))
 
     def ratio(table: dict[str, list[float]], above: str, below: str) -> str:
         found = [a / b for a, b in zip(table[above], table[below], strict=True)]
