@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from gantailor.export.devices import device
 from gantailor.export.target import check_device
 from gantailor.pipeline.context import RunContext
+from gantailor.pipeline.estimates import note_estimates
 from gantailor.pipeline.search.study import front_profile
 from gantailor.pipeline.shapes import check_networks, look
 from gantailor.run import ranking
@@ -157,8 +158,10 @@ def check(run: Run) -> dict[str, Any]:
     Writes ``trace.json``, with what tracing and its repair decided, and ``ranking.json``.
     """
     find_mistakes(run)
-    run.claim()
     setup, folder = run.setup, run.folder
+    if not folder.trace.exists():  # told once
+        note_estimates(run)
+    run.claim()
     described = _described(run)
     write_json(folder.trace, described)  # the decisions are replayed, a budget may be another
     if not folder.ranking.exists():  # which may take minutes
