@@ -24,11 +24,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from torch import Tensor, nn
+from torch import nn
 
 from gantailor.evaluators.config import EvaluationConfig, check_metric
 from gantailor.evaluators.metrics import METRICS
 from gantailor.evaluators.scores import Evaluator, Score
+from gantailor.supernet.calling import Inputs
 from gantailor.supernet.errors import ConfigError, EvaluationError
 from gantailor.supernet.plugins import find
 
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
     from gantailor.evaluators.metrics.perceptual import Lpips
 
 Compares = Literal["sets", "pictures", "inputs", "outputs", "generator"]
-Runtime = Callable[[nn.Module, Tensor], Callable[[], object]]
+Runtime = Callable[[nn.Module, Inputs], Callable[[], object]]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 import gantailor
 from gantailor.evaluators.config import EvaluationConfig
@@ -138,6 +138,28 @@ class Scoring:
         if self._extractor is None:
             self._extractor = make_extractor(self.config.extractor, self.config.weights, resize=self.config.resize)
         return self._extractor
+
+    def check(self, made: Tensor, aim: Tensor) -> None:
+        """That the networks which were loaded so far take such pictures, generated ones and real ones.
+
+        Raises:
+            EvaluationError: one does not.
+        """
+        extractor, lpips = self._extractor, self._lpips
+        networks: dict[str, Callable[[], object]] = {}
+        if extractor is not None:
+            networks[f"extractor {extractor.name!r}"] = lambda: [extractor(images) for images in (made, aim)]
+        if lpips is not None:
+            networks["LPIPS"] = lambda: lpips(made, made)
+        for name, call in networks.items():
+            try:
+                with torch.no_grad():
+                    call()
+            except RuntimeError as error:
+                said = str(error).splitlines()[0]
+                raise EvaluationError(
+                    f"{name} cannot take pictures {list(made.shape)}: {said}; raise data.size, or choose other scores"
+                ) from error
 
     def lpips(self) -> Lpips:
         """LPIPS from the configured files.

@@ -25,6 +25,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from gantailor.supernet.calling import Inputs, as_tuple, first, rows_of
 from gantailor.supernet.errors import CheckpointError, ConfigError, DataError, GantailorError
 from gantailor.supernet.files import save_tensors
 from gantailor.supernet.supernet import Supernet
@@ -174,8 +175,10 @@ class DataKindConformance:
         for split in SPLITS:
             data = read_split(config, split)
             assert len(data) > 0 and data.source, split
-            inputs, targets = data.batch(np.arange(len(data)))
+            given, targets = data.batch(np.arange(len(data)))
+            inputs, *others = as_tuple(given)
             assert not data.paired or targets is not None, "paired data have targets"
+            assert all(len(other) == len(data) and other.dtype == torch.float32 for other in others)
             for images in (inputs, targets):
                 if images is not None:
                     assert images.dtype == torch.float32 and images.ndim == 4 and len(images) == len(data)
@@ -192,7 +195,8 @@ class DataKindConformance:
         data = read_split(self.config(tmp_path), "train")
         every, _ = data.batch(np.arange(len(data)))
         rows = np.arange(len(data))[::-2].copy()
-        assert torch.equal(data.batch(rows)[0], every[torch.from_numpy(rows)])
+        expected = as_tuple(rows_of(every, torch.from_numpy(rows)))
+        assert all(map(torch.equal, as_tuple(data.batch(rows)[0]), expected))
 
     def test_deterministic(self, tmp_path: Path) -> None:
         """Read again it is the same."""
@@ -216,15 +220,15 @@ class DataKindConformance:
         """Pictures and targets move together, or not at all."""
         data = read_split(self.config(tmp_path), "train")
         rows = np.arange(min(2, len(data)))
-        plain = data.batch(rows)
-        still = data.batch(rows, moves=[(False, 0, 0)] * len(rows))
-        mirrored = data.batch(rows, moves=[(True, 0, 0)] * len(rows))
+        plain = _shown(data.batch(rows))
+        still = _shown(data.batch(rows, moves=[(False, 0, 0)] * len(rows)))
+        mirrored = _shown(data.batch(rows, moves=[(True, 0, 0)] * len(rows)))
         assert torch.equal(plain[0], still[0])
         moved = torch.equal(mirrored[0], plain[0].flip(3))
         assert moved or torch.equal(mirrored[0], plain[0])
         if plain[1] is not None and mirrored[1] is not None:
             assert torch.equal(mirrored[1], plain[1].flip(3) if moved and data.paired else plain[1])
-        shifted, _ = data.batch(rows, moves=[(False, 1, 2)] * len(rows))
+        shifted, _ = _shown(data.batch(rows, moves=[(False, 1, 2)] * len(rows)))
         expected = plain[0][:, :, :-1, :-2] if moved else shifted[:, :, 1:, 2:]
         assert torch.equal(shifted[:, :, 1:, 2:], expected)
 
@@ -249,7 +253,7 @@ class DataKindConformance:
         assert len({data.digest() for data in found.values()}) == len(SPLITS)
         for data in found.values():
             assert isinstance(data, Latents) and not data.paired and len(data) == len(read_split(config, "train"))
-            latents, real = data.batch(np.arange(1))
+            latents, real = _shown(data.batch(np.arange(1)))
             assert (
                 latents.shape == (1, WIDTH)
                 and real is not None
@@ -259,5 +263,11 @@ class DataKindConformance:
         assert "make them the same" in _refusal(lambda: read_split(config, "train", other), ConfigError)
 
 
-def _few(data: DataSet) -> tuple[Tensor, Tensor | None]:
-    return data.batch(np.arange(min(3, len(data))))
+def _few(data: DataSet) -> tuple[Tensor | None, ...]:
+    given, targets = data.batch(np.arange(min(3, len(data))))
+    return (*as_tuple(given), targets)
+
+
+def _shown(batch: tuple[Inputs, Tensor | None]) -> tuple[Tensor, Tensor | None]:
+    """The first input, and the targets."""
+    return first(batch[0]), batch[1]

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from gantailor.evaluators.metric import Metric, MetricContext
 from gantailor.evaluators.metrics.fidelity import side_by_side
+from gantailor.evaluators.pictures.rgb import as_rgb
 from gantailor.evaluators.scores import Pairs, Score, provenance_of, render, to_teacher
 from gantailor.evaluators.weights import read_weights, weights_digest
 from gantailor.supernet.errors import EvaluationError
@@ -47,7 +48,7 @@ DIVERSITY = Metric(
 
 
 class Lpips:
-    """Distance ``[N]`` between pictures ``[N, 3, H, W]`` in [-1, 1]; 0 for equal ones.
+    """Distance ``[N]`` between pictures ``[N, 1, 3 or 4, H, W]`` in [-1, 1], taken as RGB (``as_rgb``); 0 for equal ones.
 
     Args:
         features: AlexNet's weights in torchvision's key layout (``features.0.weight``...).
@@ -104,11 +105,9 @@ class Lpips:
         return taps
 
     def __call__(self, a: Tensor, b: Tensor) -> Tensor:
-        if a.shape != b.shape or a.shape[1] != 3:
-            raise EvaluationError(
-                f"LPIPS compares pictures [N, 3, H, W] of one size, not {list(a.shape)} with {list(b.shape)}"
-            )
-        pairs = zip(self._features(a), self._features(b), self.heads, strict=True)
+        if a.shape != b.shape:
+            raise EvaluationError(f"LPIPS compares pictures of one shape, not {list(a.shape)} with {list(b.shape)}")
+        pairs = zip(self._features(as_rgb(a)), self._features(as_rgb(b)), self.heads, strict=True)
         parts = [F.conv2d((x - y).square(), head).mean((1, 2, 3)) for x, y, head in pairs]
         return torch.stack(parts).sum(0)
 

@@ -22,6 +22,35 @@ _said: set[str] = set()
 T = TypeVar("T")
 
 
+@dataclass
+class Notes:
+    """What pictures lost on their way into arrays; called with what one file loses.
+
+    Attributes:
+        lost: in how many files.
+        skipped: names of files that were left out.
+    """
+
+    lost: Counter[str] = field(default_factory=Counter)
+    skipped: list[str] = field(default_factory=list)
+
+    def __call__(self, lost: str) -> None:
+        self.lost[lost] += 1
+
+    def add(self, other: Notes) -> None:
+        """What others lost as well."""
+        self.lost.update(other.lost)
+        self.skipped.extend(other.skipped)
+
+    def summary(self) -> dict[str, int]:
+        """What was lost, with the number of files; what was left out too."""
+        found = dict(self.lost)
+        if self.skipped:
+            names = ", ".join(self.skipped[:3]) + (", ..." if len(self.skipped) > 3 else "")
+            found[f"cannot be read and are left out ({names})"] = len(self.skipped)
+        return found
+
+
 @dataclass(frozen=True, kw_only=True)
 class PictureReader:
     """From a file to uint8 ``[H, W, channels]``; what becomes of each kind of pixel is in ``modes.MODES``.
@@ -32,8 +61,7 @@ class PictureReader:
         skip_corrupt: go on without files that cannot be read.
         error: type of what is raised.
         way_out: how the user says ``skip_corrupt``, for messages.
-        notes: what was lost, and in how many files; ``say`` tells it.
-        skipped: names of files that were left out.
+        note: is told what was lost, and what was left out; ``say`` tells it.
     """
 
     channels: int = 3
@@ -41,8 +69,12 @@ class PictureReader:
     skip_corrupt: bool = False
     error: type[GantailorError] = DataError
     way_out: str = "set data.skip_corrupt: true"
-    notes: Counter[str] = field(default_factory=Counter)
-    skipped: list[str] = field(default_factory=list)
+    note: Notes = field(default_factory=Notes)
+
+    @property
+    def notes(self) -> Counter[str]:
+        """What was lost, and in how many files."""
+        return self.note.lost
 
     def read(self, file: Path) -> np.ndarray | None:
         """The pixels of a picture; None where it cannot be read and is skipped.
@@ -63,10 +95,6 @@ class PictureReader:
             self.note("animated or of several pages, of which the first is read")
         return pixels
 
-    def note(self, lost: str) -> None:
-        """Count something that one file loses."""
-        self.notes[lost] += 1
-
     def decode(self, file: Path, how: Callable[[Image.Image, str], T]) -> T | None:
         """What ``how`` makes of the loaded image and its rawmode; None where the file is skipped.
 
@@ -84,26 +112,26 @@ class PictureReader:
             raise
         except Exception as failure:  # decoders of broken files raise SyntaxError, struct.error, IndexError, ...
             if self.skip_corrupt:
-                self.skipped.append(file.name)
+                self.note.skipped.append(file.name)
                 return None
             raise self.error(
                 f"picture {str(file)!r} cannot be read ({_reason(file, failure)}); mend or remove it, or {self.way_out}"
             ) from None
 
     def summary(self) -> dict[str, int]:
-        """What was lost, with the number of files; what was left out too."""
-        found = dict(self.notes)
-        if self.skipped:
-            names = ", ".join(self.skipped[:3]) + (", ..." if len(self.skipped) > 3 else "")
-            found[f"cannot be read and are left out ({names})"] = len(self.skipped)
-        return found
+        """As that of the notes."""
+        return self.note.summary()
 
 
 def say(what: str, total: int, summary: Mapping[str, int]) -> None:
     """Tell once in a process what pictures of a folder lost, in one line of the log."""
     if not summary:
         return
-    text = f"{what}: of {total} pictures " + "; ".join(f"{count} {lost}" for lost, count in sorted(summary.items()))
+    tell(f"{what}: of {total} pictures " + "; ".join(f"{count} {lost}" for lost, count in sorted(summary.items())))
+
+
+def tell(text: str) -> None:
+    """Log a warning once in a process."""
     if text not in _said:
         _said.add(text)
         logger.warning(text)

@@ -32,13 +32,14 @@ def main() -> None:
     stored = np.load(HERE / "check.npz")
     load = runpy.run_path(str(HERE / "runtime.py"))["load"]
     run = load(HERE / manifest["file"], types.SimpleNamespace(**{**manifest, "threads": threads}))
-    difference = float(np.abs(run(stored["input"]) - stored["output"]).max())
+    feeds = [stored[name] for name in stored.files if name.startswith("input")]
+    difference = float(np.abs(run(*feeds) - stored["output"]).max())
     for _ in range(arguments.warm_up):
-        run(stored["input"])
+        run(*feeds)
     times = []
     for _ in range(arguments.runs):
         start = time.perf_counter()
-        run(stored["input"])
+        run(*feeds)
         times.append(1000 * (time.perf_counter() - start))
     print("device,runtime,precision,threads,runs,median_ms,p95_ms,max_difference")
     machine = (platform.node() + " " + platform.machine()).replace(",", " ")

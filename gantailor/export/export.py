@@ -19,6 +19,7 @@ from gantailor.export.helpers import quietly
 from gantailor.export.quantization import quantise
 from gantailor.export.rewrites import rewritten
 from gantailor.export.target import Runner, Target, check_device, find_target
+from gantailor.supernet.calling import Inputs, as_tuple, each, forward, joined, rows_of, size_of
 from gantailor.supernet.files import write_bytes
 from gantailor.supernet.quantization.quantisers import LAYERS, Quantised, Quantisers
 
@@ -33,25 +34,31 @@ class Exported(nn.Module):
         super().__init__()
         self.runner, self.batch = runner, batch
 
-    def forward(self, x: Tensor) -> Tensor:
-        parts = torch.split(x, self.batch) if self.batch else [x]
-        return torch.from_numpy(np.concatenate([self.runner(np.ascontiguousarray(part.numpy())) for part in parts]))
+    def forward(self, *inputs: Tensor) -> Tensor:
+        size = self.batch or size_of(inputs)
+        parts = (rows_of(inputs, slice(start, start + size)) for start in range(0, size_of(inputs), size))
+        return torch.from_numpy(np.concatenate([self.runner(*arrays(part)) for part in parts]))
+
+
+def arrays(inputs: Inputs) -> tuple[np.ndarray, ...]:
+    """What a runner is given."""
+    return tuple(np.ascontiguousarray(one.numpy()) for one in as_tuple(inputs))
 
 
 def export_model(
     folder: Path,
     model: nn.Module,
-    example: Tensor,
+    example: Inputs,
     profile: Device,
     *,
-    pictures: Tensor | None = None,
+    pictures: Inputs | None = None,
     trained: Quantisers | None = None,
 ) -> dict[str, Any]:
     """Write the model for a device, with ``check.npz``, ``bench.py`` and ``runtime.py`` to time it there.
 
     Args:
-        example: one input, ``[1, ...]``.
-        pictures: to calibrate 8 bits with, ``[N, ...]``.
+        example: one input, ``[1, ...]``; a tuple of such where the model takes several, in the order of its forward.
+        pictures: to calibrate 8 bits with, ``[N, ...]``, in the same form.
         trained: quantisers that the model was trained with in 8 bits; the result is compared with what they compute.
 
     Returns:
@@ -63,7 +70,7 @@ def export_model(
         ExportError: the target has not this precision or batch, an extra is missing, an operator is not supported, or
             the written model computes something else.
     """
-    target, example = find_target(profile.runtime), example.contiguous()
+    target, example = find_target(profile.runtime), each(example, Tensor.contiguous)
     check_device(profile)
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / target.file
@@ -71,9 +78,9 @@ def export_model(
         coverage = _write(file, model, example, profile, pictures, trained)
         held = {} if target.weights is None else {"weights": dict(target.weights(file))}
     simulated = Quantised(model, trained).eval() if trained is not None and profile.precision == "int8" else None
-    inputs = torch.cat([example, example.flip(-1), example]) if profile.batch == "dynamic" else example
+    inputs = joined([example, each(example, _flipped), example]) if profile.batch == "dynamic" else example
     with torch.no_grad():  # what was trained in 8 bits may be far from its float form
-        expected = (model if simulated is None else simulated)(inputs).numpy()
+        expected = forward(model if simulated is None else simulated, inputs).numpy()
     result: dict[str, Any] = {"device": profile.name, **profile.model_dump(mode="json", exclude={"name"})}
     size = sum(path.stat().st_size for path in model_files(folder, target))
     result |= {"file": target.file, "delegated": coverage, "bytes": size, **held}
@@ -84,17 +91,21 @@ def export_model(
             shown = example if pictures is None else pictures
             exported = Exported(runner, batch=None if profile.batch == "dynamic" else 1)
             with torch.no_grad():
-                result["psnr_to_simulated"] = psnr(exported(shown).numpy(), simulated(shown).numpy())
+                result["psnr_to_simulated"] = psnr(forward(exported, shown).numpy(), forward(simulated, shown).numpy())
     _write_bench(folder, target, example, expected[:1])
     return result
+
+
+def _flipped(one: Tensor) -> Tensor:
+    return one.flip(-1)
 
 
 def _write(
     file: Path,
     model: nn.Module,
-    example: Tensor,
+    example: Inputs,
     profile: Device,
-    pictures: Tensor | None,
+    pictures: Inputs | None,
     trained: Quantisers | None,
 ) -> str:
     """Rewrite the model for its target and write it; how much of it the fast part of the runtime takes."""
@@ -103,7 +114,9 @@ def _write(
     try:
         if profile.precision == "int8":
             known = trained.without_outputs(_changed(model, made)) if trained is not None else None
-            return quantise(made, pictures if pictures is not None else example[:0], file, profile, known)
+            return quantise(
+                made, pictures if pictures is not None else rows_of(example, slice(0)), file, profile, known
+            )
         return target.write(made, example, file, profile)
     except ExportError:
         raise
@@ -120,10 +133,12 @@ def model_files(folder: Path, target: Target) -> list[Path]:
     return sorted(folder.glob(f"{target.file.partition('.')[0]}.*"))
 
 
-def _write_bench(folder: Path, target: Target, example: Tensor, expected: np.ndarray) -> None:
+def _write_bench(folder: Path, target: Target, example: Inputs, expected: np.ndarray) -> None:
     """What checks and times the model on the device itself: an input with its output, the script, the loader."""
     buffer = io.BytesIO()
-    np.savez(buffer, input=example.numpy(), output=expected)
+    feeds = arrays(example)
+    names = ["input"] if len(feeds) == 1 else [f"input_{number}" for number in range(len(feeds))]
+    np.savez(buffer, output=expected, **dict(zip(names, feeds, strict=True)))  # type: ignore[arg-type]
     write_bytes(folder / "check.npz", buffer.getvalue())
     shutil.copy(Path(__file__).with_name("bench.py"), folder / "bench.py")
     write_bytes(folder / "runtime.py", target.loader_source().encode())
@@ -144,11 +159,11 @@ def load_runner(file: Path, profile: Device) -> Runner:
         return target.load(file, profile)
 
 
-def _run(file: Path, inputs: Tensor, profile: Device) -> tuple[Runner, np.ndarray]:
+def _run(file: Path, inputs: Inputs, profile: Device) -> tuple[Runner, np.ndarray]:
     """The written model, loaded again, and its outputs."""
     try:
         runner = load_runner(file, profile)
-        return runner, runner(inputs.numpy())
+        return runner, runner(*arrays(inputs))
     except RuntimeError as error:
         raise ExportError(
             f"device {profile.name!r}: {profile.runtime} wrote a model that it cannot run: {error}; choose another "
@@ -182,17 +197,18 @@ def _checked(output: np.ndarray, expected: np.ndarray, profile: Device) -> dict[
     return {"max_difference": difference, "psnr_to_pytorch": found}
 
 
-def local_runtime(name: str, *, threads: int = 1) -> Callable[[nn.Module, Tensor], Callable[[], object]]:
+def local_runtime(name: str, *, threads: int = 1) -> Callable[[nn.Module, Inputs], Callable[[], object]]:
     """For timing: from a model and an example to a function that runs it once on a device of this machine."""
     profile = device(name).model_copy(update={"threads": threads})
     target = find_target(profile.runtime)
 
-    def make(model: nn.Module, example: Tensor) -> Callable[[], object]:
+    def make(model: nn.Module, example: Inputs) -> Callable[[], object]:
+        example = each(example, Tensor.contiguous)
         with tempfile.TemporaryDirectory() as folder, quietly(target):
             file = Path(folder) / target.file
-            _write(file, model, example.contiguous(), profile, example, None)  # times do not depend on the calibration
+            _write(file, model, example, profile, example, None)  # times do not depend on the calibration
             runner = load_runner(file, profile)
-        feed = example.contiguous().numpy()
-        return lambda: runner(feed)
+        feeds = arrays(example)
+        return lambda: runner(*feeds)
 
     return make

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 import logging
 import warnings
 from collections import Counter
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 from gantailor.export.devices import Device
 from gantailor.export.errors import ExportError
 from gantailor.export.target import Target
+from gantailor.supernet.calling import Inputs, as_tuple, joined
 
 _LOUD = ("torchao", "torch.utils._pytree", "coremltools")
 WEIGHTS = ("float64", "float32", "float16", "bfloat16", "int8", "uint8")  # types of weights; the others are shapes
@@ -38,18 +40,21 @@ def quietly(target: Target) -> Iterator[None]:
             raise ExportError(f"{error.name or error} is not installed; run: {target.install}") from None
 
 
-def batched(example: Tensor, device: Device, *, most: int) -> tuple[Tensor, Any]:
+def batched(model: nn.Module, example: Inputs, device: Device, *, most: int) -> tuple[tuple[Tensor, ...], Any]:
     """What an exporter traces with, and its dynamic shapes: a batch of one would be taken for a constant."""
     if device.batch == "static":
-        return example, None
-    return torch.cat([example, example]), ({0: torch.export.Dim("batch", min=1, max=most)},)
+        return as_tuple(example), None
+    batch = {0: torch.export.Dim("batch", min=1, max=most)}
+    several = as_tuple(joined([example, example]))
+    given = inspect.signature(model.forward).bind(*several).arguments  # of ``*inputs`` they are a tuple of their own
+    return several, tuple(tuple(batch for _ in one) if isinstance(one, tuple) else batch for one in given.values())
 
 
-def exported_program(model: nn.Module, example: Tensor, device: Device) -> Any:
+def exported_program(model: nn.Module, example: Inputs, device: Device) -> Any:
     """``torch.export``'s program with a static or a dynamic batch."""
-    example, dynamic = batched(example, device, most=64)
+    given, dynamic = batched(model, example, device, most=64)
     with torch.no_grad():  # strides become part of a program, hence contiguous
-        return torch.export.export(model, (example.contiguous(),), dynamic_shapes=dynamic)
+        return torch.export.export(model, tuple(one.contiguous() for one in given), dynamic_shapes=dynamic)
 
 
 def counted(tensors: Iterable[tuple[str, int]]) -> dict[str, int]:

@@ -17,15 +17,16 @@ from gantailor.supernet.plugins import find
 
 if TYPE_CHECKING:
     import numpy as np
-    from torch import Tensor, nn
+    from torch import nn
 
+    from gantailor.supernet.calling import Inputs
     from gantailor.supernet.quantization.quantisers import Quantisers
 
-Runner: TypeAlias = "Callable[[np.ndarray], np.ndarray]"  # one input [N, ...] in float32 to one output in float32
+Runner: TypeAlias = "Callable[..., np.ndarray]"  # an array [N, ...] in float32 for each input to one output in float32
 Rewrite: TypeAlias = "Callable[[nn.Module], nn.Module]"  # see gantailor.export.rewrites
-Write: TypeAlias = "Callable[[nn.Module, Tensor, Path, Device], str]"
+Write: TypeAlias = "Callable[[nn.Module, Inputs, Path, Device], str]"
 Load: TypeAlias = "Callable[[Path, Device], Runner]"
-Quantise: TypeAlias = "Callable[[nn.Module, Tensor, Path, Device, Quantisers | None], str]"
+Quantise: TypeAlias = "Callable[[nn.Module, Inputs, Path, Device, Quantisers | None], str]"
 
 PRECISIONS: tuple[str, ...] = get_args(Device.model_fields["precision"].annotation)
 _RUNTIME = '''"""How the model beside this file is loaded; for bench.py."""
@@ -44,7 +45,8 @@ class Target:
         name: as it stands in messages; a built-in's key in ``TARGETS``.
         file: name of the model file; files of the same stem (``model.*``) belong to it.
         write: ``(model, example [1, ...], path, device)`` writes the rewritten model in the device's float precision;
-            returns how much of it the runtime's fast part runs, in words.
+            returns how much of it the runtime's fast part runs, in words. A model with several inputs has a tuple of
+            examples, and its file takes them in this order.
         load: ``(path, device)`` to a function that runs the file. It must stand on its own (imports inside, nothing of
             its module): its source goes beside the model for ``bench.py``, where the device is the manifest's entries.
         packages: import names that writing needs.

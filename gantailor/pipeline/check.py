@@ -14,11 +14,13 @@ from gantailor.export.devices import device
 from gantailor.export.target import check_device
 from gantailor.pipeline.context import RunContext
 from gantailor.pipeline.search.study import front_profile
+from gantailor.pipeline.shapes import check_networks, look
 from gantailor.run import ranking
 from gantailor.run.config import is_file
 from gantailor.run.inputs import check_size, check_torch_device
 from gantailor.run.run import Run
 from gantailor.supernet.calibration import has_running_statistics, per_picture
+from gantailor.supernet.calling import Inputs, forward, rows_of, shape_of
 from gantailor.supernet.errors import ConfigError
 from gantailor.supernet.files import write_json
 from gantailor.supernet.plugins import import_name
@@ -40,6 +42,7 @@ def find_mistakes(run: Run) -> None:
     check_torch_device(config.device)
     for recipe in (config.train, config.finetune):
         check_parts(recipe)
+    looked = look(run)
     _check_teacher(run)
     run.method.check(RunContext(run))
     _check_options(run)
@@ -56,6 +59,7 @@ def find_mistakes(run: Run) -> None:
     for name in config.devices:
         check_device(device(name))
     _check_files(run)
+    check_networks(run, looked)
 
 
 def _check_teacher(run: Run) -> None:
@@ -67,10 +71,10 @@ def _check_teacher(run: Run) -> None:
     check_size(config, traits_of(teacher).size_multiple, f"teacher {record.generator!r}")
     try:
         with torch.no_grad():
-            theirs, mine = teacher(setup.example).shape, setup.generator(setup.example).shape
+            theirs, mine = (forward(model, setup.example).shape for model in (teacher, setup.generator))
     except (RuntimeError, TypeError) as error:
         raise ConfigError(
-            f"teacher {record.generator!r} cannot run on the generator's input {tuple(setup.example.shape)}: "
+            f"teacher {record.generator!r} cannot run on the generator's input {shape_of(setup.example)}: "
             f"{str(error).splitlines()[0]}; give a teacher for the same data"
         ) from None
     if theirs != mine:
@@ -135,15 +139,16 @@ def _check_statistics(run: Run) -> None:
     used, other = record.statistics, "batch" if record.statistics == "running" else "running"
     if errors[other] <= MUCH_NEARER * errors[used]:
         run.report.note(
-            f"the teacher's L1 to {len(inputs)} training targets is {errors[used]:.4g} with teacher.statistics {used} "
+            f"the teacher's L1 to {len(targets)} training targets is {errors[used]:.4g} with teacher.statistics {used} "
             f"and {errors[other]:.4g} with {other}; is it meant to run so? --teacher.statistics {other}"
         )
 
 
 @torch.no_grad()
-def _l1(module: nn.Module, inputs: Tensor, targets: Tensor) -> float:
+def _l1(module: nn.Module, inputs: Inputs, targets: Tensor) -> float:
     """Mean absolute difference, picture by picture for the sake of memory."""
-    return float(np.mean([float((module(x[None]) - y).abs().mean()) for x, y in zip(inputs, targets)]))
+    rows = [slice(number, number + 1) for number in range(len(targets))]
+    return float(np.mean([float((forward(module, rows_of(inputs, i)) - targets[i]).abs().mean()) for i in rows]))
 
 
 def check(run: Run) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from gantailor.run.config import Config
 from gantailor.run.run import Run, with_file
 from gantailor.search.budget import Budget
 from gantailor.search.spaces.space import Space
+from gantailor.supernet.calling import each, forward
 from gantailor.supernet.errors import ConfigError
 from gantailor.supernet.files import cache_folder, state_digest, write_array
 from gantailor.supernet.plugins import import_name
@@ -140,7 +141,8 @@ class RunContext:
         listener = self.run.report.pictures("neighbourhoods")
         for chosen in np.array_split(np.arange(len(data)), -(-len(data) // BATCH)):
             inputs, _ = data.batch(chosen)
-            rows.append(torch.as_tensor(embed(teacher(inputs.to(where)).cpu())).float().flatten(1).cpu().numpy())
+            made = forward(teacher, each(inputs, lambda one: one.to(where))).cpu()
+            rows.append(torch.as_tensor(embed(made)).float().flatten(1).cpu().numpy())
             listener(int(chosen[-1]) + 1, len(data))
         return np.concatenate(rows)
 

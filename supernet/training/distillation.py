@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gantailor.supernet.errors import ConfigError, nearest
+from gantailor.supernet.training.losses import mse_loss
 
 
 @contextmanager
@@ -60,7 +61,7 @@ class FeatureMaps(nn.Module):
         for name, weight in zip(self.layers, self.maps, strict=True):
             feature = student[name].float()
             used = weight[:, : feature.shape[1]] if kept is None else weight[:, kept[name]]
-            total = total.to(feature.device) + F.mse_loss(F.conv2d(feature, used), teacher[name].float())
+            total = total.to(feature.device) + mse_loss(F.conv2d(feature, used), teacher[name].float())
         return total
 
 

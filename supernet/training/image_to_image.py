@@ -2,56 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from gantailor.supernet.calling import Inputs, condition, each, forward
 from gantailor.supernet.errors import ConfigError
 from gantailor.supernet.subnets.slicing import kept_channels
+from gantailor.supernet.training.batches import Batch, Batches, PairBatches, PairSource
 from gantailor.supernet.training.distillation import FeatureMaps, alignment_loss, capture, relation_loss
-from gantailor.supernet.training.losses import fake_loss, generator_loss, matching_loss, real_loss
+from gantailor.supernet.training.losses import fake_loss, generator_loss, l1_loss, matching_loss, real_loss
 from gantailor.supernet.training.recipe import Recipe
 from gantailor.supernet.training.teacher_cache import Teacher
 from gantailor.supernet.training.trainer import adam
 from gantailor.supernet.traits import ClosesChannels, plain_generator
 
-Move = tuple[bool, int, int]
 Sampler = Callable[[np.random.Generator, int, int], Any]
 
 
-class PairSource(Protocol):
-    """What training asks of a data set; ``moves`` mirror and shift each picture."""
+def judged_pictures(recipe: Recipe, inputs: Inputs, outputs: Tensor) -> Tensor:
+    """What a discriminator sees: the outputs; if the recipe says ``conditional``, inputs and outputs joined.
 
-    def __len__(self) -> int: ...
-
-    def batch(self, indices: np.ndarray, *, moves: Sequence[Move] | None = None) -> tuple[Tensor, Tensor | None]:
-        """Inputs ``[N, C, H, W]`` in [-1, 1], and their targets if there are any."""
-        ...
-
-    def digest(self) -> str:
-        """Changes when the pictures do."""
-        ...
-
-
-@dataclass(frozen=True)
-class Batch:
-    """Inputs, targets (where there are any) and what identifies each picture."""
-
-    inputs: Tensor
-    targets: Tensor | None
-    keys: tuple[Hashable, ...]
-
-    def part(self, number: int, of: int) -> Batch:
-        """One of ``of`` equal parts."""
-        size = len(self.inputs) // of
-        rows = slice(number * size, (number + 1) * size)
-        return Batch(self.inputs[rows], None if self.targets is None else self.targets[rows], self.keys[rows])
+    They are joined along channels, ``[N, C_in + C_out, H, W]``. Inputs of another size than the outputs
+    (super-resolution) are first brought to theirs, bilinearly. Of several inputs it sees the first and further pictures
+    of its size, a mask say (``calling.condition``); no vectors.
+    """
+    if not recipe.conditional:
+        return outputs
+    beside = condition(inputs)
+    if beside.shape[2:] != outputs.shape[2:]:
+        beside = F.interpolate(beside, size=outputs.shape[2:], mode="bilinear", align_corners=False)
+    return torch.cat([beside, outputs], 1)
 
 
 class ImageToImage:
@@ -63,8 +49,7 @@ class ImageToImage:
     Args:
         generator: a plain module, or a ``Supernet`` together with ``sample``.
         data: aligned pairs; targets may be missing when there is a teacher.
-        discriminator: needed unless ``recipe.gan`` is ``none``; sees inputs and outputs joined along channels if
-            ``recipe.conditional``, else the outputs.
+        discriminator: needed unless ``recipe.gan`` is ``none``; sees ``judged_pictures``.
         teacher: frozen generator whose outputs and features are distilled.
         feature_layers: module names, the same in generator and teacher, whose outputs are compared.
         sample: for a supernet, the subnet of (random generator, step, position in the step).
@@ -88,6 +73,7 @@ class ImageToImage:
     ) -> None:
         self.recipe, self.data, self.sample, self.device = recipe, data, sample, torch.device(device)
         self.layout = torch.channels_last if recipe.channels_last else torch.contiguous_format
+        self.batches: Batches = PairBatches(data, recipe)
         self.generator = generator.to(device).train()
         wanted = discriminator if recipe.gan != "none" else None
         self.discriminator = None if wanted is None else wanted.to(device).to(memory_format=self.layout)  # type: ignore[call-overload]
@@ -112,16 +98,23 @@ class ImageToImage:
         if self.recipe.compile:
             model.compile()
         cache = self.recipe.teacher_cache
+        if cache != "none" and getattr(self.data, "drawn", None):
+            raise ConfigError(
+                f"teacher_cache cannot be {cache!r}: latents are drawn anew at each step, so nothing comes again; set "
+                "train.teacher_cache and finetune.teacher_cache to none"
+            )
+        if cache != "none" and getattr(self.data, "crop", None) is not None:
+            raise ConfigError(f"teacher_cache {cache!r} cannot be with data.crop: parts of pictures never come again")
         content = f"{self.data.digest()}|{self.recipe.precision}" if cache == "disk" else ""
         return Teacher(model, layers, cache=cache, folder=folder, content=content, context=self._autocast)
 
     def _feature_maps(self) -> FeatureMaps:
         assert self.teacher is not None
-        inputs = self.data.batch(np.arange(1))[0].to(self.device)
+        inputs = each(self.data.batch(np.arange(1))[0], self._place)
         widths = []
         for model in (self.generator, self.teacher.model):
             with torch.no_grad(), capture(plain_generator(model), self.feature_layers) as features:
-                model(inputs)
+                forward(model, inputs)
             widths.append({name: features[name].shape[1] for name in self.feature_layers})
         torch.manual_seed(self.recipe.seed)
         return FeatureMaps(widths[0], widths[1]).to(self.device)
@@ -130,27 +123,6 @@ class ImageToImage:
         """Everything with weights."""
         parts = {"generator": self.generator, "discriminator": self.discriminator, "maps": self.maps}
         return {name: part for name, part in parts.items() if part is not None}
-
-    def draw(self, step: int) -> Batch:
-        """The batch of a step, a function of seed and step; on the CPU."""
-        recipe, count = self.recipe, len(self.data)
-        positions = np.arange(step * recipe.batch, (step + 1) * recipe.batch)
-        orders = {
-            e: np.random.default_rng((recipe.seed, 1, e)).permutation(count) for e in set((positions // count).tolist())
-        }
-        indices = np.array([orders[p // count][p % count] for p in positions.tolist()])
-        return self._moved(indices, np.random.default_rng((recipe.seed, step)))
-
-    def _moved(self, indices: np.ndarray, rng: np.random.Generator) -> Batch:
-        """These pictures, each mirrored and shifted at random as the recipe says."""
-        moves: list[Move] = []
-        for _ in indices:
-            mirror = bool(rng.random() < 0.5) and self.recipe.mirror
-            down, right = rng.integers(-self.recipe.shift, self.recipe.shift + 1, 2).tolist()
-            moves.append((mirror, down, right))
-        inputs, targets = self.data.batch(indices, moves=moves)
-        keys = tuple((int(i), int(mirror)) for i, (mirror, _, _) in zip(indices, moves, strict=True))
-        return Batch(inputs, targets, keys)
 
     def _subnets(self, step: int) -> list[Any]:
         if self.sample is None:
@@ -161,13 +133,17 @@ class ImageToImage:
     def _autocast(self) -> torch.autocast:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.recipe.precision == "bfloat16")
 
-    def _place(self, images: Tensor | None) -> Tensor | None:
-        return None if images is None else images.to(self.device, memory_format=self.layout, non_blocking=True)
+    def _place(self, one: Tensor) -> Tensor:
+        layout = self.layout if one.ndim == 4 else torch.contiguous_format
+        return one.to(self.device, memory_format=layout, non_blocking=True)
+
+    def _placed(self, batch: Batch) -> tuple[Inputs, Tensor | None]:
+        """Inputs and targets on the device."""
+        return each(batch.inputs, self._place), None if batch.targets is None else self._place(batch.targets)
 
     def backward(self, step: int, batch: Batch, share: float) -> dict[str, Tensor]:
         """Add ``share`` of the batch's gradients to every parameter's; the loss terms, weighted, detached."""
-        inputs, targets = self._place(batch.inputs), self._place(batch.targets)
-        assert inputs is not None
+        inputs, targets = self._placed(batch)
         taught, taught_features = self.teacher(inputs, batch.keys) if self.teacher is not None else (None, {})
         real = targets if targets is not None else taught
         if real is None:
@@ -179,17 +155,17 @@ class ImageToImage:
             loss = 0.5 * real_loss(self.recipe.gan, judged_real)
             torch.autograd.backward(share * loss, inputs=list(self.discriminator.parameters()))
             terms["discriminator"] = [loss.detach()]
-        subnets, first = self._subnets(step), None
+        subnets, largest = self._subnets(step), None
         for config in subnets:
             with capture(plain_generator(self.generator), self.feature_layers) as features, self._autocast():
-                fake = self.generator(inputs) if config is None else self.generator(inputs, config=config)
+                fake = forward(self.generator, inputs, **({} if config is None else {"config": config}))
             fake = fake.float()
             losses = self._adversarial(inputs, fake, judged_real, share / len(subnets))
             losses |= self._pixels(fake, targets, taught, real)
             losses |= self._features(features, taught_features, config)
-            if self.recipe.in_place_weight and first is not None:
-                losses["in_place"] = self.recipe.in_place_weight * F.l1_loss(fake, first)
-            first = fake.detach() if first is None else first
+            if self.recipe.in_place_weight and largest is not None:
+                losses["in_place"] = self.recipe.in_place_weight * l1_loss(fake, largest)
+            largest = fake.detach() if largest is None else largest
             total = torch.stack([value for name, value in losses.items() if name != "discriminator"]).sum()
             torch.autograd.backward(share / len(subnets) * total, inputs=self.trained)
             for name, value in losses.items():
@@ -200,12 +176,11 @@ class ImageToImage:
             summed["discriminator"] = half[0] + torch.stack(half[1:]).mean()
         return summed
 
-    def _judge(self, inputs: Tensor, outputs: Tensor) -> Any:
-        seen = torch.cat([inputs, outputs], 1) if self.recipe.conditional else outputs
+    def _judge(self, inputs: Inputs, outputs: Tensor) -> Any:
         with self._autocast():
-            return self._judge_with(seen)
+            return self._judge_with(judged_pictures(self.recipe, inputs, outputs))
 
-    def _adversarial(self, inputs: Tensor, fake: Tensor, judged_real: Any, share: float) -> dict[str, Tensor]:
+    def _adversarial(self, inputs: Inputs, fake: Tensor, judged_real: Any, share: float) -> dict[str, Tensor]:
         if self.discriminator is None:
             return {}
         judged = self._judge(inputs, fake)
@@ -219,9 +194,9 @@ class ImageToImage:
     def _pixels(self, fake: Tensor, targets: Tensor | None, taught: Tensor | None, real: Tensor) -> dict[str, Tensor]:
         recipe, losses = self.recipe, {}
         if targets is not None and recipe.target_weight:
-            losses["target"] = recipe.target_weight * F.l1_loss(fake, targets)
+            losses["target"] = recipe.target_weight * l1_loss(fake, targets)
         if taught is not None and recipe.output_weight:
-            losses["output"] = recipe.output_weight * F.l1_loss(fake, taught)
+            losses["output"] = recipe.output_weight * l1_loss(fake, taught)
         if self.perceptual is not None and recipe.perceptual_weight:
             losses["perceptual"] = recipe.perceptual_weight * self.perceptual(fake, real).mean()
         return losses

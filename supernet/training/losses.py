@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from gantailor.supernet.errors import ConfigError
 from gantailor.supernet.training.recipe import GanLoss
 
 
@@ -38,10 +39,33 @@ def generator_loss(kind: GanLoss, judged: Any) -> Tensor:
 def matching_loss(fake: Any, real: Any) -> Tensor:
     """L1 between a discriminator's features of fake and real pictures (pix2pixHD, arXiv 1711.11585); mean of scales."""
     scales = [
-        torch.stack([F.l1_loss(a.float(), b.detach().float()) for a, b in zip(mine[:-1], theirs[:-1], strict=True)])
+        torch.stack([l1_loss(a.float(), b.detach().float()) for a, b in zip(mine[:-1], theirs[:-1], strict=True)])
         for mine, theirs in zip(fake, real, strict=True)
     ]
     return torch.stack([scale.sum() for scale in scales]).mean()
+
+
+def l1_loss(made: Tensor, aim: Tensor) -> Tensor:
+    """Mean absolute difference of two tensors of one shape; one picture is never compared with many, nor grey with RGB.
+
+    Raises:
+        ConfigError: the shapes differ.
+    """
+    return F.l1_loss(*_alike(made, aim))
+
+
+def mse_loss(made: Tensor, aim: Tensor) -> Tensor:
+    """Mean squared difference of two tensors of one shape; raises as ``l1_loss``."""
+    return F.mse_loss(*_alike(made, aim))
+
+
+def _alike(made: Tensor, aim: Tensor) -> tuple[Tensor, Tensor]:
+    if made.shape != aim.shape:
+        raise ConfigError(
+            f"a loss compares {list(made.shape)} with {list(aim.shape)}; give data and teacher of the generator's "
+            "channels and size"
+        )
+    return made, aim
 
 
 def _over_scales(judged: Any, loss: Callable[[Tensor], Tensor]) -> Tensor:

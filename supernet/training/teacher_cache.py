@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from gantailor.supernet.calling import Inputs, first, forward, rows_of
 from gantailor.supernet.files import load_tensors, save_tensors, state_digest
 from gantailor.supernet.training.distillation import capture
 
@@ -46,21 +47,21 @@ class Teacher:
         return state_digest(self.model, f"{content}|{self.layers}")[:16]
 
     @torch.no_grad()
-    def _compute(self, inputs: Tensor) -> dict[str, Tensor]:
+    def _compute(self, inputs: Inputs) -> dict[str, Tensor]:
         context: AbstractContextManager[Any] = self._context()
         with capture(self.model, self.layers) as features, context:
-            return {"output": self.model(inputs), **features}
+            return {"output": forward(self.model, inputs), **features}
 
-    def __call__(self, inputs: Tensor, keys: Sequence[Hashable]) -> Taught:
-        """Output (float32) and features of each input ``[N, C, H, W]``; ``keys`` name the pictures."""
+    def __call__(self, inputs: Inputs, keys: Sequence[Hashable]) -> Taught:
+        """Output (float32) and features of each input ``[N, ...]``; ``keys`` name what comes again as it is."""
         if self._memory is None and self._folder is None:
             found = self._compute(inputs)
         else:
-            rows = [self._kept(inputs[i : i + 1], key) for i, key in enumerate(keys)]
-            found = {name: torch.cat([row[name] for row in rows]).to(inputs.device) for name in rows[0]}
+            rows = [self._kept(rows_of(inputs, slice(i, i + 1)), key) for i, key in enumerate(keys)]
+            found = {name: torch.cat([row[name] for row in rows]).to(first(inputs).device) for name in rows[0]}
         return found["output"].float(), {name: found[name] for name in self.layers}
 
-    def _kept(self, one: Tensor, key: Hashable) -> dict[str, Tensor]:
+    def _kept(self, one: Inputs, key: Hashable) -> dict[str, Tensor]:
         if self._memory is not None:
             if key not in self._memory:
                 self._memory[key] = self._compute(one)

@@ -106,7 +106,7 @@ def test_the_discriminator_is_pruned_the_same_way():
 @pytest.mark.long
 def test_gradients_reach_the_agents_and_only_them():
     task, recipe = agents(warmup=0)
-    task.backward(0, task.draw(0), 1.0)
+    task.backward(0, task.batches(0), 1.0)
     for side in (task.gated, task.judge):
         learned = dict(side.agent.named_parameters())
         assert all(p.grad is not None and bool((p.grad != 0).any()) for p in learned.values()), learned.keys()
@@ -176,7 +176,7 @@ def test_agents_hear_each_other():
     assert torch.equal(agent(), Agent([4, 6], 5, seed=0)()), "the seed decides"
     task, _ = agents(warmup=0)
     assert bool((task.gated.feedback == 0).all())
-    task.backward(0, task.draw(0), 1.0)
+    task.backward(0, task.batches(0), 1.0)
     task.after_step(0)
     for side in (task.gated, task.judge):
         assert float(side.feedback.std()) == pytest.approx(1, rel=1e-3)
@@ -229,11 +229,11 @@ def test_the_penalty_adapts():
 def test_global_matching_draws_from_everywhere():
     near, _ = agents()
     for step in range(6):
-        batch = near.draw(step)
+        batch = near.batches(step)
         for centre, other in zip(batch.centres.keys, batch.others.keys, strict=True):
-            assert other[0] in near.near[centre[0]]
+            assert other[0] in near.batches.near[centre[0]]
     everywhere, _ = agents(near=False)
-    drawn = {key[0] for step in range(60) for key in everywhere.draw(step).others.keys}
+    drawn = {key[0] for step in range(60) for key in everywhere.batches(step).others.keys}
     assert drawn == set(range(8))
 
 

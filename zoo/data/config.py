@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from gantailor.supernet.plugins import check_name
 from gantailor.zoo.data import DATA_KINDS
@@ -55,7 +55,19 @@ class DataConfig(BaseModel):
     @property
     def shape(self) -> tuple[int, int]:
         """Height and width."""
-        return (self.size, self.size) if isinstance(self.size, int) else self.size
+        return _both(self.size)
+
+    @property
+    def loaded(self) -> tuple[int, int]:
+        """Height and width of training pictures, before crops."""
+        return _both(self.size if self.load is None else self.load)
+
+    @property
+    def cropped(self) -> tuple[int, int] | None:
+        """Height and width of the random parts that are trained on; None where pictures are whole."""
+        if self.crop is not None:
+            return _both(self.crop)
+        return None if self.load is None else self.shape
 
     def channels_of(self, side: int) -> int:
         """Of inputs (0) or of targets (1)."""
@@ -87,10 +99,23 @@ class DataConfig(BaseModel):
                 raise ValueError("give a colour: white, black, #808080, rgb(0, 0, 0)") from None
         return value
 
+    @model_validator(mode="after")
+    def _room(self) -> Self:
+        if self.cropped is not None and any(c > s for c, s in zip(self.cropped, self.loaded, strict=True)):
+            crop, load = (" x ".join(map(str, sides)) for sides in (self.cropped, self.loaded))
+            raise ValueError(
+                f"crops of {crop} do not fit in training pictures of {load}: a larger load, or another crop"
+            )
+        return self
+
     @field_validator("kind")
     @classmethod
     def _known(cls, value: str) -> str:
         return check_name(value, DATA_KINDS, "data kind")
+
+
+def _both(size: int | tuple[int, int]) -> tuple[int, int]:
+    return (size, size) if isinstance(size, int) else size
 
 
 def _of(value: int | tuple[int, int], side: int) -> int:

@@ -7,14 +7,13 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gantailor.supernet.training.losses import fake_loss, generator_loss, real_loss
+from gantailor.supernet.training.losses import fake_loss, generator_loss, l1_loss, real_loss
 from gantailor.supernet.training.recipe import Recipe, require
 from gantailor.supernet.training.trainer import Task, adam
 from gantailor.zoo.data.config import DataConfig
-from gantailor.zoo.data.domains import DomainBatch, Domains
+from gantailor.zoo.data.domains import DomainBatch, DomainBatches, Domains
 from gantailor.zoo.data.read import read_domains
 from gantailor.zoo.initialisation import init_weights
 from gantailor.zoo.tasks.training import Training, Weights
@@ -41,14 +40,14 @@ class CycleGan:
     def __init__(
         self, generator: nn.Module, data: Domains, recipe: Recipe, *, back: nn.Module | None = None, device: str = "cpu"
     ) -> None:
-        self.recipe, self.data, self.device = recipe, data, torch.device(device)
+        self.recipe, self.device, self.batches = recipe, torch.device(device), DomainBatches(data, recipe)
         self.options = recipe.options_of(CycleOptions)
         torch.manual_seed(recipe.seed)
         if back is None:
             back = init_weights(copy.deepcopy(init_weights(generator)))
         self.generator, self.back = generator.to(device).train(), back.to(device).train()
         self.judges = nn.ModuleDict(dict(zip("ab", judges_of(recipe, device), strict=True)))
-        shape = (3, *data.a.shape[1:3])
+        shape = (3, *(data.crop or data.size))
         self.pools = nn.ModuleDict({name: ImagePool(self.options.pool, shape) for name in "ab"}).to(device)
         self._trained = [p for net in (self.generator, self.back) for p in net.parameters() if p.requires_grad]
         self.optimizers = {
@@ -59,10 +58,6 @@ class CycleGan:
     def parts(self) -> dict[str, nn.Module]:
         """Everything with state."""
         return {"generator": self.generator, "back": self.back, "judges": self.judges, "pools": self.pools}
-
-    def draw(self, step: int) -> DomainBatch:
-        """A batch of each domain."""
-        return self.data.draw(self.recipe, step)
 
     def backward(self, step: int, batch: DomainBatch, share: float) -> dict[str, Tensor]:
         """Adversarial, cycle and identity losses of both directions."""
@@ -81,10 +76,10 @@ class CycleGan:
                 true = judge(target)
             judged.append(0.5 * (real_loss(self.recipe.gan, true) + fake_loss(self.recipe.gan, old)))
             losses[f"gan_{name}"] = self.recipe.gan_weight * generator_loss(self.recipe.gan, seen)
-            losses[f"cycle_{name}"] = self.options.cycle * F.l1_loss(cycled.float(), source)
+            losses[f"cycle_{name}"] = self.options.cycle * l1_loss(cycled.float(), source)
             if same is not None:
                 weight = self.options.cycle * self.options.identity
-                losses[f"identity_{name}"] = weight * F.l1_loss(same.float(), target)
+                losses[f"identity_{name}"] = weight * l1_loss(same.float(), target)
         return backward_both(losses, judged, share, trained=self._trained, judges=self.judges)
 
     def after_step(self, step: int) -> None:

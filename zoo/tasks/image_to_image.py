@@ -9,8 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from gantailor.supernet.calling import condition, forward
 from gantailor.supernet.errors import ConfigError
-from gantailor.supernet.training.image_to_image import ImageToImage, Sampler
+from gantailor.supernet.training.image_to_image import ImageToImage, Sampler, judged_pictures
 from gantailor.supernet.training.recipe import Recipe
 from gantailor.supernet.training.trainer import Task
 from gantailor.supernet.traits import traits_of
@@ -61,7 +62,7 @@ def _teacher(generator: nn.Module, data: DataConfig, recipe: Recipe, *, device: 
     inputs, targets = pairs.batch(np.arange(1))
     if targets is None:
         raise ConfigError("a teacher of pairs needs real pictures; for unpaired ones: --train.preset teacher-cyclegan")
-    discriminator = make_discriminator(recipe, input_nc=inputs.shape[1], output_nc=targets.shape[1])
+    discriminator = make_discriminator(recipe, input_nc=condition(inputs).shape[1], output_nc=targets.shape[1])
     init_weights(generator)
     return ImageToImage(generator, pairs, recipe, discriminator=discriminator, device=device)
 
@@ -69,9 +70,9 @@ def _teacher(generator: nn.Module, data: DataConfig, recipe: Recipe, *, device: 
 @torch.no_grad()
 def _discriminator(whole: nn.Module, data: DataSet, recipe: Recipe) -> tuple[nn.Module | None, Tensor]:
     inputs, targets = data.batch(np.arange(1))
-    outputs = targets if targets is not None else whole(inputs)
-    fresh = make_discriminator(recipe, input_nc=inputs.shape[1], output_nc=outputs.shape[1])
-    return fresh, torch.cat([inputs, outputs], 1) if recipe.conditional else outputs
+    outputs = targets if targets is not None else forward(whole, inputs)
+    fresh = make_discriminator(recipe, input_nc=condition(inputs).shape[1], output_nc=outputs.shape[1])
+    return fresh, judged_pictures(recipe, inputs, outputs)
 
 
 IMAGE_TO_IMAGE = Training(name="image_to_image", student=_student, teacher=_teacher, discriminator=_discriminator)

@@ -17,9 +17,11 @@ from torch import Tensor, nn
 
 from gantailor.search.methods.control import Control, Usage
 from gantailor.search.methods.gated import Gated, logistic_noise
+from gantailor.supernet.calling import Inputs, as_tuple, condition
 from gantailor.supernet.graph import Selection
 from gantailor.supernet.training import distributed
-from gantailor.supernet.training.image_to_image import Batch, ImageToImage, PairSource
+from gantailor.supernet.training.batches import Batch, Batches, PairBatches, PairSource, rows_of
+from gantailor.supernet.training.image_to_image import ImageToImage, judged_pictures
 from gantailor.supernet.training.losses import fake_loss, generator_loss, real_loss
 from gantailor.supernet.training.recipe import Recipe, require
 
@@ -86,9 +88,24 @@ class Neighbours:
     centres: Batch
     others: Batch
 
-    def part(self, number: int, of: int) -> Neighbours:
-        """One of ``of`` equal parts."""
-        return Neighbours(self.centres.part(number, of), self.others.part(number, of))
+
+@dataclass(frozen=True, eq=False)
+class NeighbourBatches:
+    """Centres in a random order, and one picture from each one's neighbourhood ``near`` (see ``Agents``)."""
+
+    pairs: PairBatches
+    near: np.ndarray | None
+
+    def __call__(self, step: int, part: int = 0, of: int = 1) -> Neighbours:
+        """One of ``of`` equal parts of a step's batch."""
+        recipe, indices = self.pairs.recipe, self.pairs.indices(step)
+        rng = np.random.default_rng((recipe.seed, 3, step))
+        if self.near is None:
+            chosen = rng.integers(0, len(self.pairs.data), len(indices))
+        else:
+            chosen = self.near[indices, rng.integers(0, self.near.shape[1], len(indices))]
+        others = self.pairs.moved(chosen, rng, (recipe.seed, 5, step), rows_of(recipe.batch, part, of))
+        return Neighbours(self.pairs(step, part, of), others)
 
 
 class Agents(ImageToImage):
@@ -116,7 +133,8 @@ class Agents(ImageToImage):
     ) -> None:
         super().__init__(generator, data, recipe, discriminator=discriminator.generator, teacher=teacher, device=device)
         self.options = o = recipe.options_of(AgentsOptions, method=True)
-        self.gated, self.judge, self.near = generator, discriminator.to(device), near
+        self.gated, self.judge = generator, discriminator.to(device)
+        self.batches: Batches = NeighbourBatches(PairBatches(data, recipe), near)
         self.warmup = 0 if trained else round(o.discriminator_kimg * 1000 / recipe.batch)
         for name, side in (("generator", self.gated), ("discriminator's agent", self.judge)):
             own = torch.optim.AdamW(side.agent.parameters(), lr=o.agent_lr, weight_decay=o.agent_decay, fused=True)
@@ -134,17 +152,6 @@ class Agents(ImageToImage):
         states = {f"{control.name} strength": control.state for control in self.controls}
         return {"generator": self.gated, "discriminator": self.judge, **states}
 
-    def draw(self, step: int) -> Neighbours:  # type: ignore[override]
-        """Centres in a random order, and one picture from each one's neighbourhood."""
-        centres = super().draw(step)
-        rng = np.random.default_rng((self.recipe.seed, 3, step))
-        rows = np.array([key[0] for key in centres.keys])  # type: ignore[index]
-        if self.near is None:
-            chosen = rng.integers(0, len(self.data), len(rows))
-        else:
-            chosen = self.near[rows, rng.integers(0, self.near.shape[1], len(rows))]
-        return Neighbours(centres, self._moved(chosen, rng))
-
     def backward(self, step: int, batch: Neighbours, share: float) -> dict[str, Tensor]:  # type: ignore[override]
         """The discriminator's own training first; then the gradients of the two agents."""
         learning = step < self.warmup
@@ -156,18 +163,17 @@ class Agents(ImageToImage):
     def _teach_discriminator(self, batch: Batch, share: float) -> dict[str, Tensor]:
         """Real pictures against the whole generator's."""
         assert self.teacher is not None
-        inputs, targets = self._place(batch.inputs), self._place(batch.targets)
-        assert inputs is not None and targets is not None
+        inputs, targets = self._placed(batch)
+        assert targets is not None
         made, _ = self.teacher(inputs, batch.keys)
         losses = [f(self.recipe.gan, self._judge(inputs, x)) for f, x in ((real_loss, targets), (fake_loss, made))]
         loss = 0.5 * torch.stack(losses).sum()
         torch.autograd.backward(share * loss)
         return {"discriminator": loss.detach()}
 
-    def _judged(self, gates: Tensor, inputs: Tensor, outputs: Tensor) -> Any:
-        seen = torch.cat([inputs, outputs], 1) if self.recipe.conditional else outputs
+    def _judged(self, gates: Tensor, inputs: Inputs, outputs: Tensor) -> Any:
         with self._autocast():
-            return self.judge.gated(gates, seen)
+            return self.judge.gated(gates, judged_pictures(self.recipe, inputs, outputs))
 
     def _decisions(self, step: int) -> tuple[Tensor, Tensor]:
         """The generator's agent decides first, knowing its peer's last decision; the peer knows this one."""
@@ -187,12 +193,11 @@ class Agents(ImageToImage):
 
     def _teach_agents(self, step: int, batch: Neighbours, share: float) -> dict[str, Tensor]:
         assert self.teacher is not None
-        inputs, others = self._place(batch.centres.inputs), self._place(batch.others.inputs)
-        assert inputs is not None and others is not None
+        inputs, others = (self._placed(side)[0] for side in (batch.centres, batch.others))
         taught, _ = self.teacher(others, batch.others.keys)
         opened, open_judge = self._decisions(step)
         with self._autocast():
-            fake = self.gated.gated(opened, inputs)
+            fake = self.gated.gated(opened, *as_tuple(inputs))
         judged = self._judged(open_judge, inputs, fake.float())
         real = real_loss(self.recipe.gan, self._judged(open_judge, others, taught))
         objective = 0.5 * (real + fake_loss(self.recipe.gan, judged))

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
@@ -15,8 +14,8 @@ from gantailor.zoo.data.config import DataConfig
 from gantailor.zoo.data.domains import Domains
 from gantailor.zoo.data.fit import Reading
 from gantailor.zoo.data.kinds.folder import read_folder
-from gantailor.zoo.data.pairs import Pairs
-from gantailor.zoo.data.pictures import to_float
+from gantailor.zoo.data.pairs import Pairs, pixel_digest
+from gantailor.zoo.data.pictures import Pictures, to_float
 from gantailor.zoo.data.record import DataKind, check_path, split_folder
 
 
@@ -27,8 +26,8 @@ class Unpaired:
     As long as the larger of the two, whose pictures come once; the smaller's come again.
     """
 
-    inputs: np.ndarray
-    real: np.ndarray
+    inputs: Pictures
+    real: Pictures
     source: str
     paired: ClassVar[bool] = False
 
@@ -46,12 +45,12 @@ class Unpaired:
 
     @cached_property
     def _digest(self) -> str:
-        return hashlib.sha256(self.inputs.tobytes() + self.real.tobytes()).hexdigest()[:12]
+        return pixel_digest(self.inputs, self.real)
 
 
 def _side(config: DataConfig, split: str, side: str) -> Pairs:
-    folder, reading = split_folder(Path(str(config.path)), split, suffix=side), Reading.of(config)
-    return read_folder(folder, replace(reading, channels=reading.channels_of("AB".index(side))), "unpaired")
+    folder = split_folder(Path(str(config.path)), split, suffix=side)
+    return read_folder(folder, Reading.of(config).side("AB".index(side)), "unpaired")
 
 
 def _read(config: DataConfig, split: str) -> Pairs | Unpaired:
