@@ -20,7 +20,6 @@ from gantailor.supernet.training.batches import Move
 from gantailor.supernet.training.distillation import capture
 from gantailor.supernet.training.recipe import Recipe
 from gantailor.zoo.checkpoints import load_state, read_state
-from gantailor.zoo.data.record import DataSet
 from gantailor.zoo.generators.record import find_generator
 
 LOOKED_AT = 2  # pictures
@@ -30,7 +29,7 @@ FAR = 2.0  # absolute values from which outputs are said to leave [-1, 1]
 class AsTrained:
     """A data set whose batches are what training sees, parts of pictures where it has a ``crop``, unmoved."""
 
-    def __init__(self, data: DataSet) -> None:
+    def __init__(self, data: Any) -> None:
         self.data = data
 
     def __getattr__(self, name: str) -> Any:
@@ -41,7 +40,8 @@ class AsTrained:
 
     def batch(self, indices: np.ndarray, *, moves: Sequence[Move] | None = None) -> tuple[Inputs, Tensor | None]:
         """Inputs and targets in [-1, 1]."""
-        return self.data.batch(indices, moves=[Move(False, 0, 0)] * len(indices))
+        found: tuple[Inputs, Tensor | None] = self.data.batch(indices, moves=[Move(False, 0, 0)] * len(indices))
+        return found
 
 
 @dataclass(frozen=True)
