@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from gantailor.run.shapes import first_line, output_of, shape_of
 from gantailor.supernet.calling import Inputs, evaluating, first, forward, input_names
 from gantailor.supernet.errors import ConfigError
 from gantailor.supernet.training import distributed
+from gantailor.supernet.training.batches import Move
 from gantailor.supernet.training.distillation import capture
 from gantailor.supernet.training.recipe import Recipe
 from gantailor.supernet.training.teacher_cache import check_cache
@@ -25,6 +26,24 @@ from gantailor.zoo.generators.record import find_generator
 
 LOOKED_AT = 2  # pictures
 FAR = 2.0  # absolute values from which outputs are said to leave [-1, 1]
+
+
+class AsTrained:
+    """A data set whose batches are what training sees, parts of pictures where it has a ``crop``, unmoved."""
+
+    def __init__(self, data: Any) -> None:
+        self.data = data
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.data, name)
+
+    def __len__(self) -> int:
+        return len(self.data)
+
+    def batch(self, indices: np.ndarray, *, moves: Sequence[Move] | None = None) -> tuple[Inputs, Tensor | None]:
+        """Inputs and targets in [-1, 1]."""
+        found: tuple[Inputs, Tensor | None] = self.data.batch(indices, moves=[Move(False, 0, 0)] * len(indices))
+        return found
 
 
 @dataclass(frozen=True)
@@ -37,7 +56,7 @@ class Looked:
 
 
 def look(run: Run) -> Looked:
-    """A few pictures through the generator, before it is traced: it runs on them, and makes what the targets are.
+    """A few training pictures through the generator, before it is traced: it makes what the targets are of them.
 
     Raises:
         ConfigError: it does not; the message has both shapes.
@@ -48,7 +67,7 @@ def look(run: Run) -> Looked:
         check_cache(recipe, data)
     if isinstance(data, WithVectors):
         run.report.note(data.told(input_names(run.setup.generator, len(data.order))))
-    inputs, targets = data.batch(np.arange(min(LOOKED_AT, len(data))))
+    inputs, targets = AsTrained(data).batch(np.arange(min(LOOKED_AT, len(data))))
     outputs = output_of(run.setup.generator, inputs, f"generator {config.generator!r}")
     _check_finite(outputs, f"generator {config.generator!r}")
     check_targets(inputs, targets, outputs, config.generator)
@@ -178,7 +197,7 @@ def _check_discriminator(run: Run, section: str, recipe: Recipe) -> None:
     training = find_generator(config.generator).training(setup.generator)
     if recipe.gan == "none" or training.discriminator is None:
         return
-    net, seen = training.discriminator_of(setup.generator, setup.data("train"), recipe)
+    net, seen = training.discriminator_of(setup.generator, AsTrained(setup.data("train")), recipe)
     if net is None:
         return
     if config.discriminator:

@@ -14,13 +14,15 @@ from gantailor.evaluators.metric import find_metric
 from gantailor.evaluators.scores import Subset
 from gantailor.evaluators.scoring import Scoring
 from gantailor.pipeline.fit import fit
+from gantailor.pipeline.shapes import AsTrained, check_batch, check_targets
 from gantailor.run.inputs import check_torch_device
 from gantailor.run.run import Run
-from gantailor.run.shapes import as_generator_has
+from gantailor.run.shapes import as_generator_has, output_of
 from gantailor.supernet.calling import forward
 from gantailor.supernet.files import save_tensors, write_bytes
 from gantailor.supernet.subnets.copying import copied
 from gantailor.supernet.training import distributed
+from gantailor.supernet.training.image_to_image import ImageToImage
 from gantailor.supernet.traits import Traits, traits_of
 from gantailor.zoo.data.config import DataConfig
 from gantailor.zoo.data.index import telling
@@ -46,6 +48,11 @@ def train_teacher(run: Run) -> Path:
     data = as_generator_has(config.data, generator, traits, name=config.generator)
     with telling(run.report.pictures("reading train")):
         task = training.teacher_task()(generator, data, recipe, device=config.device)
+    if isinstance(task, ImageToImage):
+        check_batch(recipe, len(task.data), "train")
+        inputs, targets = AsTrained(task.data).batch(np.arange(1))
+        made = output_of(copied(generator).to("cpu"), inputs, f"generator {config.generator!r}")
+        check_targets(inputs, targets, made, config.generator)
     if distributed.rank() == 0:  # for all of the processes under torchrun
         run.claim()
     distributed.wait()

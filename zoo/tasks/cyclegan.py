@@ -53,9 +53,10 @@ class CycleGan:
         if back is None:
             back = init_weights(copy.deepcopy(init_weights(generator)))
         self.generator, self.back = generator.to(device).train(), back.to(device).train()
-        self.judges = nn.ModuleDict(dict(zip("ab", judges_of(recipe, device), strict=True)))
-        shape = (3, *(data.crop or data.size))
-        self.pools = nn.ModuleDict({name: ImagePool(self.options.pool, shape) for name in "ab"}).to(device)
+        channels = (data.a.shape[3], data.b.shape[3])
+        self.judges = nn.ModuleDict(dict(zip("ab", judges_of(recipe, channels, device), strict=True)))
+        pools = [ImagePool(self.options.pool, (count, *(data.crop or data.size))) for count in channels]
+        self.pools = nn.ModuleDict(dict(zip("ab", pools, strict=True))).to(device)
         self._trained = [p for net in (self.generator, self.back) for p in net.parameters() if p.requires_grad]
         self.optimizers = {
             "generator": adam(self._trained, recipe),

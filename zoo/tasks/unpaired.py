@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -43,15 +45,15 @@ class ImagePool(nn.Module):
         return torch.stack(shown)
 
 
-def judges_of(recipe: Recipe, device: str) -> list[nn.Module]:
+def judges_of(recipe: Recipe, channels: Sequence[int], device: str) -> list[nn.Module]:
     """A discriminator for each of the two domains.
 
     Raises:
         ConfigError: the recipe has no adversarial loss, without which two domains cannot be told apart.
     """
     made = [
-        make_discriminator(recipe.model_copy(update={"seed": recipe.seed + number}), input_nc=0, output_nc=3)
-        for number in range(2)
+        make_discriminator(recipe.model_copy(update={"seed": recipe.seed + number}), input_nc=0, output_nc=count)
+        for number, count in enumerate(channels)
     ]
     if recipe.gan == "none":
         raise ConfigError("two unpaired sets of pictures need an adversarial loss: set train.gan, to lsgan say")
