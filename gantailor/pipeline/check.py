@@ -111,8 +111,9 @@ def _check_files(run: Run) -> None:
             raise ConfigError(f"{file!r} does not exist; give the path of a file")
     if is_file(config.ranking) and not run.folder.ranking.exists():  # later the run's own counts
         ranking.load(config.ranking, run.setup.traced)
-    if any(recipe.kimg and recipe.perceptual_weight for recipe in (config.train, config.finetune)):
-        run.setup.scoring.lpips()
+    for recipe in (config.train, config.finetune):
+        if recipe.kimg and recipe.perceptual_weight:
+            run.setup.scoring.perceptual(recipe.perceptual_loss)
     front_profile(config)
     for name, value in (("region", config.region), ("embedding", config.embedding)):
         if value is not None:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from gantailor.evaluators.scoring import Scoring
 from gantailor.run.config import Config
 from gantailor.run.run import Run, with_file
 from gantailor.search.budget import Budget
@@ -115,7 +117,7 @@ class RunContext:
             teacher=self.teacher() if distils else None,
             discriminator=discriminator,
             sample=sample,
-            perceptual=copy.deepcopy(setup.scoring.lpips()).to(config.device) if recipe.perceptual_weight else None,
+            perceptual=_perceptual(setup.scoring, recipe, config.device),
             region=import_name(config.region, "region") if config.region else None,
             cache_folder=cache_folder(),
             device=config.device,
@@ -145,6 +147,12 @@ class RunContext:
             rows.append(torch.as_tensor(embed(made)).float().flatten(1).cpu().numpy())
             listener(int(chosen[-1]) + 1, len(data))
         return np.concatenate(rows)
+
+
+def _perceptual(scoring: Scoring, recipe: Recipe, device: str) -> Callable[[Tensor, Tensor], Tensor] | None:
+    if not recipe.perceptual_weight:
+        return None
+    return copy.deepcopy(scoring.perceptual(recipe.perceptual_loss)).to(device)
 
 
 def _continued(discriminator: nn.Module, weights: str | None) -> nn.Module:

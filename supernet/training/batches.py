@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any, NamedTuple, Protocol
 
@@ -49,7 +49,9 @@ class PairSource(Protocol):
 
     One that is trained on random parts of its pictures has two further attributes: ``crop``, the height and width of
     those parts (or None), and ``size``, height and width of its inputs. One whose inputs are in part latents has
-    ``drawn``, their positions and widths, ``{1: 8}``: its own are those of the items, training draws others.
+    ``drawn``, their positions and widths, ``{1: 8}``: its own are those of the items, training draws others. One that
+    has pictures of the domain that is translated to, which belong to no input, has their ``others`` (or None), of which
+    ``other(rows, moves)`` are ``[n, C, H, W]`` in [-1, 1].
     """
 
     def __len__(self) -> int: ...
@@ -70,11 +72,16 @@ class PairSource(Protocol):
 
 @dataclass(frozen=True)
 class Batch:
-    """Inputs, targets (where there are any) and what identifies each picture."""
+    """Inputs, targets (where there are any) and what identifies each picture.
+
+    Attributes:
+        others: as many real pictures of the other domain, which have nothing to do with the inputs.
+    """
 
     inputs: Inputs
     targets: Tensor | None
     keys: tuple[Hashable, ...]
+    others: Tensor | None = None
 
 
 def rows_of(batch: int, part: int, of: int) -> slice:
@@ -124,7 +131,25 @@ class PairBatches:
     def __call__(self, step: int, part: int = 0, of: int = 1) -> Batch:
         """One of ``of`` equal parts of a step's batch."""
         rng, apart = np.random.default_rng((self.recipe.seed, step)), (self.recipe.seed, 4, step)
-        return self.moved(self.indices(step), rng, apart, rows_of(self.recipe.batch, part, of))
+        rows = rows_of(self.recipe.batch, part, of)
+        batch, others = self.moved(self.indices(step), rng, apart, rows), getattr(self.data, "others", None)
+        return batch if others is None else replace(batch, others=self._others(len(others), step, rows))
+
+    def _others(self, count: int, step: int, rows: slice) -> Tensor:
+        """Pictures of the other domain at random, as CycleGAN draws them; of generators of their own."""
+        rng = np.random.default_rng((self.recipe.seed, 6, step))
+        chosen = rng.integers(0, count, self.recipe.batch)
+        moves = self._moves(rng, (self.recipe.seed, 7, step))
+        found: Tensor = self.data.other(chosen[rows], moves[rows])  # type: ignore[attr-defined]
+        return found
+
+    def _moves(self, rng: np.random.Generator, crops: tuple[int, ...]) -> list[Move]:
+        recipe, moves = self.recipe, []
+        for top, left in corners(self.data, recipe.batch, crops):
+            mirror = bool(rng.random() < 0.5) and recipe.mirror
+            down, right = rng.integers(-recipe.shift, recipe.shift + 1, 2).tolist()
+            moves.append(Move(mirror, down, right, top, left))
+        return moves
 
     def indices(self, step: int) -> np.ndarray:
         """Of the whole batch."""
@@ -132,12 +157,8 @@ class PairBatches:
 
     def moved(self, indices: np.ndarray, rng: np.random.Generator, apart: tuple[int, ...], rows: slice) -> Batch:
         """These rows of a whole batch; ``rng`` draws the moves of all of it, ``apart`` seeds crops and latents."""
-        recipe, moves = self.recipe, []
-        for top, left in corners(self.data, recipe.batch, apart):
-            mirror = bool(rng.random() < 0.5) and recipe.mirror
-            down, right = rng.integers(-recipe.shift, recipe.shift + 1, 2).tolist()
-            moves.append(Move(mirror, down, right, top, left))
-        chosen, moves = indices[rows], moves[rows]
+        recipe = self.recipe
+        chosen, moves = indices[rows], self._moves(rng, apart)[rows]
         inputs, targets = self.data.batch(chosen, moves=moves)
         drawn: Mapping[int, int] = getattr(self.data, "drawn", {})
         if drawn:

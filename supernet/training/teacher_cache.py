@@ -67,19 +67,22 @@ class Teacher:
         return state_digest(self.model, f"{content}|{self.layers}")[:16]
 
     @torch.no_grad()
-    def _compute(self, inputs: Inputs) -> dict[str, Tensor]:
+    def _compute(self, inputs: Inputs, **options: Tensor) -> dict[str, Tensor]:
         context: AbstractContextManager[Any] = self._context()
         with capture(self.model, self.layers) as features, context:
-            return {"output": forward(self.model, inputs), **features}
+            return {"output": forward(self.model, inputs, **options), **features}
 
-    def __call__(self, inputs: Inputs, keys: Sequence[Hashable]) -> Taught:
-        """Output (float32) and features of each input ``[N, ...]``; ``keys`` name what comes again as it is."""
-        if self._memory is None and self._folder is None:
-            found = self._compute(inputs)
+    def __call__(self, inputs: Inputs, keys: Sequence[Hashable], **options: Tensor) -> Taught:
+        """Output (float32) and features of each input ``[N, ...]``; ``keys`` name what comes again as it is.
+
+        What is made with further ``options`` of the teacher's forward is never kept.
+        """
+        if options or (self._memory is None and self._folder is None):
+            found = self._compute(inputs, **options)
         else:
             rows = [self._kept(rows_of(inputs, slice(i, i + 1)), key) for i, key in enumerate(keys)]
             found = {name: torch.cat([row[name] for row in rows]).to(first(inputs).device) for name in rows[0]}
-        return found["output"].float(), {name: found[name] for name in self.layers}
+        return found["output"].float(), {name: found[name] for name in self.layers if name in found}
 
     def _kept(self, one: Inputs, key: Hashable) -> dict[str, Tensor]:
         if self._memory is not None:

@@ -34,6 +34,8 @@ class Pairs:
     Args:
         more: what the generator takes beside ``inputs``, in the order of its forward: pictures as those (masks), which
             move alike, or float32 vectors ``[N, d]``.
+        others: pictures of the domain that is translated to, which belong to no input: what an unconditional
+            discriminator takes for real. As large as the inputs.
         class_labels: of the pictures, for generators that take classes (``fitted_to``).
         crop: height and width of the parts of the inputs that moves keep; whole pictures without.
         middle: height and width of the middle that comes without moves, where pictures are kept larger for crops.
@@ -44,6 +46,7 @@ class Pairs:
     names: tuple[str, ...]
     source: str
     more: tuple[Pictures, ...] = field(default=(), kw_only=True)
+    others: Pictures | None = field(default=None, kw_only=True)
     class_labels: ClassLabels | None = field(default=None, kw_only=True)
     crop: tuple[int, int] | None = field(default=None, kw_only=True)
     middle: tuple[int, int] | None = field(default=None, kw_only=True)
@@ -86,6 +89,11 @@ class Pairs:
         others = [one[indices] for one in self.more]
         return (shown, *(to_float(self.moved(o, moves)) if o.ndim == 4 else torch.from_numpy(o) for o in others))
 
+    def other(self, indices: np.ndarray, moves: Sequence[Move] | None) -> Tensor:
+        """These of the ``others`` as float ``[n, C, H, W]`` in [-1, 1], each with its own move."""
+        assert self.others is not None, "there are none"
+        return to_float(self.moved(self.others[indices], moves))
+
     def rows(self, indices: np.ndarray, moves: Sequence[Move] | None) -> tuple[np.ndarray, np.ndarray | None]:
         """The arrays behind ``batch``."""
         inputs = self.moved(self.inputs[indices], moves)
@@ -118,7 +126,9 @@ class Pairs:
 
     @cached_property
     def _digest(self) -> str:
-        return pixel_digest(*(side for side in (self.inputs, self.targets, *self.more) if side is not None))
+        return pixel_digest(
+            *(side for side in (self.inputs, self.targets, *self.more, self.others) if side is not None)
+        )
 
 
 def pixel_digest(*sides: Pictures) -> str:

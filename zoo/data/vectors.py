@@ -104,6 +104,16 @@ class WithVectors:
         """Height and width of the parts that are trained on, if there are such."""
         return getattr(self.data, "crop", None)
 
+    @property
+    def others(self) -> Any:
+        """Pictures of the other domain, if there are any."""
+        return getattr(self.data, "others", None)
+
+    def other(self, indices: np.ndarray, moves: Sequence[Any] | None) -> Tensor:
+        """These of them, as the pictures' data set gives them."""
+        found: Tensor = self.data.other(indices, moves)  # type: ignore[attr-defined]
+        return found
+
     def batch(self, indices: np.ndarray, *, moves: Sequence[Any] | None = None) -> tuple[Inputs, Tensor | None]:
         """Every input, and the targets; the latents are those of the items."""
         given, targets = self.data.batch(indices, moves=moves)

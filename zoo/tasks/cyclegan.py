@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from gantailor.supernet.errors import ConfigError
 from gantailor.supernet.training.losses import fake_loss, generator_loss, l1_loss, real_loss
+from gantailor.supernet.training.pool import ImagePool
 from gantailor.supernet.training.recipe import Recipe, require
 from gantailor.supernet.training.trainer import Task, adam
 from gantailor.supernet.traits import plain_generator, traits_of
@@ -19,7 +20,7 @@ from gantailor.zoo.data.domains import DomainBatch, DomainBatches, Domains
 from gantailor.zoo.data.read import read_domains
 from gantailor.zoo.initialisation import init_weights
 from gantailor.zoo.tasks.training import Training, Weights
-from gantailor.zoo.tasks.unpaired import ImagePool, backward_both, judges_of
+from gantailor.zoo.tasks.unpaired import backward_both, judges_of
 
 
 @dataclass(frozen=True)
@@ -73,17 +74,18 @@ class CycleGan:
         losses: dict[str, Tensor] = {}
         judged: list[Tensor] = []
         real = {"a": batch.a.to(self.device), "b": batch.b.to(self.device)}
+        recipe, kind, how = self.recipe, self.recipe.gan, self.recipe.gan_reduction
         for name, make, undo in (("b", self.generator, self.back), ("a", self.back, self.generator)):
             source, target, judge = real["a" if name == "b" else "b"], real[name], self.judges[name]
-            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.recipe.precision == "bfloat16"):
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=recipe.precision == "bfloat16"):
                 fake = make(source)
                 same = make(target) if self.options.identity else None
                 cycled = undo(fake)
                 seen = judge(fake)
                 old = judge(self.pools[name].swap(fake.float(), rng))  # type: ignore[operator]
                 true = judge(target)
-            judged.append(0.5 * (real_loss(self.recipe.gan, true) + fake_loss(self.recipe.gan, old)))
-            losses[f"gan_{name}"] = self.recipe.gan_weight * generator_loss(self.recipe.gan, seen)
+            judged.append(recipe.discriminator_weight * (real_loss(kind, true, how) + fake_loss(kind, old, how)))
+            losses[f"gan_{name}"] = recipe.gan_weight * generator_loss(kind, seen, how)
             losses[f"cycle_{name}"] = self.options.cycle * l1_loss(cycled.float(), source)
             if same is not None:
                 weight = self.options.cycle * self.options.identity

@@ -20,41 +20,46 @@ from gantailor.zoo.data.read import read_split
 from gantailor.zoo.data.record import DataSet
 from gantailor.zoo.discriminators.build import make_discriminator
 from gantailor.zoo.initialisation import init_weights
-from gantailor.zoo.tasks.training import Training
+from gantailor.zoo.tasks.training import MakeStudent, Training
 
 
-def _student(
-    model: nn.Module,
-    data: DataSet,
-    recipe: Recipe,
-    *,
-    whole: nn.Module,
-    teacher: nn.Module | None = None,
-    discriminator: nn.Module | None = None,
-    sample: Sampler | None = None,
-    perceptual: Callable[[Tensor, Tensor], Tensor] | None = None,
-    region: Callable[[Tensor], Tensor] | None = None,
-    cache_folder: Path | None = None,
-    device: str = "cpu",
-) -> Task:
-    traits = traits_of(whole)
-    if traits.takes == "latents":
-        raise ConfigError(
-            f"a {type(whole).__name__} takes latents, and is not trained from pictures to pictures; give its Generator "
-            "record the task that trains it"
+def student_of(kind: type[ImageToImage]) -> MakeStudent:
+    """What makes a student's task of a kind."""
+
+    def student(
+        model: nn.Module,
+        data: DataSet,
+        recipe: Recipe,
+        *,
+        whole: nn.Module,
+        teacher: nn.Module | None = None,
+        discriminator: nn.Module | None = None,
+        sample: Sampler | None = None,
+        perceptual: Callable[[Tensor, Tensor], Tensor] | None = None,
+        region: Callable[[Tensor], Tensor] | None = None,
+        cache_folder: Path | None = None,
+        device: str = "cpu",
+    ) -> Task:
+        traits = traits_of(whole)
+        if traits.takes == "latents":
+            raise ConfigError(
+                f"a {type(whole).__name__} takes latents, and is not trained from pictures to pictures; give its "
+                "Generator record the task that trains it"
+            )
+        return kind(
+            model,
+            data,
+            recipe,
+            discriminator=discriminator_of(whole, data, recipe)[0] if discriminator is None else discriminator,
+            feature_layers=traits.feature_layers,
+            teacher=teacher,
+            sample=sample,
+            perceptual=perceptual,
+            cache_folder=cache_folder,
+            device=device,
         )
-    return ImageToImage(
-        model,
-        data,
-        recipe,
-        discriminator=_discriminator(whole, data, recipe)[0] if discriminator is None else discriminator,
-        feature_layers=traits.feature_layers,
-        teacher=teacher,
-        sample=sample,
-        perceptual=perceptual,
-        cache_folder=cache_folder,
-        device=device,
-    )
+
+    return student
 
 
 def _teacher(generator: nn.Module, data: DataConfig, recipe: Recipe, *, device: str = "cpu") -> Task:
@@ -63,16 +68,19 @@ def _teacher(generator: nn.Module, data: DataConfig, recipe: Recipe, *, device: 
     if targets is None:
         raise ConfigError("a teacher of pairs needs real pictures; for unpaired ones: --train.preset teacher-cyclegan")
     discriminator = make_discriminator(recipe, input_nc=condition(inputs).shape[1], output_nc=targets.shape[1])
-    init_weights(generator)
+    init_weights(generator, recipe.init)
     return ImageToImage(generator, pairs, recipe, discriminator=discriminator, device=device)
 
 
 @torch.no_grad()
-def _discriminator(whole: nn.Module, data: DataSet, recipe: Recipe) -> tuple[nn.Module | None, Tensor]:
+def discriminator_of(whole: nn.Module, data: DataSet, recipe: Recipe) -> tuple[nn.Module | None, Tensor]:
+    """The discriminator of a student, as ``MakeDiscriminator`` says."""
     inputs, targets = data.batch(np.arange(1))
     outputs = targets if targets is not None else forward(whole, inputs)
     fresh = make_discriminator(recipe, input_nc=condition(inputs).shape[1], output_nc=outputs.shape[1])
     return fresh, judged_pictures(recipe, inputs, outputs)
 
 
-IMAGE_TO_IMAGE = Training(name="image_to_image", student=_student, teacher=_teacher, discriminator=_discriminator)
+IMAGE_TO_IMAGE = Training(
+    name="image_to_image", student=student_of(ImageToImage), teacher=_teacher, discriminator=discriminator_of
+)

@@ -62,14 +62,16 @@ def _side(config: DataConfig, folder: Path, number: int) -> Pairs:
 
 
 def _read(config: DataConfig, split: str) -> Pairs | Unpaired:
-    """Pictures of A, whose targets are the teacher's outputs; outside training with B's, where there are any."""
+    """Pictures of A, whose targets are the teacher's outputs, and B's beside them, where there are any."""
     root, sides = Path(str(config.path)), _sides(config)
     first, second = side_folders(root, split, sides)
     need_sides(root, split, [first], sides)
     pairs = _side(config, first, 0)
-    if split == "train" or not second.is_dir():
+    if not second.is_dir():
         return pairs
     real = _side(config, second, 1)
+    if split == "train":
+        return replace(pairs, others=real.inputs)
     return Unpaired(pairs.inputs, real.inputs, f"{pairs.source} to {real.source}")
 
 

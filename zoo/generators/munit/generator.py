@@ -186,9 +186,16 @@ class MunitGenerator(nn.Module):
         self.dec = Decoder(output_nc=input_nc, ngf=ngf, n_upsample=n_downsample, n_res=n_res, separable=separable)
         self.mlp = Mlp(style_dim, mlp_dim, sum(self.dec.adain_sizes()))
 
-    def forward(self, image: Tensor, style: Tensor | None = None) -> Tensor:
-        """The image in ``style``, or in its own style if that is ``None`` (then it is reconstructed)."""
-        return self.decode(self.enc_content(image), self.enc_style(image) if style is None else style)
+    def forward(self, image: Tensor, style: Tensor | None = None, *, reference: Tensor | None = None) -> Tensor:
+        """The image in ``style``, or in its own if that is ``None`` (then it is reconstructed); in that of a reference.
+
+        Args:
+            reference: an image ``[N, input_nc, H, W]`` whose style it gets, whatever ``style`` is.
+        """
+        content = self.enc_content(image)
+        if reference is not None or style is None:
+            style = self.enc_style(image if reference is None else reference)
+        return self.decode(content, style)
 
     def encode(self, image: Tensor) -> tuple[Tensor, Tensor]:
         """Content code ``[N, C, h, w]`` and style code ``[N, style_dim, 1, 1]``; styles are about N(0, 1)."""
