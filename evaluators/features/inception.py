@@ -14,8 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gantailor.evaluators.weights import read_weights
 from gantailor.evaluators.pictures.rgb import as_rgb
+from gantailor.evaluators.weights import read_weights
 from gantailor.supernet.errors import EvaluationError
 
 BLOCKS = {64: "Conv2d_2b_3x3", 192: "Conv2d_4a_3x3", 768: "Mixed_6e", 2048: "Mixed_7c"}  # features: the last layer

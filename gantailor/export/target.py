@@ -7,7 +7,7 @@ import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias, get_args
+from typing import TYPE_CHECKING, Literal, TypeAlias, get_args
 
 from gantailor.export.devices import Device
 from gantailor.export.errors import ExportError
@@ -53,6 +53,8 @@ class Target:
         extra: the extra of gantailor that installs them; none where they are installed by their own names.
         precisions: of float32, float16 and int8 those that the written file really holds.
         dynamic: whether the format has a dynamic batch.
+        sizes: of inputs: ``fixed`` alone; ``free`` height and width; ``bounded``, free up to a largest side, for which
+            memory is planned.
         rewrites: of the module before it is written, in this order; checked numerically.
         quantise: ``(model, pictures [N, ...], path, device, quantisers of a training or none)`` writes 8 bits; returns
             the same words as ``write``. There is one exactly where ``precisions`` has int8.
@@ -70,6 +72,7 @@ class Target:
     extra: str | None = None
     precisions: tuple[str, ...] = ("float32",)
     dynamic: bool = False
+    sizes: Literal["fixed", "free", "bounded"] = "fixed"
     rewrites: tuple[Rewrite, ...] = ()
     quantise: Quantise | None = None
     runs_here: bool | Callable[[], bool] = True
@@ -135,7 +138,7 @@ def check_device(device: Device) -> None:
     """That a generator can be written as the profile says, before anything long begins.
 
     Raises:
-        ExportError: the target has not this precision or batch, or a package is missing (says how to install it).
+        ExportError: the target has not this precision, batch or size, or a package is missing (says how to install it).
         ConfigError: there is no such target, or its loader cannot be read.
     """
     target = find_target(device.runtime)
@@ -147,6 +150,8 @@ def check_device(device: Device) -> None:
         )
     if device.batch == "dynamic" and not target.dynamic:
         raise ExportError(f"device {device.name!r}: {target.name} has no dynamic batch here; use batch: static")
+    if device.size == "dynamic" and target.sizes == "fixed":
+        raise ExportError(f"device {device.name!r}: {target.name} has no dynamic size here; use size: fixed")
     missing = [name for name in target.packages if importlib.util.find_spec(name) is None]
     if missing:
         raise ExportError(

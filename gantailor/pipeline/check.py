@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from gantailor.export.devices import device
+from gantailor.export.sides import check_sides
 from gantailor.export.target import check_device
 from gantailor.pipeline.context import RunContext
 from gantailor.pipeline.estimates import note_estimates
@@ -59,6 +60,7 @@ def find_mistakes(run: Run) -> None:
         run.report.note(f"scores without {', '.join(left)}: the data has no real pictures to compare with")
     for name in config.devices:
         check_device(device(name))
+        check_sides(device(name), setup.generator, setup.example)
     _check_files(run)
     check_networks(run, looked)
 

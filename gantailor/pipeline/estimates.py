@@ -28,7 +28,7 @@ from gantailor.supernet.training.recipe import Recipe
 from gantailor.supernet.training.trainer import Task
 
 FEW = 2  # pictures of a first step: some layers and losses need two
-LONG = 0.15  # seconds of it from which it is not repeated
+LONG, SHORT = 2.0, 0.1  # seconds of it: below, it is repeated; below, a larger one tells what a picture costs
 PER_PARAMETER = 4  # weight, gradient, and Adam's two moments
 
 
@@ -109,28 +109,21 @@ def _measure(task: Task, batch: int) -> tuple[Callable[[int], float], float]:
     with saved.counting():
         first = _step(task, batch // few)
     each = saved.most / few
-    if first > LONG or batch == few:
-        return (lambda pictures: first * pictures / few), each
-    some, more = _step(task, batch // few), _step(task, 1)
-    slope = max(more - some, 0.2 * some) / (batch - few)  # a clock that was disturbed promises nothing
+    some = min(first, _step(task, batch // few)) if first < LONG else first  # the first one prepares much
+    if some > SHORT or batch == few:
+        return (lambda pictures: some * pictures / few), each
+    slope = max(_step(task, 1) - some, 0.2 * some) / (batch - few)  # a clock that was disturbed promises nothing
     return (lambda pictures: max(some - slope * few, 0) + slope * pictures), each
 
 
 def _step(task: Task, parts: int) -> float:
-    """Seconds of a step on one of so many parts of a batch."""
-    part = task.batches(0, 0, parts)
-    _wait()
+    """Seconds of a step on one of so many parts of a batch, without the optimisers, which take little of it."""
+    part, devices = task.batches(0, 0, parts), {p.device for p in task.generator.parameters() if p.is_cuda}
     started = time.perf_counter()
     task.backward(0, part, 1.0)
-    for optimizer in task.optimizers.values():
-        optimizer.step()
-    _wait()
+    for where in devices:
+        torch.cuda.synchronize(where)
     return time.perf_counter() - started
-
-
-def _wait() -> None:
-    if torch.cuda.is_available() and torch.cuda.is_initialized():
-        torch.cuda.synchronize()
 
 
 @contextmanager

@@ -21,9 +21,9 @@ from gantailor.zoo.data.pictures import is_picture
 def evaluate(run: Run) -> dict[str, Any]:
     """Scores of the input, the teacher and the subnet; writes ``scores.json``.
 
-    ``input`` is what no generator at all would score. Where outputs are larger, inputs are enlarged bicubically, the usual
-    baseline of super-resolution, and the row is called so. There is none where inputs and outputs do not have the same
-    channels.
+    ``input`` is what no generator at all would score. Where outputs are larger, inputs are enlarged bicubically, the
+    usual baseline of super-resolution, and the row is called so. There is none where inputs and outputs do not have the
+    same channels.
     """
     setup = run.setup
     pairs, evaluator = setup.data("test"), setup.scoring.evaluator(setup.metrics(run.config.evaluation.final))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -32,9 +33,16 @@ def export(run: Run) -> dict[str, Any]:
     """Write ``export/``: safetensors, a folder for each device, and a manifest, all checked against PyTorch."""
     targets, file = [device(name) for name in run.config.devices], run.folder.manifest
     done = json.loads(file.read_text()) if file.exists() else {}
-    if done.get("made_from") == made_from(run) and all(target.name in done["devices"] for target in targets):
+    if done.get("made_from") == made_from(run) and all(_is_done(done["devices"], target) for target in targets):
         return dict(done)
     return export_run(run, targets)
+
+
+def _is_done(devices: Mapping[str, Any], target: Device) -> bool:
+    """Whether a device was exported for as its profile says; what the export filled in counts for nothing."""
+    wanted = target.model_dump(mode="json", exclude={"name", "size_multiple", "largest_side"})
+    known = {"size": "fixed", **devices.get(target.name, {})}
+    return target.name in devices and all(known.get(key) == value for key, value in wanted.items())
 
 
 def export_run(run: Run, devices: list[Device]) -> dict[str, Any]:
@@ -71,6 +79,7 @@ def export_run(run: Run, devices: list[Device]) -> dict[str, Any]:
             raise ExportError(f"{str(folder / target.name)!r} cannot be written: {error}") from None
         manifest["devices"][target.name] = found
         inside = {key: value for key, value in manifest.items() if key not in ("devices", "sha256")}
+        inside |= _described(narrow, example, found)
         write_json(folder / target.name / "manifest.json", {**inside, **found})
     write_json(folder / "manifest.json", manifest)
     return manifest
@@ -93,17 +102,25 @@ def _manifest(run: Run, config: SubnetConfig) -> dict[str, Any]:
     }
 
 
-def _described(narrow: nn.Module, example: Inputs) -> dict[str, Any]:
-    """What the model takes: ``inputs``, in the order of its forward, and where there is one, ``input`` too."""
+def _described(narrow: nn.Module, example: Inputs, found: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """What the model takes: ``inputs``, in the order of its forward, and where there is one, ``input`` too.
+
+    Args:
+        found: what its export for a device says; names stand for what is free there, and ``multiple_of`` for sides.
+    """
     several = as_tuple(example)
+    shapes = [list(one.shape) for one in several] if found is None else found["shapes"]
     inputs = [
-        {"name": name, "shape": list(one.shape), "dtype": "float32", "range": _range(one), "layout": _layout(one)}
-        for name, one in zip(input_names(narrow, len(several)), several, strict=True)
+        {"name": name, "shape": shape, "dtype": "float32", "range": _range(one), "layout": _layout(one)}
+        for name, one, shape in zip(input_names(narrow, len(several)), several, shapes, strict=True)
     ]
+    for one in inputs:
+        if found is not None and "height" in one["shape"]:
+            one["multiple_of"] = found["size_multiple"]
     if len(inputs) > 1:
         return {"inputs": inputs}
     only = {**inputs[0], "name": "input"}  # as its files call it
-    return {"input": {key: only[key] for key in ("shape", "range", "layout")}, "inputs": [only]}
+    return {"input": {key: only[key] for key in only if key not in ("name", "dtype")}, "inputs": [only]}
 
 
 def _layout(one: Tensor) -> str:

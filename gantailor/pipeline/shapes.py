@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from gantailor.run.shapes import first_line, output_of, shape_of
 from gantailor.supernet.calling import Inputs, evaluating, first, forward, input_names
 from gantailor.supernet.errors import ConfigError
 from gantailor.supernet.training import distributed
+from gantailor.supernet.training.batches import Move
 from gantailor.supernet.training.distillation import capture
 from gantailor.supernet.training.recipe import Recipe
 from gantailor.supernet.training.teacher_cache import check_cache
@@ -25,6 +26,24 @@ from gantailor.zoo.generators.record import find_generator
 
 LOOKED_AT = 2  # pictures
 FAR = 2.0  # absolute values from which outputs are said to leave [-1, 1]
+
+
+class AsTrained:
+    """A data set whose batches are what training sees, parts of pictures where it has a ``crop``, unmoved."""
+
+    def __init__(self, data: Any) -> None:
+        self.data = data
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.data, name)
+
+    def __len__(self) -> int:
+        return len(self.data)
+
+    def batch(self, indices: np.ndarray, *, moves: Sequence[Move] | None = None) -> tuple[Inputs, Tensor | None]:
+        """Inputs and targets in [-1, 1]."""
+        found: tuple[Inputs, Tensor | None] = self.data.batch(indices, moves=[Move(False, 0, 0)] * len(indices))
+        return found
 
 
 @dataclass(frozen=True)
@@ -37,7 +56,7 @@ class Looked:
 
 
 def look(run: Run) -> Looked:
-    """A few pictures through the generator, before it is traced: it runs on them, and makes what the targets are.
+    """A few training pictures through the generator, before it is traced: it makes what the targets are of them.
 
     Raises:
         ConfigError: it does not; the message has both shapes.
@@ -48,8 +67,9 @@ def look(run: Run) -> Looked:
         check_cache(recipe, data)
     if isinstance(data, WithVectors):
         run.report.note(data.told(input_names(run.setup.generator, len(data.order))))
-    inputs, targets = data.batch(np.arange(min(LOOKED_AT, len(data))))
+    inputs, targets = AsTrained(data).batch(np.arange(min(LOOKED_AT, len(data))))
     outputs = output_of(run.setup.generator, inputs, f"generator {config.generator!r}")
+    _check_finite(outputs, f"generator {config.generator!r}")
     check_targets(inputs, targets, outputs, config.generator)
     return Looked(inputs, targets, outputs)
 
@@ -70,8 +90,8 @@ def check_batch(recipe: Recipe, count: int, section: str) -> None:
     if recipe.batch > count:
         parts = recipe.accumulate * distributed.world()
         raise ConfigError(
-            f"{section}.batch {recipe.batch} is more than the {count} training pictures, which would come several times "
-            f"in a step; set {section}.batch {max(parts, count // parts * parts)} or less"
+            f"{section}.batch {recipe.batch} is more than the {count} training pictures, which would come several "
+            f"times in a step; set {section}.batch {max(parts, count // parts * parts)} or less"
         )
 
 
@@ -95,38 +115,40 @@ def check_targets(inputs: Inputs, targets: Tensor | None, outputs: Tensor, name:
     )
 
 
+def _check_finite(outputs: Tensor, whose: str) -> None:
+    if not bool(torch.isfinite(outputs).all()):
+        raise ConfigError(f"{whose} makes NaN or infinity of training pictures; look at its weights and options")
+
+
 def check_networks(run: Run, looked: Looked) -> None:
     """That discriminators, features and the networks of scores take these pictures; notes on the teacher's range.
 
     Raises:
         GantailorError: one does not; the message has its name and the shape.
     """
-    if run.setup.taught:
-        taught = output_of(run.setup.teacher, looked.inputs, "the teacher")
+    setup = run.setup
+    if setup.taught:
+        same = setup.teacher is setup.generator
+        taught = looked.outputs if same else output_of(setup.teacher, looked.inputs, "the teacher")
         _look_at_range(run, looked, taught)
     _check_features(run, looked.inputs)
     with torch.random.fork_rng(devices=[]):
         for section, recipe in trainings(run):
             _check_discriminator(run, section, recipe)
     aim = looked.targets if looked.targets is not None else looked.outputs
-    run.setup.scoring.check(looked.outputs[:1], aim[:1])
+    setup.scoring.check(looked.outputs[:1], aim[:1])
 
 
 def _look_at_range(run: Run, looked: Looked, taught: Tensor) -> None:
-    """A note where a trained generator's pictures are not those of [-1, 1].
-
-    Raises:
-        ConfigError: they are not finite.
-    """
+    """A note where a trained generator's pictures are not those of [-1, 1]."""
+    _check_finite(taught, "the teacher")
     low, high = float(taught.min()), float(taught.max())
-    if not np.isfinite([low, high]).all():
-        raise ConfigError("the teacher makes NaN or infinity of training pictures; look at its weights and options")
     real = looked.targets if looked.targets is not None else first(looked.inputs)
     halved = low >= 0 and high <= 1 and real.ndim == 4 and float(real.min()) < -0.5
     if max(-low, high) > FAR or halved:
         run.report.note(
-            f"the teacher's pictures lie in {low:.3g} to {high:.3g}, those of the data in -1 to 1; if it was trained on "
-            "another range, let its forward scale input and output"
+            f"the teacher's pictures lie in {low:.3g} to {high:.3g}, those of the data in -1 to 1; if it was trained "
+            "on another range, let its forward scale input and output"
         )
 
 
@@ -136,7 +158,8 @@ def _check_features(run: Run, inputs: Inputs) -> None:
     distilled = [(section, recipe) for section, recipe in trainings(run) if recipe.feature_weight]
     if not (setup.taught and layers and distilled):
         return
-    mine, theirs = (_features(model, layers, inputs) for model in (setup.generator, setup.teacher))
+    mine = _features(setup.generator, layers, inputs)
+    theirs = mine if setup.teacher is setup.generator else _features(setup.teacher, layers, inputs)
     for section, recipe in distilled:
         for name in layers:
             if why := _unlike(recipe.feature_loss, mine.get(name), theirs.get(name)):
@@ -174,7 +197,7 @@ def _check_discriminator(run: Run, section: str, recipe: Recipe) -> None:
     training = find_generator(config.generator).training(setup.generator)
     if recipe.gan == "none" or training.discriminator is None:
         return
-    net, seen = training.discriminator_of(setup.generator, setup.data("train"), recipe)
+    net, seen = training.discriminator_of(setup.generator, AsTrained(setup.data("train")), recipe)
     if net is None:
         return
     if config.discriminator:

@@ -14,15 +14,18 @@ from gantailor.evaluators.metric import find_metric
 from gantailor.evaluators.scores import Subset
 from gantailor.evaluators.scoring import Scoring
 from gantailor.pipeline.fit import fit
+from gantailor.pipeline.shapes import AsTrained, check_batch, check_targets
 from gantailor.run.inputs import check_torch_device
 from gantailor.run.run import Run
-from gantailor.run.shapes import as_generator_has
+from gantailor.run.shapes import as_generator_has, output_of
 from gantailor.supernet.calling import forward
 from gantailor.supernet.files import save_tensors, write_bytes
 from gantailor.supernet.subnets.copying import copied
 from gantailor.supernet.training import distributed
+from gantailor.supernet.training.image_to_image import ImageToImage
 from gantailor.supernet.traits import Traits, traits_of
 from gantailor.zoo.data.config import DataConfig
+from gantailor.zoo.data.index import telling
 from gantailor.zoo.data.pictures import picture_grid, to_rgb
 from gantailor.zoo.data.read import read_split
 from gantailor.zoo.generators.record import build
@@ -43,7 +46,13 @@ def train_teacher(run: Run) -> Path:
     generator = build(config.generator, **config.options)
     traits = traits_of(generator)
     data = as_generator_has(config.data, generator, traits, name=config.generator)
-    task = training.teacher_task()(generator, data, recipe, device=config.device)
+    with telling(run.report.pictures("reading train")):
+        task = training.teacher_task()(generator, data, recipe, device=config.device)
+    if isinstance(task, ImageToImage):
+        check_batch(recipe, len(task.data), "train")
+        inputs, targets = AsTrained(task.data).batch(np.arange(1))
+        made = output_of(copied(generator).to("cpu"), inputs, f"generator {config.generator!r}")
+        check_targets(inputs, targets, made, config.generator)
     if distributed.rank() == 0:  # for all of the processes under torchrun
         run.claim()
     distributed.wait()
@@ -60,7 +69,8 @@ def train_teacher(run: Run) -> Path:
 
 def _latent_watcher(run: Run, config: DataConfig, traits: Traits) -> Callable[[nn.Module, int], None]:
     """Every so often a sheet of pictures, and the scores against the training pictures: does it still improve?"""
-    data = read_split(config, "search", traits)
+    with telling(run.report.pictures("reading search")):
+        data = read_split(config, "search", traits)
     shown = Subset(data, WATCHED)
     names = [name for name in run.config.evaluation.final if find_metric(name).compares == "sets"]
     few = len(data) < 100  # too few neighbours for precision and recall

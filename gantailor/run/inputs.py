@@ -20,6 +20,7 @@ from gantailor.supernet.errors import ConfigError
 from gantailor.supernet.traits import Traits, traits_of
 from gantailor.zoo.checkpoints import Loaded
 from gantailor.zoo.data.config import DataConfig
+from gantailor.zoo.data.index import telling
 from gantailor.zoo.data.read import read_domains, read_split
 from gantailor.zoo.generators.record import build
 
@@ -117,7 +118,8 @@ class Inputs:
         A generator that takes latents gets other ones in each split, beside the real pictures that it was trained on.
         """
         if split not in self._data:
-            self._data[split] = read_split(self.data_config, split, self.traits)
+            with telling(self.report.pictures(f"reading {split}")):
+                self._data[split] = read_split(self.data_config, split, self.traits)
         return self._data[split]
 
     def domains(self) -> Any:
@@ -127,7 +129,8 @@ class Inputs:
             DataError: the data has none.
         """
         if "domains" not in self._data:
-            self._data["domains"] = read_domains(self.data_config)
+            with telling(self.report.pictures("reading domains")):
+                self._data["domains"] = read_domains(self.data_config)
         return self._data["domains"]
 
     @cached_property

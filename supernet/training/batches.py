@@ -112,6 +112,11 @@ def corners(data: Any, count: int, seed: tuple[int, ...]) -> list[list[int]]:
     return found
 
 
+def normal(seed: tuple[int, ...], count: int, width: int) -> Tensor:
+    """Latents float32 ``[count, width]``, normally distributed."""
+    return torch.from_numpy(np.random.default_rng(seed).standard_normal((count, width), np.float32))
+
+
 @dataclass(frozen=True, eq=False)
 class PairBatches:
     """Pairs in a random order, each mirrored, shifted and cropped at random as recipe and data set say.
@@ -125,9 +130,9 @@ class PairBatches:
 
     def __call__(self, step: int, part: int = 0, of: int = 1) -> Batch:
         """One of ``of`` equal parts of a step's batch."""
-        rng, crops = np.random.default_rng((self.recipe.seed, step)), (self.recipe.seed, 4, step)
+        rng, apart = np.random.default_rng((self.recipe.seed, step)), (self.recipe.seed, 4, step)
         rows = rows_of(self.recipe.batch, part, of)
-        batch, others = self.moved(self.indices(step), rng, crops, rows), getattr(self.data, "others", None)
+        batch, others = self.moved(self.indices(step), rng, apart, rows), getattr(self.data, "others", None)
         return batch if others is None else replace(batch, others=self._others(len(others), step, rows))
 
     def _others(self, count: int, step: int, rows: slice) -> Tensor:
@@ -150,14 +155,13 @@ class PairBatches:
         """Of the whole batch."""
         return in_order(self.recipe, step, len(self.data))
 
-    def moved(self, indices: np.ndarray, rng: np.random.Generator, crops: tuple[int, ...], rows: slice) -> Batch:
-        """These rows of a whole batch; ``rng`` draws moves and latents of all of it, ``crops`` is the seed of crops."""
+    def moved(self, indices: np.ndarray, rng: np.random.Generator, apart: tuple[int, ...], rows: slice) -> Batch:
+        """These rows of a whole batch; ``rng`` draws the moves of all of it, ``apart`` seeds crops and latents."""
         recipe = self.recipe
-        chosen, moves = indices[rows], self._moves(rng, crops)[rows]
-        drawn: Mapping[int, int] = getattr(self.data, "drawn", {})
-        latents = {n: rng.standard_normal((recipe.batch, width), np.float32)[rows] for n, width in drawn.items()}
+        chosen, moves = indices[rows], self._moves(rng, apart)[rows]
         inputs, targets = self.data.batch(chosen, moves=moves)
-        if latents:
-            found = {number: torch.from_numpy(values) for number, values in latents.items()}
-            inputs = tuple(found.get(number, one) for number, one in enumerate(as_tuple(inputs)))
+        drawn: Mapping[int, int] = getattr(self.data, "drawn", {})
+        if drawn:
+            latents = {number: normal((*apart, number), recipe.batch, width)[rows] for number, width in drawn.items()}
+            inputs = tuple(latents.get(number, one) for number, one in enumerate(as_tuple(inputs)))
         return Batch(inputs, targets, tuple((int(i), int(move.mirror)) for i, move in zip(chosen, moves, strict=True)))

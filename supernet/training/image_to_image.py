@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -97,10 +98,15 @@ class ImageToImage:
             self._judge_with = torch.compile(self.discriminator)
         every = [*self.generator.parameters(), *(self.maps.parameters() if self.maps else ())]
         self.trained = [parameter for parameter in every if parameter.requires_grad]
-        self.optimizers = {"generator": adam(self.trained, recipe)}
+
+    @cached_property
+    def optimizers(self) -> dict[str, torch.optim.Optimizer]:
+        """Made when they are first asked for: PyTorch's load for a second, and an estimate takes no step."""
+        found = {"generator": adam(self.trained, self.recipe)}
         if self.discriminator is not None:
-            own = recipe.lr_discriminator
-            self.optimizers["discriminator"] = adam(self.discriminator.parameters(), recipe, own)
+            own = self.recipe.lr_discriminator
+            found["discriminator"] = adam(self.discriminator.parameters(), self.recipe, own)
+        return found
 
     def _make_teacher(self, model: nn.Module, layers: tuple[str, ...], folder: Path | None) -> Teacher:
         model = model.to(self.device).to(memory_format=self.layout)  # type: ignore[call-overload]

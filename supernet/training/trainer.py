@@ -40,15 +40,15 @@ def adam(parameters: Iterable[nn.Parameter], recipe: Recipe, lr: float | None = 
 
 
 class Task(Protocol):
-    """What is trained and by which losses; the loop calls it in this order.
+    """What is trained and by which losses; the loop calls it in this order."""
 
-    Attributes:
-        batches: what a step reads; it is called in other processes and threads, and holds no networks.
-        optimizers: by name; the ``lr`` they are made with is scaled by the recipe's schedule.
-    """
+    @property
+    def batches(self) -> Batches:
+        """What a step reads; it is called in other processes and threads, and holds no networks."""
 
-    batches: Batches
-    optimizers: dict[str, torch.optim.Optimizer]
+    @property
+    def optimizers(self) -> dict[str, torch.optim.Optimizer]:
+        """By name; the ``lr`` they are made with is scaled by the recipe's schedule."""
 
     @property
     def generator(self) -> nn.Module:

@@ -67,6 +67,10 @@ class TestMobileMunit(GeneratorConformance):
     name, options, shapes = "mobile_munit", {"ngf": 4, "mlp_dim": 8}, PICTURE
 
 
+class TestMunitInGivenStyles(GeneratorConformance):
+    name, options, shapes = "munit", {"ngf": 4, "mlp_dim": 8, "style_dim": 6}, (*PICTURE, (6,))
+
+
 class TestCartoonGan(GeneratorConformance):
     name, options, shapes = "cartoongan", {"ngf": 4}, PICTURE
 

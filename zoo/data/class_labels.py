@@ -60,7 +60,9 @@ class ClassLabels:
             return int(self.values.shape[1])
         if self.names:
             return len(self.names)
-        largest = int(self.values.max()) if self.largest is None and isinstance(self.values, np.ndarray) else self.largest
+        largest = (
+            int(self.values.max()) if self.largest is None and isinstance(self.values, np.ndarray) else self.largest
+        )
         return None if largest is None else largest + 1
 
     def vectors(self, width: int) -> OneHot:

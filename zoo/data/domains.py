@@ -13,7 +13,7 @@ from gantailor.supernet.training.recipe import Recipe
 from gantailor.zoo.data.pairs import Pairs
 from gantailor.zoo.data.pictures import Pictures, mirror, to_float
 
-NEEDS_TWO = "this teacher needs two sets of pictures: data.kind domains, with trainA and trainB inside"
+NEEDS_TWO = "this teacher needs two sets of pictures: data.kind domains, with trainA and trainB inside, or pairs"
 
 
 @dataclass(frozen=True)

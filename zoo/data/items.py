@@ -92,22 +92,24 @@ class Stored:
     total: int
 
 
-def stored(items: Items, reading: Reading, *, name: str, what: str, key: str = "") -> Stored:
+def stored(items: Items, reading: Reading, *, name: str, what: str, key: str) -> Stored:
     """The sides of items; the first time all are read, later only their files' sizes and times.
 
     Args:
         reading: whose ``key`` changes pixels, and which says what is kept on disk and how many processes read.
         name: of the kind, for the cache folder.
         what: the items are called in messages, ``folder 'x/train'``.
-        key: where the items come from, and everything else that changes their pixels.
+        key: where the items come from, and everything else that changes their pixels. What was kept of the same key
+            when its files were others is removed.
 
     Raises:
         DataError: there are none, or none can be read; one cannot be read.
     """
-    total, sha = len(items), hashlib.sha256(f"{INDEX_VERSION}|{name}|{key}|{reading.key}".encode())
+    total, stamps = len(items), hashlib.sha256()
     for number, item in enumerate(items.names):
-        sha.update(f"|{item}|{items.stamp(number)}".encode())
-    index, folder = _found_or_built(items, reading, f"{name}-{sha.hexdigest()[:16]}", what)
+        stamps.update(f"{item}|{items.stamp(number)}|".encode())
+    place = hashlib.sha256(f"{INDEX_VERSION}|{key}|{reading.key}".encode())
+    index, folder = _found_or_built(items, reading, f"{name}-{place.hexdigest()[:16]}", stamps.hexdigest()[:16], what)
     if not len(index.rows):
         raise DataError(f"data {what}: none of its {total} pictures can be read")
     say(what, total, index.lost)
@@ -121,17 +123,23 @@ def stored(items: Items, reading: Reading, *, name: str, what: str, key: str = "
     return Stored(tuple(sides), tuple(names[row] for row in index.rows.tolist()), total)
 
 
-def _found_or_built(items: Items, reading: Reading, name: str, what: str) -> tuple[Index, Path | None]:
+def _found_or_built(items: Items, reading: Reading, place: str, stamps: str, what: str) -> tuple[Index, Path | None]:
     """The index, and the folder of decoded pictures if there is one."""
+    name = f"{place}-{stamps}"
     try:
-        cache = cache_folder()
+        with _room():
+            cache = cache_folder()
         if (found := _found(cache, name, reading)) is not None:
             return found
         layout = _layout(items, what)
         kept = _kept(reading, layout, cache)
         with _alone(cache, name, what):
-            return _found(cache, name, reading) or _built(items, layout, reading, cache, name, what, kept=kept)
-    except (NoRoomError, PermissionError, FileExistsError, NotADirectoryError) as failure:
+            found = _found(cache, name, reading) or _built(items, layout, reading, cache, name, what, kept=kept)
+        for former in cache.glob(f"{place}-*"):
+            if not former.name.startswith(name):
+                shutil.rmtree(former, ignore_errors=True)
+        return found
+    except NoRoomError as failure:
         tell(
             f"the cache folder cannot be used ({failure.strerror}), so pictures are decoded each time they are asked "
             "for; name another: GANTAILOR_CACHE=FOLDER"
@@ -161,6 +169,8 @@ def _found(cache: Path, name: str, reading: Reading) -> tuple[Index, Path | None
 
 def _kept(reading: Reading, layout: Layout, cache: Path) -> bool:
     """Whether decoded pictures are to be kept on disk."""
+    if not layout.pictures:
+        return False
     if reading.cache == "auto":
         return layout.bytes < AUTO_BYTES and shutil.disk_usage(cache).free > 2 * layout.bytes
     return reading.cache == "on"
@@ -180,18 +190,18 @@ def _built(
     """Read everything into a folder that is there whole or not at all."""
     for left in cache.glob(f".{name}.*"):  # by a process that was killed
         shutil.rmtree(left, ignore_errors=True)
-    scratch, folder = Path(tempfile.mkdtemp(dir=cache, prefix=f".{name}.")), cache / (name if kept else f"{name}{BARE}")
+    folder = cache / (name if kept else f"{name}{BARE}")
+    with _room():
+        scratch = Path(tempfile.mkdtemp(dir=cache, prefix=f".{name}."))
     try:
         shards = Shards(scratch, layout) if kept else None
         if shards is not None:
             shards.create()
         index = build(Job(items, layout, shards, what), reading.workers)
-        index.save(scratch / "index.npz")
-        try:
-            scratch.rename(folder)
-        except OSError:  # another process was quicker
-            if not folder.is_dir():
-                raise
+        with _room():
+            index.save(scratch / "index.npz")
+            if not folder.is_dir():  # else another process was quicker
+                scratch.rename(folder)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
     return index, folder if kept else None
@@ -201,7 +211,9 @@ def _built(
 def _alone(cache: Path, name: str, what: str) -> Iterator[None]:
     """No other process reads the same meanwhile; who comes later waits, and finds the index."""
     path = cache / f"{name}.lock"
-    with path.open("w") as file:
+    with _room():
+        file = path.open("w")
+    with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -213,3 +225,12 @@ def _alone(cache: Path, name: str, what: str) -> Iterator[None]:
             yield
         finally:
             path.unlink(missing_ok=True)
+
+
+@contextmanager
+def _room() -> Iterator[None]:
+    """What goes wrong with the cache folder is one kind of error, which stops nothing."""
+    try:
+        yield
+    except OSError as failure:
+        raise NoRoomError(failure.errno, failure.strerror or str(failure)) from None

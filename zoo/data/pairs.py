@@ -112,6 +112,9 @@ class Pairs:
             mirror, *lengths = Move(*given)
             down, right, top, left = (factor * length for length in lengths)
             turned = image[:, ::-1] if mirror else image
+            if not down and not right:
+                part[:] = turned[top : top + height, left : left + width]
+                continue
             rows = np.clip(np.arange(top, top + height) - down, 0, len(image) - 1)
             columns = np.clip(np.arange(left, left + width) - right, 0, image.shape[1] - 1)
             part[:] = turned[rows[:, None], columns]

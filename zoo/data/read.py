@@ -14,7 +14,7 @@ from gantailor.zoo.data import DATA_KINDS, SPLITS
 from gantailor.zoo.data.class_labels import ClassLabels
 from gantailor.zoo.data.config import DataConfig
 from gantailor.zoo.data.domains import NEEDS_TWO, Domains
-from gantailor.zoo.data.kinds.dataset import GIVEN, dataset_kind, given
+from gantailor.zoo.data.kinds.dataset import dataset_kind, given, is_given
 from gantailor.zoo.data.latents import Latents
 from gantailor.zoo.data.pairs import Pairs
 from gantailor.zoo.data.record import DataKind, DataSet
@@ -57,7 +57,7 @@ def read_split(config: DataConfig, split: str, traits: Traits | None = None) -> 
 
 
 def _labels(data: DataSet) -> ClassLabels | None:
-    """The class of each item, where the data set has such: ``class_labels``, or whole numbers ``classes`` ``[N]``."""
+    """The class of each item, where the data set has such: ``class_labels``, or numbers ``classes`` ``[N]``."""
     found, numbers = getattr(data, "class_labels", None), getattr(data, "classes", None)
     if isinstance(numbers, np.ndarray) and found is None:
         return ClassLabels(numbers)
@@ -71,7 +71,7 @@ def find_kind(name: str) -> DataKind:
         ConfigError: an unknown name (the nearest are shown), or what it names is neither.
         DataError: it was given from Python, to another process.
     """
-    found = given(name) if name.startswith(f"{GIVEN}:") else find(name, DATA_KINDS, "data kind")
+    found = given(name) if is_given(name) else find(name, DATA_KINDS, "data kind")
     return found if isinstance(found, DataKind) else dataset_kind(name, found)
 
 

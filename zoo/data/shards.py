@@ -8,7 +8,6 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
-from collections import OrderedDict
 from dataclasses import dataclass, field
 from functools import cached_property
 from io import FileIO
@@ -25,7 +24,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 SHARD_BYTES = 128 * 2**20
-OPEN_FILES = 16
+OPEN_FILES = 256
 MEMO_BYTES = 64 * 2**20
 
 
@@ -71,10 +70,10 @@ class Shards:
 
     def __init__(self, folder: Path, layout: Layout) -> None:
         self.folder, self.layout = folder, layout
-        self._files: OrderedDict[int, tuple[FileIO, int]] = OrderedDict()
+        self._files: dict[int, tuple[FileIO, int]] = {}
 
     def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_files": OrderedDict()}
+        return self.__dict__ | {"_files": {}}
 
     def _path(self, shard: int) -> Path:
         return self.folder / f"{shard:05d}.npy"
@@ -102,18 +101,17 @@ class Shards:
         return [path.stat().st_size for path in paths if path.is_file()]
 
     def _opened(self, item: int, mode: str) -> tuple[FileIO, int]:
-        """The file of an item, and where it begins in it."""
+        """The file of an item, and where it begins in it; several threads may ask at once."""
         shard, place = divmod(item, self.layout.per_shard)
-        if shard not in self._files:
-            while len(self._files) >= OPEN_FILES:
-                self._files.popitem(last=False)[1][0].close()
+        found = self._files.get(shard)
+        if found is None:
             file = FileIO(self._path(shard), mode)
             np.lib.format.read_magic(file)
             np.lib.format.read_array_header_1_0(file)
-            self._files[shard] = file, file.tell()
-        self._files.move_to_end(shard)
-        file, start = self._files[shard]
-        return file, start + place * self.layout.record.itemsize
+            found = self._files[shard] = file, file.tell()
+            for oldest in list(self._files)[:-OPEN_FILES]:  # closed when nobody reads it any more
+                self._files.pop(oldest, None)
+        return found[0], found[1] + place * self.layout.record.itemsize
 
     def write(self, item: int, sides: tuple[np.ndarray, ...]) -> None:
         """Keep the pictures of an item.
@@ -208,6 +206,8 @@ class Side:
     def __getitem__(self, rows: Any) -> Any:
         """As numpy's; what comes behind the first index is done to what was read."""
         if isinstance(rows, tuple):
+            if rows[0] is Ellipsis:
+                return self[:][rows]
             read = self[rows[0]]
             return read[rows[1:]] if isinstance(rows[0], int | np.integer) else read[(slice(None), *rows[1:])]
         chosen = self.rows[rows]

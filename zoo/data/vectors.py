@@ -13,6 +13,7 @@ from torch import Tensor
 
 from gantailor.supernet.calling import Inputs, as_tuple
 from gantailor.supernet.errors import DataError
+from gantailor.supernet.training.batches import normal
 from gantailor.supernet.traits import Traits
 from gantailor.zoo.data.class_labels import ClassLabels, OneHot
 from gantailor.zoo.data.record import DataSet
@@ -44,7 +45,7 @@ class Normal:
 
     @cached_property
     def _every(self) -> np.ndarray:
-        return np.random.default_rng(self.seed).standard_normal((self.count, self.width), dtype=np.float32)
+        return normal(self.seed, self.count, self.width).numpy()
 
     def __getitem__(self, rows: np.ndarray) -> np.ndarray:
         found: np.ndarray = self._every[rows]
@@ -128,8 +129,8 @@ def fitted_to(data: DataSet, traits: Traits, seed: int, *, labels: ClassLabels |
     """The data set with every input that a generator declares.
 
     What the generator takes in the order of its forward is taken from the data's inputs in their order. A vector that
-    they lack is the class of the item, one-hot, where there are ``labels``, else a latent:
-    normally distributed, the same for an item of a split, and drawn anew at each step of a training.
+    they lack is the class of the item, one-hot, where there are ``labels``, else a latent: normally distributed, the
+    same for an item of a split, and drawn anew at each step of a training.
 
     Args:
         seed: of the latents: the number of the split.

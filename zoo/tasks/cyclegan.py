@@ -9,10 +9,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from gantailor.supernet.errors import ConfigError
 from gantailor.supernet.training.losses import fake_loss, generator_loss, l1_loss, real_loss
 from gantailor.supernet.training.pool import ImagePool
 from gantailor.supernet.training.recipe import Recipe, require
 from gantailor.supernet.training.trainer import Task, adam
+from gantailor.supernet.traits import plain_generator, traits_of
 from gantailor.zoo.data.config import DataConfig
 from gantailor.zoo.data.domains import DomainBatch, DomainBatches, Domains
 from gantailor.zoo.data.read import read_domains
@@ -41,15 +43,21 @@ class CycleGan:
     def __init__(
         self, generator: nn.Module, data: Domains, recipe: Recipe, *, back: nn.Module | None = None, device: str = "cpu"
     ) -> None:
+        plain = plain_generator(generator)
+        if len(traits_of(plain).input_shapes) > 1:
+            raise ConfigError(
+                f"a CycleGAN trains generators of one picture; a {type(plain).__name__} takes more inputs"
+            )
         self.recipe, self.device, self.batches = recipe, torch.device(device), DomainBatches(data, recipe)
         self.options = recipe.options_of(CycleOptions)
         torch.manual_seed(recipe.seed)
         if back is None:
             back = init_weights(copy.deepcopy(init_weights(generator)))
         self.generator, self.back = generator.to(device).train(), back.to(device).train()
-        self.judges = nn.ModuleDict(dict(zip("ab", judges_of(recipe, device), strict=True)))
-        shape = (3, *(data.crop or data.size))
-        self.pools = nn.ModuleDict({name: ImagePool(self.options.pool, shape) for name in "ab"}).to(device)
+        channels = (data.a.shape[3], data.b.shape[3])
+        self.judges = nn.ModuleDict(dict(zip("ab", judges_of(recipe, channels, device), strict=True)))
+        pools = [ImagePool(self.options.pool, (count, *(data.crop or data.size))) for count in channels]
+        self.pools = nn.ModuleDict(dict(zip("ab", pools, strict=True))).to(device)
         self._trained = [p for net in (self.generator, self.back) for p in net.parameters() if p.requires_grad]
         self.optimizers = {
             "generator": adam(self._trained, recipe),

@@ -75,7 +75,7 @@ class Munit:
         self.generator = generator.to(device).train()
         self.other = copy.deepcopy(generator)
         _kaiming(self.other)
-        self.judges = nn.ModuleList(judges_of(recipe, device))
+        self.judges = nn.ModuleList(judges_of(recipe, (data.a.shape[3], data.b.shape[3]), device))
         self._trained = [*self.generator.parameters(), *self.other.parameters()]
         self.optimizers = {
             "generator": adam(self._trained, recipe),

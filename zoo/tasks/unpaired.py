@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
@@ -10,15 +12,15 @@ from gantailor.supernet.training.recipe import Recipe
 from gantailor.zoo.discriminators.build import make_discriminator
 
 
-def judges_of(recipe: Recipe, device: str) -> list[nn.Module]:
+def judges_of(recipe: Recipe, channels: Sequence[int], device: str) -> list[nn.Module]:
     """A discriminator for each of the two domains.
 
     Raises:
         ConfigError: the recipe has no adversarial loss, without which two domains cannot be told apart.
     """
     made = [
-        make_discriminator(recipe.model_copy(update={"seed": recipe.seed + number}), input_nc=0, output_nc=3)
-        for number in range(2)
+        make_discriminator(recipe.model_copy(update={"seed": recipe.seed + number}), input_nc=0, output_nc=count)
+        for number, count in enumerate(channels)
     ]
     if recipe.gan == "none":
         raise ConfigError("two unpaired sets of pictures need an adversarial loss: set train.gan, to lsgan say")

@@ -94,6 +94,7 @@ TARGET = Target(
     extra="executorch",
     precisions=("float32", "int8"),  # XNNPACK's serialiser stores the weights of a half model in float32
     dynamic=True,
+    sizes="bounded",
     rewrites=(*COMMON, instance_norms, reflection_pads, instance_norms_of_forwards),
     quantise=quantise,
 )

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from gantailor.export.devices import Device
-from gantailor.export.helpers import batched, counted
+from gantailor.export.helpers import batched, counted, free_sizes
 from gantailor.export.quantization import kept_in_float
 from gantailor.export.rewrites import COMMON, in_precision
 from gantailor.export.target import Runner, Target
@@ -32,18 +32,19 @@ def write_onnx(model: nn.Module, example: Inputs, path: Path, device: Device) ->
     given, dynamic = batched(model, example, device, most=1024)
     with tempfile.TemporaryDirectory(dir=path.parent) as scratch:
         file = Path(scratch) / "model.onnx"
-        torch.onnx.export(
-            model,
-            given,
-            str(file),
-            dynamo=True,
-            external_data=False,
-            verbose=False,
-            input_names=names,
-            output_names=["output"],
-            opset_version=device.opset,
-            dynamic_shapes=dynamic,
-        )
+        with free_sizes(device):
+            torch.onnx.export(
+                model,
+                given,
+                str(file),
+                dynamo=True,
+                external_data=False,
+                verbose=False,
+                input_names=names,
+                output_names=["output"],
+                opset_version=device.opset,
+                dynamic_shapes=dynamic,
+            )
         nodes = len(onnx.load(file).graph.node)
         Path(file).replace(path)
     return f"{nodes} of {nodes} operators in onnxruntime"
@@ -169,6 +170,7 @@ TARGET = Target(
     extra="onnx",
     precisions=("float32", "float16", "int8"),
     dynamic=True,
+    sizes="free",
     rewrites=COMMON,
     quantise=quantise,
     timed_here=lambda device: "CPUExecutionProvider" in device.providers,  # a CUDA device's file runs on the CPU too

@@ -62,6 +62,7 @@ TARGET = Target(
     extra="openvino",
     precisions=("float32", "float16"),
     dynamic=True,
+    sizes="free",
     rewrites=COMMON,
     weights=weights,
 )

@@ -51,5 +51,6 @@ TARGET = Target(
     load=load,
     precisions=("float32", "float16"),
     dynamic=True,
+    sizes="free",
     weights=lambda path: counted_state(torch.export.load(str(path)).state_dict),
 )

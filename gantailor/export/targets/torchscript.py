@@ -60,5 +60,6 @@ TARGET = Target(
     load=load,
     precisions=("float32", "float16"),
     dynamic=True,
+    sizes="free",
     weights=weights,
 )

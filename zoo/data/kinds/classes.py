@@ -96,11 +96,13 @@ def _read(config: DataConfig, split: str) -> Pairs:
     root = Path(str(config.path))
     found = class_files(root, split)
     numbers = {name: number for number, name in enumerate(found.names)}
-    labels = ClassLabels(np.array([numbers[label] for label in found.labels], np.int64), found.names)
+    values = np.array([numbers[label] for label in found.labels], np.int64)
     names = tuple(file.relative_to(found.root).as_posix() for file in found.files)
-    items = FileItems(names, tuple((file,) for file in found.files), Reading.of(config), labels.values)
+    items = FileItems(names, tuple((file,) for file in found.files), Reading.of(config), values)
     what, key = f"class folders {str(found.root)!r}", f"{found.root.resolve()}|{'|'.join(found.names)}"
-    return read_items(items, labels, name="classes", what=what, key=key, source=found.root.name)
+    return read_items(
+        items, ClassLabels(values, found.names), name="classes", what=what, key=key, source=found.root.name
+    )
 
 
 CLASSES = DataKind(name="classes", read=_read, check=check_path)

@@ -342,6 +342,11 @@ def give(data: Any, config: DataConfig) -> DataConfig:
     return config.model_copy(update={"kind": kind})
 
 
+def is_given(kind: str) -> bool:
+    """Whether a kind's data was given from Python."""
+    return kind.startswith(f"{GIVEN}:")
+
+
 def given(kind: str) -> Any:
     """What was given to this process under a name.
 

@@ -64,7 +64,7 @@ def read_items(items: FileItems, labels: ClassLabels | None, *, name: str, what:
     count = len(items.files[0])
     if labels is not None:
         values = np.asarray(found.sides[count])
-        labels = replace(labels, values=values[:, 0] if labels.values.ndim == 1 else values)
+        labels = replace(labels, values=values[:, 0] if len(labels.values.shape) == 1 else values)
     targets = found.sides[1] if count > 1 else None
     return Pairs(found.sides[0], targets, found.names, f"{source}@{items.reading.label}", class_labels=labels)
 

@@ -25,7 +25,7 @@ from gantailor.zoo.data.fit import Reading
 from gantailor.zoo.data.items import stamp_of, stored
 from gantailor.zoo.data.pairs import Pairs
 from gantailor.zoo.data.pictures import to_float
-from gantailor.zoo.data.record import DataKind, check_path, split_folder
+from gantailor.zoo.data.record import FOLDERS, DataKind, check_path
 
 NO_ID = (255, 65535, -1)  # unknown pixels, as data sets mark them; no mistake
 
@@ -62,7 +62,8 @@ def label_pairs(
 ) -> LabelPairs:
     """``<split>_label`` (ids), ``<split>_img`` and, if it is there, ``<split>_inst``; stems say what belongs together.
 
-    Label and instance maps are resized without mixing ids; edges are where an instance's neighbour is another.
+    The folders may be ``<split>/label``, ``<split>/img`` and ``<split>/inst`` as well. Label and instance maps are
+    resized without mixing ids; edges are where an instance's neighbour is another.
 
     Args:
         labels: the colour table of label maps in colours, see ``LabelTable.read``; without one they hold ids.
@@ -79,7 +80,7 @@ def label_pairs(
 
 def read_labels(root: Path, split: str, reading: Reading, classes: int, table: str | None) -> LabelPairs:
     """As ``label_pairs``."""
-    folder, triples = root / f"{split}_label", _triples(root, split)
+    folder, triples = _folder(root, split, "label"), _triples(root, split)
     items = LabelItems(tuple(triples), tuple(triples.values()), reading, classes, _colours(table))
     key = f"{root.resolve()}|{split}|{classes}|{items.colours_key}|{'inst' if items.edges else ''}"
     found = stored(items, reading, name="labels", what=f"folder {str(folder)!r}", key=key)
@@ -90,18 +91,26 @@ def read_labels(root: Path, split: str, reading: Reading, classes: int, table: s
 
 def _triples(root: Path, split: str) -> dict[str, tuple[Path, Path, Path | None]]:
     """Label map, picture and instance map by name."""
-    labels, pictures = (by_stem(picture_files(root / f"{split}_{what}")) for what in ("label", "img"))
+    label, picture, instance = (_folder(root, split, what) for what in ("label", "img", "inst"))
+    labels, pictures = (by_stem(picture_files(folder)) for folder in (label, picture))
+    said = [folder.relative_to(root).as_posix() for folder in (label, picture, instance)]
     names = sorted(labels.keys() & pictures.keys())
     if len(names) < max(len(labels), len(pictures)):
         odd = sorted(labels.keys() ^ pictures.keys())
-        raise DataError(f"{odd[0]!r} is not in both {split}_label and {split}_img; every label map needs its picture")
+        raise DataError(f"{odd[0]!r} is not in both {said[0]} and {said[1]}; every label map needs its picture")
     instances: dict[str, Path] = {}
-    if (root / f"{split}_inst").is_dir():
-        instances = by_stem(picture_files(root / f"{split}_inst"))
+    if instance.is_dir():
+        instances = by_stem(picture_files(instance))
         missing = [name for name in names if name not in instances]
         if missing:
-            raise DataError(f"{split}_inst has no {missing[0]!r}; remove the folder, or give every instance map")
+            raise DataError(f"{said[2]} has no {missing[0]!r}; remove the folder, or give every instance map")
     return {name: (labels[name], pictures[name], instances.get(name)) for name in names}
+
+
+def _folder(root: Path, split: str, what: str) -> Path:
+    """``train/label`` where it is there, else ``train_label``."""
+    inside = root / split / what
+    return inside if inside.is_dir() else root / f"{split}_{what}"
 
 
 def _colours(name: str | None) -> Colours | None:
@@ -202,7 +211,7 @@ def _edges(instances: np.ndarray) -> np.ndarray:
 
 def _read(config: DataConfig, split: str) -> LabelPairs:
     root = Path(str(config.path))
-    name = split_folder(root, split, suffix="_label").name.removesuffix("_label")
+    name = next((name for name in FOLDERS[split] if _folder(root, name, "label").is_dir()), FOLDERS[split][0])
     return read_labels(root, name, Reading.of(config), config.classes, config.labels)
 
 

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from gantailor.supernet.errors import DataError, nearest
 from gantailor.zoo.data.class_labels import ClassLabels
 from gantailor.zoo.data.config import DataConfig
@@ -242,7 +244,7 @@ def _read(config: DataConfig, split: str) -> Pairs:
         unique([row.name for row in rows]),
         tuple(_files(row, config.direction) for row in rows),
         Reading.of(config),
-        None if labels is None else labels.values,
+        None if labels is None else np.asarray(labels.values),
     )
     key = "|".join([str(path.resolve()), config.direction, *(str(file) for files in items.files for file in files)])
     source = path.stem if path.is_file() else path.name

@@ -22,6 +22,7 @@ from gantailor.zoo.data.record import FOLDERS, DataKind, check_path
 SUFFIXES = (".npz", ".safetensors")
 TARGET = "target"
 PROBED = 64  # pictures whose range is looked at
+PICTURES = 4  # axes of such an array
 
 
 @dataclass(frozen=True)
@@ -67,40 +68,44 @@ def read_arrays(file: Path, inputs: list[str] | None, target: str | None) -> Arr
         DataError: the file cannot be read, lacks an array, or an array is nothing that a generator takes.
     """
     stored = _stored(file)
-    goal = target if target is not None else TARGET if TARGET in stored else None
-    names = [name for name in stored if name != goal] if inputs is None else inputs
+    names, goal = _chosen(file, stored, inputs, target)
+    arrays = {name: stored[name] for name in [*names, *([] if goal is None else [goal])]}
+    _check_rows(file, arrays)
+    said = {name: f"array {name!r} of {str(file)!r}" for name in arrays}
+    label = names.pop() if arrays[names[-1]].ndim == 1 else None
+    values = {name: _values(array, said[name]) for name, array in arrays.items() if name != label}
+    for name in [*names[:1], *([] if goal is None else [goal])]:
+        if values[name].ndim != PICTURES:
+            raise DataError(f"{said[name]} is {list(arrays[name].shape)}; the first input and the target are pictures")
+        check_range(values[name][:PROBED], said[name])
+    if not names:
+        raise DataError(f"{str(file)!r}: {label!r} is a class; the first input is a picture")
+    return Arrays(
+        tuple(values[name] for name in names),
+        None if goal is None else values[goal],
+        None if label is None else _classes(arrays[label], said[label]),
+    )
+
+
+def _chosen(
+    file: Path, stored: Mapping[str, np.ndarray], inputs: list[str] | None, target: str | None
+) -> tuple[list[str], str | None]:
+    """Names of the inputs and of the target, all of which are there."""
+    goal = TARGET if target is None and TARGET in stored else target
+    names = [name for name in stored if name != goal] if inputs is None else list(inputs)
     for name in [*names, *([] if goal is None else [goal])]:
         if name not in stored:
             raise DataError(f"{str(file)!r} has no array {name!r}; {nearest(name, stored)}. data.options names them")
     if not names:
         raise DataError(
-            f"{str(file)!r} has no inputs; {nearest('input', stored)}. data.options names them: {{inputs: [a]}}"
+            f"{str(file)!r} has no inputs; {nearest('input', stored)}. Name them: data.options {{inputs: [a]}}"
         )
     if inputs is None and len(names) > 1 and file.suffix == ".safetensors":
         raise DataError(
             f"{str(file)!r} keeps no order of its arrays; name them in that of the generator's forward: data.options "
             f"{{inputs: [{', '.join(names)}]}}"
         )
-    chosen = {name: stored[name] for name in [*names, *([] if goal is None else [goal])]}
-    _check_rows(file, chosen)
-    ids = [name for name in names if chosen[name].ndim == 1]
-    if len(ids) > 1 or (ids and names[-1] != ids[0]):
-        raise DataError(f"{str(file)!r}: of the inputs {', '.join(names)} classes are the last one, and one at most")
-    said = {name: f"array {name!r} of {str(file)!r}" for name in chosen}
-    pictures = tuple(_values(chosen[name], said[name]) for name in names if name not in ids)
-    found = Arrays(
-        pictures,
-        None if goal is None else _values(chosen[goal], said[goal]),
-        _classes(chosen[ids[0]], said[ids[0]]) if ids else None,
-    )
-    for name, array in ((names[0], found.inputs[0] if found.inputs else None), (goal, found.target)):
-        if array is not None and name is not None:
-            if array.ndim != 4:
-                raise DataError(
-                    f"{said[name]} is {list(chosen[name].shape)}; the first input and the target are pictures"
-                )
-            check_range(array[:PROBED], said[name])
-    return found
+    return names, goal
 
 
 def _stored(file: Path) -> dict[str, np.ndarray]:
@@ -147,7 +152,7 @@ def _values(array: np.ndarray, what: str) -> np.ndarray:
         return as_floats(array, what)
     raise DataError(
         f"{what} is {array.dtype} {list(array.shape)}; allowed are pictures, float [N, C, H, W] in [-1, 1] or uint8 "
-        "of 1, 3 or 4 channels, vectors, float [N, d], and classes, whole numbers [N]"
+        "of 1, 3 or 4 channels, vectors, float [N, d], and as the last input classes, whole numbers [N]"
     )
 
 
