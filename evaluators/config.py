@@ -26,9 +26,12 @@ class EvaluationConfig(BaseModel):
     weights: str | None = Field(None, description="weights file of the extractor")
     resize: Literal["bilinear", "tensorflow"] = Field("bilinear", description="how Inception's input is resized")
     lpips_features: str | None = Field(
-        None, description="AlexNet's weights in torchvision's layout, for lpips and diversity"
+        None, description="AlexNet's or VGG16's weights in torchvision's layout, for what looks through them"
     )
-    lpips_heads: str | None = Field(None, description="the official LPIPS heads, lin_v0.1_alex.pth")
+    lpips_network: Literal["alex", "vgg"] = Field("alex", description="whose they are")
+    lpips_heads: str | None = Field(None, description="the official LPIPS heads, lin_v0.1_alex.pth or lin_v0.1_vgg.pth")
+    path_samples: int = Field(1000, gt=0, description="paths of ppl_w and ppl_z; published are 50,000")
+    path_crop: bool = Field(False, description="ppl_w and ppl_z look at the middle of the pictures, as for faces")
     segmentation: str | None = Field(None, description="segmentation network as module:function, for miou")
     segmentation_weights: str | None = Field(None, description="its weights")
     labels: str = Field("cityscapes", description="label table: a CSV file, or cityscapes")

@@ -49,6 +49,29 @@ class Noise:
         return f"noise-{len(self)}"
 
 
+class NoiseLatents(Noise):
+    """Latents ``[count, 8]`` in place of the inputs."""
+
+    def __init__(self, count: int = 10) -> None:
+        super().__init__(count)
+        self.inputs = torch.randn(count, 8, generator=torch.Generator().manual_seed(1))
+
+
+class Painter(nn.Module):
+    """Pictures ``[N, 3, 64, 64]`` of latents ``[N, 8]``: one picture, and as much of the latents as ``share`` says."""
+
+    def __init__(self, share: float = 1.0) -> None:
+        super().__init__()
+        self.share, self.norm, self.dropout = share, nn.BatchNorm2d(3), nn.Dropout(0.5)
+        random = torch.Generator().manual_seed(0)
+        self.weight = nn.Parameter(torch.randn(8, 3 * 8 * 8, generator=random) / 8)
+        self.bias = nn.Parameter(torch.randn(3 * 8 * 8, generator=random) / 2)
+
+    def forward(self, z: Tensor) -> Tensor:
+        small = (self.bias + self.share * (z @ self.weight)).reshape(-1, 3, 8, 8)
+        return torch.tanh(nn.functional.interpolate(self.dropout(self.norm(small)), scale_factor=8, mode="bilinear"))
+
+
 class Broken(nn.Module):
     """Gives NaN."""
 
@@ -188,14 +211,25 @@ class MetricConformance(EvaluatorConformance):
         """A generator that the metric must find better, and a worse one; ``None`` where it cannot tell.
 
         Of pictures the better is what ``Noise`` was made with, where outputs are compared with targets, and the inputs
-        themselves elsewhere; the worse is washed out. Of the generator itself the better is the smaller.
+        themselves elsewhere; the worse is washed out. Of the generator itself the better is the smaller, of those that
+        take latents the one whose pictures change less with them.
         """
         compares = find_metric(self.metric).compares
+        if compares == "latents":
+            return Painter(0.1), Painter()
         if compares == "generator":
             wide = nn.Sequential(nn.Conv2d(3, 128, 5, padding=2), nn.Conv2d(128, 3, 5, padding=2))
             return nn.Sequential(nn.Conv2d(3, 2, 1), nn.Conv2d(2, 3, 1)), wide
         best = nn.AvgPool2d(3, 1, 1) if compares in ("sets", "pictures") else nn.Identity()
         return best, nn.Sequential(best, Faded())
+
+    def generator(self) -> nn.Module:
+        """One that takes latents where the metric draws them."""
+        return Painter().train() if find_metric(self.metric).compares == "latents" else super().generator()
+
+    def pairs(self) -> Pairs:
+        """Latents in place of the inputs where the metric draws them."""
+        return NoiseLatents() if find_metric(self.metric).compares == "latents" else super().pairs()
 
     def evaluator(self) -> Evaluator:
         """As a run makes it, by the metric's name."""

@@ -24,11 +24,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from torch import Tensor, nn
+from torch import nn
 
 from gantailor.evaluators.config import EvaluationConfig, check_metric
 from gantailor.evaluators.metrics import METRICS
 from gantailor.evaluators.scores import Evaluator, Score
+from gantailor.supernet.calling import Inputs
 from gantailor.supernet.errors import ConfigError, EvaluationError
 from gantailor.supernet.plugins import find
 
@@ -36,8 +37,8 @@ if TYPE_CHECKING:
     from gantailor.evaluators.features.extractor import Extractor
     from gantailor.evaluators.metrics.perceptual import Lpips
 
-Compares = Literal["sets", "pictures", "inputs", "outputs", "generator"]
-Runtime = Callable[[nn.Module, Tensor], Callable[[], object]]
+Compares = Literal["sets", "pictures", "inputs", "outputs", "latents", "generator"]
+Runtime = Callable[[nn.Module, Inputs], Callable[[], object]]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -73,7 +74,8 @@ class Metric:
         lower_is_better: the direction, which searches and reports follow.
         compares: what with what: ``sets``, all outputs with all real pictures; ``pictures``, each output with its own
             real picture or with the teacher's (``name[teacher]``); ``inputs``, each output with what it was made from;
-            ``outputs``, outputs among themselves; ``generator``, no pictures at all, as a cost.
+            ``outputs``, outputs among themselves; ``latents``, outputs of latents that it draws itself; ``generator``,
+            no pictures at all, as a cost.
         make: makes the evaluator. Metrics with the same function share one evaluator, and so one pass over the
             pictures; the context names those that are wanted.
         needs: settings of ``evaluation`` that must have a value.

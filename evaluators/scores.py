@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from gantailor.supernet.calling import evaluating
+from gantailor.supernet.calling import Inputs, each, evaluating, first, forward
 from gantailor.supernet.errors import EvaluationError
 
 
@@ -24,8 +24,8 @@ class Pairs(Protocol):
 
     def __len__(self) -> int: ...
 
-    def batch(self, indices: np.ndarray) -> tuple[Tensor, Tensor | None]:
-        """Inputs ``[N, C, H, W]`` in [-1, 1], and their targets if there are any."""
+    def batch(self, indices: np.ndarray) -> tuple[Inputs, Tensor | None]:
+        """Inputs ``[N, C, H, W]`` in [-1, 1], several as a tuple, and their targets if there are any."""
         ...
 
     def digest(self) -> str:
@@ -43,7 +43,7 @@ class Subset:
     def __len__(self) -> int:
         return self.count
 
-    def batch(self, indices: np.ndarray) -> tuple[Tensor, Tensor | None]:
+    def batch(self, indices: np.ndarray) -> tuple[Inputs, Tensor | None]:
         """As the data set's."""
         return self.pairs.batch(indices)
 
@@ -104,6 +104,8 @@ def render(
 ) -> Iterator[tuple[Tensor, Tensor, Tensor | None]]:
     """Inputs, outputs and targets in batches on the CPU, float in [-1, 1]; one batch is held at a time.
 
+    Of a generator with several inputs the first, the one that is shown.
+
     Raises:
         EvaluationError: no pictures, or outputs that are not finite.
     """
@@ -113,14 +115,14 @@ def render(
         for start in range(0, len(pairs), batch):
             inputs, targets = pairs.batch(np.arange(start, min(start + batch, len(pairs))))
             with torch.no_grad():  # not around the yield: it would reach into the caller
-                outputs = generator(inputs.to(device)).float().cpu()
+                outputs = forward(generator, each(inputs, lambda one: one.to(device))).float().cpu()
             broken = (~torch.isfinite(outputs)).flatten(1).any(1)
             if broken.any():
                 raise EvaluationError(
                     f"the generator's output for picture {start + int(broken.int().argmax())} holds NaN or infinity; "
                     "look at its weights"
                 )
-            yield inputs, outputs, targets
+            yield first(inputs), outputs, targets
 
 
 def wanted(targets: Tensor | None) -> Tensor:

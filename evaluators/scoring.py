@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 import gantailor
 from gantailor.evaluators.config import EvaluationConfig
 from gantailor.evaluators.features.extractor import Extractor, make_extractor
+from gantailor.evaluators.features.gram import GramLoss
 from gantailor.evaluators.metric import Metric, MetricContext, Runtime, find_metric
 from gantailor.evaluators.metrics import TEACHER_MARK
 from gantailor.evaluators.metrics.perceptual import LPIPS, Lpips
@@ -139,6 +140,28 @@ class Scoring:
             self._extractor = make_extractor(self.config.extractor, self.config.weights, resize=self.config.resize)
         return self._extractor
 
+    def check(self, made: Tensor, aim: Tensor) -> None:
+        """That the networks which were loaded so far take such pictures, generated ones and real ones.
+
+        Raises:
+            EvaluationError: one does not.
+        """
+        extractor, lpips = self._extractor, self._lpips
+        networks: dict[str, Callable[[], object]] = {}
+        if extractor is not None:
+            networks[f"extractor {extractor.name!r}"] = lambda: [extractor(images) for images in (made, aim)]
+        if lpips is not None:
+            networks["LPIPS"] = lambda: lpips(made, made)
+        for name, call in networks.items():
+            try:
+                with torch.no_grad():
+                    call()
+            except RuntimeError as error:
+                said = str(error).splitlines()[0]
+                raise EvaluationError(
+                    f"{name} cannot take pictures {list(made.shape)}: {said}; raise data.size, or choose other scores"
+                ) from error
+
     def lpips(self) -> Lpips:
         """LPIPS from the configured files.
 
@@ -150,8 +173,23 @@ class Scoring:
         if features is None or heads is None:
             raise ConfigError(str(LPIPS.missing(self.config)))
         if self._lpips is None:
-            self._lpips = Lpips(features, heads)
+            self._lpips = Lpips(features, heads, network=self.config.lpips_network)
         return self._lpips
+
+    def perceptual(self, kind: Literal["lpips", "gram"]) -> Lpips | GramLoss:
+        """The perceptual loss of a recipe from the configured files.
+
+        Raises:
+            ConfigError: a file was not named, or is not of the network that it needs.
+            EvaluationError: a file is missing or wrong.
+        """
+        if kind == "lpips":
+            return self.lpips()
+        if self.config.lpips_features is None or self.config.lpips_network != "vgg":
+            raise ConfigError(
+                "perceptual_loss gram needs VGG16's weights: set evaluation.lpips_network vgg and lpips_features"
+            )
+        return GramLoss(self.config.lpips_features)
 
 
 def scores_to_json(scores: Mapping[str, Score]) -> dict[str, dict[str, Any]]:

@@ -13,24 +13,35 @@ from gantailor.export.weights import read_weights
 from gantailor.pipeline.compress import compress as run_stages
 from gantailor.run.config import Config
 from gantailor.run.loading import load_config
-from gantailor.run.run import Run, open_run
+from gantailor.run.run import Run
+from gantailor.run.run import open_run as open_folder
 from gantailor.supernet.decisions import Decisions
-from gantailor.supernet.errors import CheckpointError
+from gantailor.supernet.errors import CheckpointError, ConfigError, RunError
 from gantailor.supernet.graph import SubnetConfig
 from gantailor.supernet.supernet import Supernet
 from gantailor.zoo.checkpoints import load_state
+from gantailor.zoo.data.config import DataConfig
+from gantailor.zoo.data.kinds.dataset import give, is_given
 from gantailor.zoo.generators.record import build
 
 __all__ = ["compress", "load", "open_run"]
 
 
 def compress(
-    config: Config | Mapping[str, Any] | str | Path, *, out: str | Path = "runs/run", until: str = "report"
+    config: Config | Mapping[str, Any] | str | Path,
+    *,
+    data: Any = None,
+    out: str | Path = "runs/run",
+    until: str = "report",
 ) -> Run:
     """The whole job, as ``gantailor compress``: what is done in the folder already is not done again.
 
     Args:
         config: settings as in a YAML file, nested or with dotted names; or the file itself.
+        data: a torch Dataset in place of ``data.kind``, or Datasets by split, ``{"train": ..., "test": ...}``; what
+            items are is told in ``gantailor/zoo/data/kinds/dataset.py``. The run folder remembers its digest alone:
+            ``open_run(folder, data=...)`` needs it again. Processes that this one starts do not have it, so
+            ``search.workers`` stays 1; under torchrun every process passes it.
         out: run folder.
         until: the last stage: check, train, search, finetune, evaluate, export or report.
 
@@ -41,8 +52,35 @@ def compress(
         nested = str(config) if isinstance(config, str | Path) else {k: v for k, v in config.items() if "." not in k}
         dotted = {} if isinstance(config, str | Path) else {k: v for k, v in config.items() if "." in k}
         config = load_config(nested, dotted)
+    if data is not None:
+        config = config.model_copy(update={"data": give(data, config.data)})
+    if is_given(config.data.kind) and config.search.workers > 1:
+        raise ConfigError(
+            f"search.workers cannot be {config.search.workers} with data from Python, which other processes do not "
+            "have; set it to 1, or name the Dataset: data.kind module:name"
+        )
     run = Run(out, config)
     run_stages(run, until=until)
+    return run
+
+
+def open_run(folder: str | Path, *, data: Any = None) -> Run:
+    """A run folder that exists, with the configuration that it was made with.
+
+    Args:
+        data: what the run was made with, where that was given from Python; without it the run's weights and files
+            can be looked at, and nothing be trained or scored.
+
+    Raises:
+        ConfigError: it holds no run, or one of another version.
+        RunError: the data is other than the run's.
+    """
+    run = open_folder(folder)
+    if data is not None:
+        plain = run.config.data.model_copy(update={"kind": DataConfig().kind})
+        kind, found = run.config.data.kind, give(data, plain).kind
+        if found != kind:
+            raise RunError(f"{str(folder)!r} was made with the data {kind}, data= is {found}; pass the same")
     return run
 
 

@@ -6,7 +6,9 @@ import copy
 from collections.abc import Iterable
 
 import torch
-from torch import Tensor, nn
+from torch import nn
+
+from gantailor.supernet.calling import Inputs, forward
 
 
 def has_running_statistics(model: nn.Module) -> bool:
@@ -19,7 +21,7 @@ def _norms(model: nn.Module) -> list[nn.modules.batchnorm._NormBase]:
 
 
 @torch.no_grad()
-def recalibrate(model: nn.Module, batches: Iterable[Tensor]) -> nn.Module:
+def recalibrate(model: nn.Module, batches: Iterable[Inputs]) -> nn.Module:
     """Running means and variances from these input batches, in place; the model comes back in eval mode.
 
     The average over batches of each batch's statistics (give batches of one size). Dropout stays off. A model without
@@ -36,7 +38,7 @@ def recalibrate(model: nn.Module, batches: Iterable[Tensor]) -> nn.Module:
         norm.train()
     try:
         for batch in batches:
-            model(batch)
+            forward(model, batch)
     finally:
         for norm, momentum in zip(norms, momenta, strict=True):
             norm.momentum = momentum

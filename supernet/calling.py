@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from gantailor.supernet.traits import plain_generator
 
 # What a generator takes: one tensor with the batch first, or several in the order of its forward.
 Inputs = Tensor | tuple[Tensor, ...]
@@ -23,6 +26,11 @@ def as_tuple(inputs: Inputs) -> tuple[Tensor, ...]:
     return inputs if isinstance(inputs, tuple) else (inputs,)
 
 
+def alone(several: tuple[Tensor, ...]) -> Inputs:
+    """A tuple of one as that one."""
+    return several if len(several) > 1 else several[0]
+
+
 def first(inputs: Inputs) -> Tensor:
     """The input that is shown and judged beside the output: the only one, or the first of several."""
     return as_tuple(inputs)[0]
@@ -31,6 +39,41 @@ def first(inputs: Inputs) -> Tensor:
 def each(inputs: Inputs, change: Callable[[Tensor], Tensor]) -> Inputs:
     """The same change of every input: a slice of rows, a device."""
     return tuple(change(one) for one in inputs) if isinstance(inputs, tuple) else change(inputs)
+
+
+def size_of(inputs: Inputs) -> int:
+    """How many are in the batch."""
+    return len(first(inputs))
+
+
+def rows_of(inputs: Inputs, rows: slice | Tensor) -> Inputs:
+    """These rows of every input."""
+    return each(inputs, lambda one: one[rows])
+
+
+def shape_of(inputs: Inputs) -> list[int] | list[list[int]]:
+    """The shape of the only input, or a list of shapes; as JSON takes it."""
+    shapes = [list(one.shape) for one in as_tuple(inputs)]
+    return shapes if isinstance(inputs, tuple) else shapes[0]
+
+
+def condition(inputs: Inputs) -> Tensor:
+    """What a conditional discriminator sees beside the output, ``[N, C, H, W]``.
+
+    The first input and further pictures of its size (a mask, say), joined along channels; vectors (a latent, a class)
+    are left out: they say nothing of a place.
+    """
+    shown, *others = as_tuple(inputs)
+    pictures = [one for one in others if one.ndim == 4 and one.shape[2:] == shown.shape[2:]]
+    return torch.cat([shown, *pictures], 1) if pictures else shown
+
+
+def input_names(model: nn.Module, count: int) -> tuple[str, ...]:
+    """The names of a model's inputs: the first arguments of its forward, or ``input_0`` and so on where it has none."""
+    generator = plain_generator(model)
+    arguments = inspect.signature(generator.forward).parameters.values()
+    named = [a.name for a in arguments if a.kind in (a.POSITIONAL_ONLY, a.POSITIONAL_OR_KEYWORD)]
+    return tuple(named[:count]) if len(named) >= count else tuple(f"input_{number}" for number in range(count))
 
 
 def joined(batches: Sequence[Inputs]) -> Inputs:

@@ -11,11 +11,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gantailor.evaluators.features import EFFICIENTNET, check_extractor, missing_weights
+from gantailor.evaluators.pictures.rgb import as_rgb
 from gantailor.supernet.errors import EvaluationError
 
 
 class Extractor(Protocol):
-    """Images ``[N, 3, H, W]`` in [-1, 1] to features ``[N, d]``.
+    """Images ``[N, 1, 3 or 4, H, W]`` in [-1, 1], taken as RGB (see ``as_rgb``), to features ``[N, d]``.
 
     Attributes:
         name: travels with every score.
@@ -72,7 +73,7 @@ class EfficientNetLite0:
 
     @torch.no_grad()
     def __call__(self, images: Tensor) -> Tensor:
-        images = F.interpolate(images, size=(128, 128), mode="bilinear", align_corners=False)
+        images = F.interpolate(as_rgb(images), size=(128, 128), mode="bilinear", align_corners=False)
         scaled = (images.add(1).mul(127.5) - 127.0) / 128.0
         maps: Tensor = self.network.extract_features(scaled)  # type: ignore[operator]
         return maps.mean((2, 3))

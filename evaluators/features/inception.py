@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from gantailor.evaluators.pictures.rgb import as_rgb
 from gantailor.evaluators.weights import read_weights
 from gantailor.supernet.errors import EvaluationError
 
@@ -137,7 +138,7 @@ def _layers() -> dict[str, nn.Module]:
 
 
 class FidInception:
-    """Features ``[N, dims]`` of pictures ``[N, 3, H, W]`` in [-1, 1], resized to 299 pixels (bilinear).
+    """Features ``[N, dims]`` of pictures, RGB in [-1, 1] (or made so, see ``as_rgb``), resized to 299 pixels (bilinear).
 
     Args:
         weights: pytorch-fid's ``pt_inception-2015-12-05-6726825d.pth`` or torch-fidelity's
@@ -174,7 +175,7 @@ class FidInception:
 
     @torch.no_grad()
     def __call__(self, images: Tensor) -> Tensor:
-        maps: Tensor = self.network(self._resize(images))
+        maps: Tensor = self.network(self._resize(as_rgb(images)))
         return maps.mean((2, 3))
 
 

@@ -13,6 +13,8 @@ METRICS: dict[str, str] = {
     "ssim": "gantailor.evaluators.metrics.fidelity:SSIM",
     "lpips": "gantailor.evaluators.metrics.perceptual:LPIPS",
     "diversity": "gantailor.evaluators.metrics.perceptual:DIVERSITY",
+    "ppl_w": "gantailor.evaluators.metrics.path_length:PPL_W",
+    "ppl_z": "gantailor.evaluators.metrics.path_length:PPL_Z",
     "miou": "gantailor.evaluators.metrics.segmentation:MIOU",
     "pixel_accuracy": "gantailor.evaluators.metrics.segmentation:PIXEL_ACCURACY",
     "macs": "gantailor.evaluators.metrics.cost:MACS",

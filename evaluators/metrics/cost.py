@@ -10,14 +10,14 @@ from contextlib import contextmanager
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from gantailor.evaluators.metric import Metric, MetricContext, Runtime
 from gantailor.evaluators.scores import Pairs, Score, provenance_of
-from gantailor.supernet.calling import evaluating
+from gantailor.supernet.calling import Inputs, as_tuple, evaluating, forward, shape_of
 from gantailor.supernet.supernet import Supernet
 
-Counter = Callable[[nn.Module, Tensor], int]
+Counter = Callable[[nn.Module, Inputs], int]
 
 
 def make_cost(context: MetricContext) -> Cost:
@@ -42,19 +42,19 @@ LATENCY_MS = _cost("latency_ms", "ms a batch", make_latency)
 LATENCY_P95_MS = _cost("latency_p95_ms", "ms a batch", make_latency)
 
 
-def measured_macs(model: nn.Module, example: Tensor) -> int:
+def measured_macs(model: nn.Module, example: Inputs) -> int:
     """Multiply-accumulates of convolutions and linear layers as fvcore counts them (convention ``true``)."""
     from fvcore.nn import FlopCountAnalysis
 
-    count = FlopCountAnalysis(model, (example,))
+    count = FlopCountAnalysis(model, as_tuple(example))
     count.unsupported_ops_warnings(False).uncalled_modules_warnings(False)
     operators = count.by_operator()
     return int(operators["conv"] + operators["linear"])
 
 
-def published_macs(model: nn.Module, example: Tensor) -> int:
+def published_macs(model: nn.Module, example: Inputs) -> int:
     """MACs as the GAN Compression tables count them, read off a trace."""
-    supernet = Supernet(model, (example,))
+    supernet = Supernet(model, as_tuple(example))
     return supernet.macs(supernet.full_config(), convention="published")
 
 
@@ -82,7 +82,7 @@ class Cost:
 
     def __call__(self, generator: nn.Module, pairs: Pairs) -> dict[str, Score]:
         example = pairs.batch(np.arange(1))[0]
-        provenance = provenance_of(pairs, input=list(example.shape))
+        provenance = provenance_of(pairs, input=shape_of(example))
         with evaluating(generator):
             macs = {name: counter(generator, example) for name, counter in self.counters.items()}
         scores = {f"macs[{name}]": MACS.score(value, provenance) for name, value in macs.items()}
@@ -132,7 +132,7 @@ class Latency:
             times = interleaved(runners, warm_up=self.warm_up, runs=self.runs)
         provenance = provenance_of(
             pairs,
-            input=list(example.shape),
+            input=shape_of(example),
             batch=self.batch,
             threads=self.threads,
             warm_up=self.warm_up,
@@ -146,9 +146,9 @@ class Latency:
         return scores
 
 
-def torch_runtime(generator: nn.Module, example: Tensor) -> Callable[[], object]:
+def torch_runtime(generator: nn.Module, example: Inputs) -> Callable[[], object]:
     """PyTorch as it is."""
-    return lambda: generator(example)
+    return lambda: forward(generator, example)
 
 
 def interleaved(

@@ -1,4 +1,4 @@
-"""LPIPS v0.1 on AlexNet (Zhang et al. 2018, arXiv 1801.03924), from weights files that the user names."""
+"""LPIPS v0.1 on AlexNet or VGG16 (Zhang et al. 2018, arXiv 1801.03924), from weights files that the user names."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from gantailor.evaluators.features.classifiers import Classifier, ClassifierName, read_tensors
 from gantailor.evaluators.metric import Metric, MetricContext
 from gantailor.evaluators.metrics.fidelity import side_by_side
+from gantailor.evaluators.pictures.rgb import as_rgb
 from gantailor.evaluators.scores import Pairs, Score, provenance_of, render, to_teacher
-from gantailor.evaluators.weights import read_weights, weights_digest
+from gantailor.evaluators.weights import weights_digest
 from gantailor.supernet.errors import EvaluationError
 
 PAIRS = 200  # random pairs of outputs that diversity is the mean of
 _SHIFT, _SCALE = (-0.030, -0.088, -0.188), (0.458, 0.448, 0.450)
-_WANTED = "LPIPS needs AlexNet's features and the official heads"
-_TAPS = (1, 4, 7, 9, 11)  # the five ReLUs
 _FILES = ("lpips_features", "lpips_heads")
 
 
@@ -47,46 +47,24 @@ DIVERSITY = Metric(
 
 
 class Lpips:
-    """Distance ``[N]`` between pictures ``[N, 3, H, W]`` in [-1, 1]; 0 for equal ones.
+    """Distance ``[N]`` between pictures ``[N, 1, 3 or 4, H, W]`` in [-1, 1], taken as RGB (``as_rgb``); 0 for equal ones.
 
     Args:
-        features: AlexNet's weights in torchvision's key layout (``features.0.weight``...).
-        heads: the official linear heads, ``lin_v0.1_alex.pth``.
+        features: weights of the network in torchvision's key layout (``features.0.weight``...).
+        heads: the official linear heads, ``lin_v0.1_alex.pth`` or ``lin_v0.1_vgg.pth``.
+        network: ``alex``, which the authors recommend for scores, or ``vgg``, the usual one in training losses.
 
     Raises:
         EvaluationError: a missing file, or weights of another network.
     """
 
-    name = "alex-v0.1"
-
-    def __init__(self, features: str | Path, heads: str | Path) -> None:
-        self.network = nn.Sequential(
-            nn.Conv2d(3, 64, 11, stride=4, padding=2),
-            nn.ReLU(),
-            nn.MaxPool2d(3, 2),
-            nn.Conv2d(64, 192, 5, padding=2),
-            nn.ReLU(),
-            nn.MaxPool2d(3, 2),
-            nn.Conv2d(192, 384, 3, padding=1),
-            nn.ReLU(),
-            nn.Conv2d(384, 256, 3, padding=1),
-            nn.ReLU(),
-            nn.Conv2d(256, 256, 3, padding=1),
-            nn.ReLU(),
-        )
+    def __init__(self, features: str | Path, heads: str | Path, *, network: ClassifierName = "alex") -> None:
+        self.name = f"{network}-v0.1"
+        self.network = Classifier(network, features, purpose="LPIPS")
         self.weights_hash = weights_digest(features, heads)
-        alex, lin = (read_weights(f, wanted=_WANTED) for f in (features, heads))
-        wanted = {f"features.{name}": name for name in self.network.state_dict()}
-        names = [f"lin{k}.model.1.weight" for k in range(len(_TAPS))]
-        for source, state, needed in ((features, alex, list(wanted)), (heads, lin, names)):
-            missing = [name for name in needed if name not in state]
-            if missing:
-                raise EvaluationError(f"{str(source)!r} is not LPIPS's AlexNet: it has no {', '.join(missing[:3])}")
-        self.network.load_state_dict({wanted[name]: alex[name].float() for name in wanted})
-        self.network.eval().requires_grad_(False)
-        self.heads = [lin[name].float() for name in names]
-        if [head.shape[1] for head in self.heads] != [64, 192, 384, 256, 256]:
-            raise EvaluationError(f"{str(heads)!r} belongs to another network; give lin_v0.1_alex.pth")
+        shapes = {f"lin{k}.model.1.weight": (1, width, 1, 1) for k, width in enumerate(self.network.widths)}
+        wanted = f"LPIPS needs the official heads, lin_v0.1_{network}.pth"
+        self.heads = list(read_tensors(heads, shapes, title=f"LPIPS's heads for {network}", wanted=wanted).values())
 
     def to(self, device: str | torch.device) -> Lpips:
         """Move to a device, in place."""
@@ -96,19 +74,15 @@ class Lpips:
 
     def _features(self, images: Tensor) -> list[Tensor]:
         shift, scale = (images.new_tensor(v).reshape(1, 3, 1, 1) for v in (_SHIFT, _SCALE))
-        x, taps = (images - shift) / scale, []
-        for number, layer in enumerate(self.network):
-            x = layer(x)
-            if number in _TAPS:
-                taps.append(x / (x.square().sum(1, keepdim=True).sqrt() + 1e-10))
-        return taps
+        taps = self.network((images - shift) / scale)
+        return [x / (x.square().sum(1, keepdim=True).sqrt() + 1e-10) for x in taps]
 
     def __call__(self, a: Tensor, b: Tensor) -> Tensor:
-        if a.shape != b.shape or a.shape[1] != 3:
+        if a.shape != b.shape:
             raise EvaluationError(
-                f"LPIPS compares pictures [N, 3, H, W] of one size, not {list(a.shape)} with {list(b.shape)}"
+                f"LPIPS compares pictures of one size and number of channels, not {list(a.shape)} with {list(b.shape)}"
             )
-        pairs = zip(self._features(a), self._features(b), self.heads, strict=True)
+        pairs = zip(self._features(as_rgb(a)), self._features(as_rgb(b)), self.heads, strict=True)
         parts = [F.conv2d((x - y).square(), head).mean((1, 2, 3)) for x, y, head in pairs]
         return torch.stack(parts).sum(0)
 
@@ -129,8 +103,8 @@ def pairwise_diversity(lpips: Lpips, images: Tensor, *, pairs: int = 1000, seed:
 class Perceptual:
     """LPIPS to the real pictures, or to the ``teacher``'s on the same inputs, and how varied the outputs are.
 
-    ``lpips[alex-v0.1]`` (or ``lpips[alex-v0.1,teacher]``), lower is better; ``diversity[alex-v0.1]``, the mean LPIPS
-    between random pairs of outputs of different inputs, larger is more varied.
+    ``lpips[alex-v0.1]`` (or ``lpips[alex-v0.1,teacher]``; ``vgg-v0.1``), lower is better; ``diversity[alex-v0.1]``, the
+    mean LPIPS between random pairs of outputs of different inputs, larger is more varied.
 
     Args:
         distances: whether ``lpips`` is computed.

@@ -3,10 +3,24 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Protocol
 
 from gantailor.supernet.errors import DataError, GantailorError
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".jfif", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".ppm", ".pgm")
+
+
+class PictureFile(Protocol):
+    """A path, or what lies in an archive; its text names it in messages."""
+
+    @property
+    def name(self) -> str:
+        """Without the folder."""
+        ...
+
+    def read_bytes(self) -> bytes:
+        """The whole content."""
+        ...
 
 
 def list_pictures(folder: Path) -> list[Path]:

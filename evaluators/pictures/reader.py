@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import warnings
 from collections import Counter
@@ -13,6 +14,7 @@ from typing import TypeVar
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from gantailor.evaluators.pictures.files import PictureFile
 from gantailor.evaluators.pictures.modes import background_of, pixels_of, rawmode_of
 from gantailor.supernet.errors import DataError, GantailorError
 
@@ -20,6 +22,35 @@ READER_VERSION = 1  # raise when pixels come out otherwise, so that old caches a
 logger = logging.getLogger(__name__)
 _said: set[str] = set()
 T = TypeVar("T")
+
+
+@dataclass
+class Notes:
+    """What pictures lost on their way into arrays; called with what one file loses.
+
+    Attributes:
+        lost: in how many files.
+        skipped: names of files that were left out.
+    """
+
+    lost: Counter[str] = field(default_factory=Counter)
+    skipped: list[str] = field(default_factory=list)
+
+    def __call__(self, lost: str) -> None:
+        self.lost[lost] += 1
+
+    def add(self, other: Notes) -> None:
+        """What others lost as well."""
+        self.lost.update(other.lost)
+        self.skipped.extend(other.skipped)
+
+    def summary(self) -> dict[str, int]:
+        """What was lost, with the number of files; what was left out too."""
+        found = dict(self.lost)
+        if self.skipped:
+            names = ", ".join(self.skipped[:3]) + (", ..." if len(self.skipped) > 3 else "")
+            found[f"cannot be read and are left out ({names})"] = len(self.skipped)
+        return found
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,8 +63,7 @@ class PictureReader:
         skip_corrupt: go on without files that cannot be read.
         error: type of what is raised.
         way_out: how the user says ``skip_corrupt``, for messages.
-        notes: what was lost, and in how many files; ``say`` tells it.
-        skipped: names of files that were left out.
+        note: is told what was lost, and what was left out; ``say`` tells it.
     """
 
     channels: int = 3
@@ -41,10 +71,14 @@ class PictureReader:
     skip_corrupt: bool = False
     error: type[GantailorError] = DataError
     way_out: str = "set data.skip_corrupt: true"
-    notes: Counter[str] = field(default_factory=Counter)
-    skipped: list[str] = field(default_factory=list)
+    note: Notes = field(default_factory=Notes)
 
-    def read(self, file: Path) -> np.ndarray | None:
+    @property
+    def notes(self) -> Counter[str]:
+        """What was lost, and in how many files."""
+        return self.note.lost
+
+    def read(self, file: PictureFile) -> np.ndarray | None:
         """The pixels of a picture; None where it cannot be read and is skipped.
 
         Of animated files and several pages it is the first.
@@ -63,11 +97,7 @@ class PictureReader:
             self.note("animated or of several pages, of which the first is read")
         return pixels
 
-    def note(self, lost: str) -> None:
-        """Count something that one file loses."""
-        self.notes[lost] += 1
-
-    def decode(self, file: Path, how: Callable[[Image.Image, str], T]) -> T | None:
+    def decode(self, file: PictureFile, how: Callable[[Image.Image, str], T]) -> T | None:
         """What ``how`` makes of the loaded image and its rawmode; None where the file is skipped.
 
         Raises:
@@ -76,7 +106,7 @@ class PictureReader:
         try:
             with warnings.catch_warnings():  # of large pictures and odd metadata, file after file
                 warnings.simplefilter("ignore")
-                with Image.open(file) as image:
+                with Image.open(file if isinstance(file, Path) else io.BytesIO(file.read_bytes())) as image:
                     rawmode = rawmode_of(image)
                     image.load()
                     return how(image, rawmode)
@@ -84,36 +114,36 @@ class PictureReader:
             raise
         except Exception as failure:  # decoders of broken files raise SyntaxError, struct.error, IndexError, ...
             if self.skip_corrupt:
-                self.skipped.append(file.name)
+                self.note.skipped.append(file.name)
                 return None
             raise self.error(
                 f"picture {str(file)!r} cannot be read ({_reason(file, failure)}); mend or remove it, or {self.way_out}"
             ) from None
 
     def summary(self) -> dict[str, int]:
-        """What was lost, with the number of files; what was left out too."""
-        found = dict(self.notes)
-        if self.skipped:
-            names = ", ".join(self.skipped[:3]) + (", ..." if len(self.skipped) > 3 else "")
-            found[f"cannot be read and are left out ({names})"] = len(self.skipped)
-        return found
+        """As that of the notes."""
+        return self.note.summary()
 
 
 def say(what: str, total: int, summary: Mapping[str, int]) -> None:
     """Tell once in a process what pictures of a folder lost, in one line of the log."""
     if not summary:
         return
-    text = f"{what}: of {total} pictures " + "; ".join(f"{count} {lost}" for lost, count in sorted(summary.items()))
+    tell(f"{what}: of {total} pictures " + "; ".join(f"{count} {lost}" for lost, count in sorted(summary.items())))
+
+
+def tell(text: str) -> None:
+    """Log a warning once in a process."""
     if text not in _said:
         _said.add(text)
         logger.warning(text)
 
 
-def _reason(file: Path, failure: Exception) -> str:
+def _reason(file: PictureFile, failure: Exception) -> str:
     if isinstance(failure, Image.DecompressionBombError):
         return f"more than {2 * (Image.MAX_IMAGE_PIXELS or 0) / 1e6:.0f} million pixels; a smaller copy can"
     if isinstance(failure, UnidentifiedImageError):
-        return "no picture, or a broken one" if file.stat().st_size else "empty file"
+        return "no picture, or a broken one" if file.read_bytes() else "empty file"
     if isinstance(failure, MemoryError):
         return "not enough memory for it"
     said = (failure.strerror if isinstance(failure, OSError) else None) or str(failure) or type(failure).__name__

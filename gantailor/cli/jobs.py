@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from gantailor.export.devices import device
 from gantailor.export.target import check_device
 from gantailor.pipeline.check import find_mistakes
 from gantailor.pipeline.compress import compress as run_stages
+from gantailor.pipeline.estimates import note_estimates
 from gantailor.pipeline.export import export_run
 from gantailor.run.config import Config
 from gantailor.run.run import Run, open_run
@@ -26,21 +28,35 @@ from gantailor.zoo import DEMO_SUPERNET
 def _run(arguments: argparse.Namespace, config: Config, until: str) -> None:
     run = Run(arguments.out, config)
     if arguments.dry_run:
-        _print_plan(run)
+        _print_plan(run, verbose=arguments.verbose)
         return
     run_stages(run, until=until)
     if until == "report":
         print(f"report: {run.folder.report}  subnet: {run.folder.export}")
 
 
-def _print_plan(run: Run) -> None:
-    """Everything checked; what would be done, and its costs."""
+def _print_plan(run: Run, *, verbose: bool) -> None:
+    """Everything checked; what would be done with which settings, what it costs, and last what it will take."""
     find_mistakes(run)
     budget, supernet = run.setup.budget, run.setup.traced
     print(supernet.graph)
     print(f"generator {format_macs(supernet.macs(supernet.full_config(), convention=budget.convention))} MACs")
     print(f"budget {format_macs(budget.macs)} MACs ({budget.convention}), space of {budget.space.count:,} subnets")
-    print(yaml.safe_dump(run.config.model_dump(mode="json"), sort_keys=False))
+    settings = run.config.model_dump(mode="json")
+    print(yaml.safe_dump(settings if verbose else changed(settings, Config().model_dump(mode="json")), sort_keys=False))
+    sys.stdout.flush()
+    note_estimates(run)
+
+
+def changed(settings: Mapping[str, Any], usual: Mapping[str, Any]) -> dict[str, Any]:
+    """Nested settings without those that are as usual; ``options`` are whole."""
+    found: dict[str, Any] = {}
+    for name, value in settings.items():
+        nested = name != "options" and isinstance(value, Mapping) and isinstance(usual[name], Mapping)
+        kept = changed(value, usual[name]) if nested and usual[name] else value
+        if kept != usual[name] and not (nested and not kept):
+            found[name] = kept
+    return found
 
 
 def demo(arguments: argparse.Namespace) -> None:
@@ -94,7 +110,7 @@ def export(arguments: argparse.Namespace) -> None:
     else:
         run = Run(arguments.out, config_of(arguments, {"devices": names} if names else None))
         if arguments.dry_run:
-            _print_plan(run)
+            _print_plan(run, verbose=arguments.verbose)
             return
         run_stages(run, until="export")
         manifest = json.loads(run.folder.manifest.read_text())

@@ -62,6 +62,9 @@ def _add_jobs(add: Add) -> None:
     )
     for command in [*both, files]:
         _add_run(command)
+        command.add_argument(
+            "--verbose", action="store_true", help="with --dry-run: every setting, not only those that were changed"
+        )
         add_budget(command)
         add_settings(command, without=("device",) if command is files else ())
 

@@ -56,6 +56,8 @@ def _default(field: FieldInfo) -> str:
 def _allowed(field: FieldInfo) -> str:
     """What the type allows, as a reader of YAML says it."""
     kind = field.annotation
+    if get_args(kind)[1:] == (type(None),) and get_origin(get_args(kind)[0]) is Literal:
+        kind = get_args(kind)[0]  # or null, which is the default
     if get_origin(kind) is Literal:
         return ", ".join(map(str, get_args(kind)))
     return str(getattr(kind, "__name__", kind)).replace(" | None", "")

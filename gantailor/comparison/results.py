@@ -16,10 +16,11 @@ from gantailor.comparison.runs import Entry
 from gantailor.reports import figures
 from gantailor.run.run import Run
 from gantailor.search.methods.method import method as find_method
+from gantailor.supernet import calling
 from gantailor.supernet.errors import ConfigError
 from gantailor.supernet.files import write_bytes
 from gantailor.supernet.quantization.activation_ranges import load_fake_quantized
-from gantailor.zoo.data.pictures import is_picture, picture_grid, to_uint8
+from gantailor.zoo.data.pictures import is_picture, picture_grid, to_rgb
 
 SHOWN = 6  # pictures in the grid
 
@@ -74,12 +75,13 @@ def pictures(entries: Sequence[Entry]) -> tuple[list[str], bytes]:
     """A row for each of a few test pictures, every method of these runs (its first seed); what the columns are."""
     runs = {entry.method: entry.open() for entry in reversed(entries)}
     first = {entry.method: runs[entry.method] for entry in entries}  # in the order of the methods
-    pairs = next(iter(first.values())).setup.data("test")
+    one = next(iter(runs.values()))
+    pairs, background = one.setup.data("test"), one.config.data.background
     inputs, targets = pairs.batch(np.linspace(0, len(pairs) - 1, min(SHOWN, len(pairs))).astype(int))
-    taught = [("teacher", run.setup.teacher(inputs)) for run in first.values() if run.setup.taught][:1]
-    made = {name: _result(run)(inputs) for name, run in first.items()}
-    columns = {"input": inputs, **dict(taught), **made, "real": targets}
-    shown = {name: to_uint8(images) for name, images in columns.items() if is_picture(images)}
+    taught = [("teacher", calling.forward(run.setup.teacher, inputs)) for run in first.values() if run.setup.taught][:1]
+    made = {name: calling.forward(_result(run), inputs) for name, run in first.items()}
+    columns = {"input": calling.first(inputs), **dict(taught), **made, "real": targets}
+    shown = {name: to_rgb(images, background) for name, images in columns.items() if is_picture(images)}
     return list(shown), picture_grid(list(shown.values()), names=list(shown))
 
 

@@ -30,6 +30,7 @@ from torch import Tensor, nn
 from gantailor.export.devices import Device
 from gantailor.export.errors import ExportError
 from gantailor.export.export import LARGEST, LEAST_PSNR, Exported, export_model, load_runner, psnr
+from gantailor.export.sides import PROVED, at_sides, sides_of
 from gantailor.export.target import PRECISIONS, Target, check_device, find_target
 
 _BARE = """
@@ -104,10 +105,10 @@ class TargetConformance:
             raise SkipTest(f"{', '.join(missing)} not installed")
         return target
 
-    def profile(self, *, precision: str = "float32", batch: str = "static") -> Device:
+    def profile(self, *, precision: str = "float32", batch: str = "static", size: str = "fixed") -> Device:
         """A device of this target."""
-        name = f"conformance-{precision}-{batch}"
-        return Device.model_validate({"name": name, "runtime": self.runtime, "precision": precision, "batch": batch})
+        said = {"runtime": self.runtime, "precision": precision, "batch": batch, "size": size}
+        return Device.model_validate({"name": f"conformance-{precision}-{batch}-{size}", **said})
 
     def exported(self, profile: Device) -> tuple[Path, dict[str, Any]]:
         """The folder of an export, and what was found; made once."""
@@ -148,6 +149,30 @@ class TargetConformance:
             assert psnr(made, expected) >= LEAST_PSNR.get(profile.precision, 80)
             return
         _refused(profile, "batch: static")
+
+    def test_dynamic_size(self) -> None:
+        """Where declared one file takes other heights and widths, and says so; else it is refused before writing."""
+        target = self.target()
+        profile = self.profile(precision=target.precisions[0], size="dynamic")
+        if target.sizes == "fixed":
+            _refused(profile, "size: fixed")
+            return
+        folder, found = self.exported(profile)
+        assert found["shapes"] == [[1, self.example().shape[1], "height", "width"]]
+        if not target.here:
+            return
+        assert len({tuple(sides) for sides in found["proved"]}) == PROVED
+        multiple, native = found["size_multiple"], sides_of(self.example())
+        wanted = native[0] + 2 * multiple, native[1] + 3 * multiple
+        exported, inputs = Exported(load_runner(folder / found["file"], profile)), at_sides(self.example(), wanted)
+        assert isinstance(inputs, Tensor)
+        with torch.no_grad():
+            made, expected = exported(inputs).numpy(), self.generator()(inputs).numpy()
+        assert psnr(made, expected) >= LEAST_PSNR.get(profile.precision, 80)
+        timed = [sys.executable, "bench.py", "--runs", "1", "--warm-up", "1", "--size", "x".join(map(str, wanted))]
+        done = subprocess.run(timed, capture_output=True, text=True, cwd=folder, check=False)
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.strip().endswith(f"x{wanted[0]}x{wanted[1]}")
 
     def test_each_precision_is_written(self) -> None:
         """What the file holds, by its types where they can be read, and by its size; what it computes, in dB."""

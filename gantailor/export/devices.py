@@ -27,6 +27,9 @@ class Device(BaseModel):
     opset: int = Field(20, ge=18, description="ONNX opset")
     threads: int = Field(1, gt=0)
     batch: Literal["static", "dynamic"] = "static"
+    size: Literal["fixed", "dynamic"] = Field("fixed", description="dynamic: height and width of the input are free")
+    size_multiple: int = Field(1, gt=0, description="sides of a dynamic size are multiples of it and the generator's")
+    largest_side: int | None = Field(None, gt=0, description="of a dynamic size, in pixels; none: no bound")
     providers: tuple[str, ...] = ("CPUExecutionProvider",)
 
     @field_validator("runtime")

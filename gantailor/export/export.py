@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,9 @@ from gantailor.export.errors import ExportError
 from gantailor.export.helpers import quietly
 from gantailor.export.quantization import quantise
 from gantailor.export.rewrites import rewritten
+from gantailor.export.sides import at_sides, is_free, other_sides, sides_of, with_sides
 from gantailor.export.target import Runner, Target, check_device, find_target
+from gantailor.supernet.calling import Inputs, as_tuple, each, forward, joined, rows_of, size_of
 from gantailor.supernet.files import write_bytes
 from gantailor.supernet.quantization.quantisers import LAYERS, Quantised, Quantisers
 
@@ -33,68 +36,112 @@ class Exported(nn.Module):
         super().__init__()
         self.runner, self.batch = runner, batch
 
-    def forward(self, x: Tensor) -> Tensor:
-        parts = torch.split(x, self.batch) if self.batch else [x]
-        return torch.from_numpy(np.concatenate([self.runner(np.ascontiguousarray(part.numpy())) for part in parts]))
+    def forward(self, *inputs: Tensor) -> Tensor:
+        size = self.batch or size_of(inputs)
+        parts = (rows_of(inputs, slice(start, start + size)) for start in range(0, size_of(inputs), size))
+        return torch.from_numpy(np.concatenate([self.runner(*arrays(part)) for part in parts]))
+
+
+def arrays(inputs: Inputs) -> tuple[np.ndarray, ...]:
+    """What a runner is given."""
+    return tuple(np.ascontiguousarray(one.numpy()) for one in as_tuple(inputs))
 
 
 def export_model(
     folder: Path,
     model: nn.Module,
-    example: Tensor,
+    example: Inputs,
     profile: Device,
     *,
-    pictures: Tensor | None = None,
+    pictures: Inputs | None = None,
     trained: Quantisers | None = None,
 ) -> dict[str, Any]:
     """Write the model for a device, with ``check.npz``, ``bench.py`` and ``runtime.py`` to time it there.
 
     Args:
-        example: one input, ``[1, ...]``.
-        pictures: to calibrate 8 bits with, ``[N, ...]``.
+        example: one input, ``[1, ...]``; a tuple of such where the model takes several, in the order of its forward.
+        pictures: to calibrate 8 bits with, ``[N, ...]``, in the same form.
         trained: quantisers that the model was trained with in 8 bits; the result is compared with what they compute.
 
     Returns:
         The profile, and ``file``, ``delegated`` (how much the fast part of the runtime takes, in words), ``bytes``,
-        ``weights`` (how many numbers of each type the file holds, where that can be read); where the file runs here
-        ``max_difference`` and ``psnr_to_pytorch`` (dB), and with ``trained`` quantisers ``psnr_to_simulated``.
+        ``shapes`` (of each input, with ``batch``, ``height`` and ``width`` where they are free), ``weights`` (how many
+        numbers of each type the file holds, where that can be read); where the file runs here ``max_difference`` and
+        ``psnr_to_pytorch`` (dB), with ``trained`` quantisers ``psnr_to_simulated``, and for a dynamic size ``proved``,
+        the other heights and widths at which it equals PyTorch as nearly.
 
     Raises:
-        ExportError: the target has not this precision or batch, an extra is missing, an operator is not supported, or
-            the written model computes something else.
+        ExportError: the target has not this precision, batch or size, an extra is missing, an operator is not
+            supported, or the written model computes something else, at this size or others.
     """
-    target, example = find_target(profile.runtime), example.contiguous()
+    target, example = find_target(profile.runtime), each(example, Tensor.contiguous)
     check_device(profile)
+    profile = with_sides(profile, model, example)
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / target.file
     with quietly(target):
         coverage = _write(file, model, example, profile, pictures, trained)
         held = {} if target.weights is None else {"weights": dict(target.weights(file))}
     simulated = Quantised(model, trained).eval() if trained is not None and profile.precision == "int8" else None
-    inputs = torch.cat([example, example.flip(-1), example]) if profile.batch == "dynamic" else example
-    with torch.no_grad():  # what was trained in 8 bits may be far from its float form
-        expected = (model if simulated is None else simulated)(inputs).numpy()
+    reference = model if simulated is None else simulated  # what was trained in 8 bits may be far from its float form
     result: dict[str, Any] = {"device": profile.name, **profile.model_dump(mode="json", exclude={"name"})}
     size = sum(path.stat().st_size for path in model_files(folder, target))
-    result |= {"file": target.file, "delegated": coverage, "bytes": size, **held}
+    result |= {"file": target.file, "shapes": _shapes(example, profile), "delegated": coverage, "bytes": size, **held}
     if target.here:
-        runner, output = _run(file, inputs, profile)
-        result |= _checked(output, expected, profile)
+        with _running(profile):
+            runner = load_runner(file, profile)
+        result |= _equal(runner, reference, example, profile)
+        if profile.size == "dynamic":
+            result["proved"] = _proved(runner, reference, example, profile, model_files(folder, target))
         if simulated is not None:
             shown = example if pictures is None else pictures
             exported = Exported(runner, batch=None if profile.batch == "dynamic" else 1)
             with torch.no_grad():
-                result["psnr_to_simulated"] = psnr(exported(shown).numpy(), simulated(shown).numpy())
-    _write_bench(folder, target, example, expected[:1])
+                result["psnr_to_simulated"] = psnr(forward(exported, shown).numpy(), forward(simulated, shown).numpy())
+    with torch.no_grad():
+        _write_bench(folder, target, example, forward(reference, example).numpy())
     return result
+
+
+def _shapes(example: Inputs, profile: Device) -> list[list[int | str]]:
+    """Of every input; names stand for what is free."""
+    shapes: list[list[int | str]] = []
+    for one in as_tuple(example):
+        batch = "batch" if profile.batch == "dynamic" else 1
+        free = profile.size == "dynamic" and is_free(one, example)
+        shapes.append([batch, *(one.shape[1:] if not free else (one.shape[1], "height", "width"))])
+    return shapes
+
+
+def _proved(
+    runner: Runner, reference: nn.Module, example: Inputs, profile: Device, files: list[Path]
+) -> list[list[int]]:
+    """The other sizes at which the written model equals PyTorch; where it does not, its files are taken away."""
+    found = other_sides(profile, reference, example)
+    try:
+        for sides in found:
+            _equal(runner, reference, at_sides(example, sides), profile)
+    except ExportError as error:
+        for file in files:
+            file.unlink()
+        native = " x ".join(map(str, sides_of(example)))
+        raise ExportError(
+            f"device {profile.name!r}: {profile.runtime} wrote a model that has the size {native} built in: at "
+            f"{sides[0]} x {sides[1]} {error}, or use size: fixed"
+        ) from error
+    return [list(sides) for sides in found]
+
+
+def _flipped(one: Tensor) -> Tensor:
+    return one.flip(-1)
 
 
 def _write(
     file: Path,
     model: nn.Module,
-    example: Tensor,
+    example: Inputs,
     profile: Device,
-    pictures: Tensor | None,
+    pictures: Inputs | None,
     trained: Quantisers | None,
 ) -> str:
     """Rewrite the model for its target and write it; how much of it the fast part of the runtime takes."""
@@ -103,16 +150,30 @@ def _write(
     try:
         if profile.precision == "int8":
             known = trained.without_outputs(_changed(model, made)) if trained is not None else None
-            return quantise(made, pictures if pictures is not None else example[:0], file, profile, known)
+            return quantise(
+                made, pictures if pictures is not None else rows_of(example, slice(0)), file, profile, known
+            )
         return target.write(made, example, file, profile)
     except ExportError:
         raise
     except (RuntimeError, ValueError, NotImplementedError, TypeError) as error:
-        reason = (str(error) or type(error).__name__).splitlines()[0]
+        free = profile.size == "dynamic"
         raise ExportError(
-            f"device {profile.name!r}: {target.name} cannot take this generator: {reason}; "
-            "choose another device" + ("" if profile.precision == "float32" else " or precision")
+            f"device {profile.name!r}: {target.name} cannot take this generator{' at any size' * free}: "
+            f"{_reason(error)}; choose another device{'' if profile.precision == 'float32' else ' or precision'}"
+            + ", or use size: fixed"
+            * free
         ) from error
+
+
+def _reason(error: BaseException) -> str:
+    """What an exporter says, in a line: of a size that was taken for a constant the line that names it."""
+    causes: list[BaseException] = [error]
+    while (cause := causes[-1].__cause__) is not None:
+        causes.append(cause)
+    lines = [line.strip(" -") for cause in causes for line in str(cause).splitlines() if line.strip()]
+    named = next((line for line in lines if "specialized" in line or "Not all values of" in line), None)
+    return (named or (lines[0] if lines else type(error).__name__)).partition(". If you")[0].rstrip(".;:")
 
 
 def model_files(folder: Path, target: Target) -> list[Path]:
@@ -120,10 +181,12 @@ def model_files(folder: Path, target: Target) -> list[Path]:
     return sorted(folder.glob(f"{target.file.partition('.')[0]}.*"))
 
 
-def _write_bench(folder: Path, target: Target, example: Tensor, expected: np.ndarray) -> None:
+def _write_bench(folder: Path, target: Target, example: Inputs, expected: np.ndarray) -> None:
     """What checks and times the model on the device itself: an input with its output, the script, the loader."""
     buffer = io.BytesIO()
-    np.savez(buffer, input=example.numpy(), output=expected)
+    feeds = arrays(example)
+    names = ["input"] if len(feeds) == 1 else [f"input_{number}" for number in range(len(feeds))]
+    np.savez(buffer, output=expected, **dict(zip(names, feeds, strict=True)))  # type: ignore[arg-type]
     write_bytes(folder / "check.npz", buffer.getvalue())
     shutil.copy(Path(__file__).with_name("bench.py"), folder / "bench.py")
     write_bytes(folder / "runtime.py", target.loader_source().encode())
@@ -144,15 +207,27 @@ def load_runner(file: Path, profile: Device) -> Runner:
         return target.load(file, profile)
 
 
-def _run(file: Path, inputs: Tensor, profile: Device) -> tuple[Runner, np.ndarray]:
-    """The written model, loaded again, and its outputs."""
+def _equal(runner: Runner, reference: nn.Module, example: Inputs, profile: Device) -> dict[str, float]:
+    """What the written model, loaded again, differs by from PyTorch, if that is allowed."""
+    inputs = joined([example, each(example, _flipped), example]) if profile.batch == "dynamic" else example
+    with torch.no_grad():
+        expected = forward(reference, inputs).numpy()
+    with _running(profile):
+        output = runner(*arrays(inputs))
+    return _checked(output, expected, profile)
+
+
+@contextlib.contextmanager
+def _running(profile: Device) -> Iterator[None]:
+    """Whatever a runtime raises, one's own too, as one message."""
     try:
-        runner = load_runner(file, profile)
-        return runner, runner(inputs.numpy())
-    except RuntimeError as error:
+        yield
+    except ExportError:
+        raise
+    except Exception as error:
         raise ExportError(
-            f"device {profile.name!r}: {profile.runtime} wrote a model that it cannot run: {error}; choose another "
-            "device" + (", or batch: static" if profile.batch == "dynamic" else "")
+            f"device {profile.name!r}: {profile.runtime} wrote a model that it cannot run: {_reason(error)}; choose "
+            "another device" + (", or batch: static" if profile.batch == "dynamic" else "")
         ) from error
 
 
@@ -170,6 +245,11 @@ def psnr(first: np.ndarray, second: np.ndarray) -> float:
 
 def _checked(output: np.ndarray, expected: np.ndarray, profile: Device) -> dict[str, float]:
     """What the written model's outputs differ by, if that is allowed in its precision."""
+    if output.shape != expected.shape:
+        raise ExportError(
+            f"the {profile.name} model makes {list(output.shape)} where PyTorch makes {list(expected.shape)}; choose "
+            "another device"
+        )
     difference = float(np.abs(output - expected).max())
     found = psnr(output, expected)
     least = LEAST_PSNR.get(profile.precision)
@@ -182,17 +262,19 @@ def _checked(output: np.ndarray, expected: np.ndarray, profile: Device) -> dict[
     return {"max_difference": difference, "psnr_to_pytorch": found}
 
 
-def local_runtime(name: str, *, threads: int = 1) -> Callable[[nn.Module, Tensor], Callable[[], object]]:
+def local_runtime(name: str, *, threads: int = 1) -> Callable[[nn.Module, Inputs], Callable[[], object]]:
     """For timing: from a model and an example to a function that runs it once on a device of this machine."""
     profile = device(name).model_copy(update={"threads": threads})
     target = find_target(profile.runtime)
 
-    def make(model: nn.Module, example: Tensor) -> Callable[[], object]:
+    def make(model: nn.Module, example: Inputs) -> Callable[[], object]:
+        example = each(example, Tensor.contiguous)
+        resolved = with_sides(profile, model, example)
         with tempfile.TemporaryDirectory() as folder, quietly(target):
             file = Path(folder) / target.file
-            _write(file, model, example.contiguous(), profile, example, None)  # times do not depend on the calibration
-            runner = load_runner(file, profile)
-        feed = example.contiguous().numpy()
-        return lambda: runner(feed)
+            _write(file, model, example, resolved, example, None)  # times do not depend on the calibration
+            runner = load_runner(file, resolved)
+        feeds = arrays(example)
+        return lambda: runner(*feeds)
 
     return make

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 import logging
+import math
 import warnings
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
+import torch.fx.experimental._config
 from torch import Tensor, nn
 
 from gantailor.export.devices import Device
 from gantailor.export.errors import ExportError
+from gantailor.export.sides import at_sides, is_free, sides_of
 from gantailor.export.target import Target
+from gantailor.supernet.calling import Inputs, as_tuple, joined
 
 _LOUD = ("torchao", "torch.utils._pytree", "coremltools")
 WEIGHTS = ("float64", "float32", "float16", "bfloat16", "int8", "uint8")  # types of weights; the others are shapes
@@ -38,18 +43,44 @@ def quietly(target: Target) -> Iterator[None]:
             raise ExportError(f"{error.name or error} is not installed; run: {target.install}") from None
 
 
-def batched(example: Tensor, device: Device, *, most: int) -> tuple[Tensor, Any]:
-    """What an exporter traces with, and its dynamic shapes: a batch of one would be taken for a constant."""
-    if device.batch == "static":
-        return example, None
-    return torch.cat([example, example]), ({0: torch.export.Dim("batch", min=1, max=most)},)
+def batched(model: nn.Module, example: Inputs, device: Device, *, most: int) -> tuple[tuple[Tensor, ...], Any]:
+    """What an exporter traces with, and its dynamic shapes: a dimension of one would be taken for a constant."""
+    if device.batch == "static" and device.size == "fixed":
+        return as_tuple(example), None
+    batch, sides = {}, {}
+    if device.batch == "dynamic":
+        batch = {0: torch.export.Dim("batch", min=1, max=most)}
+        example = joined([example, example])
+    if device.size == "dynamic":
+        least = 2 * device.size_multiple
+        example = at_sides(example, tuple(math.ceil(least / side) * side for side in sides_of(example)))
+        sides = {2: _side("height", device), 3: _side("width", device)}
+    several = as_tuple(example)
+    given = inspect.signature(model.forward).bind(*several).arguments  # of ``*inputs`` they are a tuple of their own
+
+    def free(one: Tensor) -> dict[int, Any]:
+        return {**batch, **(sides if is_free(one, example) else {})}
+
+    return several, tuple(tuple(map(free, one)) if isinstance(one, tuple) else free(one) for one in given.values())
 
 
-def exported_program(model: nn.Module, example: Tensor, device: Device) -> Any:
-    """``torch.export``'s program with a static or a dynamic batch."""
-    example, dynamic = batched(example, device, most=64)
-    with torch.no_grad():  # strides become part of a program, hence contiguous
-        return torch.export.export(model, (example.contiguous(),), dynamic_shapes=dynamic)
+def _side(name: str, device: Device) -> Any:
+    """A free side, in multiples."""
+    multiple, largest = device.size_multiple, device.largest_side
+    side = torch.export.Dim(name, min=1, max=None if largest is None else largest // multiple)
+    return side if multiple == 1 else multiple * side
+
+
+def free_sizes(device: Device) -> Any:
+    """While a free size is traced a side of one, as at the bottom of a U-Net, is a side as any other."""
+    return torch.fx.experimental._config.patch(backed_size_oblivious=device.size == "dynamic")
+
+
+def exported_program(model: nn.Module, example: Inputs, device: Device) -> Any:
+    """``torch.export``'s program with a static or a dynamic batch and size."""
+    given, dynamic = batched(model, example, device, most=64)
+    with torch.no_grad(), free_sizes(device):  # strides become part of a program, hence contiguous
+        return torch.export.export(model, tuple(one.contiguous() for one in given), dynamic_shapes=dynamic)
 
 
 def counted(tensors: Iterable[tuple[str, int]]) -> dict[str, int]:

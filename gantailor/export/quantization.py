@@ -10,21 +10,22 @@ from torch import Tensor, nn
 from gantailor.export.devices import Device
 from gantailor.export.errors import ExportError
 from gantailor.export.target import find_target
+from gantailor.supernet.calling import Inputs, each, forward, size_of
 from gantailor.supernet.quantization.quantisers import LAYERS, Quantisers, quantise_activation, quantise_weight
 
 GOAL = 38.0  # dB between the quantised and the float outputs, predicted; layers stay in float until it is met
 KEPT = 0.1  # at most this share of the weights stays in float
 
 
-def sensitivities(model: nn.Module, pictures: Tensor) -> dict[str, float]:
+def sensitivities(model: nn.Module, pictures: Inputs) -> dict[str, float]:
     """Mean squared output error when one layer alone has 8-bit weights (per channel) and inputs (per tensor).
 
     Args:
-        pictures: ``[N, C, H, W]``, a few.
+        pictures: ``[N, C, H, W]``, a few; of several inputs a tuple.
     """
     found: dict[str, float] = {}
     with torch.no_grad():
-        expected = model(pictures)
+        expected = forward(model, pictures)
         for name, layer in model.named_modules():
             if not isinstance(layer, LAYERS):
                 continue
@@ -33,7 +34,7 @@ def sensitivities(model: nn.Module, pictures: Tensor) -> dict[str, float]:
             try:
                 channel = 1 if isinstance(layer, nn.ConvTranspose2d) else 0
                 layer.weight.data = quantise_weight(weight, channel=channel)
-                found[name] = float((model(pictures) - expected).square().mean())
+                found[name] = float((forward(model, pictures) - expected).square().mean())
             finally:
                 handle.remove()
                 layer.weight.data = weight
@@ -45,7 +46,7 @@ def _rounded_input(x: Tensor) -> Tensor:
     return quantise_activation(x, x.amin().clamp(max=0), x.amax().clamp(min=0))
 
 
-def kept_in_float(model: nn.Module, pictures: Tensor) -> list[str]:
+def kept_in_float(model: nn.Module, pictures: Inputs) -> list[str]:
     """Layers that stay in float, the most sensitive for their size first: errors of layers add up nearly enough.
 
     They are taken until the rest promises ``GOAL`` dB (range of outputs: 2), or hold a tenth of the weights.
@@ -65,18 +66,18 @@ def kept_in_float(model: nn.Module, pictures: Tensor) -> list[str]:
     return kept
 
 
-def quantise(model: nn.Module, pictures: Tensor, path: Path, device: Device, trained: Quantisers | None = None) -> str:
+def quantise(model: nn.Module, pictures: Inputs, path: Path, device: Device, trained: Quantisers | None = None) -> str:
     """Write an 8-bit model for the device's runtime.
 
     Args:
-        pictures: ``[N, C, H, W]`` to calibrate with, as the generator takes them.
+        pictures: ``[N, C, H, W]`` to calibrate with, as the generator takes them; of several inputs a tuple.
         trained: quantisers that the generator was trained with; used where the runtime's tools take ranges.
 
     Raises:
         ExportError: no pictures, or the runtime has no 8-bit form here.
     """
     target = find_target(device.runtime)
-    if not len(pictures):
+    if not size_of(pictures):
         raise ExportError("8 bits need pictures to calibrate with, there are none: name a data folder with train/")
     if target.quantise is None:
         raise ExportError(f"{target.name} has no 8-bit export here; it has {', '.join(target.precisions)}")
@@ -85,4 +86,4 @@ def quantise(model: nn.Module, pictures: Tensor, path: Path, device: Device, tra
             f"the generator was trained in {trained.bits} bits, {target.name} computes in 8: train with bits: 8, or "
             "choose a float device"
         )
-    return target.quantise(model, pictures.contiguous(), path, device, trained)
+    return target.quantise(model, each(pictures, Tensor.contiguous), path, device, trained)

@@ -16,6 +16,7 @@ from torch.overrides import TorchFunctionMode
 from gantailor.export.devices import Device
 from gantailor.export.errors import ExportError
 from gantailor.export.target import Rewrite, Target
+from gantailor.supernet.calling import Inputs, each, forward
 from gantailor.supernet.subnets.copying import copied
 
 TOLERANCE = 1e-9  # in float64, relative to the largest output
@@ -80,13 +81,20 @@ class _FunctionalNorms(TorchFunctionMode):
 
 
 class _WithoutFunctionalNorms(nn.Module):
+    wraps_generator = True
+
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
         self.model = model
 
-    def forward(self, x: Tensor) -> Tensor:
+    @property
+    def generator(self) -> nn.Module:
+        """Whose inputs it takes."""
+        return self.model
+
+    def forward(self, *inputs: Tensor) -> Tensor:
         with _FunctionalNorms():
-            made: Tensor = self.model(x)
+            made: Tensor = self.model(*inputs)
             return made
 
 
@@ -155,7 +163,7 @@ def folded_norms(module: nn.Module) -> nn.Module:
 COMMON: tuple[Rewrite, ...] = (affine_norms, folded_norms)
 
 
-def rewritten(model: nn.Module, target: Target, example: Tensor) -> nn.Module:
+def rewritten(model: nn.Module, target: Target, example: Inputs) -> nn.Module:
     """A copy in eval mode that a target takes; the model itself is left as it is.
 
     Raises:
@@ -167,8 +175,9 @@ def rewritten(model: nn.Module, target: Target, example: Tensor) -> nn.Module:
     for rewrite in target.rewrites:
         made = rewrite(made)
     with torch.no_grad():
-        expected = copied(model).eval().double()(example.double())
-        difference = float((made(example.double()) - expected).abs().max() / expected.abs().max().clamp(min=1e-12))
+        precise = each(example, Tensor.double)
+        expected = forward(copied(model).eval().double(), precise)
+        difference = float((forward(made, precise) - expected).abs().max() / expected.abs().max().clamp(min=1e-12))
     if not difference <= TOLERANCE:
         raise ExportError(f"the generator rewritten for {target.name} differs by {difference:.1e}; please report it")
     return made.float()
@@ -181,12 +190,19 @@ class HalfPrecision(nn.Module):
         model: a copy of it is taken.
     """
 
+    wraps_generator = True
+
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
         self.model = copied(model).half()
 
-    def forward(self, x: Tensor) -> Tensor:
-        made: Tensor = self.model(x.half())
+    @property
+    def generator(self) -> nn.Module:
+        """Whose inputs it takes."""
+        return self.model
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        made: Tensor = self.model(*(one.half() for one in inputs))
         return made.float()
 
 

@@ -7,7 +7,7 @@ import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias, get_args
+from typing import TYPE_CHECKING, Literal, TypeAlias, get_args
 
 from gantailor.export.devices import Device
 from gantailor.export.errors import ExportError
@@ -17,15 +17,16 @@ from gantailor.supernet.plugins import find
 
 if TYPE_CHECKING:
     import numpy as np
-    from torch import Tensor, nn
+    from torch import nn
 
+    from gantailor.supernet.calling import Inputs
     from gantailor.supernet.quantization.quantisers import Quantisers
 
-Runner: TypeAlias = "Callable[[np.ndarray], np.ndarray]"  # one input [N, ...] in float32 to one output in float32
+Runner: TypeAlias = "Callable[..., np.ndarray]"  # an array [N, ...] in float32 for each input to one output in float32
 Rewrite: TypeAlias = "Callable[[nn.Module], nn.Module]"  # see gantailor.export.rewrites
-Write: TypeAlias = "Callable[[nn.Module, Tensor, Path, Device], str]"
+Write: TypeAlias = "Callable[[nn.Module, Inputs, Path, Device], str]"
 Load: TypeAlias = "Callable[[Path, Device], Runner]"
-Quantise: TypeAlias = "Callable[[nn.Module, Tensor, Path, Device, Quantisers | None], str]"
+Quantise: TypeAlias = "Callable[[nn.Module, Inputs, Path, Device, Quantisers | None], str]"
 
 PRECISIONS: tuple[str, ...] = get_args(Device.model_fields["precision"].annotation)
 _RUNTIME = '''"""How the model beside this file is loaded; for bench.py."""
@@ -44,13 +45,16 @@ class Target:
         name: as it stands in messages; a built-in's key in ``TARGETS``.
         file: name of the model file; files of the same stem (``model.*``) belong to it.
         write: ``(model, example [1, ...], path, device)`` writes the rewritten model in the device's float precision;
-            returns how much of it the runtime's fast part runs, in words.
+            returns how much of it the runtime's fast part runs, in words. A model with several inputs has a tuple of
+            examples, and its file takes them in this order.
         load: ``(path, device)`` to a function that runs the file. It must stand on its own (imports inside, nothing of
             its module): its source goes beside the model for ``bench.py``, where the device is the manifest's entries.
         packages: import names that writing needs.
         extra: the extra of gantailor that installs them; none where they are installed by their own names.
         precisions: of float32, float16 and int8 those that the written file really holds.
         dynamic: whether the format has a dynamic batch.
+        sizes: of inputs: ``fixed`` alone; ``free`` height and width; ``bounded``, free up to a largest side, for which
+            memory is planned.
         rewrites: of the module before it is written, in this order; checked numerically.
         quantise: ``(model, pictures [N, ...], path, device, quantisers of a training or none)`` writes 8 bits; returns
             the same words as ``write``. There is one exactly where ``precisions`` has int8.
@@ -68,6 +72,7 @@ class Target:
     extra: str | None = None
     precisions: tuple[str, ...] = ("float32",)
     dynamic: bool = False
+    sizes: Literal["fixed", "free", "bounded"] = "fixed"
     rewrites: tuple[Rewrite, ...] = ()
     quantise: Quantise | None = None
     runs_here: bool | Callable[[], bool] = True
@@ -133,7 +138,7 @@ def check_device(device: Device) -> None:
     """That a generator can be written as the profile says, before anything long begins.
 
     Raises:
-        ExportError: the target has not this precision or batch, or a package is missing (says how to install it).
+        ExportError: the target has not this precision, batch or size, or a package is missing (says how to install it).
         ConfigError: there is no such target, or its loader cannot be read.
     """
     target = find_target(device.runtime)
@@ -145,6 +150,8 @@ def check_device(device: Device) -> None:
         )
     if device.batch == "dynamic" and not target.dynamic:
         raise ExportError(f"device {device.name!r}: {target.name} has no dynamic batch here; use batch: static")
+    if device.size == "dynamic" and target.sizes == "fixed":
+        raise ExportError(f"device {device.name!r}: {target.name} has no dynamic size here; use size: fixed")
     missing = [name for name in target.packages if importlib.util.find_spec(name) is None]
     if missing:
         raise ExportError(

@@ -11,15 +11,18 @@ import torch
 from torch import Tensor, nn
 
 from gantailor.export.devices import device
+from gantailor.export.sides import check_sides
 from gantailor.export.target import check_device
 from gantailor.pipeline.context import RunContext
+from gantailor.pipeline.estimates import note_estimates
 from gantailor.pipeline.search.study import front_profile
+from gantailor.pipeline.shapes import check_networks, look
 from gantailor.run import ranking
 from gantailor.run.config import is_file
 from gantailor.run.inputs import check_size, check_torch_device
 from gantailor.run.run import Run
 from gantailor.supernet.calibration import has_running_statistics, per_picture
-from gantailor.supernet.calling import forward
+from gantailor.supernet.calling import Inputs, forward, rows_of, shape_of
 from gantailor.supernet.errors import ConfigError, nearest
 from gantailor.supernet.files import write_json
 from gantailor.supernet.plugins import import_name
@@ -45,6 +48,7 @@ def find_mistakes(run: Run) -> None:
     check_torch_device(config.device)
     for recipe in (config.train, config.finetune):
         check_parts(recipe)
+    looked = look(run)
     _check_teacher(run)
     _check_layers(run)
     run.method.check(RunContext(run))
@@ -61,7 +65,9 @@ def find_mistakes(run: Run) -> None:
         run.report.note(f"scores without {', '.join(left)}: the data has no real pictures to compare with")
     for name in config.devices:
         check_device(device(name))
+        check_sides(device(name), setup.generator, setup.example)
     _check_files(run)
+    check_networks(run, looked)
 
 
 def _check_teacher(run: Run) -> None:
@@ -73,10 +79,10 @@ def _check_teacher(run: Run) -> None:
     check_size(config, traits_of(teacher).size_multiple, f"teacher {record.generator!r}")
     try:
         with torch.no_grad():
-            theirs, mine = teacher(setup.example).shape, setup.generator(setup.example).shape
+            theirs, mine = (forward(model, setup.example).shape for model in (teacher, setup.generator))
     except (RuntimeError, TypeError) as error:
         raise ConfigError(
-            f"teacher {record.generator!r} cannot run on the generator's input {tuple(setup.example.shape)}: "
+            f"teacher {record.generator!r} cannot run on the generator's input {shape_of(setup.example)}: "
             f"{str(error).splitlines()[0]}; give a teacher for the same data"
         ) from None
     if theirs != mine:
@@ -132,8 +138,9 @@ def _check_files(run: Run) -> None:
             raise ConfigError(f"{file!r} does not exist; give the path of a file")
     if is_file(config.ranking) and not run.folder.ranking.exists():  # later the run's own counts
         ranking.load(config.ranking, run.setup.traced)
-    if any(recipe.kimg and recipe.perceptual_weight for recipe in (config.train, config.finetune)):
-        run.setup.scoring.lpips()
+    for recipe in (config.train, config.finetune):
+        if recipe.kimg and recipe.perceptual_weight:
+            run.setup.scoring.perceptual(recipe.perceptual_loss)
     front_profile(config)
     for name, value in (("region", config.region), ("embedding", config.embedding)):
         if value is not None:
@@ -163,15 +170,16 @@ def _check_statistics(run: Run) -> None:
     used, other = record.statistics, "batch" if record.statistics == "running" else "running"
     if errors[other] <= MUCH_NEARER * errors[used]:
         run.report.note(
-            f"the teacher's L1 to {len(inputs)} training targets is {errors[used]:.4g} with teacher.statistics {used} "
+            f"the teacher's L1 to {len(targets)} training targets is {errors[used]:.4g} with teacher.statistics {used} "
             f"and {errors[other]:.4g} with {other}; is it meant to run so? --teacher.statistics {other}"
         )
 
 
 @torch.no_grad()
-def _l1(module: nn.Module, inputs: Tensor, targets: Tensor) -> float:
+def _l1(module: nn.Module, inputs: Inputs, targets: Tensor) -> float:
     """Mean absolute difference, picture by picture for the sake of memory."""
-    return float(np.mean([float((module(x[None]) - y).abs().mean()) for x, y in zip(inputs, targets)]))
+    rows = [slice(number, number + 1) for number in range(len(targets))]
+    return float(np.mean([float((forward(module, rows_of(inputs, i)) - targets[i]).abs().mean()) for i in rows]))
 
 
 def check(run: Run) -> dict[str, Any]:
@@ -180,8 +188,10 @@ def check(run: Run) -> dict[str, Any]:
     Writes ``trace.json``, with what tracing and its repair decided, and ``ranking.json``.
     """
     find_mistakes(run)
-    run.claim()
     setup, folder = run.setup, run.folder
+    if not folder.trace.exists():  # told once
+        note_estimates(run)
+    run.claim()
     described = _described(run)
     write_json(folder.trace, described)  # the decisions are replayed, a budget may be another
     if not folder.ranking.exists():  # which may take minutes

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from gantailor.evaluators.scoring import Scoring
 from gantailor.run.config import Config
 from gantailor.run.run import Run, with_file
 from gantailor.search.budget import Budget
 from gantailor.search.spaces.space import Space
+from gantailor.supernet.calling import each, forward
 from gantailor.supernet.errors import ConfigError
 from gantailor.supernet.files import cache_folder, state_digest, write_array
 from gantailor.supernet.plugins import import_name
@@ -113,7 +116,7 @@ class RunContext:
             layers=setup.layers,
             discriminator=discriminator,
             sample=sample,
-            perceptual=copy.deepcopy(setup.scoring.lpips()).to(config.device) if recipe.perceptual_weight else None,
+            perceptual=_perceptual(setup.scoring, recipe, config.device),
             region=import_name(config.region, "region") if config.region else None,
             cache_folder=cache_folder(),
             device=config.device,
@@ -140,9 +143,16 @@ class RunContext:
         listener = self.run.report.pictures("neighbourhoods")
         for chosen in np.array_split(np.arange(len(data)), -(-len(data) // BATCH)):
             inputs, _ = data.batch(chosen)
-            rows.append(torch.as_tensor(embed(teacher(inputs.to(where)).cpu())).float().flatten(1).cpu().numpy())
+            made = forward(teacher, each(inputs, lambda one: one.to(where))).cpu()
+            rows.append(torch.as_tensor(embed(made)).float().flatten(1).cpu().numpy())
             listener(int(chosen[-1]) + 1, len(data))
         return np.concatenate(rows)
+
+
+def _perceptual(scoring: Scoring, recipe: Recipe, device: str) -> Callable[[Tensor, Tensor], Tensor] | None:
+    if not recipe.perceptual_weight:
+        return None
+    return copy.deepcopy(scoring.perceptual(recipe.perceptual_loss)).to(device)
 
 
 def _continued(discriminator: nn.Module, weights: str | None) -> nn.Module:

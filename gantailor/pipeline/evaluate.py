@@ -2,30 +2,53 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from torch import nn
+import torch.nn.functional as F
+from torch import Tensor, nn
 
 from gantailor.evaluators.scoring import scores_to_json
 from gantailor.run.run import Run
-from gantailor.supernet.errors import EvaluationError
+from gantailor.run.shapes import output_of
+from gantailor.supernet.calling import first
 from gantailor.supernet.files import write_json
 from gantailor.supernet.quantization.activation_ranges import load_fake_quantized
 from gantailor.zoo.data.pictures import is_picture
 
 
 def evaluate(run: Run) -> dict[str, Any]:
-    """Scores of the input, the teacher and the subnet; writes ``scores.json``."""
+    """Scores of the input, the teacher and the subnet; writes ``scores.json``.
+
+    ``input`` is what no generator at all would score. Where outputs are larger, inputs are enlarged bicubically, the
+    usual baseline of super-resolution, and the row is called so. There is none where inputs and outputs do not have the
+    same channels.
+    """
     setup = run.setup
     pairs, evaluator = setup.data("test"), setup.scoring.evaluator(setup.metrics(run.config.evaluation.final))
     scores = {name: scores_to_json(evaluator(model, pairs)) for name, model in models_of(run).items()}
-    if is_picture(pairs.batch(np.arange(1))[0]):
-        with suppress(EvaluationError):  # what no generator at all would score; sizes and channels may differ
-            scores = {"input": scores_to_json(evaluator(nn.Identity(), pairs)), **scores}
+    inputs = pairs.batch(np.arange(1))[0]
+    made = output_of(setup.generator, inputs, f"generator {run.config.generator!r}")
+    if setup.traits.takes == "pictures" and is_picture(first(inputs)) and first(inputs).shape[1] == made.shape[1]:
+        same = first(inputs).shape == made.shape
+        row = scores_to_json(evaluator(Enlarged(made.shape[2:]), pairs))
+        scores = {"input" if same else "input, enlarged": row, **scores}
     write_json(run.folder.scores, scores)
     return scores
+
+
+class Enlarged(nn.Module):
+    """The first input at a size, resampled bicubically where it is not its own."""
+
+    def __init__(self, size: Sequence[int]) -> None:
+        super().__init__()
+        self.size = tuple(size)
+
+    def forward(self, picture: Tensor, *others: Tensor) -> Tensor:
+        if tuple(picture.shape[2:]) == self.size:
+            return picture
+        return F.interpolate(picture, size=self.size, mode="bicubic", align_corners=False).clamp(-1, 1)
 
 
 def models_of(run: Run) -> dict[str, nn.Module]:

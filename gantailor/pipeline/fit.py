@@ -15,12 +15,13 @@ from torch import nn
 
 from gantailor.evaluators.scores import Subset
 from gantailor.run.run import Run
+from gantailor.supernet.calling import first, forward
 from gantailor.supernet.files import save_tensors, write_bytes
 from gantailor.supernet.subnets.copying import copied
 from gantailor.supernet.training import distributed
 from gantailor.supernet.training.recipe import Recipe
 from gantailor.supernet.training.trainer import Task, Trainer
-from gantailor.zoo.data.pictures import is_picture, picture_grid, to_uint8
+from gantailor.zoo.data.pictures import is_picture, picture_grid, to_rgb
 
 Nets = Callable[[nn.Module], dict[str, nn.Module]]
 
@@ -93,7 +94,7 @@ class Watcher:
     def _draw(self, nets: dict[str, nn.Module], step: int) -> None:
         chosen = np.linspace(0, len(self.pairs) - 1, min(6, len(self.pairs))).astype(int)
         inputs, targets = self.pairs.batch(chosen)
-        taught = self.run.setup.teacher(inputs) if self.run.setup.taught else None
-        columns = [inputs, taught, *(net.eval()(inputs) for net in nets.values()), targets]
-        drawn = [to_uint8(images) for images in columns if is_picture(images)]
+        taught = forward(self.run.setup.teacher, inputs) if self.run.setup.taught else None
+        columns = [first(inputs), taught, *(forward(net.eval(), inputs) for net in nets.values()), targets]
+        drawn = [to_rgb(images, self.run.config.data.background) for images in columns if is_picture(images)]
         write_bytes(self.run.folder.file("samples") / f"{self.name}-{step:07d}.png", picture_grid(drawn))

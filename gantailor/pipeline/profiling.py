@@ -16,6 +16,7 @@ from gantailor.run.setup import Setup
 from gantailor.search.budget import Budget
 from gantailor.search.latency import LatencyProfile
 from gantailor.search.spaces.space import Space
+from gantailor.supernet.calling import alone, as_tuple, rows_of
 from gantailor.supernet.errors import ConfigError
 
 
@@ -48,7 +49,7 @@ def measure_profile(
         raise ConfigError(f"a latency profile needs at least 8 subnets, not {subnets}")
     supernet, space = setup.traced, setup.space
     indices = spread_subnets(space, subnets)
-    example = supernet.example_inputs[0][:1]
+    example = rows_of(alone(supernet.example_inputs), slice(1))
     runners = {}
     with torch_threads(threads), torch.inference_mode():
         for number, row in enumerate(indices):
@@ -58,7 +59,7 @@ def measure_profile(
                 on_subnet(number + 1, subnets)
         times = interleaved(runners, warm_up=3, runs=runs)
     milliseconds = [float(np.median(times[str(number)])) for number in range(subnets)]
-    size = "x".join(map(str, example.shape))
+    size = " and ".join("x".join(map(str, one.shape)) for one in as_tuple(example))
     device = f"{runtime}, {threads} threads, {size}, {platform.machine()}"
     table = pd.DataFrame(space.sizes(indices), columns=[width.name for width in supernet.graph.widths])
     table["latency_ms"] = milliseconds

@@ -14,13 +14,19 @@ from gantailor.evaluators.metric import find_metric
 from gantailor.evaluators.scores import Subset
 from gantailor.evaluators.scoring import Scoring
 from gantailor.pipeline.fit import fit
+from gantailor.pipeline.shapes import AsTrained, check_batch, check_targets
 from gantailor.run.inputs import check_torch_device
 from gantailor.run.run import Run
+from gantailor.run.shapes import as_generator_has, output_of
+from gantailor.supernet.calling import forward
 from gantailor.supernet.files import save_tensors, write_bytes
 from gantailor.supernet.subnets.copying import copied
 from gantailor.supernet.training import distributed
+from gantailor.supernet.training.image_to_image import ImageToImage
 from gantailor.supernet.traits import Traits, traits_of
-from gantailor.zoo.data.pictures import picture_grid, to_uint8
+from gantailor.zoo.data.config import DataConfig
+from gantailor.zoo.data.index import telling
+from gantailor.zoo.data.pictures import picture_grid, to_rgb
 from gantailor.zoo.data.read import read_split
 from gantailor.zoo.generators.record import build
 from gantailor.zoo.tasks.training import find_training
@@ -38,12 +44,19 @@ def train_teacher(run: Run) -> Path:
     training = find_training(recipe.task)
     torch.manual_seed(recipe.seed)
     generator = build(config.generator, **config.options)
-    task = training.teacher_task()(generator, config.data, recipe, device=config.device)
+    traits = traits_of(generator)
+    data = as_generator_has(config.data, generator, traits, name=config.generator)
+    with telling(run.report.pictures("reading train")):
+        task = training.teacher_task()(generator, data, recipe, device=config.device)
+    if isinstance(task, ImageToImage):
+        check_batch(recipe, len(task.data), "train")
+        inputs, targets = AsTrained(task.data).batch(np.arange(1))
+        made = output_of(copied(generator).to("cpu"), inputs, f"generator {config.generator!r}")
+        check_targets(inputs, targets, made, config.generator)
     if distributed.rank() == 0:  # for all of the processes under torchrun
         run.claim()
     distributed.wait()
-    traits = traits_of(generator)
-    watcher = _latent_watcher(run, traits) if traits.takes == "latents" and distributed.rank() == 0 else None
+    watcher = _latent_watcher(run, data, traits) if traits.takes == "latents" and distributed.rank() == 0 else None
     checkpoint = run.folder.file("teacher.ckpt.safetensors")
     trained = fit(run, task, recipe, checkpoint=checkpoint, title="teacher", on_watch=watcher)
     weights = training.weights(task, trained)
@@ -54,9 +67,10 @@ def train_teacher(run: Run) -> Path:
     return run.folder.file(f"{next(iter(weights))}.safetensors")
 
 
-def _latent_watcher(run: Run, traits: Traits) -> Callable[[nn.Module, int], None]:
+def _latent_watcher(run: Run, config: DataConfig, traits: Traits) -> Callable[[nn.Module, int], None]:
     """Every so often a sheet of pictures, and the scores against the training pictures: does it still improve?"""
-    data = read_split(run.config.data, "search", traits)
+    with telling(run.report.pictures("reading search")):
+        data = read_split(config, "search", traits)
     shown = Subset(data, WATCHED)
     names = [name for name in run.config.evaluation.final if find_metric(name).compares == "sets"]
     few = len(data) < 100  # too few neighbours for precision and recall
@@ -65,7 +79,7 @@ def _latent_watcher(run: Run, traits: Traits) -> Callable[[nn.Module, int], None
     def watch(model: nn.Module, step: int) -> None:
         model = copied(model).to("cpu").eval()
         with torch.no_grad():
-            drawn = to_uint8(model(data.batch(np.arange(min(64, len(data))))[0]))
+            drawn = to_rgb(forward(model, data.batch(np.arange(min(64, len(data))))[0]), config.background)
         sheet = picture_grid([drawn[i::8] for i in range(8)])
         write_bytes(run.folder.file("samples") / f"teacher-{step:07d}.png", sheet)
         row = {"step": step, **{name: score.value for name, score in evaluator(model, shown).items()}}

@@ -12,7 +12,10 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from gantailor.evaluators.pictures.modes import background_of
+from gantailor.evaluators.pictures.rgb import as_rgb
 from gantailor.reports import figures
+from gantailor.supernet.calling import first, forward
 from gantailor.supernet.files import write_bytes
 from gantailor.zoo.data.pictures import is_picture, to_uint8
 
@@ -32,17 +35,20 @@ def _png(picture: np.ndarray) -> str:
     return figures.data_url(buffer.getvalue())
 
 
-def _columns(run: Run, narrow: torch.nn.Module, count: int) -> dict[str, Tensor]:
-    """Pictures ``[N, 3, H, W]`` of each column of the grid."""
-    pairs = run.setup.data("test")
+def _columns(run: Run, narrow: torch.nn.Module, count: int) -> dict[str, np.ndarray]:
+    """Pictures uint8 ``[N, H, W, 3]`` of each column of the grid; differences are those of what is seen."""
+    pairs, background = run.setup.data("test"), background_of(run.config.data.background)
     inputs, targets = pairs.batch(np.linspace(0, len(pairs) - 1, min(count, len(pairs))).astype(int))
-    columns, subnet = {"input": inputs} if is_picture(inputs) else {}, narrow(inputs)
+    shown: dict[str, Tensor | None] = {"input": first(inputs)}
     if run.setup.taught:
-        teacher = run.setup.teacher(inputs)
-        columns |= {"teacher": teacher, "subnet": subnet}
-        columns["difference"] = ((teacher - subnet).abs() * AMPLIFIED / 2).clamp(0, 1) * 2 - 1
-    columns["subnet"] = subnet
-    return {**columns, "real": targets} if is_picture(targets) and pairs.paired else columns
+        shown["teacher"] = forward(run.setup.teacher, inputs)
+    shown |= {"subnet": forward(narrow, inputs), "real": targets if pairs.paired else None}
+    columns = {name: as_rgb(images, background) for name, images in shown.items() if is_picture(images)}
+    if run.setup.taught:
+        difference = (columns["teacher"] - columns["subnet"]).abs()
+        columns["difference"] = (difference * AMPLIFIED / 2).clamp(0, 1) * 2 - 1
+    order = ("input", "teacher", "subnet", "difference", "real")
+    return {name: to_uint8(columns[name]) for name in order if name in columns}
 
 
 def _costs(run: Run, manifest: dict[str, Any]) -> list[dict[str, Any]]:
@@ -99,7 +105,7 @@ def write_report(run: Run, front: Figure, *, pictures: int = 12) -> None:
     """
     config, narrow = run.subnet()
     manifest = json.loads(run.folder.manifest.read_text())
-    columns = {name: to_uint8(images) for name, images in _columns(run, narrow, pictures).items()}
+    columns = _columns(run, narrow, pictures)
     count = len(next(iter(columns.values())))
     rows = [{name: _png(images[i]) for name, images in columns.items()} for i in range(count)]
     environment = jinja2.Environment(loader=jinja2.PackageLoader("gantailor.reports", ""), autoescape=True)

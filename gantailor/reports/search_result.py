@@ -18,9 +18,10 @@ from gantailor.run.study import study_of
 from gantailor.search.budget import Budget
 from gantailor.search.results import best_trial, pareto_rows, table
 from gantailor.search.storage import load_study
+from gantailor.supernet.calling import first, forward
 from gantailor.supernet.errors import ConfigError
 from gantailor.supernet.graph import SubnetConfig
-from gantailor.zoo.data.pictures import is_picture, to_uint8
+from gantailor.zoo.data.pictures import is_picture, to_rgb
 
 
 @dataclass(frozen=True)
@@ -88,21 +89,23 @@ class SearchResult:
         """For each row a strip of outputs on search pictures, as a JPEG data URL; row -1 is their inputs."""
         supernet, pairs = self.run.trained(), self.run.setup.data("search")
         inputs, _ = pairs.batch(np.linspace(0, len(pairs) - 1, count).astype(int))
-        strips = {-1: _strip(inputs)} if is_picture(inputs) else {}
+        background = self.run.config.data.background
+        strips = {-1: _strip(first(inputs), background)} if is_picture(first(inputs)) else {}
         space = self.budget.space
         for row in rows:
             values = self.frame.loc[row]
             config = space.to_config([v.choices.index(int(values[v.name])) for v in space.variables])
             with torch.no_grad():
-                strips[int(row)] = _strip(self.run.setup.calibrated(supernet.extract(config))(inputs))
+                made = forward(self.run.setup.calibrated(supernet.extract(config)), inputs)
+            strips[int(row)] = _strip(made, background)
         return strips
 
 
-def _strip(images: torch.Tensor) -> str:
+def _strip(images: torch.Tensor, background: str) -> str:
     from PIL import Image
 
     buffer = io.BytesIO()
-    Image.fromarray(np.concatenate(list(to_uint8(images)), axis=1)).save(buffer, "JPEG", quality=88)
+    Image.fromarray(np.concatenate(list(to_rgb(images, background)), axis=1)).save(buffer, "JPEG", quality=88)
     return data_url(buffer.getvalue(), "jpeg")
 
 

@@ -12,6 +12,7 @@ import torch
 import gantailor
 from gantailor.run.config import is_file
 from gantailor.run.inputs import check_torch_device
+from gantailor.supernet.calling import Inputs, each
 from gantailor.supernet.errors import ConfigError
 from gantailor.supernet.files import cache_folder, state_digest, write_json
 from gantailor.supernet.importance import CRITERIA
@@ -36,13 +37,15 @@ def compute(setup: Setup, name: str, *, inputs: int | None = None) -> Scores:
     if not wanted:
         return criterion_scores(setup.traced, name, seed=setup.config.seed)
     data, count = setup.data("train"), inputs or wanted
+    chosen: Inputs
     if isinstance(data, Latents):  # as many as are wanted, however few the real pictures
         chosen = torch.randn(count, data.width, generator=torch.Generator().manual_seed(0))
     else:
         chosen = data.batch(np.random.default_rng(0).permutation(len(data))[:count])[0]
+    chosen = each(chosen, lambda one: one.to(setup.config.device))
     listener, device = setup.report.pictures(f"ranking by {name}", "inputs"), setup.config.device
     supernet = setup.traced if torch.device(device).type == "cpu" else copied(setup.traced).to(device)
-    return criterion_scores(supernet, name, chosen.to(device), on_batch=listener)
+    return criterion_scores(supernet, name, chosen, on_batch=listener)
 
 
 def save(path: Path, scores: Scores, **provenance: Any) -> None:

@@ -17,6 +17,7 @@ from gantailor.run.inputs import Inputs
 from gantailor.search.budget import Budget
 from gantailor.search.limits import parse_budget
 from gantailor.search.spaces.space import Space, space
+from gantailor.supernet.calling import as_tuple
 from gantailor.supernet.decisions import Decisions
 from gantailor.supernet.errors import ConfigError
 from gantailor.supernet.importance.diversity import Scores
@@ -37,7 +38,7 @@ class Setup(Inputs):
         stored = self.folder.trace if self.folder is not None else None
         found = json.loads(stored.read_text()).get("decisions") if stored is not None and stored.exists() else None
         decisions = None if found is None else Decisions.from_json(found)
-        supernet = Supernet(self.generator, (self.example,), decisions=decisions)
+        supernet = Supernet(self.generator, as_tuple(self.example), decisions=decisions)
         supernet.generator.requires_grad_(True)
         if decisions is None:
             self.proof = str(verify(supernet, repair=True))
@@ -52,7 +53,7 @@ class Setup(Inputs):
             self.teacher_record is None or self.same_architecture
         ):  # with other statistics it is another module of the same costs
             return self.traced
-        return Supernet(self.teacher, (self.example,), unknown="freeze")
+        return Supernet(self.teacher, as_tuple(self.example), unknown="freeze")
 
     @cached_property
     def scores(self) -> Scores:

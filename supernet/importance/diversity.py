@@ -1,8 +1,9 @@
 """Rankings that look at what a generator makes: how much each channel matters for the variety of its pictures.
 
 Diversity-aware channel pruning: Chung et al. 2024, DCP-GAN (CVPR 2024), after its public code. Content-aware: Liu et
-al. 2021, CAGAN (arXiv 2104.02244). All work on any generator with one input: latents are moved in w where there is a
-mapping network (``generator.mapping`` and ``input_is_latent``, as in StyleGAN2), pictures and other inputs as they are.
+al. 2021, CAGAN (arXiv 2104.02244). All work on any generator: latents are moved in w where there is a mapping network
+(``generator.mapping`` and ``input_is_latent``, as in StyleGAN2), pictures and other inputs as they are. Of several
+inputs one is moved, the others stay: the first vector (a latent, a style), or where all are pictures the first.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from gantailor.supernet.calling import Inputs, alone, as_tuple, forward, joined, rows_of, size_of
 from gantailor.supernet.errors import ConfigError
 from gantailor.supernet.gates import GatePlaces
 from gantailor.supernet.supernet import Supernet
@@ -26,16 +28,23 @@ OnBatch = Callable[[int, int], None]
 STEP, PICTURE_STEP = 5.0, 0.1  # in a latent space, as published; root mean square over a picture's values
 
 
-def latents_of(supernet: Supernet, inputs: Tensor) -> tuple[Tensor, dict[str, Any]]:
-    """What is perturbed, and the options with which the generator takes it.
+def latents_of(supernet: Supernet, inputs: Inputs) -> tuple[Inputs, dict[str, Any]]:
+    """What the generator is given, and the options with which it takes it.
 
     It is w of each input where the generator has a mapping network, else the inputs themselves.
     """
     generator: Any = supernet.generator
     if not maps_latents(generator):
         return inputs, {}
+    z, *others = as_tuple(inputs)
     with torch.no_grad():
-        return torch.cat([generator.mapping(part) for part in torch.split(inputs, 256)]), {"input_is_latent": True}
+        w = torch.cat([generator.mapping(part) for part in torch.split(z, 256)])
+    return alone((w, *others)), {"input_is_latent": True}
+
+
+def moved_input(inputs: Inputs) -> int:
+    """Which of several inputs is perturbed: the first vector, or the first of all."""
+    return next((number for number, one in enumerate(as_tuple(inputs)) if one.ndim == 2), 0)
 
 
 def principal_directions(latents: Tensor) -> tuple[Tensor, Tensor]:
@@ -55,9 +64,14 @@ def principal_directions(latents: Tensor) -> tuple[Tensor, Tensor]:
     return rows.to(latents.dtype), (singular.square() / singular.square().sum()).cpu()
 
 
+def _moved(inputs: Inputs, place: int, step: Tensor) -> Inputs:
+    """One of several inputs a step further."""
+    return alone(tuple(one + step if number == place else one for number, one in enumerate(as_tuple(inputs))))
+
+
 def diversity_scores(
     supernet: Supernet,
-    inputs: Tensor,
+    inputs: Inputs,
     *,
     directions: int = 10,
     batch: int = 5,
@@ -75,7 +89,7 @@ def diversity_scores(
     page describes it). Gradients flow through both pictures; noise is the generator's own fixed one.
 
     Args:
-        inputs: latents or pictures ``[N, ...]``; the last incomplete batch is dropped.
+        inputs: latents or pictures ``[N, ...]``, several as a tuple; the last incomplete batch is dropped.
         directions: drawn for each batch, with replacement.
         step: length of a step; by default 5 in a latent space, and 0.1 root mean square over a picture's values.
 
@@ -84,18 +98,20 @@ def diversity_scores(
     """
     if measure not in ("dispersion", "magnitude"):
         raise ConfigError(f"measure {measure!r} is unknown; allowed are dispersion and magnitude")
-    latents, options = latents_of(supernet, inputs)
+    every, options = latents_of(supernet, inputs)
+    place = moved_input(every)
+    latents = as_tuple(every)[place]
     basis, shares = principal_directions(latents)
     length = step or (STEP if latents.ndim == 2 else PICTURE_STEP * math.sqrt(latents[0].numel()))
     random = torch.Generator().manual_seed(seed)
     gradients = ChannelGradients(supernet)
     total = np.zeros(gradients.size)
-    for part in _batches(latents, batch, on_batch):
+    for part in _batches(every, batch, on_batch):
         drawn = basis[torch.multinomial(shares, directions, replacement=True, generator=random)]
         rows = []
-        for direction in drawn.to(part):
-            moved = part + length * direction.reshape(1, *part.shape[1:])
-            first, second = gradients.render(torch.cat([part, moved]), options).chunk(2)
+        for direction in drawn.to(latents):
+            moved = _moved(part, place, length * direction.reshape(1, *latents.shape[1:]))
+            first, second = gradients.render(joined([part, moved]), options).chunk(2)
             rows.append(gradients.of((second - first).abs().sum()))
         found = np.stack(rows)
         deviations = found - found.mean(0) if measure == "dispersion" else np.sqrt(found)
@@ -105,7 +121,7 @@ def diversity_scores(
 
 def content_scores(
     supernet: Supernet,
-    inputs: Tensor,
+    inputs: Inputs,
     *,
     region: Callable[[Tensor], Tensor] | None = None,
     probability: float = 0.05,
@@ -140,7 +156,7 @@ def content_scores(
 
 @torch.no_grad()
 def activation_scores(
-    supernet: Supernet, inputs: Tensor, *, batch: int = 16, on_batch: OnBatch | None = None
+    supernet: Supernet, inputs: Inputs, *, batch: int = 16, on_batch: OnBatch | None = None
 ) -> Scores:
     """For each width, the variance over inputs of its channels' activations, averaged over places: needs no gradient.
 
@@ -150,10 +166,10 @@ def activation_scores(
     last = {next(iter(axis.counts)): name for name, axis in graph.activations.items() if axis.leading is not None}
     sums: dict[int, list[Tensor]] = {}
     count = 0
-    for part in _batches(inputs, min(batch, len(inputs)), on_batch):
+    for part in _batches(inputs, min(batch, size_of(inputs)), on_batch):
         with capture(supernet.generator, list(last.values())) as features:
-            supernet.generator(part)
-        count += len(part)
+            forward(supernet.generator, part)
+        count += size_of(part)
         for number, name in last.items():
             x = features[name].double()
             parts = [x.sum(0), x.square().sum(0)]
@@ -165,13 +181,13 @@ def activation_scores(
     return scores
 
 
-def _batches(inputs: Tensor, size: int, on_batch: OnBatch | None) -> Iterator[Tensor]:
+def _batches(inputs: Inputs, size: int, on_batch: OnBatch | None) -> Iterator[Inputs]:
     """Whole batches of the inputs; ``on_batch`` is told how many inputs are done, and of how many."""
-    count = len(inputs) // size
+    count = size_of(inputs) // size
     if not count:
-        raise ConfigError(f"a ranking over {len(inputs)} inputs is not possible; give at least {size}")
+        raise ConfigError(f"a ranking over {size_of(inputs)} inputs is not possible; give at least {size}")
     for number in range(count):
-        yield inputs[number * size : (number + 1) * size]
+        yield rows_of(inputs, slice(number * size, (number + 1) * size))
         if on_batch:
             on_batch((number + 1) * size, count * size)
 
@@ -196,10 +212,10 @@ class ChannelGradients:
         self.tensors = {name: held[name].detach().clone().requires_grad_() for name in names}
         self.size = int(self.all.starts[-1])
 
-    def render(self, inputs: Tensor, options: dict[str, Any]) -> Tensor:
+    def render(self, inputs: Inputs, options: dict[str, Any]) -> Tensor:
         """The generator's pictures, with a graph down to the weights."""
         with torch.enable_grad():
-            pictures: Tensor = self.supernet.call_with(self.tensors, (inputs,), options)
+            pictures: Tensor = self.supernet.call_with(self.tensors, as_tuple(inputs), options)
         return pictures
 
     def of(self, loss: Tensor) -> np.ndarray:

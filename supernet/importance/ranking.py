@@ -12,8 +12,8 @@ from functools import partial
 
 import numpy as np
 import torch
-from torch import Tensor
 
+from gantailor.supernet.calling import Inputs
 from gantailor.supernet.errors import ConfigError
 from gantailor.supernet.importance import CRITERIA
 from gantailor.supernet.importance.diversity import OnBatch, Scores, activation_scores, content_scores, diversity_scores
@@ -110,7 +110,7 @@ def criterion(name: str) -> Criterion:
 def criterion_scores(
     supernet: Supernet,
     name: str,
-    inputs: Tensor | None = None,
+    inputs: Inputs | None = None,
     *,
     on_batch: OnBatch | None = None,
     seed: int = 0,
@@ -118,8 +118,8 @@ def criterion_scores(
     """The scores of a ranking by name, for each width ``[size]``; larger is more important.
 
     Args:
-        inputs: ``[N, ...]`` for those that look at inputs; drawn from a normal distribution if missing, which is right
-            for latents only.
+        inputs: ``[N, ...]``, several as a tuple, for those that look at inputs; drawn from a normal distribution if
+            missing, which is right for latents only.
         seed: of the random ranking.
 
     Raises:
@@ -130,7 +130,7 @@ def criterion_scores(
         return chosen.scores(supernet, seed=seed) if chosen.seeded else chosen.scores(supernet)
     if inputs is None:
         example = supernet.example_inputs[0]
-        if example.ndim != 2:
+        if example.ndim != 2 or len(supernet.example_inputs) > 1:
             raise ConfigError(f"ranking {name!r} looks at pictures; give inputs, about {chosen.inputs} of them")
         drawn = torch.randn(chosen.inputs, example.shape[1], generator=torch.Generator().manual_seed(0))
         inputs = drawn.to(example)
@@ -142,7 +142,7 @@ def order_channels(supernet: Supernet, scores: Mapping[str, np.ndarray]) -> None
     supernet.permute_({name: np.argsort(-np.asarray(score), kind="stable") for name, score in scores.items()})
 
 
-def rank_channels(supernet: Supernet, *, criterion: str = "l1", inputs: Tensor | None = None) -> Scores:
+def rank_channels(supernet: Supernet, *, criterion: str = "l1", inputs: Inputs | None = None) -> Scores:
     """Reorder every width of the supernet in place, most important unit first; returns the scores in the old order."""
     scores = criterion_scores(supernet, criterion, inputs)
     order_channels(supernet, scores)

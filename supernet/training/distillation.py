@@ -9,12 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gantailor.supernet.errors import ConfigError, nearest
+from gantailor.supernet.training.losses import l1_loss, mse_loss
 
 
 @contextmanager
@@ -45,25 +47,41 @@ class FeatureMaps(nn.Module):
     """One 1x1 convolution for each layer, from the student's widest channels to the teacher's.
 
     A subnet's features have fewer channels; ``kept`` names which (the leading ones if it is ``None``), and the map's
-    input columns are sliced to match.
+    input columns are sliced to match. Biases are zero at first.
+
+    Args:
+        init: first weights, N(0, 0.02), or Xavier with gain 0.02 (the public code's for SPADE).
+        absolute: L1 in place of squares, as for MUNIT's content code.
     """
 
-    def __init__(self, student: dict[str, int], teacher: dict[str, int]) -> None:
+    def __init__(
+        self,
+        student: dict[str, int],
+        teacher: dict[str, int],
+        *,
+        init: Literal["normal", "xavier"] = "normal",
+        absolute: bool = False,
+    ) -> None:
         super().__init__()
-        self.layers = tuple(student)
+        self.layers, self.distance = tuple(student), l1_loss if absolute else mse_loss
+        shapes = [(teacher[name], student[name], 1, 1) for name in self.layers]
         self.maps = nn.ParameterList(
-            nn.init.kaiming_uniform_(torch.empty(teacher[name], student[name], 1, 1), a=5**0.5) for name in self.layers
+            nn.init.xavier_normal_(torch.empty(shape), 0.02)
+            if init == "xavier"
+            else nn.init.normal_(torch.empty(shape), 0, 0.02)
+            for shape in shapes
         )
+        self.biases = nn.ParameterList(torch.zeros(shape[0]) for shape in shapes)
 
     def forward(
         self, student: dict[str, Tensor], teacher: dict[str, Tensor], kept: dict[str, Tensor] | None = None
     ) -> Tensor:
-        """Sum over layers of the mean squared difference, a scalar."""
+        """Sum over layers of the mean squared (or absolute) difference, a scalar."""
         total = torch.zeros(())
-        for name, weight in zip(self.layers, self.maps, strict=True):
+        for name, weight, bias in zip(self.layers, self.maps, self.biases, strict=True):
             feature = student[name].float()
             used = weight[:, : feature.shape[1]] if kept is None else weight[:, kept[name]]
-            total = total.to(feature.device) + F.mse_loss(F.conv2d(feature, used), teacher[name].float())
+            total = total.to(feature.device) + self.distance(F.conv2d(feature, used, bias), teacher[name].float())
         return total
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -11,17 +12,34 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from gantailor.supernet.calling import Inputs, condition, each, evaluating, forward
 from gantailor.supernet.errors import ConfigError
 from gantailor.supernet.subnets.slicing import kept_channels
 from gantailor.supernet.training.batches import Batch, Batches, PairBatches, PairSource
 from gantailor.supernet.training.distillation import FeatureMaps, alignment_loss, capture, relation_loss
-from gantailor.supernet.training.losses import fake_loss, generator_loss, matching_loss, real_loss
+from gantailor.supernet.training.losses import fake_loss, generator_loss, l1_loss, matching_loss, real_loss, shrunk
+from gantailor.supernet.training.pool import ImagePool
 from gantailor.supernet.training.recipe import Recipe
-from gantailor.supernet.training.teacher_cache import Teacher
+from gantailor.supernet.training.teacher_cache import Teacher, check_cache
 from gantailor.supernet.training.trainer import adam
 from gantailor.supernet.traits import ClosesChannels, plain_generator
 
 Sampler = Callable[[np.random.Generator, int, int], Any]
+
+
+def judged_pictures(recipe: Recipe, inputs: Inputs, outputs: Tensor) -> Tensor:
+    """What a discriminator sees: the outputs; if the recipe says ``conditional``, inputs and outputs joined.
+
+    They are joined along channels, ``[N, C_in + C_out, H, W]``. Inputs of another size than the outputs
+    (super-resolution) are first brought to theirs, bilinearly. Of several inputs it sees the first and further pictures
+    of its size, a mask say (``calling.condition``); no vectors.
+    """
+    if not recipe.conditional:
+        return outputs
+    beside = condition(inputs)
+    if beside.shape[2:] != outputs.shape[2:]:
+        beside = F.interpolate(beside, size=outputs.shape[2:], mode="bilinear", align_corners=False)
+    return torch.cat([beside, outputs], 1)
 
 
 class ImageToImage:
@@ -32,15 +50,20 @@ class ImageToImage:
 
     Args:
         generator: a plain module, or a ``Supernet`` together with ``sample``.
-        data: aligned pairs; targets may be missing when there is a teacher.
-        discriminator: needed unless ``recipe.gan`` is ``none``; sees inputs and outputs joined along channels if
-            ``recipe.conditional``, else the outputs.
+        data: aligned pairs; targets may be missing when there is a teacher. Where there are pictures of the other
+            domain an unconditional discriminator takes these for real, else the targets, else the teacher's outputs.
+        discriminator: needed unless ``recipe.gan`` is ``none``; sees ``judged_pictures``.
         teacher: frozen generator whose outputs and features are distilled.
         feature_layers: module names whose outputs are compared; a mapping where the teacher's are called otherwise.
         sample: for a supernet, the subnet of (random generator, step, position in the step).
         perceptual: distance ``[N]`` of two batches of pictures, for ``recipe.perceptual_weight``.
         cache_folder: where ``teacher_cache: disk`` keeps its files.
+
+    Attributes:
+        beside: further modules whose outputs a task of its own kind compares.
     """
+
+    beside: tuple[str, ...] = ()
 
     def __init__(
         self,
@@ -64,45 +87,54 @@ class ImageToImage:
         self.discriminator = None if wanted is None else wanted.to(device).to(memory_format=self.layout)  # type: ignore[call-overload]
         pairs = feature_layers if isinstance(feature_layers, Mapping) else {name: name for name in feature_layers}
         layers = dict(pairs) if teacher is not None and recipe.feature_weight else {}
-        self.teacher = None if teacher is None else self._make_teacher(teacher, layers, cache_folder)
         self.feature_layers, self.perceptual = tuple(layers), perceptual
+        beside = {name: name for name in (self.beside if teacher is not None else ())}
+        self.captured = (*layers, *beside)
+        self.teacher = None if teacher is None else self._make_teacher(teacher, {**layers, **beside}, cache_folder)
         if recipe.perceptual_weight and perceptual is None:
             raise ConfigError("perceptual_weight needs LPIPS's weights: set evaluation.lpips_features and .lpips_heads")
-        self.maps = self._feature_maps() if layers and recipe.feature_loss == "mse" else None
+        self.maps = self._feature_maps() if layers and recipe.feature_loss in ("mse", "l1") else None
+        self.pool = _pool(generator, self.batches, recipe).to(device) if recipe.pool and wanted is not None else None
         self._judge_with: Any = self.discriminator
         if recipe.compile and self.discriminator is not None:
             self._judge_with = torch.compile(self.discriminator)
         every = [*self.generator.parameters(), *(self.maps.parameters() if self.maps else ())]
         self.trained = [parameter for parameter in every if parameter.requires_grad]
-        self.optimizers = {"generator": adam(self.trained, recipe)}
+
+    @cached_property
+    def optimizers(self) -> dict[str, torch.optim.Optimizer]:
+        """Made when they are first asked for: PyTorch's load for a second, and an estimate takes no step."""
+        found = {"generator": adam(self.trained, self.recipe)}
         if self.discriminator is not None:
-            own = recipe.lr_discriminator
-            self.optimizers["discriminator"] = adam(self.discriminator.parameters(), recipe, own)
+            own = self.recipe.lr_discriminator
+            found["discriminator"] = adam(self.discriminator.parameters(), self.recipe, own)
+        return found
 
     def _make_teacher(self, model: nn.Module, layers: Mapping[str, str], folder: Path | None) -> Teacher:
         model = model.to(self.device).to(memory_format=self.layout)  # type: ignore[call-overload]
         if self.recipe.compile:
             model.compile()
         cache = self.recipe.teacher_cache
-        if cache != "none" and getattr(self.data, "crop", None) is not None:
-            raise ConfigError(f"teacher_cache {cache!r} cannot be with data.crop: parts of pictures never come again")
+        check_cache(self.recipe, self.data)
         content = f"{self.data.digest()}|{self.recipe.precision}" if cache == "disk" else ""
         return Teacher(model, layers, cache=cache, folder=folder, content=content, context=self._autocast)
 
     def _feature_maps(self) -> FeatureMaps:
         assert self.teacher is not None
-        inputs = self.data.batch(np.arange(1))[0].to(self.device)
+        inputs = each(self.data.batch(np.arange(1))[0], self._place)
         widths = []
         for model, layers in ((self.generator, self.feature_layers), (self.teacher.model, self.teacher.layers)):
             with torch.no_grad(), capture(plain_generator(model), layers) as features:
-                model(inputs)
+                forward(model, inputs)
             widths.append({name: features[name].shape[1] for name in self.feature_layers})
         torch.manual_seed(self.recipe.seed)
-        return FeatureMaps(widths[0], widths[1]).to(self.device)
+        absolute = self.recipe.feature_loss == "l1"
+        return FeatureMaps(widths[0], widths[1], init=self.recipe.init, absolute=absolute).to(self.device)
 
     def parts(self) -> dict[str, nn.Module]:
         """Everything with weights."""
-        parts = {"generator": self.generator, "discriminator": self.discriminator, "maps": self.maps}
+        parts: dict[str, nn.Module | None] = {"generator": self.generator, "discriminator": self.discriminator}
+        parts |= {"maps": self.maps, "pool": self.pool}
         return {name: part for name, part in parts.items() if part is not None}
 
     def _subnets(self, step: int) -> list[Any]:
@@ -114,35 +146,42 @@ class ImageToImage:
     def _autocast(self) -> torch.autocast:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.recipe.precision == "bfloat16")
 
-    def _place(self, images: Tensor | None) -> Tensor | None:
-        return None if images is None else images.to(self.device, memory_format=self.layout, non_blocking=True)
+    def _place(self, one: Tensor) -> Tensor:
+        layout = self.layout if one.ndim == 4 else torch.contiguous_format
+        return one.to(self.device, memory_format=layout, non_blocking=True)
+
+    def _placed(self, batch: Batch) -> tuple[Inputs, Tensor | None]:
+        """Inputs and targets on the device."""
+        return each(batch.inputs, self._place), None if batch.targets is None else self._place(batch.targets)
 
     def backward(self, step: int, batch: Batch, share: float) -> dict[str, Tensor]:
         """Add ``share`` of the batch's gradients to every parameter's; the loss terms, weighted, detached."""
-        inputs, targets = self._place(batch.inputs), self._place(batch.targets)
-        assert inputs is not None
-        taught, taught_features = self.teacher(inputs, batch.keys) if self.teacher is not None else (None, {})
+        inputs, targets = self._placed(batch)
+        options = self._options(step, batch)
+        taught, taught_features = (None, {}) if self.teacher is None else self.teacher(inputs, batch.keys, **options)
         real = targets if targets is not None else taught
         if real is None:
             raise ConfigError("the data has inputs only; give a teacher, whose outputs are then the targets")
         terms: dict[str, list[Tensor]] = {}
         judged_real = None
         if self.discriminator is not None:
-            judged_real = self._judge(inputs, real)
-            loss = 0.5 * real_loss(self.recipe.gan, judged_real)
+            others = None if self.recipe.conditional else batch.others  # to which no input belongs
+            judged_real = self._judge(inputs, real if others is None else self._place(others))
+            loss = real_loss(self.recipe.gan, judged_real, self.recipe.gan_reduction)
+            loss = self.recipe.discriminator_weight * loss
             torch.autograd.backward(share * loss, inputs=list(self.discriminator.parameters()))
             terms["discriminator"] = [loss.detach()]
-        subnets, first = self._subnets(step), None
+        subnets, largest = self._subnets(step), None
         for config in subnets:
-            with capture(plain_generator(self.generator), self.feature_layers) as features, self._autocast():
-                fake = self.generator(inputs) if config is None else self.generator(inputs, config=config)
+            with capture(plain_generator(self.generator), self.captured) as features, self._autocast():
+                fake = forward(self.generator, inputs, **options, **({} if config is None else {"config": config}))
             fake = fake.float()
-            losses = self._adversarial(inputs, fake, judged_real, share / len(subnets))
+            losses = self._adversarial(inputs, fake, judged_real, share / len(subnets), step)
             losses |= self._pixels(fake, targets, taught, real)
             losses |= self._features(features, taught_features, config)
-            if self.recipe.in_place_weight and first is not None:
-                losses["in_place"] = self.recipe.in_place_weight * F.l1_loss(fake, first)
-            first = fake.detach() if first is None else first
+            if self.recipe.in_place_weight and largest is not None:
+                losses["in_place"] = self.recipe.in_place_weight * l1_loss(fake, largest)
+            largest = fake.detach() if largest is None else largest
             total = torch.stack([value for name, value in losses.items() if name != "discriminator"]).sum()
             torch.autograd.backward(share / len(subnets) * total, inputs=self.trained)
             for name, value in losses.items():
@@ -153,30 +192,43 @@ class ImageToImage:
             summed["discriminator"] = half[0] + torch.stack(half[1:]).mean()
         return summed
 
-    def _judge(self, inputs: Tensor, outputs: Tensor) -> Any:
-        seen = torch.cat([inputs, outputs], 1) if self.recipe.conditional else outputs
-        with self._autocast():
-            return self._judge_with(seen)
+    def _options(self, step: int, batch: Batch) -> dict[str, Tensor]:
+        """Further arguments of the generators' forward in a step, the teacher's too."""
+        return {}
 
-    def _adversarial(self, inputs: Tensor, fake: Tensor, judged_real: Any, share: float) -> dict[str, Tensor]:
+    def _judge(self, inputs: Inputs, outputs: Tensor) -> Any:
+        with self._autocast():
+            return self._judge_with(judged_pictures(self.recipe, inputs, outputs))
+
+    def _adversarial(
+        self, inputs: Inputs, fake: Tensor, judged_real: Any, share: float, step: int
+    ) -> dict[str, Tensor]:
         if self.discriminator is None:
             return {}
-        judged = self._judge(inputs, fake)
-        loss = 0.5 * fake_loss(self.recipe.gan, judged)
+        recipe, judged = self.recipe, self._judge(inputs, fake)
+        old = judged
+        if self.pool is not None:
+            shown = self.pool.swap(judged_pictures(recipe, inputs, fake), np.random.default_rng((recipe.seed, 3, step)))
+            with self._autocast():
+                old = self._judge_with(shown)
+        loss = recipe.discriminator_weight * fake_loss(recipe.gan, old, recipe.gan_reduction)
         torch.autograd.backward(share * loss, inputs=list(self.discriminator.parameters()), retain_graph=True)
-        losses = {"discriminator": loss, "gan": self.recipe.gan_weight * generator_loss(self.recipe.gan, judged)}
-        if self.recipe.matching_weight:
-            losses["matching"] = self.recipe.matching_weight * matching_loss(judged, judged_real)
+        gan = recipe.gan_weight * generator_loss(recipe.gan, judged, recipe.gan_reduction)
+        losses = {"discriminator": loss, "gan": gan}
+        if recipe.matching_weight:
+            losses["matching"] = recipe.matching_weight * matching_loss(judged, judged_real)
         return losses
 
     def _pixels(self, fake: Tensor, targets: Tensor | None, taught: Tensor | None, real: Tensor) -> dict[str, Tensor]:
         recipe, losses = self.recipe, {}
         if targets is not None and recipe.target_weight:
-            losses["target"] = recipe.target_weight * F.l1_loss(fake, targets)
+            losses["target"] = recipe.target_weight * l1_loss(fake, targets)
         if taught is not None and recipe.output_weight:
-            losses["output"] = recipe.output_weight * F.l1_loss(fake, taught)
+            losses["output"] = recipe.output_weight * l1_loss(fake, taught)
         if self.perceptual is not None and recipe.perceptual_weight:
-            losses["perceptual"] = recipe.perceptual_weight * self.perceptual(fake, real).mean()
+            aim = taught if recipe.perceptual_loss == "gram" and taught is not None else real
+            pictures = (shrunk(images, recipe.perceptual_size) for images in (fake, aim))
+            losses["perceptual"] = recipe.perceptual_weight * self.perceptual(*pictures).mean()
         return losses
 
     def _features(self, mine: dict[str, Tensor], taught: dict[str, Tensor], config: Any) -> dict[str, Tensor]:
@@ -196,3 +248,14 @@ class ImageToImage:
 
     def after_step(self, step: int) -> None:
         """Nothing here; methods that shrink something after an update do it in their own task."""
+
+
+@torch.no_grad()
+def _pool(generator: nn.Module, batches: Batches, recipe: Recipe) -> ImagePool:
+    batch: Batch = batches(0, 0, recipe.batch)
+    outputs = batch.targets
+    if outputs is None:
+        with evaluating(generator):
+            device = next(generator.parameters()).device
+            outputs = forward(generator, each(batch.inputs, lambda one: one.to(device))).cpu()
+    return ImagePool(recipe.pool, tuple(judged_pictures(recipe, batch.inputs, outputs).shape[1:]))

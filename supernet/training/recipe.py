@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any, Literal, TypeVar
 
@@ -10,7 +12,8 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from gantailor.supernet.errors import ConfigError, nearest
 from gantailor.supernet.training.presets import preset
 
-GanLoss = Literal["hinge", "lsgan", "nonsaturating", "none"]
+GanLoss = Literal["hinge", "lsgan", "vanilla", "nonsaturating", "none"]
+GanReduction = Literal["mean", "sum", "score"]
 DiscriminatorKind = Literal["patch", "multiscale", "munit", "stylegan2"]
 
 
@@ -38,23 +41,47 @@ class Recipe(BaseModel):
     beta1: float = Field(0.5, ge=0, lt=1, description="Adam beta1")
     beta2: float = Field(0.999, ge=0, lt=1, description="Adam beta2")
     weight_decay: float = Field(0.0, ge=0, description="Adam weight decay")
-    decay_from: float = Field(0.5, ge=0, le=1, description="share of the length after which lr falls linearly")
-    halve_kimg: float = Field(
-        0.0, ge=0, description="halve lr every so many kimg instead of the linear fall; 0: do not"
+    decay_from: float = Field(0.5, ge=0, le=1, description="share of the length after which lr falls to zero")
+    decay: Literal["linear", "cosine"] = Field("linear", description="along what it falls")
+    halve_kimg: float = Field(0.0, ge=0, description="halve lr every so many kimg instead of the fall; 0: do not")
+    gan: GanLoss = Field(
+        "hinge",
+        description="adversarial loss; vanilla, or nonsaturating, is the log loss; none trains without a discriminator",
     )
-    gan: GanLoss = Field("hinge", description="adversarial loss, or none to train without a discriminator")
     gan_weight: float = Field(1.0, ge=0, description="weight of the adversarial loss")
+    gan_reduction: GanReduction = Field(
+        "mean", description="it is the mean over places and scales, the sum of the scales, or that of the mean score"
+    )
+    discriminator_weight: float = Field(
+        0.5, gt=0, description="weight of the discriminator's own loss (image_to_image, cyclegan)"
+    )
+    pool: int = Field(
+        0, ge=0, description="old outputs, of which the discriminator is shown one half of the time; 0: none"
+    )
     discriminator: DiscriminatorKind = Field("patch", description="kind of discriminator")
     ndf: int = Field(64, gt=0, description="channels of the discriminator's first layer")
     discriminator_layers: int = Field(3, gt=0, description="its stride-2 convolutions")
+    discriminator_norm: Literal["instance", "instance_affine", "batch"] = Field(
+        "instance", description="norms of a patch discriminator; the last two have scales"
+    )
     conditional: bool = Field(True, description="the discriminator sees input and output, not the output alone")
     matching_weight: float = Field(0.0, ge=0, description="weight of L1 between discriminator features (multiscale)")
-    perceptual_weight: float = Field(0.0, ge=0, description="weight of LPIPS to the target; needs its weights files")
+    init: Literal["normal", "xavier"] = Field(
+        "normal", description="first weights of discriminator, 1x1 maps and new teachers: N(0, 0.02) or Xavier x 0.02"
+    )
+    perceptual_weight: float = Field(0.0, ge=0, description="weight of the perceptual loss; needs its weights files")
+    perceptual_loss: Literal["lpips", "gram"] = Field(
+        "lpips",
+        description="LPIPS to the target, or GAN Slimming's VGG16 content and Gram loss to the teacher",
+    )
+    perceptual_size: int = Field(
+        0, ge=0, description="larger pictures are shrunk to so many pixels for the perceptual loss; 0: not"
+    )
     target_weight: float = Field(50.0, ge=0, description="weight of L1 to the ground truth")
     output_weight: float = Field(0.0, ge=0, description="weight of L1 to the teacher's output")
     feature_weight: float = Field(0.0, ge=0, description="weight of the distance to the teacher's features")
-    feature_loss: Literal["mse", "alignment", "relation"] = Field(
-        "mse", description="MSE after 1x1 maps, kernel alignment (CAT), or relations between images (StyleKD)"
+    feature_loss: Literal["mse", "l1", "alignment", "relation"] = Field(
+        "mse", description="MSE or L1 after 1x1 maps, kernel alignment (CAT), or relations between images (StyleKD)"
     )
     in_place_weight: float = Field(
         0.0, ge=0, description="weight of L1 to the step's largest subnet; needs subnets > 1"
@@ -122,10 +149,21 @@ class Recipe(BaseModel):
         except ValueError as error:
             raise ConfigError(f"{'train.method_options' if method else 'task_options'}.{error}") from None
 
+    @classmethod
+    def stored(cls, values: Mapping[str, Any]) -> Recipe:
+        """The recipe that a checkpoint holds; settings newer than it are as before there were any, not as its preset's.
+
+        Raises:
+            ValueError: no recipe of this version.
+        """
+        plain = cls.model_validate({**values, "preset": None})
+        return plain.model_copy(update={"preset": values.get("preset")})
+
     @property
     def distils(self) -> bool:
         """Whether a teacher's outputs or features have a part in it."""
-        return bool(self.output_weight or self.feature_weight)
+        gram = self.perceptual_loss == "gram" and self.perceptual_weight
+        return bool(self.output_weight or self.feature_weight or gram)
 
     @property
     def steps(self) -> int:
@@ -133,11 +171,14 @@ class Recipe(BaseModel):
         return max(1, round(self.kimg * 1000 / self.batch)) if self.kimg else 0
 
     def decay_at(self, step: int) -> float:
-        """Factor on the learning rates at a step: constant, then linear to zero; or halved at equal distances."""
+        """Factor on the learning rates at a step: constant, then falling to zero; or halved at equal distances."""
         if self.halve_kimg:
             return 0.5 ** (step * self.batch // round(self.halve_kimg * 1000))
         done = step / self.steps
-        return 1.0 if done < self.decay_from else max(0.0, 1 - done) / max(1 - self.decay_from, 1e-9)
+        if done < self.decay_from:
+            return 1.0
+        left = max(0.0, 1 - done) / max(1 - self.decay_from, 1e-9)
+        return left if self.decay == "linear" else (1 + math.cos(math.pi * (1 - left))) / 2
 
 
 def require(

@@ -10,10 +10,31 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from gantailor.supernet.calling import Inputs, first, forward, rows_of
+from gantailor.supernet.errors import ConfigError
 from gantailor.supernet.files import load_tensors, save_tensors, state_digest
+from gantailor.supernet.training.batches import PairSource
 from gantailor.supernet.training.distillation import capture
+from gantailor.supernet.training.recipe import Recipe
 
 Taught = tuple[Tensor, dict[str, Tensor]]
+
+
+def check_cache(recipe: Recipe, data: PairSource) -> None:
+    """That what a recipe keeps of its teacher comes again.
+
+    Raises:
+        ConfigError: it does not.
+    """
+    if recipe.teacher_cache == "none":
+        return
+    why = None
+    if getattr(data, "crop", None) is not None:
+        why = "of data.crop: parts of pictures never come again"
+    if getattr(data, "drawn", None):
+        why = "latents are drawn anew at each step, so nothing comes again"
+    if why is not None:
+        raise ConfigError(f"teacher_cache cannot be {recipe.teacher_cache!r} because {why}; set it to none")
 
 
 class Teacher:
@@ -47,21 +68,24 @@ class Teacher:
         return state_digest(self.model, f"{content}|{self.layers}")[:16]
 
     @torch.no_grad()
-    def _compute(self, inputs: Tensor) -> dict[str, Tensor]:
+    def _compute(self, inputs: Inputs, **options: Tensor) -> dict[str, Tensor]:
         context: AbstractContextManager[Any] = self._context()
         with capture(self.model, self.layers) as features, context:
-            return {"output": self.model(inputs), **features}
+            return {"output": forward(self.model, inputs, **options), **features}
 
-    def __call__(self, inputs: Tensor, keys: Sequence[Hashable]) -> Taught:
-        """Output (float32) and features of each input ``[N, C, H, W]``; ``keys`` name the pictures."""
-        if self._memory is None and self._folder is None:
-            found = self._compute(inputs)
+    def __call__(self, inputs: Inputs, keys: Sequence[Hashable], **options: Tensor) -> Taught:
+        """Output (float32) and features of each input ``[N, ...]``; ``keys`` name what comes again as it is.
+
+        What is made with further ``options`` of the teacher's forward is never kept.
+        """
+        if options or (self._memory is None and self._folder is None):
+            found = self._compute(inputs, **options)
         else:
-            rows = [self._kept(inputs[i : i + 1], key) for i, key in enumerate(keys)]
-            found = {name: torch.cat([row[name] for row in rows]).to(inputs.device) for name in rows[0]}
-        return found["output"].float(), {name: found[name] for name in self.layers}
+            rows = [self._kept(rows_of(inputs, slice(i, i + 1)), key) for i, key in enumerate(keys)]
+            found = {name: torch.cat([row[name] for row in rows]).to(first(inputs).device) for name in rows[0]}
+        return found["output"].float(), {name: found[name] for name in self.layers if name in found}
 
-    def _kept(self, one: Tensor, key: Hashable) -> dict[str, Tensor]:
+    def _kept(self, one: Inputs, key: Hashable) -> dict[str, Tensor]:
         if self._memory is not None:
             if key not in self._memory:
                 self._memory[key] = self._compute(one)

@@ -40,15 +40,15 @@ def adam(parameters: Iterable[nn.Parameter], recipe: Recipe, lr: float | None = 
 
 
 class Task(Protocol):
-    """What is trained and by which losses; the loop calls it in this order.
+    """What is trained and by which losses; the loop calls it in this order."""
 
-    Attributes:
-        batches: what a step reads; it is called in other processes and threads, and holds no networks.
-        optimizers: by name; the ``lr`` they are made with is scaled by the recipe's schedule.
-    """
+    @property
+    def batches(self) -> Batches:
+        """What a step reads; it is called in other processes and threads, and holds no networks."""
 
-    batches: Batches
-    optimizers: dict[str, torch.optim.Optimizer]
+    @property
+    def optimizers(self) -> dict[str, torch.optim.Optimizer]:
+        """By name; the ``lr`` they are made with is scaled by the recipe's schedule."""
 
     @property
     def generator(self) -> nn.Module:
@@ -287,7 +287,7 @@ class Trainer:
             CheckpointError: the file is damaged, or belongs to another recipe or architecture.
         """
         tensors, info = load_tensors(path)
-        if info.get("recipe") != self.recipe.model_dump():
+        if not _same_recipe(info.get("recipe"), self.recipe):
             raise CheckpointError(
                 f"{str(path)!r} was made by another recipe; give another folder, or delete the file to start anew"
             )
@@ -331,6 +331,13 @@ class _Report:
                 file.write(json.dumps(row) + "\n")
         self.sums, self.counted, self.since = {}, 0, time.monotonic()
         return Progress(step, self.recipe.steps, kimg, speed, losses)
+
+
+def _same_recipe(stored: Any, recipe: Recipe) -> bool:
+    try:
+        return Recipe.stored(stored or {}) == recipe
+    except ValueError:
+        return False
 
 
 def _under(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:

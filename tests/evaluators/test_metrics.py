@@ -98,6 +98,7 @@ class TestBuiltIns(MetricConformance):
             "lpips_heads": str(lpips / "heads.pth"),
             "segmentation": f"{__name__}:nearest",
             "segmentation_weights": str(tmp_path / "nearest.pth"),
+            "path_samples": 20,
         }
 
     def config(self):

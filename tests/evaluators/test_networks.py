@@ -1,4 +1,4 @@
-"""The FID Inception and LPIPS: key layouts, folding, formulas, wrong files."""
+"""The FID Inception, LPIPS and Gram features: key layouts, folding, formulas, wrong files."""
 
 import numpy as np
 import pytest
@@ -6,9 +6,13 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from gantailor.evaluators.config import EvaluationConfig
+from gantailor.evaluators.features.gram import GramLoss
 from gantailor.evaluators.features.inception import FidInception, _layers
 from gantailor.evaluators.metrics.perceptual import Lpips, pairwise_diversity
-from gantailor.supernet.errors import EvaluationError
+from gantailor.evaluators.scoring import Scoring
+from gantailor.evaluators.weights import weights_digest
+from gantailor.supernet.errors import ConfigError, EvaluationError
 
 
 @pytest.fixture(scope="module")
@@ -104,6 +108,111 @@ def lpips(tmp_path_factory):
     torch.save(alex, folder / "alex.pth")
     torch.save(heads, folder / "heads.pth")
     return folder
+
+
+VGG = (64, 64, "M", 128, 128, "M", 256, 256, 256, "M", 512, 512, 512, "M", 512, 512, 512)
+TAPPED = ("features.2", "features.7", "features.14", "features.21", "features.28")  # conv1_2, 2_2, 3_3, 4_3, 5_3
+
+
+@pytest.fixture(scope="session")
+def vgg(tmp_path_factory):
+    """Random weights of VGG16 in torchvision's layout, its classifier's too, and heads."""
+    random = torch.Generator().manual_seed(0)
+    folder, state, number, inputs = tmp_path_factory.mktemp("vgg"), {}, 0, 3
+    for width in VGG:
+        if width == "M":
+            number += 1
+            continue
+        weight = torch.randn(width, inputs, 3, 3, generator=random)
+        state[f"features.{number}.weight"] = weight * (2 / (9 * inputs)) ** 0.5
+        state[f"features.{number}.bias"] = torch.randn(width, generator=random) / 10
+        number, inputs = number + 2, width
+    state["classifier.0.weight"] = torch.zeros(1)
+    widths = (64, 128, 256, 512, 512)
+    heads = {f"lin{k}.model.1.weight": torch.rand(1, w, 1, 1, generator=random) for k, w in enumerate(widths)}
+    torch.save(state, folder / "vgg.pth")
+    torch.save(heads, folder / "heads.pth")
+    return folder
+
+
+def literal_vgg(state, x):
+    """What comes behind the ReLU of each tapped convolution."""
+    taps, number = [], 0
+    for width in VGG:
+        if width == "M":
+            x, number = F.max_pool2d(x, 2, 2), number + 1
+            continue
+        x = F.relu(F.conv2d(x, state[f"features.{number}.weight"], state[f"features.{number}.bias"], padding=1))
+        taps += [x] if f"features.{number}" in TAPPED else []
+        number += 2
+    return taps
+
+
+def test_lpips_with_vgg_is_its_formula(vgg):
+    distance = Lpips(vgg / "vgg.pth", vgg / "heads.pth", network="vgg")
+    state, heads = (torch.load(vgg / f, weights_only=True) for f in ("vgg.pth", "heads.pth"))
+    random = torch.Generator().manual_seed(1)
+    a, b = (torch.rand(2, 3, 32, 48, generator=random) * 2 - 1 for _ in range(2))
+    shift, scale = (torch.tensor(v).view(1, 3, 1, 1) for v in ([-0.030, -0.088, -0.188], [0.458, 0.448, 0.450]))
+    taps = [literal_vgg(state, (x - shift) / scale) for x in (a, b)]
+    expected = torch.zeros(2)
+    for k, (x, y) in enumerate(zip(*taps, strict=True)):
+        squares = (F.normalize(x, dim=1) - F.normalize(y, dim=1)) ** 2
+        expected += (squares * heads[f"lin{k}.model.1.weight"]).sum(1).mean((1, 2))
+    torch.testing.assert_close(distance(a, b), expected, rtol=1e-5, atol=0)
+    assert distance.name == "vgg-v0.1" and torch.equal(distance(a, a), torch.zeros(2))
+
+
+def test_gram_loss_is_its_formula(vgg):
+    loss, state = GramLoss(vgg / "vgg.pth"), torch.load(vgg / "vgg.pth", weights_only=True)
+    random = torch.Generator().manual_seed(2)
+    a, b = (torch.rand(2, 3, 32, 24, generator=random) * 2 - 1 for _ in range(2))
+    taps = [literal_vgg(state, (x + 1) / 2)[:4] for x in (a, b)]
+    for n in range(2):
+        expected = (taps[0][0][n] - taps[1][0][n]).abs().mean()
+        for x, y in zip(*taps, strict=True):
+            _, channels, height, width = x.shape
+            grams = [torch.einsum("chw,dhw->cd", f[n], f[n]) / (channels * height * width) for f in (x, y)]
+            expected += 1e5 * ((grams[0] - grams[1]) ** 2).sum() / channels**2
+        assert float(loss(a, b)[n]) == pytest.approx(float(expected), rel=1e-4)
+    made = a.clone().requires_grad_(True)
+    assert torch.autograd.grad(loss(made, b).sum(), made)[0].abs().sum() > 0
+    assert not any(p.requires_grad for p in loss.network.parameters())
+    assert float(loss(a, a).sum()) == 0
+
+
+def test_weights_of_another_network_are_told(vgg, lpips, tmp_path):
+    """In one line, with what is wrong and what to give."""
+    state = torch.load(vgg / "vgg.pth", weights_only=True)
+    torch.save({**state, "features.28.weight": torch.zeros(512, 256, 3, 3)}, tmp_path / "shape.pth")
+    torch.save({name.removeprefix("features."): t for name, t in state.items()}, tmp_path / "names.pth")
+    cases = [
+        (lambda: Lpips(lpips / "alex.pth", vgg / "heads.pth", network="vgg"), "is not LPIPS's VGG16: it has no feat"),
+        (lambda: Lpips(vgg / "vgg.pth", lpips / "heads.pth", network="vgg"), r"lin1.* has shape \[1, 192, 1, 1\], not"),
+        (
+            lambda: Lpips(vgg / "vgg.pth", vgg / "vgg.pth", network="vgg"),
+            "has no lin0.*needs the official heads, .*vgg",
+        ),
+        (lambda: Lpips(vgg / "vgg.pth", vgg / "heads.pth"), "is not LPIPS's AlexNet: .*LPIPS needs AlexNet's weights"),
+        (lambda: GramLoss(tmp_path / "shape.pth"), r"28.weight has shape \[512, 256, 3, 3\], not \[512, 512, 3, 3\]"),
+        (lambda: GramLoss(tmp_path / "names.pth"), "is not the Gram loss's VGG16: it has no features.0.weight"),
+        (lambda: GramLoss(tmp_path / "none.pth"), "do not exist; the Gram loss needs VGG16's weights in torchvision's"),
+    ]
+    for make, message in cases:
+        with pytest.raises(EvaluationError, match=message) as caught:
+            make()
+        assert len(str(caught.value).splitlines()) == 1
+
+
+def test_scoring_reads_the_configured_network(vgg):
+    files = {"lpips_features": str(vgg / "vgg.pth"), "lpips_heads": str(vgg / "heads.pth")}
+    scoring = Scoring(EvaluationConfig(**files, lpips_network="vgg"))
+    assert scoring.perceptual("lpips") is scoring.lpips() and scoring.lpips().name == "vgg-v0.1"
+    assert scoring.lpips().weights_hash == weights_digest(vgg / "vgg.pth", vgg / "heads.pth")
+    assert isinstance(scoring.perceptual("gram"), GramLoss)
+    for config in (EvaluationConfig(**files), EvaluationConfig(lpips_network="vgg")):
+        with pytest.raises(ConfigError, match="gram needs VGG16's weights: set evaluation"):
+            Scoring(config).perceptual("gram")
 
 
 def test_lpips_is_its_formula(lpips):

@@ -96,7 +96,7 @@ def test_report_in_a_browser(small, browser):
 def test_a_finished_run_is_exported_for_other_devices(small, tmp_path, capsys):
     _, out = small
     own = tmp_path / "phone.yaml"
-    own.write_text("phone: {runtime: onnxruntime, batch: dynamic, threads: 2}\n")
+    own.write_text("phone: {runtime: onnxruntime, batch: dynamic, size: dynamic, threads: 2}\n")
     assert main(["export", str(out), "--device", f"torch-export,onnxruntime-cpu-int8,{own}"]) == 0
     printed = capsys.readouterr().out
     assert "the teacher" in printed
@@ -104,6 +104,7 @@ def test_a_finished_run_is_exported_for_other_devices(small, tmp_path, capsys):
     assert manifest["macs"]["true"] < manifest["teacher_macs"]["true"]
     assert manifest["scores"]["subnet"]
     assert manifest["latency_ms"]["subnet"] > 0
+    assert manifest["input"]["shape"] == ["batch", 3, "height", "width"] and manifest["input"]["multiple_of"] == 4
     eight = json.loads((out / "export/onnxruntime-cpu-int8/manifest.json").read_text())
     assert eight["scores"]["subnet, exported"].keys() == manifest["scores"]["subnet"].keys()
     assert "unknown" in fails(capsys, "export", str(out), "--device", "phoen")

@@ -37,6 +37,10 @@ def told(tmp_path, tiny_teacher, capsys, monkeypatch):
         (["--search.front", "true", "--search.front_cost", "latency_ms@no.json"], "latency profile 'no.json' cannot"),
         (["--region", "nowhere:region"], "region 'nowhere:region' cannot be imported"),
         (["--finetune.perceptual_weight", "1"], "needs evaluation.lpips_features"),
+        (
+            ["--finetune.perceptual_weight", "1", "--finetune.perceptual_loss", "gram"],
+            "gram needs VGG16's weights: set evaluation.lpips_network vgg and lpips_features",
+        ),
         (["--train.method_options", "{reach: 1}"], "method 'supernet' has no train.method_options"),
         (["--options", "{ngf: many}"], "'resnet_6blocks' cannot be built with options {'ngf': 'many'}"),
         (["--evaluation.final", "l1"], "evaluation.final cannot be 'l1': give a list, [l1]"),

@@ -207,6 +207,97 @@ def test_generators_with_other_layers_have_float16(name, tmp_path):
     assert found["psnr_to_pytorch"] >= 50 and found["weights"].get("float32", 0) <= 16
 
 
+@pytest.mark.parametrize("name", ["resnet_6blocks", "unet_128", "mobile_munit"])
+@pytest.mark.parametrize(
+    "target", ["onnxruntime-cpu", "torch-export", "torchscript", pytest.param("openvino", marks=pytest.mark.slow)]
+)
+def test_one_file_for_every_height_and_width(target, name, tmp_path):
+    """The whole bottom of a U-Net is one pixel at the size that it is traced for; MUNIT pools over its pixels."""
+    options, side, multiple = {
+        "resnet_6blocks": ({"ngf": 4}, 16, 4),
+        "unet_128": ({"ngf": 4}, 128, 128),
+        "mobile_munit": ({"ngf": 4, "mlp_dim": 8, "n_res": 1}, 32, 4),
+    }[name]
+    torch.manual_seed(0)
+    model = gantailor.build(name, **options).eval()
+    profile = device(target).model_copy(update={"size": "dynamic", "batch": "dynamic"})
+    found = export_model(tmp_path, model, torch.randn(1, 3, side, side), profile)
+    assert found["shapes"] == [["batch", 3, "height", "width"]] and found["size_multiple"] == multiple
+    assert len(found["proved"]) == 2 and [side, side] not in found["proved"]
+    runner = load_runner(tmp_path / found["file"], profile)
+    for sides in ((side, side), (side + 3 * multiple, side), (side + multiple, side + 4 * multiple)):
+        x = torch.randn(2, 3, *sides)
+        with torch.no_grad():
+            assert np.abs(runner(x.numpy()) - model(x).numpy()).max() <= 1e-4
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["resnet_6blocks", "unet_128"])
+def test_executorch_has_a_largest_side(name, tmp_path):
+    torch.manual_seed(0)
+    model, side = gantailor.build(name, ngf=4).eval(), {"resnet_6blocks": 16, "unet_128": 128}[name]
+    profile = device("executorch-xnnpack").model_copy(update={"size": "dynamic"})
+    found = export_model(tmp_path, model, torch.randn(1, 3, side, side), profile)
+    assert found["largest_side"] == 4 * side and len(found["proved"]) == 2
+
+
+def test_eight_bits_have_free_sizes(tmp_path):
+    torch.manual_seed(0)
+    model, pictures = gantailor.build("resnet_6blocks", ngf=4).eval(), torch.randn(4, 3, 16, 16)
+    profile = device("onnxruntime-cpu-int8").model_copy(update={"size": "dynamic"})
+    found = export_model(tmp_path, model, pictures[:1], profile, pictures=pictures)
+    assert found["proved"] == [[20, 24], [8, 16]] and found["psnr_to_pytorch"] >= 20
+
+
+class Flat(nn.Module):
+    def forward(self, x):
+        return x.view(len(x), 3, 1024).view(len(x), 3, 32, 32)
+
+
+class Square(nn.Module):
+    def forward(self, x):
+        return nn.functional.interpolate(x, size=(32, 32))
+
+
+class Counted(nn.Module):
+    """Reads its width as a Python number, which a trace takes for a constant."""
+
+    def forward(self, x):
+        return x * (int(x.shape[-1]) / 32)
+
+
+class Forked(nn.Module):
+    def forward(self, x):
+        return x * 2 if x.shape[-2] > 20 else x * 3
+
+
+@pytest.mark.parametrize(
+    ("model", "target", "said"),
+    [
+        (Flat(), "onnxruntime-cpu", r"has the size 32 x 32 built in \(view at 33 x 34: .*; use size: fixed"),
+        (Square(), "torch-export", r"makes 32 x 32 pixels of 32 x 32 and of 33 x 34: its size is fixed; use size"),
+        (Counted(), "torchscript", r"wrote a model that has the size 32 x 32 built in: at 33 x 34 .*or use size"),
+        (Forked(), "torch-export", r"cannot take this generator at any size: Not all values of height .*use size"),
+        (nn.Conv2d(3, 3, 1), "coreml", r"coreml has no dynamic size here; use size: fixed"),
+    ],
+)
+def test_a_size_that_is_built_in_is_told(model, target, said, tmp_path):
+    profile = device(target).model_copy(update={"size": "dynamic"})
+    with pytest.raises(ExportError, match=said) as error:
+        export_model(tmp_path, model.eval(), torch.randn(1, 3, 32, 32), profile)
+    assert "\n" not in str(error.value) and not list(tmp_path.glob("model.*"))
+
+
+def test_latents_have_no_sides(tmp_path):
+    model = gantailor.build("stylegan2", size=16, style_dim=16, n_mlp=2, channels={4: 16, 8: 8, 16: 8}).eval()
+    profile = device("torch-export").model_copy(update={"size": "dynamic"})
+    with pytest.raises(ExportError, match=r"the input \[1, 16\] has no height and width; use size: fixed$"):
+        export_model(tmp_path, model, torch.randn(1, 16), profile)
+    profile = profile.model_copy(update={"largest_side": 32, "size_multiple": 32})
+    with pytest.raises(ExportError, match=r"built in, largest_side 32 leaves no other"):
+        export_model(tmp_path, nn.Conv2d(3, 3, 1), torch.randn(1, 3, 32, 32), profile)
+
+
 def test_executorch_refuses_what_it_would_store_in_float32():
     profile = device("executorch-xnnpack").model_copy(update={"precision": "float16"})
     with pytest.raises(ExportError, match=r"executorch has no float16 here; allowed: float32, int8$"):

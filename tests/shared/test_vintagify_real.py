@@ -1,8 +1,13 @@
-"""The public CycleGAN of the package ``vintagify`` 0.1.2 gives the pictures that its own code gives."""
+"""The public CycleGAN of the package ``vintagify`` 0.1.2 gives the pictures that its own code gives.
+
+pip download vintagify==0.1.2 --no-deps -d /tmp/vintagify && unzip -d /tmp/vintagify /tmp/vintagify/*.whl
+GANTAILOR_VINTAGIFY=/tmp/vintagify/vintagify pytest tests/shared/test_vintagify_real.py
+"""
 
 from __future__ import annotations
 
 import importlib.util
+import os
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +17,8 @@ import torch
 import gantailor
 from gantailor.supernet.errors import CheckpointError
 
-FOLDER = Path(__file__).parents[3] / "shared" / "data" / "vintagify"  # the package's folder, as its wheel unpacks
+# The package's folder, as its wheel unpacks.
+FOLDER = Path(os.environ.get("GANTAILOR_VINTAGIFY") or Path(__file__).parents[3] / "shared" / "data" / "vintagify")
 WEIGHTS = FOLDER / "resources" / "G_A2B_epoch33.pth"
 pytestmark = [pytest.mark.skipif(not WEIGHTS.is_file(), reason=f"{WEIGHTS} is not here"), pytest.mark.long]
 

@@ -12,7 +12,7 @@ from PIL import Image
 from pydantic import ValidationError
 
 from gantailor.cli.main import main
-from gantailor.supernet.errors import ConfigError, DataError, EvaluationError
+from gantailor.supernet.errors import DataError, EvaluationError
 from gantailor.zoo.data.config import DataConfig
 from gantailor.zoo.data.fit import FITS, Reading, halves
 from gantailor.zoo.data.kinds.folder import folder_pairs
@@ -49,7 +49,8 @@ def test_nothing_of_a_pair_crosses_the_seam(tmp_path, height, width, size, direc
         pixels[:, width // 2] = 255
     background = "black" if direction == "AtoB" else "white"
     pairs = folder_pairs(save(tmp_path, [pixels]), size=size, direction=direction, fit=fit, background=background)
-    first, second = (pairs.inputs, pairs.targets) if direction == "AtoB" else (pairs.targets, pairs.inputs)
+    inputs, targets = np.asarray(pairs.inputs), np.asarray(pairs.targets)
+    first, second = (inputs, targets) if direction == "AtoB" else (targets, inputs)
     padded = fit == "pad"
     assert first.shape == second.shape == (1, size, size, 3)
     assert first.max() == 0 or (padded and direction == "BtoA")
@@ -101,7 +102,7 @@ def slow_fit(pixels, wanted, fit, background, axes):
         new = tuple((min if fit == "pad" else max)(n, w) for n, w in zip(new, wanted, strict=True))
     values = pixels.astype(float)
     for axis in axes:  # with bytes between
-        values = np.clip(slow_resize(values.swapaxes(0, axis), new[axis]), 0, 255).round().swapaxes(0, axis)
+        values = np.clip(np.floor(slow_resize(values.swapaxes(0, axis), new[axis]) + 0.5), 0, 255).swapaxes(0, axis)
     result = np.empty((*wanted, 3))
     for row in range(wanted[0]):
         for column in range(wanted[1]):
@@ -114,7 +115,7 @@ def slow_fit(pixels, wanted, fit, background, axes):
     return result
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=60, derandomize=True)
 @given(
     sides=st.tuples(st.integers(1, 40), st.integers(1, 40)),
     wanted=st.tuples(st.integers(1, 24), st.integers(1, 24)),
@@ -162,7 +163,7 @@ def test_shapes_and_fits_of_a_folder(tmp_path, fit, caplog):
 def test_small_pictures_are_enlarged_for_a_crop_and_counted(tmp_path, caplog):
     save(tmp_path, [np.full((20, 40, 3), 9, np.uint8), np.full((50, 50, 3), 9, np.uint8)])
     pairs = folder_pairs(tmp_path, size=32, direction="unpaired", fit="crop")
-    assert (pairs.inputs == 9).all()
+    assert (np.asarray(pairs.inputs) == 9).all()
     assert "of 2 pictures 1 smaller than data.size, enlarged to it before the crop" in caplog.text
 
 
@@ -353,8 +354,6 @@ def test_settings_as_files_hold_them():
     config = DataConfig(size=[64, 128], channels=[1, 3], background="#808080")
     assert DataConfig.model_validate(config.model_dump(mode="json")) == config and config.shape == (64, 128)
     assert DataConfig(size=[64, 64]) == DataConfig(size=64)
-    with pytest.raises(ConfigError, match="OpenMoji is drawn square"):
-        read_split(DataConfig(size=[64, 32]), "train")
 
 
 @pytest.mark.long

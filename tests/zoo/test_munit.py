@@ -8,6 +8,9 @@ from fvcore.nn import FlopCountAnalysis
 from torch import Tensor, nn
 
 from gantailor.supernet.errors import CheckpointError, ConfigError
+from gantailor.supernet.supernet import Supernet
+from gantailor.supernet.traits import traits_of
+from gantailor.supernet.verify import verify
 from gantailor.zoo.discriminators.multiscale import MunitDiscriminator
 from gantailor.zoo.generators.munit.checkpoint import read_munit
 from gantailor.zoo.generators.munit.generator import MunitGenerator
@@ -96,6 +99,31 @@ def test_style_is_the_images_own_unless_given() -> None:
         other = torch.randn(2, 8)
         assert torch.equal(model(images(), other), model(images(), other[:, :, None, None]))
         assert not torch.allclose(model(images(), other), model(images()), atol=1e-4)
+
+
+def test_forms_declare_their_inputs_and_are_the_same() -> None:
+    given, own = small(style="input"), small(style="own")
+    assert traits_of(given).input_shapes == ((3, 256, 256), (8,))
+    assert traits_of(own).input_shapes == ((3, 256, 256),)
+    own.load_state_dict(given.state_dict())
+    style = torch.randn(2, 8)
+    with torch.no_grad():
+        assert torch.equal(given(images(), style), own(images(), style))
+        assert torch.equal(given(images()), own(images()))
+    with pytest.raises(ConfigError, match="style 'inputs' is unknown; did you mean 'input'"):
+        small(style="inputs")
+
+
+@pytest.mark.parametrize("separable", [False, True])
+def test_macs_in_given_styles_agree_with_fvcore(separable: bool) -> None:
+    """The published count is of the other form: it has the style encoder's."""
+    model, both = small(separable=separable), (images(1), torch.randn(1, 8))
+    supernet = Supernet(model, both)
+    counted = FlopCountAnalysis(model, both).unsupported_ops_warnings(False).by_operator()
+    assert supernet.macs(supernet.full_config()) == counted["conv"] + counted["linear"]
+    encoder = macs(model.enc_style, images(1), nn.Conv2d)
+    assert counted["conv"] == macs(model, images(1), nn.Conv2d) - encoder
+    verify(supernet)
 
 
 def test_a_batch_is_its_samples() -> None:

@@ -16,7 +16,7 @@ from gantailor.zoo.data.latents import Latents
 from gantailor.zoo.data.pairs import Pairs
 from gantailor.zoo.generators.stylegan2.generator import style_directions
 from gantailor.zoo.tasks.augment import augment
-from gantailor.zoo.tasks.stylegan2 import StyleGan2
+from gantailor.zoo.tasks.stylegan2 import StyleGan2, StyleGan2Options, _directions
 
 
 def pictures(count=6, size=32):
@@ -71,6 +71,31 @@ def test_style_directions_change_styles_most():
     assert (strength >= (rows @ F.normalize(others, dim=1).T).square().sum(0)).all()
 
 
+def test_published_directions_are_those_of_8_to_128_px():
+    """25 at 256 px: of the seven resolutions' 35 the five of 4 px and of 256 px are left out."""
+    torch.manual_seed(0)
+    net = gantailor.build("stylegan2", size=256, style_dim=8, n_mlp=1, channels={2**k: 2 for k in range(2, 9)})
+    whole = style_directions(net)
+    assert len(whole) == 35
+    assert torch.equal(_directions(net, StyleGan2Options()), whole[5:30])
+    assert torch.equal(_directions(net, StyleGan2Options(every_block=1)), whole)
+    assert len(_directions(teacher(), StyleGan2Options())) == 3 * 5  # 8 to 32 px, all that there are
+
+
+def test_large_pictures_are_shrunk_for_the_perceptual_loss():
+    seen = []
+
+    def perceptual(a, b):
+        seen.append((a.shape, b.shape))
+        return (a - b).abs().mean((1, 2, 3))
+
+    for size in (16, 0):
+        run, _ = task(perceptual=perceptual, perceptual_weight=3.0, perceptual_size=size)
+        run.backward(1, run.batches(1), 1.0)
+    assert seen == [(torch.Size([2, 3, side, side]),) * 2 for side in (16, 32)]
+    assert Recipe(preset="stylekd").perceptual_size == 256
+
+
 def test_terms_are_their_formulas():
     """A student that is the teacher has no distance; another's distances are those of its pictures."""
     run, _ = task(teacher())
@@ -101,7 +126,7 @@ def test_region_is_all_that_distillation_sees():
     nothing = task(
         region=lambda x: x[:, :1] * 0, perceptual=lambda a, b: (a - b).abs().mean((1, 2, 3)), perceptual_weight=2
     )
-    assert float(nothing[0].backward(1, nothing[0].draw(1), 1.0)["perceptual"]) == 0
+    assert float(nothing[0].backward(1, nothing[0].batches(1), 1.0)["perceptual"]) == 0
 
 
 def test_the_teacher_stays_as_it_is():

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from gantailor.supernet.plugins import check_name
 from gantailor.zoo.data import DATA_KINDS
@@ -17,10 +17,16 @@ class DataConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
     kind: str = Field(
         "openmoji",
-        description="openmoji: the embedded pictures; folder; domains: trainA and trainB of CycleGAN; labels: SPADE's "
-        "label maps; or module:name",
+        description="openmoji: the embedded pictures; folder: pairs side by side, or pictures alone; folders: two "
+        "matched by name; domains: two not matched; list: CSV or JSON lines; classes: a folder for each; zip: "
+        "StyleGAN's; tensors: npz or safetensors; labels: SPADE's label maps; or module:name, a record or a Dataset",
     )
-    path: str | None = Field(None, description="folder with train/ and test/ (and val/ or search/) inside")
+    path: str | None = Field(
+        None, description="folder with train/ and test/ (and val/ or search/) inside; or the list, archive or tensors"
+    )
+    sides: tuple[str, str] = Field(
+        ("A", "B"), description="two folders: what they are called, [A, B] for trainA and trainB, train/A and train/B"
+    )
     classes: int = Field(35, gt=0, description="label maps: number of classes")
     size: int | tuple[int, int] = Field(64, description="height and width in pixels, 16 to 2048: 256, or [128, 256]")
     fit: Literal["stretch", "crop", "scale-and-crop", "pad"] = Field(
@@ -49,13 +55,29 @@ class DataConfig(BaseModel):
     labels: str | None = Field(
         None, description="label maps in colours: their table, a CSV file (id,name,red,green,blue) or cityscapes"
     )
-    direction: Literal["AtoB", "BtoA", "unpaired"] = Field("AtoB", description="which half of a picture is the input")
-    options: dict[str, Any] = Field({}, description="settings of a kind of your own, {fold: 3}")
+    direction: Literal["AtoB", "BtoA", "unpaired"] = Field(
+        "AtoB", description="which half of a picture, or which side, is the input"
+    )
+    options: dict[str, Any] = Field(
+        {}, description="settings of a kind of your own, {fold: 3}; tensors: {inputs: [a, b], target: c}"
+    )
 
     @property
     def shape(self) -> tuple[int, int]:
         """Height and width."""
-        return (self.size, self.size) if isinstance(self.size, int) else self.size
+        return _both(self.size)
+
+    @property
+    def loaded(self) -> tuple[int, int]:
+        """Height and width of training pictures, before crops."""
+        return _both(self.size if self.load is None else self.load)
+
+    @property
+    def cropped(self) -> tuple[int, int] | None:
+        """Height and width of the random parts that are trained on; None where pictures are whole."""
+        if self.crop is not None:
+            return _both(self.crop)
+        return None if self.load is None else self.shape
 
     def channels_of(self, side: int) -> int:
         """Of inputs (0) or of targets (1)."""
@@ -87,10 +109,30 @@ class DataConfig(BaseModel):
                 raise ValueError("give a colour: white, black, #808080, rgb(0, 0, 0)") from None
         return value
 
+    @model_validator(mode="after")
+    def _room(self) -> Self:
+        if self.cropped is not None and any(c > s for c, s in zip(self.cropped, self.loaded, strict=True)):
+            crop, load = (" x ".join(map(str, sides)) for sides in (self.cropped, self.loaded))
+            raise ValueError(
+                f"crops of {crop} do not fit in training pictures of {load}: a larger load, or another crop"
+            )
+        return self
+
+    @field_validator("sides")
+    @classmethod
+    def _sides(cls, value: tuple[str, str]) -> tuple[str, str]:
+        if value[0] == value[1] or not all(side.strip(". ") and "/" not in side for side in value):
+            raise ValueError("give two names of folders, [A, B]")
+        return value
+
     @field_validator("kind")
     @classmethod
     def _known(cls, value: str) -> str:
         return check_name(value, DATA_KINDS, "data kind")
+
+
+def _both(size: int | tuple[int, int]) -> tuple[int, int]:
+    return (size, size) if isinstance(size, int) else size
 
 
 def _of(value: int | tuple[int, int], side: int) -> int:

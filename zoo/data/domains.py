@@ -11,9 +11,9 @@ from gantailor.supernet.errors import DataError
 from gantailor.supernet.training.batches import corners, in_order, rows_of
 from gantailor.supernet.training.recipe import Recipe
 from gantailor.zoo.data.pairs import Pairs
-from gantailor.zoo.data.pictures import mirror, to_float
+from gantailor.zoo.data.pictures import Pictures, mirror, to_float
 
-NEEDS_TWO = "this teacher needs two sets of pictures: data.kind domains, with trainA and trainB inside"
+NEEDS_TWO = "this teacher needs two sets of pictures: data.kind domains, with trainA and trainB inside, or pairs"
 
 
 @dataclass(frozen=True)
@@ -26,15 +26,15 @@ class DomainBatch:
 
 @dataclass(frozen=True, eq=False)
 class Domains:
-    """uint8 pictures ``[N, H, W, 3]`` and ``[M, H, W, 3]``; a ``crop`` trains on random parts of them."""
+    """uint8 pictures ``[N, H, W, C]`` and ``[M, H, W, C]``; with a ``crop`` random parts of them are trained on."""
 
-    a: np.ndarray
-    b: np.ndarray
+    a: Pictures
+    b: Pictures
     crop: tuple[int, int] | None = None
 
     @property
     def size(self) -> tuple[int, int]:
-        """Height and width of the pictures."""
+        """Height and width of the pictures, before crops."""
         return self.a.shape[1], self.a.shape[2]
 
     @classmethod
@@ -46,7 +46,7 @@ class Domains:
         """
         if pairs.targets is None:
             raise DataError(NEEDS_TWO)
-        return cls(pairs.inputs, pairs.targets, getattr(pairs, "crop", None))
+        return cls(pairs.inputs, pairs.targets, pairs.crop)
 
 
 @dataclass(frozen=True, eq=False)

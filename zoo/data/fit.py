@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
 from PIL import Image
 
 from gantailor.evaluators.pictures.modes import RefusedPixelsError, background_of
-from gantailor.evaluators.pictures.reader import READER_VERSION, PictureReader
+from gantailor.evaluators.pictures.reader import READER_VERSION, Notes, PictureReader
 from gantailor.supernet.errors import DataError, nearest
 
 if TYPE_CHECKING:
@@ -31,7 +31,10 @@ class Reading:
             scale until it fills, and crop the middle; ``pad``: scale until it is inside, on the background.
         background: name of a colour, which transparent pixels and pads have.
         channels: of inputs and of targets: 1 grey, 3 RGB, 4 with alpha; one number is both.
+        scale: sides of targets over those of inputs.
         skip_corrupt: go on without files that cannot be read.
+        cache: keep decoded pictures on disk: ``on``, ``off``, or ``auto``, where they take less than 8 GB.
+        workers: processes that decode pictures the first time; 0 is this one.
 
     Raises:
         DataError: an unknown fit.
@@ -41,7 +44,10 @@ class Reading:
     fit: str = "stretch"
     background: str = "white"
     channels: int | tuple[int, int] = 3
+    scale: int = 1
     skip_corrupt: bool = False
+    cache: str = "auto"
+    workers: int = 0
 
     def __post_init__(self) -> None:
         if self.fit not in FITS:
@@ -50,9 +56,15 @@ class Reading:
     @classmethod
     def of(cls, config: DataConfig) -> Reading:
         """What the settings say."""
-        names = ("size", "fit", "background", "skip_corrupt")
+        names = ("size", "fit", "background", "skip_corrupt", "cache", "workers")
         channels = (config.channels_of(0), config.channels_of(1))
-        return cls(**{name: getattr(config, name) for name in names}, channels=channels)
+        return cls(**{name: getattr(config, name) for name in names}, channels=channels, scale=config.scale or 1)
+
+    def side(self, side: int) -> Reading:
+        """That of inputs (0) or of targets (1), with one number of channels and its own size."""
+        scale = self.scale if side else 1
+        size = self.size * scale if isinstance(self.size, int) else (self.size[0] * scale, self.size[1] * scale)
+        return replace(self, size=size, channels=self.channels_of(side), scale=1)
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -62,7 +74,8 @@ class Reading:
     @property
     def key(self) -> str:
         """Everything that changes the pixels, for the names of caches."""
-        return f"{READER_VERSION}|{self.shape}|{self.fit}|{self.colour}|{self.skip_corrupt}"
+        channels = [self.channels_of(side) for side in (0, 1)]
+        return f"{READER_VERSION}|{self.shape}|{self.scale}|{self.fit}|{self.colour}|{channels}|{self.skip_corrupt}"
 
     @property
     def label(self) -> str:
@@ -79,9 +92,11 @@ class Reading:
         """The background."""
         return background_of(self.background)
 
-    def reader(self, channels: int) -> PictureReader:
-        """Of one folder's files."""
-        return PictureReader(channels=channels, background=self.background, skip_corrupt=self.skip_corrupt)
+    def reader(self, channels: int, note: Notes | None = None) -> PictureReader:
+        """Of one folder's files, which tells ``note`` what they lose."""
+        return PictureReader(
+            channels=channels, background=self.background, skip_corrupt=self.skip_corrupt, note=note or Notes()
+        )
 
     def fitted(self, pixels: np.ndarray, note: Callable[[str], None]) -> np.ndarray:
         """uint8 ``[H, W, C]`` at the size, resampled bicubically; ``note`` is told what was lost."""

@@ -11,8 +11,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gantailor.zoo.data.pairs import Pairs
-from gantailor.zoo.data.pictures import to_float, to_uint8
+from gantailor.supernet.calling import first
+from gantailor.supernet.errors import ConfigError
+from gantailor.zoo.data.pairs import Pairs, pixel_digest
+from gantailor.zoo.data.pictures import Pictures, to_float, to_uint8
 from gantailor.zoo.data.record import DataSet
 
 
@@ -21,12 +23,12 @@ class Latents:
     """As many latents as there are real pictures; latent and picture of one index have nothing to do with each other.
 
     Args:
-        pictures: uint8 ``[N, H, W, 3]``; as is usual for such generators, those it was trained on.
+        pictures: uint8 ``[N, H, W, C]``; as is usual for such generators, those it was trained on.
         width: numbers in a latent.
         seed: of the latents, which are normally distributed.
     """
 
-    pictures: np.ndarray
+    pictures: Pictures
     width: int
     seed: int
     source: str
@@ -56,14 +58,36 @@ class Latents:
 
     @cached_property
     def _digest(self) -> str:
-        return f"{Pairs(self.pictures, None, (), '').digest()}-{self.width}-{self.seed}"
+        return f"{pixel_digest(self.pictures)}-{self.width}-{self.seed}"
 
 
-def real_pictures(data: DataSet) -> np.ndarray:
-    """uint8 ``[N, H, W, 3]``: the targets of a data set, or its inputs where it has no targets."""
+def real_pictures(data: DataSet) -> Pictures:
+    """uint8 ``[N, H, W, C]``: the targets of a data set, or its inputs where it has no targets.
+
+    Raises:
+        ConfigError: it is for crops.
+    """
     if isinstance(data, Latents):
         return data.pictures
-    if isinstance(data, Pairs):
-        return data.inputs if data.targets is None else data.targets
-    batches = (data.batch(rows) for rows in np.array_split(np.arange(len(data)), -(-len(data) // 64)))
-    return np.concatenate([to_uint8(inputs if targets is None else targets) for inputs, targets in batches])
+    if not isinstance(data, Pairs):
+        return RealPictures(data)
+    if data.crop is not None:
+        raise ConfigError("data.crop is for generators of pictures; leave it out, and data.load")
+    return data.inputs if data.targets is None else data.targets
+
+
+class RealPictures:
+    """Real pictures of a data set that only gives batches, uint8 ``[N, H, W, C]`` by their rows."""
+
+    def __init__(self, data: DataSet) -> None:
+        self.data, self.dtype = data, np.dtype(np.uint8)
+        self.shape = (len(data), *self[:1].shape[1:])
+
+    def __len__(self) -> int:
+        return len(self.data)
+
+    def __getitem__(self, rows: Any) -> Any:
+        chosen = np.arange(len(self.data))[rows]
+        inputs, targets = self.data.batch(np.atleast_1d(chosen))
+        pictures = to_uint8(first(inputs) if targets is None else targets)
+        return pictures if chosen.ndim else pictures[0]

@@ -6,16 +6,41 @@ import io
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TypeGuard
+from typing import Any, Protocol, TypeGuard
 
 import numpy as np
 import torch
 from PIL import Image, ImageDraw
 from torch import Tensor
 
+from gantailor.evaluators.pictures.modes import background_of
+from gantailor.evaluators.pictures.rgb import as_rgb
+
+
+class Pictures(Protocol):
+    """Pictures ``[N, H, W, C]`` by their rows: a numpy array is such, and a side of stored items."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of all of them."""
+        ...
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """uint8, or uint16 of label maps."""
+        ...
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, rows: Any) -> Any:
+        """A numpy array of one row (a number) or several (a slice, an array of numbers)."""
+        ...
+
 
 def to_float(images: np.ndarray) -> Tensor:
-    """uint8 ``[n, H, W, C]`` to float ``[n, C, H, W]`` in [-1, 1]."""
+    """uint8 ``[n, H, W, C]``, or float32 in [-1, 1], to float ``[n, C, H, W]`` in [-1, 1]."""
+    if images.dtype == np.float32:
+        return torch.from_numpy(np.ascontiguousarray(images)).permute(0, 3, 1, 2)
     return torch.from_numpy(np.ascontiguousarray(images)).permute(0, 3, 1, 2).to(torch.float32).div_(127.5).sub_(1)
 
 
@@ -25,8 +50,13 @@ def mirror(images: np.ndarray, chosen: Sequence[bool]) -> np.ndarray:
 
 
 def is_picture(images: Tensor | None) -> TypeGuard[Tensor]:
-    """Whether a batch can be shown: ``[N, 3, H, W]``."""
-    return images is not None and images.ndim == 4 and images.shape[1] == 3
+    """Whether a batch can be shown: ``[N, C, H, W]``, grey, RGB, or RGB and alpha."""
+    return images is not None and images.ndim == 4 and images.shape[1] in (1, 3, 4)
+
+
+def to_rgb(images: Tensor, background: str = "white") -> np.ndarray:
+    """Pictures to show: float ``[n, 1, 3 or 4, H, W]`` in [-1, 1] to uint8 ``[n, H, W, 3]``, alpha laid on a colour."""
+    return to_uint8(as_rgb(images.detach().float(), background_of(background)))
 
 
 def to_uint8(images: Tensor) -> np.ndarray:

@@ -23,9 +23,11 @@ def make_discriminator(recipe: Recipe, *, input_nc: int, output_nc: int) -> nn.M
     elif recipe.discriminator == "munit":
         net = MunitDiscriminator(input_nc=channels, ndf=recipe.ndf, layers=recipe.discriminator_layers)
     elif recipe.discriminator == "patch":
-        net = PatchDiscriminator(input_nc=channels, ndf=recipe.ndf, layers=recipe.discriminator_layers)
+        net = PatchDiscriminator(
+            input_nc=channels, ndf=recipe.ndf, layers=recipe.discriminator_layers, norm=recipe.discriminator_norm
+        )
     else:
         raise ConfigError(
             f"discriminator {recipe.discriminator!r} judges images alone; use it with a stylegan2 teacher"
         )
-    return init_weights(net)
+    return init_weights(net, recipe.init)

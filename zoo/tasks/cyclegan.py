@@ -7,18 +7,20 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gantailor.supernet.training.losses import fake_loss, generator_loss, real_loss
+from gantailor.supernet.errors import ConfigError
+from gantailor.supernet.training.losses import fake_loss, generator_loss, l1_loss, real_loss
+from gantailor.supernet.training.pool import ImagePool
 from gantailor.supernet.training.recipe import Recipe, require
 from gantailor.supernet.training.trainer import Task, adam
+from gantailor.supernet.traits import plain_generator, traits_of
 from gantailor.zoo.data.config import DataConfig
 from gantailor.zoo.data.domains import DomainBatch, DomainBatches, Domains
 from gantailor.zoo.data.read import read_domains
 from gantailor.zoo.initialisation import init_weights
 from gantailor.zoo.tasks.training import Training, Weights
-from gantailor.zoo.tasks.unpaired import ImagePool, backward_both, judges_of
+from gantailor.zoo.tasks.unpaired import backward_both, judges_of
 
 
 @dataclass(frozen=True)
@@ -41,15 +43,21 @@ class CycleGan:
     def __init__(
         self, generator: nn.Module, data: Domains, recipe: Recipe, *, back: nn.Module | None = None, device: str = "cpu"
     ) -> None:
+        plain = plain_generator(generator)
+        if len(traits_of(plain).input_shapes) > 1:
+            raise ConfigError(
+                f"a CycleGAN trains generators of one picture; a {type(plain).__name__} takes more inputs"
+            )
         self.recipe, self.device, self.batches = recipe, torch.device(device), DomainBatches(data, recipe)
         self.options = recipe.options_of(CycleOptions)
         torch.manual_seed(recipe.seed)
         if back is None:
             back = init_weights(copy.deepcopy(init_weights(generator)))
         self.generator, self.back = generator.to(device).train(), back.to(device).train()
-        self.judges = nn.ModuleDict(dict(zip("ab", judges_of(recipe, device), strict=True)))
-        shape = (3, *(data.crop or data.size))
-        self.pools = nn.ModuleDict({name: ImagePool(self.options.pool, shape) for name in "ab"}).to(device)
+        channels = (data.a.shape[3], data.b.shape[3])
+        self.judges = nn.ModuleDict(dict(zip("ab", judges_of(recipe, channels, device), strict=True)))
+        pools = [ImagePool(self.options.pool, (count, *(data.crop or data.size))) for count in channels]
+        self.pools = nn.ModuleDict(dict(zip("ab", pools, strict=True))).to(device)
         self._trained = [p for net in (self.generator, self.back) for p in net.parameters() if p.requires_grad]
         self.optimizers = {
             "generator": adam(self._trained, recipe),
@@ -66,21 +74,22 @@ class CycleGan:
         losses: dict[str, Tensor] = {}
         judged: list[Tensor] = []
         real = {"a": batch.a.to(self.device), "b": batch.b.to(self.device)}
+        recipe, kind, how = self.recipe, self.recipe.gan, self.recipe.gan_reduction
         for name, make, undo in (("b", self.generator, self.back), ("a", self.back, self.generator)):
             source, target, judge = real["a" if name == "b" else "b"], real[name], self.judges[name]
-            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.recipe.precision == "bfloat16"):
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=recipe.precision == "bfloat16"):
                 fake = make(source)
                 same = make(target) if self.options.identity else None
                 cycled = undo(fake)
                 seen = judge(fake)
                 old = judge(self.pools[name].swap(fake.float(), rng))  # type: ignore[operator]
                 true = judge(target)
-            judged.append(0.5 * (real_loss(self.recipe.gan, true) + fake_loss(self.recipe.gan, old)))
-            losses[f"gan_{name}"] = self.recipe.gan_weight * generator_loss(self.recipe.gan, seen)
-            losses[f"cycle_{name}"] = self.options.cycle * F.l1_loss(cycled.float(), source)
+            judged.append(recipe.discriminator_weight * (real_loss(kind, true, how) + fake_loss(kind, old, how)))
+            losses[f"gan_{name}"] = recipe.gan_weight * generator_loss(kind, seen, how)
+            losses[f"cycle_{name}"] = self.options.cycle * l1_loss(cycled.float(), source)
             if same is not None:
                 weight = self.options.cycle * self.options.identity
-                losses[f"identity_{name}"] = weight * F.l1_loss(same.float(), target)
+                losses[f"identity_{name}"] = weight * l1_loss(same.float(), target)
         return backward_both(losses, judged, share, trained=self._trained, judges=self.judges)
 
     def after_step(self, step: int) -> None:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass
+from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gantailor.supernet.errors import ConfigError
-from gantailor.supernet.training.batches import rows_of
-from gantailor.supernet.training.losses import fake_loss, generator_loss, real_loss
+from gantailor.supernet.training.batches import Batch, rows_of
+from gantailor.supernet.training.image_to_image import ImageToImage
+from gantailor.supernet.training.losses import fake_loss, generator_loss, l1_loss, real_loss
 from gantailor.supernet.training.recipe import Recipe, require
 from gantailor.supernet.training.trainer import Task, adam
 from gantailor.zoo.data.config import DataConfig
@@ -19,6 +20,7 @@ from gantailor.zoo.data.domains import DomainBatch, DomainBatches, Domains
 from gantailor.zoo.data.read import read_domains
 from gantailor.zoo.generators.munit.checkpoint import read_munit
 from gantailor.zoo.generators.munit.generator import MunitGenerator
+from gantailor.zoo.tasks.image_to_image import discriminator_of, student_of
 from gantailor.zoo.tasks.training import Training, Weights
 from gantailor.zoo.tasks.unpaired import backward_both, judges_of
 
@@ -73,7 +75,7 @@ class Munit:
         self.generator = generator.to(device).train()
         self.other = copy.deepcopy(generator)
         _kaiming(self.other)
-        self.judges = nn.ModuleList(judges_of(recipe, device))
+        self.judges = nn.ModuleList(judges_of(recipe, (data.a.shape[3], data.b.shape[3]), device))
         self._trained = [*self.generator.parameters(), *self.other.parameters()]
         self.optimizers = {
             "generator": adam(self._trained, recipe),
@@ -88,7 +90,7 @@ class Munit:
         """Reconstruction of pictures, contents and styles, and the adversarial losses, of both domains."""
         real = [images.to(self.device) for images in (batch.pictures.a, batch.pictures.b)]
         styles = [style.to(self.device) for style in batch.styles]
-        nets = [self.generator, self.other]
+        nets, kind, how = [self.generator, self.other], self.recipe.gan, self.recipe.gan_reduction
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.recipe.precision == "bfloat16"):
             codes = [net.encode(x) for net, x in zip(nets, real, strict=True)]
             losses: dict[str, Tensor] = {}
@@ -97,22 +99,47 @@ class Munit:
                 content = codes[1 - k][0]
                 fake = net.decode(content, styles[k])
                 seen_content, seen_style = net.encode(fake)
-                losses[f"image_{name}"] = self.options.image * F.l1_loss(net.decode(*codes[k]).float(), real[k])
-                losses[f"style_{name}"] = self.options.style * F.l1_loss(seen_style.float(), styles[k])
-                losses[f"content_{name}"] = self.options.content * F.l1_loss(seen_content.float(), content.float())
+                losses[f"image_{name}"] = self.options.image * l1_loss(net.decode(*codes[k]).float(), real[k])
+                losses[f"style_{name}"] = self.options.style * l1_loss(seen_style.float(), styles[k])
+                losses[f"content_{name}"] = self.options.content * l1_loss(seen_content.float(), content.float())
                 if self.options.cycle:
                     again = nets[1 - k].decode(seen_content, codes[1 - k][1]).float()
-                    losses[f"cycle_{name}"] = self.options.cycle * F.l1_loss(again, real[1 - k])
+                    losses[f"cycle_{name}"] = self.options.cycle * l1_loss(again, real[1 - k])
                 judge = self.judges[k]
                 seen = judge(fake)
-                losses[f"gan_{name}"] = self.recipe.gan_weight * generator_loss(self.recipe.gan, seen)
-                judged.append(
-                    real_loss(self.recipe.gan, judge(real[k])) + fake_loss(self.recipe.gan, judge(fake.detach()))
-                )
+                losses[f"gan_{name}"] = self.recipe.gan_weight * generator_loss(kind, seen, how)
+                judged.append(real_loss(kind, judge(real[k]), how) + fake_loss(kind, judge(fake.detach()), how))
         return backward_both(losses, judged, share, trained=self._trained, judges=self.judges)
 
     def after_step(self, step: int) -> None:
         """Nothing."""
+
+
+class MunitStudent(ImageToImage):
+    """A student translates as its teacher does (Li et al. 2020, arXiv 2003.08936, and its code).
+
+    On even steps both get the styles of the batch, which are drawn at random; on odd ones each that of real pictures of
+    B, by its own style encoder, and the codes are compared too. Where there are no such pictures all steps are even.
+    """
+
+    beside = ("enc_style",)
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.style_weight = self.recipe.options_of(MunitOptions).style
+
+    def _options(self, step: int, batch: Batch) -> dict[str, Tensor]:
+        reference = batch.targets if batch.others is None else batch.others
+        if step % 2 == 0 or reference is None or not isinstance(batch.inputs, tuple):
+            return {}
+        return {"reference": self._place(reference)}
+
+    def _features(self, mine: dict[str, Tensor], taught: dict[str, Tensor], config: Any) -> dict[str, Tensor]:
+        contents = [{name: codes[name] for name in self.feature_layers} for codes in (mine, taught)]
+        losses = super()._features(contents[0], contents[1], config)
+        if "enc_style" in taught:
+            losses["style"] = self.style_weight * l1_loss(mine["enc_style"].float(), taught["enc_style"].float())
+        return losses
 
 
 def _kaiming(model: nn.Module) -> None:
@@ -135,4 +162,10 @@ def _weights(task: Task, trained: nn.Module) -> Weights:
     return {"teacher": read_munit({"a": trained.state_dict(), "b": task.other.state_dict()}, side="a2b")}
 
 
-MUNIT = Training(name="munit", teacher=_teacher, weights=_weights)
+MUNIT = Training(
+    name="munit",
+    student=student_of(MunitStudent),
+    teacher=_teacher,
+    discriminator=discriminator_of,
+    weights=_weights,
+)

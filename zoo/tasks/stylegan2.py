@@ -14,19 +14,19 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gantailor.supernet.errors import ConfigError
 from gantailor.supernet.training.batches import rows_of
 from gantailor.supernet.training.distillation import capture, relation_loss
 from gantailor.supernet.training.image_to_image import Sampler
-from gantailor.supernet.training.losses import fake_loss, generator_loss, real_loss
+from gantailor.supernet.training.losses import fake_loss, generator_loss, l1_loss, real_loss, shrunk
 from gantailor.supernet.training.recipe import Recipe, require
 from gantailor.supernet.training.trainer import Task
 from gantailor.supernet.traits import plain_generator
 from gantailor.zoo.data.config import DataConfig
 from gantailor.zoo.data.latents import real_pictures
+from gantailor.zoo.data.pictures import Pictures as RealPixels
 from gantailor.zoo.data.pictures import mirror, to_float
 from gantailor.zoo.data.read import read_split
 from gantailor.zoo.data.record import DataSet
@@ -46,7 +46,8 @@ class StyleGan2Options:
     """Published regularisation: R1 of ``r1`` every ``r1_every`` steps, path length of ``path`` every ``path_every``.
 
     ``augment`` 1 shows the discriminator augmented pictures (for small data sets), ``shift`` is how far the relation
-    loss moves in w, ``mapping_only`` 1 starts the synthesis network anew, as StyleKD's published command does.
+    loss moves in w, ``every_block`` 1 takes the directions of all resolutions for it instead of the published ones,
+    ``mapping_only`` 1 starts the synthesis network anew, as StyleKD's published command does.
     """
 
     r1: float = 10.0
@@ -57,6 +58,7 @@ class StyleGan2Options:
     mixing: float = 0.9
     augment: int = 0
     shift: float = 5.0
+    every_block: int = 0
     mapping_only: int = 0
 
     def __post_init__(self) -> None:
@@ -64,7 +66,7 @@ class StyleGan2Options:
             require(name, getattr(self, name), least=0)
         for name in ("r1_every", "path_every", "path_shrink"):
             require(name, getattr(self, name), least=1)
-        for name in ("mixing", "augment", "mapping_only"):
+        for name in ("mixing", "augment", "every_block", "mapping_only"):
             require(name, getattr(self, name), least=0, most=1)
 
 
@@ -84,7 +86,7 @@ class Pictures:
 class PictureBatches:
     """Real pictures at random, of uint8 ``[N, size, size, 3]``; mirrored at random if the recipe says so."""
 
-    pictures: np.ndarray
+    pictures: RealPixels
     recipe: Recipe
 
     def __call__(self, step: int, part: int = 0, of: int = 1) -> Pictures:
@@ -128,7 +130,7 @@ class StyleGan2:
     def __init__(
         self,
         generator: nn.Module,
-        data: np.ndarray,
+        data: RealPixels,
         recipe: Recipe,
         *,
         teacher: StyleGan2Generator | None = None,
@@ -151,7 +153,7 @@ class StyleGan2:
         if options.mapping_only:
             reset_synthesis(self.plain)
         self.teacher = None if teacher is None else teacher.to(device).eval().requires_grad_(False)
-        self.directions = None if self.teacher is None else style_directions(self.teacher)
+        self.directions = None if self.teacher is None else _directions(self.teacher, options)
         widths = generator_widths(self.teacher or self.plain)
         made = discriminator or StyleGan2Discriminator(size=self.plain.size, channels=widths)
         self.discriminator = made.to(device)
@@ -211,7 +213,7 @@ class StyleGan2:
         random = torch.Generator().manual_seed(recipe.seed * 1_000_003 + step + 15_485_863 * batch.number)
         real = batch.images.to(self.device)
         generator, judged = list(self.generator.parameters()), list(self.discriminator.parameters())
-        loss = real_loss(recipe.gan, self._judge(real, random))
+        loss = real_loss(recipe.gan, self._judge(real, random), recipe.gan_reduction)
         torch.autograd.backward(share * loss, inputs=judged)
         terms = {"discriminator": [loss.detach()]}
         subnets = self._subnets(step)
@@ -250,9 +252,10 @@ class StyleGan2:
             both = w if shift is None else torch.cat([w, w + shift])
             fake = self._render(both, _twice(noise, shift), config).float()[:count]
         seen = self._judge(fake, random)
-        loss = fake_loss(recipe.gan, seen)
+        loss = fake_loss(recipe.gan, seen, recipe.gan_reduction)
         torch.autograd.backward(share * loss, inputs=judged, retain_graph=True)
-        losses = {"discriminator": loss, "gan": recipe.gan_weight * generator_loss(recipe.gan, seen)}
+        gan = recipe.gan_weight * generator_loss(recipe.gan, seen, recipe.gan_reduction)
+        losses = {"discriminator": loss, "gan": gan}
         if teacher is None or not (shift is not None or recipe.output_weight or recipe.perceptual_weight):
             return losses
         with torch.no_grad(), capture(teacher, layers) as theirs, self._autocast():
@@ -264,9 +267,10 @@ class StyleGan2:
         region = self.region(taught) if self.region is not None else None
         fake, taught = (fake, taught) if region is None else (fake * region, taught * region)
         if recipe.output_weight:
-            losses["output"] = recipe.output_weight * F.l1_loss(fake, taught)
+            losses["output"] = recipe.output_weight * l1_loss(fake, taught)
         if recipe.perceptual_weight and self.perceptual is not None:
-            losses["perceptual"] = recipe.perceptual_weight * self.perceptual(fake, taught).mean()
+            pictures = (shrunk(images, recipe.perceptual_size) for images in (fake, taught))
+            losses["perceptual"] = recipe.perceptual_weight * self.perceptual(*pictures).mean()
         return losses
 
     def _shifts(self, count: int, random: torch.Generator) -> Tensor | None:
@@ -295,6 +299,14 @@ class StyleGan2:
             width = next(self.plain.style.parameters()).shape[1]
             w = self.plain.mapping(torch.randn(64, width, generator=random).to(self.device))
             self.plain.latent_avg.lerp_(w.mean(0), 0.01)
+
+
+def _directions(teacher: StyleGan2Generator, options: StyleGan2Options) -> Tensor:
+    """Along which features are compared; published are the blocks from 8 px to the largest distilled one."""
+    if options.every_block:
+        return style_directions(teacher)
+    largest = max(int(name.partition(".")[2]) for name in teacher.feature_layers)  # convs.1 is of 8 px, convs.3 of 16
+    return style_directions(teacher, least=8, most=2 ** (largest // 2 + 3))
 
 
 def _lazy_adam(model: nn.Module, recipe: Recipe, *, every: int, lr: float | None = None) -> torch.optim.Optimizer:

@@ -9,16 +9,17 @@ import tempfile
 import zipfile
 from pathlib import Path
 
-from torch import Tensor, nn
+from torch import nn
 
 from gantailor.export.devices import Device
 from gantailor.export.helpers import counted, exported_program
 from gantailor.export.rewrites import COMMON
 from gantailor.export.target import Runner, Target
+from gantailor.supernet.calling import Inputs
 from gantailor.supernet.files import write_bytes
 
 
-def write(model: nn.Module, example: Tensor, path: Path, device: Device) -> str:
+def write(model: nn.Module, example: Inputs, path: Path, device: Device) -> str:
     """Write ``model.mlpackage`` into a zip file, in the device's precision (Core ML's own choice is float16)."""
     with contextlib.redirect_stderr(io.StringIO()):
         import coremltools
@@ -65,8 +66,8 @@ def load(path: Path, device: Device) -> Runner:
 
     zipfile.ZipFile(path).extractall(path.parent)
     model = coremltools.models.MLModel(str(path.parent / "model.mlpackage"))
-    name = model.get_spec().description.input[0].name
-    return lambda x: next(iter(model.predict({name: x}).values()))
+    names = [end.name for end in model.get_spec().description.input]
+    return lambda *feeds: next(iter(model.predict(dict(zip(names, feeds, strict=True))).values()))
 
 
 TARGET = Target(

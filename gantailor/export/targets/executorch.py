@@ -9,18 +9,19 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from gantailor.export.devices import Device
 from gantailor.export.helpers import exported_program
 from gantailor.export.quantization import kept_in_float
 from gantailor.export.rewrites import COMMON, instance_norms, instance_norms_of_forwards, reflection_pads
 from gantailor.export.target import Runner, Target
+from gantailor.supernet.calling import Inputs, forward, rows_of, size_of
 from gantailor.supernet.files import write_bytes
 from gantailor.supernet.quantization.quantisers import Quantisers
 
 
-def write(model: nn.Module, example: Tensor, path: Path, device: Device) -> str:
+def write(model: nn.Module, example: Inputs, path: Path, device: Device) -> str:
     """Write a program that XNNPACK runs as far as it can; says what stays outside."""
     with contextlib.redirect_stderr(io.StringIO()):
         from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
@@ -48,10 +49,10 @@ def load(path: Path, device: Device) -> Runner:
 
     method = Runtime.get().load_program(path).load_method("forward")
     # the runtime writes every output into the same memory, hence the copy
-    return lambda x: method.execute([torch.from_numpy(np.ascontiguousarray(x))])[0].numpy().copy()
+    return lambda *feeds: method.execute([torch.from_numpy(np.ascontiguousarray(x)) for x in feeds])[0].numpy().copy()
 
 
-def quantise(model: nn.Module, pictures: Tensor, path: Path, device: Device, trained: Quantisers | None = None) -> str:
+def quantise(model: nn.Module, pictures: Inputs, path: Path, device: Device, trained: Quantisers | None = None) -> str:
     """Write a program in 8 bits (torchao's PT2E); returns the delegate's coverage and which layers stayed in float.
 
     Args:
@@ -64,17 +65,17 @@ def quantise(model: nn.Module, pictures: Tensor, path: Path, device: Device, tra
     from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
 
     aten = torch.ops.aten
-    kept = kept_in_float(model, pictures[:8])
+    kept = kept_in_float(model, rows_of(pictures, slice(8)))
     quantizer = XNNPACKQuantizer()  # convolutions and linear layers only: norms are lost in 8 bits
     settings = get_symmetric_quantization_config(is_per_channel=True)
     for operator in (aten.conv2d.default, aten.conv_transpose2d.input, aten.linear.default):
         quantizer.set_operator_type(operator, settings)
     quantizer.set_filter_function(lambda node: not _inside(node, kept))
-    prepared = prepare_pt2e(exported_program(model, pictures[:1], device).module(), quantizer)
+    prepared = prepare_pt2e(exported_program(model, rows_of(pictures, slice(1)), device).module(), quantizer)
     with torch.no_grad():
-        for picture in pictures:
-            prepared(picture[None])
-    coverage = write(convert_pt2e(prepared), pictures[:1], path, device)
+        for row in range(size_of(pictures)):
+            forward(prepared, rows_of(pictures, slice(row, row + 1)))
+    coverage = write(convert_pt2e(prepared), rows_of(pictures, slice(1)), path, device)
     return f"{coverage}; kept in float: {', '.join(kept) or 'none'}"
 
 
@@ -93,6 +94,7 @@ TARGET = Target(
     extra="executorch",
     precisions=("float32", "int8"),  # XNNPACK's serialiser stores the weights of a half model in float32
     dynamic=True,
+    sizes="bounded",
     rewrites=(*COMMON, instance_norms, reflection_pads, instance_norms_of_forwards),
     quantise=quantise,
 )

@@ -9,42 +9,52 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from gantailor.export.devices import Device
-from gantailor.export.helpers import batched, counted
+from gantailor.export.helpers import batched, counted, free_sizes
 from gantailor.export.quantization import kept_in_float
 from gantailor.export.rewrites import COMMON, in_precision
 from gantailor.export.target import Runner, Target
+from gantailor.supernet.calling import Inputs, as_tuple, input_names, rows_of, size_of
 from gantailor.supernet.files import write_bytes
 from gantailor.supernet.quantization.quantisers import Quantisers
 
 
-def write_onnx(model: nn.Module, example: Tensor, path: Path, device: Device) -> str:
-    """Write an ONNX file in the types that the model has; ``input`` and ``output`` are its ends."""
+def write_onnx(model: nn.Module, example: Inputs, path: Path, device: Device) -> str:
+    """Write an ONNX file in the types that the model has.
+
+    ``input`` and ``output`` are its ends; several inputs have the names of the forward's arguments.
+    """
     import onnx
 
-    example, dynamic = batched(example, device, most=1024)
+    names = _names(model, example)
+    given, dynamic = batched(model, example, device, most=1024)
     with tempfile.TemporaryDirectory(dir=path.parent) as scratch:
         file = Path(scratch) / "model.onnx"
-        torch.onnx.export(
-            model,
-            (example,),
-            str(file),
-            dynamo=True,
-            external_data=False,
-            verbose=False,
-            input_names=["input"],
-            output_names=["output"],
-            opset_version=device.opset,
-            dynamic_shapes=dynamic,
-        )
+        with free_sizes(device):
+            torch.onnx.export(
+                model,
+                given,
+                str(file),
+                dynamo=True,
+                external_data=False,
+                verbose=False,
+                input_names=names,
+                output_names=["output"],
+                opset_version=device.opset,
+                dynamic_shapes=dynamic,
+            )
         nodes = len(onnx.load(file).graph.node)
         Path(file).replace(path)
     return f"{nodes} of {nodes} operators in onnxruntime"
 
 
-def write(model: nn.Module, example: Tensor, path: Path, device: Device) -> str:
+def _names(model: nn.Module, example: Inputs) -> list[str]:
+    return list(input_names(model, len(example))) if isinstance(example, tuple) and len(example) > 1 else ["input"]
+
+
+def write(model: nn.Module, example: Inputs, path: Path, device: Device) -> str:
     """Write an ONNX file; in float16 its weights and operators are, with casts at its ends."""
     return write_onnx(in_precision(model, device), example, path, device)
 
@@ -59,10 +69,11 @@ def load(path: Path, device: Device) -> Runner:
     here = [p for p in device.providers if p in onnxruntime.get_available_providers()]
     providers = [*here, *(() if "CPUExecutionProvider" in here else ("CPUExecutionProvider",))]
     session = onnxruntime.InferenceSession(path.read_bytes(), options, providers=providers)
-    return lambda x: session.run(None, {"input": x})[0]
+    names = [end.name for end in session.get_inputs()]
+    return lambda *feeds: session.run(None, dict(zip(names, feeds, strict=True)))[0]
 
 
-def quantise(model: nn.Module, pictures: Tensor, path: Path, device: Device, trained: Quantisers | None = None) -> str:
+def quantise(model: nn.Module, pictures: Inputs, path: Path, device: Device, trained: Quantisers | None = None) -> str:
     """Write an ONNX file with QDQ nodes; returns which layers stayed in float.
 
     With ``trained`` quantisers none does, and the layers' inputs have the ranges of the training.
@@ -71,10 +82,10 @@ def quantise(model: nn.Module, pictures: Tensor, path: Path, device: Device, tra
     from onnxruntime.quantization import QuantFormat, QuantType, quantize_static
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
-    kept = [] if trained else kept_in_float(model, pictures[:8])
+    kept = [] if trained else kept_in_float(model, rows_of(pictures, slice(8)))
     with tempfile.TemporaryDirectory() as scratch:
         raw, ready, file = (Path(scratch) / name for name in ("raw.onnx", "ready.onnx", "model.onnx"))
-        write_onnx(model, pictures[:1], raw, device)
+        write_onnx(model, rows_of(pictures, slice(1)), raw, device)
         quant_pre_process(raw, ready, skip_symbolic_shape=True)
         graph = onnx.load(ready).graph
         weights = {f"{name}.weight" for name in kept}
@@ -84,7 +95,7 @@ def quantise(model: nn.Module, pictures: Tensor, path: Path, device: Device, tra
         quantize_static(
             ready,
             file,
-            _reader(pictures),
+            _reader(pictures, _names(model, pictures)),
             quant_format=QuantFormat.QDQ,
             per_channel=trained.per_channel if trained else True,
             activation_type=QuantType.QUInt8,
@@ -97,17 +108,19 @@ def quantise(model: nn.Module, pictures: Tensor, path: Path, device: Device, tra
     return "ranges of the training" if trained else f"kept in float: {', '.join(kept) or 'none'}"
 
 
-def _reader(pictures: Tensor) -> Any:
+def _reader(pictures: Inputs, names: list[str]) -> Any:
     """onnxruntime's way to be given one picture after another."""
     from onnxruntime.quantization import CalibrationDataReader
 
     class Reader(CalibrationDataReader):  # type: ignore[misc]
         def __init__(self) -> None:
-            self.left: Iterator[np.ndarray] = iter(pictures.numpy())
+            self.left: Iterator[int] = iter(range(size_of(pictures)))
 
         def get_next(self) -> Any:
-            picture = next(self.left, None)
-            return None if picture is None else {"input": picture[None]}
+            row = next(self.left, None)
+            if row is None:
+                return None
+            return {name: one[row : row + 1].numpy() for name, one in zip(names, as_tuple(pictures), strict=True)}
 
     return Reader()
 
@@ -157,6 +170,7 @@ TARGET = Target(
     extra="onnx",
     precisions=("float32", "float16", "int8"),
     dynamic=True,
+    sizes="free",
     rewrites=COMMON,
     quantise=quantise,
     timed_here=lambda device: "CPUExecutionProvider" in device.providers,  # a CUDA device's file runs on the CPU too

@@ -5,17 +5,18 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
-from torch import Tensor, nn
+from torch import nn
 
 from gantailor.export.devices import Device
 from gantailor.export.helpers import counted
 from gantailor.export.rewrites import COMMON
 from gantailor.export.target import Runner, Target
 from gantailor.export.targets.onnxruntime import write_onnx
+from gantailor.supernet.calling import Inputs
 from gantailor.supernet.files import write_bytes
 
 
-def write(model: nn.Module, example: Tensor, path: Path, device: Device) -> str:
+def write(model: nn.Module, example: Inputs, path: Path, device: Device) -> str:
     """Write ``model.xml`` and ``model.bin``; OpenVINO itself puts weights into float16."""
     import openvino
 
@@ -39,7 +40,7 @@ def load(path: Path, device: Device) -> Runner:
     hint = "f32" if device.precision == "float32" else "f16"
     settings = {"INFERENCE_PRECISION_HINT": hint, "INFERENCE_NUM_THREADS": device.threads}
     compiled = openvino.Core().compile_model(path, "CPU", settings)
-    return lambda x: np.asarray(compiled(x)[0])
+    return lambda *feeds: np.asarray(compiled(list(feeds))[0])
 
 
 def weights(path: Path) -> dict[str, int]:
@@ -61,6 +62,7 @@ TARGET = Target(
     extra="openvino",
     precisions=("float32", "float16"),
     dynamic=True,
+    sizes="free",
     rewrites=COMMON,
     weights=weights,
 )

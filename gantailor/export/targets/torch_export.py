@@ -7,16 +7,17 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from gantailor.export.devices import Device
 from gantailor.export.helpers import counted_state, exported_program
 from gantailor.export.rewrites import in_precision
 from gantailor.export.target import Runner, Target
+from gantailor.supernet.calling import Inputs
 from gantailor.supernet.files import write_bytes
 
 
-def write(model: nn.Module, example: Tensor, path: Path, device: Device) -> str:
+def write(model: nn.Module, example: Inputs, path: Path, device: Device) -> str:
     """Write what ``torch.export`` traced."""
     buffer = io.BytesIO()
     torch.export.save(exported_program(in_precision(model, device), example, device), buffer)
@@ -30,12 +31,12 @@ def load(path: Path, device: Device) -> Runner:
 
     module = torch.export.load(str(path)).module()
 
-    def run(x: np.ndarray) -> np.ndarray:
+    def run(*feeds: np.ndarray) -> np.ndarray:
         before = torch.get_num_threads()
         torch.set_num_threads(device.threads)
         try:
             with torch.inference_mode():
-                output: np.ndarray = module(torch.from_numpy(x)).numpy()
+                output: np.ndarray = module(*map(torch.from_numpy, feeds)).numpy()
                 return output
         finally:
             torch.set_num_threads(before)
@@ -50,5 +51,6 @@ TARGET = Target(
     load=load,
     precisions=("float32", "float16"),
     dynamic=True,
+    sizes="free",
     weights=lambda path: counted_state(torch.export.load(str(path)).state_dict),
 )

@@ -8,16 +8,17 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from gantailor.export.devices import Device
 from gantailor.export.helpers import counted_state
 from gantailor.export.rewrites import in_precision
 from gantailor.export.target import Runner, Target
+from gantailor.supernet.calling import Inputs
 from gantailor.supernet.files import write_bytes
 
 
-def write(model: nn.Module, example: Tensor, path: Path, device: Device) -> str:
+def write(model: nn.Module, example: Inputs, path: Path, device: Device) -> str:
     """Write a trace."""
     logging.getLogger(__name__).warning("TorchScript is deprecated in PyTorch; device torch-export is its successor")
     buffer = io.BytesIO()
@@ -34,12 +35,12 @@ def load(path: Path, device: Device) -> Runner:
 
     module = torch.jit.load(str(path))  # type: ignore[no-untyped-call]
 
-    def run(x: np.ndarray) -> np.ndarray:
+    def run(*feeds: np.ndarray) -> np.ndarray:
         before = torch.get_num_threads()
         torch.set_num_threads(device.threads)
         try:
             with torch.inference_mode():
-                output: np.ndarray = module(torch.from_numpy(x)).numpy()
+                output: np.ndarray = module(*map(torch.from_numpy, feeds)).numpy()
                 return output
         finally:
             torch.set_num_threads(before)
@@ -59,5 +60,6 @@ TARGET = Target(
     load=load,
     precisions=("float32", "float16"),
     dynamic=True,
+    sizes="free",
     weights=weights,
 )

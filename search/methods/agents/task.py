@@ -17,10 +17,11 @@ from torch import Tensor, nn
 
 from gantailor.search.methods.control import Control, Usage
 from gantailor.search.methods.gated import Gated, logistic_noise
+from gantailor.supernet.calling import Inputs, as_tuple
 from gantailor.supernet.graph import Selection
 from gantailor.supernet.training import distributed
 from gantailor.supernet.training.batches import Batch, Batches, PairBatches, PairSource, rows_of
-from gantailor.supernet.training.image_to_image import ImageToImage
+from gantailor.supernet.training.image_to_image import ImageToImage, judged_pictures
 from gantailor.supernet.training.losses import fake_loss, generator_loss, real_loss
 from gantailor.supernet.training.recipe import Recipe, require
 
@@ -162,18 +163,17 @@ class Agents(ImageToImage):
     def _teach_discriminator(self, batch: Batch, share: float) -> dict[str, Tensor]:
         """Real pictures against the whole generator's."""
         assert self.teacher is not None
-        inputs, targets = self._place(batch.inputs), self._place(batch.targets)
-        assert inputs is not None and targets is not None
+        inputs, targets = self._placed(batch)
+        assert targets is not None
         made, _ = self.teacher(inputs, batch.keys)
         losses = [f(self.recipe.gan, self._judge(inputs, x)) for f, x in ((real_loss, targets), (fake_loss, made))]
         loss = 0.5 * torch.stack(losses).sum()
         torch.autograd.backward(share * loss)
         return {"discriminator": loss.detach()}
 
-    def _judged(self, gates: Tensor, inputs: Tensor, outputs: Tensor) -> Any:
-        seen = torch.cat([inputs, outputs], 1) if self.recipe.conditional else outputs
+    def _judged(self, gates: Tensor, inputs: Inputs, outputs: Tensor) -> Any:
         with self._autocast():
-            return self.judge.gated(gates, seen)
+            return self.judge.gated(gates, judged_pictures(self.recipe, inputs, outputs))
 
     def _decisions(self, step: int) -> tuple[Tensor, Tensor]:
         """The generator's agent decides first, knowing its peer's last decision; the peer knows this one."""
@@ -193,12 +193,11 @@ class Agents(ImageToImage):
 
     def _teach_agents(self, step: int, batch: Neighbours, share: float) -> dict[str, Tensor]:
         assert self.teacher is not None
-        inputs, others = self._place(batch.centres.inputs), self._place(batch.others.inputs)
-        assert inputs is not None and others is not None
+        inputs, others = (self._placed(side)[0] for side in (batch.centres, batch.others))
         taught, _ = self.teacher(others, batch.others.keys)
         opened, open_judge = self._decisions(step)
         with self._autocast():
-            fake = self.gated.gated(opened, inputs)
+            fake = self.gated.gated(opened, *as_tuple(inputs))
         judged = self._judged(open_judge, inputs, fake.float())
         real = real_loss(self.recipe.gan, self._judged(open_judge, others, taught))
         objective = 0.5 * (real + fake_loss(self.recipe.gan, judged))

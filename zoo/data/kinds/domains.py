@@ -1,8 +1,7 @@
-"""Unpaired pictures in the folder layout of CycleGAN: ``trainA`` and ``trainB``, ``testA`` and ``testB``."""
+"""Unpaired pictures in two folders: ``trainA`` and ``trainB`` of CycleGAN, or the other layouts of ``sides``."""
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -15,9 +14,10 @@ from gantailor.zoo.data.config import DataConfig
 from gantailor.zoo.data.domains import Domains
 from gantailor.zoo.data.fit import Reading
 from gantailor.zoo.data.kinds.folder import read_folder
-from gantailor.zoo.data.pairs import Pairs
-from gantailor.zoo.data.pictures import to_float
-from gantailor.zoo.data.record import DataKind, check_path, split_folder
+from gantailor.zoo.data.kinds.sides import need_sides, side_folders
+from gantailor.zoo.data.pairs import Pairs, pixel_digest
+from gantailor.zoo.data.pictures import Pictures, to_float
+from gantailor.zoo.data.record import DataKind, check_path
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,8 +27,8 @@ class Unpaired:
     As long as the larger of the two, whose pictures come once; the smaller's come again.
     """
 
-    inputs: np.ndarray
-    real: np.ndarray
+    inputs: Pictures
+    real: Pictures
     source: str
     paired: ClassVar[bool] = False
 
@@ -46,25 +46,40 @@ class Unpaired:
 
     @cached_property
     def _digest(self) -> str:
-        return hashlib.sha256(self.inputs.tobytes() + self.real.tobytes()).hexdigest()[:12]
+        return pixel_digest(self.inputs, self.real)
 
 
-def _side(config: DataConfig, split: str, side: str) -> Pairs:
-    folder, reading = split_folder(Path(str(config.path)), split, suffix=side), Reading.of(config)
-    return read_folder(folder, replace(reading, channels=reading.channels_of("AB".index(side))), "unpaired")
+def _sides(config: DataConfig) -> tuple[str, str]:
+    """The side whose pictures are translated, and the other."""
+    first, second = config.sides
+    return (second, first) if config.direction == "BtoA" else (first, second)
+
+
+def _side(config: DataConfig, folder: Path, number: int) -> Pairs:
+    reading = Reading.of(config).side(number)
+    source = f"{folder.relative_to(str(config.path)).as_posix()}@{reading.label}"
+    return replace(read_folder(folder, reading, "unpaired"), source=source)
 
 
 def _read(config: DataConfig, split: str) -> Pairs | Unpaired:
-    """Pictures of A, whose targets are the teacher's outputs; outside training with B's, where there are any."""
-    pairs = _side(config, split, "A")
-    if split == "train" or not split_folder(Path(str(config.path)), split, suffix="B").is_dir():
+    """Pictures of A, whose targets are the teacher's outputs, and B's beside them, where there are any."""
+    root, sides = Path(str(config.path)), _sides(config)
+    first, second = side_folders(root, split, sides)
+    need_sides(root, split, [first], sides)
+    pairs = _side(config, first, 0)
+    if not second.is_dir():
         return pairs
-    real = _side(config, split, "B")
+    real = _side(config, second, 1)
+    if split == "train":
+        return replace(pairs, others=real.inputs)
     return Unpaired(pairs.inputs, real.inputs, f"{pairs.source} to {real.source}")
 
 
 def _domains(config: DataConfig) -> Domains:
-    first, second = (_side(config, "train", side) for side in "AB")
+    root, sides = Path(str(config.path)), _sides(config)
+    folders = side_folders(root, "train", sides)
+    need_sides(root, "train", folders, sides)
+    first, second = (_side(config, folder, number) for number, folder in enumerate(folders))
     return Domains(first.inputs, second.inputs)
 
 

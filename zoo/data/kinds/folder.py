@@ -1,25 +1,21 @@
-"""Pictures of a folder, decoded once into arrays in the cache folder and memory-mapped afterwards."""
+"""Pictures of a folder: pairs side by side, or plain inputs."""
 
 from __future__ import annotations
 
-import hashlib
-import json
-import shutil
-import tempfile
-from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from gantailor.evaluators.pictures.files import list_pictures, picture_files
 from gantailor.evaluators.pictures.modes import as_channels
-from gantailor.evaluators.pictures.reader import say
+from gantailor.evaluators.pictures.reader import Notes
 from gantailor.supernet.errors import DataError
-from gantailor.supernet.files import cache_folder
 from gantailor.zoo.data.config import DataConfig
 from gantailor.zoo.data.domains import Domains
 from gantailor.zoo.data.fit import Reading, halves
+from gantailor.zoo.data.items import stamp_of, stored
 from gantailor.zoo.data.pairs import Pairs
 from gantailor.zoo.data.record import DataKind, check_path, split_folder
 
@@ -54,65 +50,50 @@ def read_folder(folder: str | Path, reading: Reading, direction: str) -> Pairs:
     if direction not in DIRECTIONS:
         raise DataError(f"direction {direction!r} is unknown. Allowed: {', '.join(DIRECTIONS)}")
     path = Path(folder)
-    files = picture_files(path)
-    stamp = "|".join(f"{f.name}:{f.stat().st_size}:{f.stat().st_mtime_ns}" for f in files)
-    channels = [reading.channels_of(side) for side in (0, 1)]
-    key = hashlib.sha256(f"{path.resolve()}|{reading.key}|{channels}|{direction}|{stamp}".encode()).hexdigest()[:16]
-    cached = cache_folder() / f"folder-{key}"
-    if not cached.is_dir():
-        _store(cached, files, reading, direction)
-    about = json.loads((cached / "about.json").read_text(encoding="utf8"))
-    say(f"folder {str(folder)!r}", len(files), about["lost"])
-    inputs = np.load(cached / "inputs.npy", mmap_mode="r")
-    targets = None if direction == "unpaired" else np.load(cached / "targets.npy", mmap_mode="r")
-    return Pairs(inputs, targets, tuple(about["names"]), f"{path.name}@{reading.label}")
+    items = FolderItems(path, tuple(file.name for file in picture_files(path)), reading, direction)
+    found = stored(items, reading, name="folder", what=f"folder {str(folder)!r}", key=f"{path.resolve()}|{direction}")
+    inputs, targets = (*found.sides, None)[:2]
+    return Pairs(inputs, targets, found.names, f"{path.name}@{reading.label}")
 
 
-def _store(cached: Path, files: Sequence[Path], reading: Reading, direction: str) -> None:
-    """Decode into a folder of arrays, which is there whole or not at all."""
-    scratch = Path(tempfile.mkdtemp(dir=cached.parent, prefix=f".{cached.name}."))
-    try:
-        names, arrays, lost = _decoded(files, reading, direction)
-        for name, pictures in zip(("inputs", "targets"), arrays, strict=False):
-            np.save(scratch / f"{name}.npy", pictures)
-        (scratch / "about.json").write_text(json.dumps({"names": names, "lost": lost}), encoding="utf8")
-        try:
-            scratch.rename(cached)
-        except OSError:  # another process was quicker
-            if not cached.is_dir():
-                raise
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
+@dataclass(frozen=True)
+class FolderItems:
+    """The pictures of a folder: pairs side by side, or plain inputs where the direction is ``unpaired``."""
 
+    folder: Path
+    names: tuple[str, ...]
+    reading: Reading
+    direction: str
 
-def _decoded(
-    files: Sequence[Path], reading: Reading, direction: str
-) -> tuple[list[str], list[np.ndarray], dict[str, int]]:
-    """Names, uint8 ``[N, H, W, C]`` of inputs and, if there are any, of targets, and what was lost."""
-    paired = direction != "unpaired"
-    order = (1, 0) if direction == "BtoA" else (0, 1)  # which half is the input
-    channels = [reading.channels_of(side) for side in (0, 1)][: 1 + paired]
-    reader = reading.reader(max(channels))
-    names: list[str] = []
-    arrays = [np.empty((len(files), *reading.shape, count), np.uint8) for count in channels]
+    def __len__(self) -> int:
+        return len(self.names)
 
-    def sides(image: Image.Image, rawmode: str) -> tuple[np.ndarray, ...]:
-        pixels = reader.pixels(image, rawmode)
-        if not paired:
-            return (reading.fitted(pixels, reader.note),)
-        cut = halves(pixels)
-        first, second = (as_channels(cut[order[side]], channels[side], reading.colour) for side in (0, 1))
-        return reading.fitted(first, reader.note), reading.fitted(second, lambda lost: None)  # said once
+    def stamp(self, index: int) -> str:
+        return stamp_of(self.folder / self.names[index])
 
-    for file in files:
-        decoded = reader.decode(file, sides)
-        if decoded is not None:
-            for array, pixels in zip(arrays, decoded, strict=True):
-                array[len(names)] = pixels
-            names.append(file.name)
-    if not names:
-        raise DataError(f"data folder {str(files[0].parent)!r}: none of its {len(files)} pictures can be read")
-    return names, [array[: len(names)] for array in arrays], reader.summary()
+    @cached_property
+    def sides(self) -> tuple[Reading, ...]:
+        """Of the input and, if there is one, of the target."""
+        return tuple(self.reading.side(side) for side in range(1 if self.direction == "unpaired" else 2))
+
+    def read(self, index: int, note: Notes) -> tuple[np.ndarray, ...] | None:
+        reader = self.reading.reader(max(side.channels_of(0) for side in self.sides), note)
+        return reader.decode(
+            self.folder / self.names[index], lambda image, rawmode: self._cut(reader.pixels(image, rawmode), note)
+        )
+
+    def _cut(self, pixels: np.ndarray, note: Notes) -> tuple[np.ndarray, ...]:
+        if len(self.sides) == 1:
+            return (self.sides[0].fitted(pixels, note),)
+        parts = halves(pixels)[:: -1 if self.direction == "BtoA" else 1]  # which half is the input
+        first, second = (
+            as_channels(part, side.channels_of(0), side.colour) for part, side in zip(parts, self.sides, strict=True)
+        )
+        target = self.sides[1].fitted(second, lambda lost: None)  # what halves lose is said once
+        if self.reading.fit == "crop" and self.reading.scale > 1:  # the part that the target shows, made smaller
+            same = replace(self.sides[1], channels=self.sides[0].channels).fitted(first, note)
+            return replace(self.sides[0], fit="stretch").fitted(same, note), target
+        return self.sides[0].fitted(first, note), target
 
 
 def _read(config: DataConfig, split: str) -> Pairs:

@@ -12,16 +12,19 @@ from __future__ import annotations
 
 import re
 import xml.etree.ElementTree as ET
+from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
 
 import numpy as np
 
-from gantailor.supernet.errors import ConfigError, DataError, nearest
+from gantailor.evaluators.pictures.modes import as_channels
+from gantailor.supernet.errors import DataError, nearest
 from gantailor.supernet.files import cache_folder
 from gantailor.zoo.data import SPLITS
 from gantailor.zoo.data.config import DataConfig
 from gantailor.zoo.data.domains import Domains
+from gantailor.zoo.data.fit import Reading
 from gantailor.zoo.data.pairs import Pairs
 from gantailor.zoo.data.pictures import save_array
 from gantailor.zoo.data.record import DataKind, check_options
@@ -159,19 +162,22 @@ def _split(families: np.ndarray) -> np.ndarray:
 
 
 def _read(config: DataConfig, split: str) -> Pairs:
-    assert isinstance(config.size, int)
-    return openmoji(size=config.size, split=split)
+    """Drawn square, as large as the longer side of the targets, and fitted to what the settings say."""
+    reading = Reading.of(config)
+    sides, side = [reading.side(k) for k in (0, 1)], max(reading.side(1).shape)
+    pairs = openmoji(size=side, split=split)
+    inputs, targets = (_fitted(np.asarray(p), s) for p, s in zip((pairs.inputs, pairs.targets), sides, strict=True))
+    source = pairs.source.replace(f"@{side}/", f"@{reading.label}/") if sides[0].shape != (side, side) else pairs.source
+    return replace(pairs, inputs=inputs, targets=targets, source=source)
 
 
-def _check(config: DataConfig) -> None:
-    check_options(config)
-    if not isinstance(config.size, int) or config.channels not in (None, 3):
-        raise ConfigError(
-            f"data.size {config.size} with data.channels {config.channels} is not possible: OpenMoji is drawn square "
-            "and in RGB; give one number, and 3"
-        )
+def _fitted(pictures: np.ndarray, reading: Reading) -> np.ndarray:
+    channels = reading.channels_of(0)
+    if pictures.shape[1:] == (*reading.shape, channels):
+        return pictures
+    return np.stack([reading.fitted(as_channels(p, channels, reading.colour), lambda lost: None) for p in pictures])
 
 
 OPENMOJI = DataKind(
-    name="openmoji", read=_read, domains=lambda config: Domains.of(_read(config, "train")), check=_check
+    name="openmoji", read=_read, domains=lambda config: Domains.of(_read(config, "train")), check=check_options
 )

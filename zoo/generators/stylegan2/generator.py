@@ -201,16 +201,20 @@ def reset_synthesis(generator: StyleGan2Generator) -> None:
 
 
 @torch.no_grad()
-def style_directions(generator: StyleGan2Generator, top: int = 5) -> Tensor:
+def style_directions(generator: StyleGan2Generator, top: int = 5, *, least: int = 4, most: int | None = None) -> Tensor:
     """Unit directions in w that change each resolution's styles most, ``[resolutions * top, style_dim]``.
+
+    The resolutions are those from ``least`` to ``most`` px; StyleKD takes 8 to 128, so 25 directions.
 
     For each resolution the eigenvectors of A^T A with the largest eigenvalues, A being the rows (made unit) of its
     convolutions' style affines (Shen & Zhou 2021, arXiv 2007.06600; used by StyleKD, arXiv 2208.14840).
     """
     convs = [generator.conv1, *generator.convs]
-    blocks = [convs[:1], *(convs[i : i + 2] for i in range(1, len(convs), 2))]
+    blocks = {4: convs[:1]} | {2 ** (i // 2 + 3): convs[i : i + 2] for i in range(1, len(convs), 2)}
     found = []
-    for block in blocks:
+    for side, block in blocks.items():
+        if side < least or (most is not None and side > most):
+            continue
         rows = F.normalize(torch.cat([layer.conv.modulation.weight for layer in block]), dim=1)
         found.append(torch.linalg.eigh(rows.T @ rows)[1].T.flip(0)[:top])
     return torch.cat(found)

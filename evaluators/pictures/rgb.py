@@ -1,0 +1,32 @@
+"""Grey pictures, and such with alpha, as RGB: what networks that were trained on RGB take, and what is shown."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from gantailor.supernet.errors import EvaluationError
+
+WHITE = (255, 255, 255)
+
+
+def as_rgb(images: Tensor, background: tuple[int, int, int] = WHITE) -> Tensor:
+    """Pictures ``[N, 1, 3 or 4, H, W]`` in [-1, 1] as ``[N, 3, H, W]``; RGB is the same tensor. Differentiable.
+
+    Grey is repeated. Alpha, -1 transparent to 1 opaque (what lies beyond is clipped), lays the picture on a colour (red,
+    green, blue of 0 to 255). Scores always take white, so that figures of different runs compare.
+
+    Raises:
+        EvaluationError: another number of channels.
+    """
+    channels = images.shape[1] if images.ndim == 4 else 0
+    if channels == 3:
+        return images
+    if channels == 1:
+        return images.expand(-1, 3, -1, -1)
+    if channels != 4:
+        raise EvaluationError(
+            f"{list(images.shape)} cannot be taken for pictures; wanted are [N, C, H, W] of 1, 3 or 4 channels"
+        )
+    alpha = (images[:, 3:].clamp(-1, 1) + 1) / 2
+    colour = images.new_tensor(background).reshape(1, 3, 1, 1) / 127.5 - 1
+    return images[:, :3] * alpha + colour * (1 - alpha)

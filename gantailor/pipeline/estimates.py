@@ -1,0 +1,222 @@
+"""How long a run's trainings will take, and how much memory: about, from a step on two pictures."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from gantailor.pipeline.context import RunContext
+from gantailor.pipeline.fit import peak_memory
+from gantailor.pipeline.shapes import trainings
+from gantailor.run.config import Config
+from gantailor.run.run import Run
+from gantailor.run.shapes import first_line
+from gantailor.supernet.errors import ConfigError, GantailorError
+from gantailor.supernet.subnets.copying import copied
+from gantailor.supernet.supernet import Supernet
+from gantailor.supernet.training import distributed
+from gantailor.supernet.training.image_to_image import Sampler
+from gantailor.supernet.training.recipe import Recipe
+from gantailor.supernet.training.trainer import Task
+
+FEW = 2  # pictures of a first step: some layers and losses need two
+LONG, SHORT = 2.0, 0.1  # seconds of it: below, it is repeated; below, a larger one tells what a picture costs
+PER_PARAMETER = 4  # weight, gradient, and Adam's two moments
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What one training is expected to take.
+
+    Attributes:
+        section: ``train`` or ``finetune``.
+        count: training pictures.
+        seconds: of all steps.
+        size: bytes, beside what the process has already.
+    """
+
+    section: str
+    recipe: Recipe
+    count: int
+    seconds: float
+    size: int
+
+    def __str__(self) -> str:
+        recipe, epochs = self.recipe, self.recipe.steps * self.recipe.batch / self.count
+        plan = f"{recipe.steps:,} steps of {recipe.batch}, {epochs:.3g} epochs"
+        return f"{self.section}: {recipe.kimg:g} kimg in {plan}, {about(self.seconds)}"
+
+
+def note_estimates(run: Run) -> None:
+    """Tell what the run will train on, for how long, and in how much memory.
+
+    A training's first step is taken on copies, for two pictures, with a subnet of middling width; its time grows with
+    the batch. Memory on a CPU is the most that the process had so far, and to it weights, gradients and optimisers
+    of the larger training and what autograd keeps of one batch.
+
+    Raises:
+        GantailorError: the step cannot be taken.
+    """
+    setup = run.setup
+    counts = [f"{len(setup.data(split)):,} {split}" for split in ("train", "search", "test")]
+    lines, before = [f"pictures: {', '.join(counts)}"], peak_memory(run.config.device)
+    found = [estimate(run, section, recipe) for section, recipe in trainings(run)]
+    lines += map(str, found)
+    if found:
+        most = before + max(one.size for one in found)
+        lines.append(f"memory: about {most / 2**30:.2g} GiB on {run.config.device}")
+    run.report.note("\n".join(lines))
+
+
+def about(seconds: float) -> str:
+    """A time to expect, as one says it."""
+    for size, unit in ((86400, "days"), (3600, "hours"), (60, "minutes")):
+        if seconds >= 2 * size:
+            return f"about {seconds / size:.0f} {unit}"
+    return f"about {max(1, seconds):.0f} seconds"
+
+
+def estimate(run: Run, section: str, recipe: Recipe) -> Estimate:
+    """Of one of the run's trainings.
+
+    Raises:
+        GantailorError: its first step cannot be taken.
+    """
+    context = _Probe(run)
+    with torch.random.fork_rng(devices=[]), _explaining(section):
+        if section == "train":
+            task = run.method.task(context)
+        else:
+            task = context.training(context.narrow(), context.config.finetune)
+        seconds, kept = _measure(task, getattr(context.config, section).batch)
+    each = recipe.batch // distributed.world()
+    weights = [sum(p.numel() * p.element_size() for p in net.parameters()) for net in task.parts().values()]
+    size = PER_PARAMETER * sum(weights) + int(kept * each / recipe.accumulate)
+    return Estimate(section, recipe, len(context.data("train")), recipe.steps * seconds(each), size)
+
+
+def _measure(task: Task, batch: int) -> tuple[Callable[[int], float], float]:
+    """Seconds of a step as a function of its pictures, and the bytes that autograd keeps of one picture."""
+    few, saved = min(FEW, batch), Saved()
+    with saved.counting():
+        first = _step(task, batch // few)
+    each = saved.most / few
+    some = min(first, _step(task, batch // few)) if first < LONG else first  # the first one prepares much
+    if some > SHORT or batch == few:
+        return (lambda pictures: some * pictures / few), each
+    slope = max(_step(task, 1) - some, 0.2 * some) / (batch - few)  # a clock that was disturbed promises nothing
+    return (lambda pictures: max(some - slope * few, 0) + slope * pictures), each
+
+
+def _step(task: Task, parts: int) -> float:
+    """Seconds of a step on one of so many parts of a batch, without the optimisers, which take little of it."""
+    part, devices = task.batches(0, 0, parts), {p.device for p in task.generator.parameters() if p.is_cuda}
+    started = time.perf_counter()
+    task.backward(0, part, 1.0)
+    for where in devices:
+        torch.cuda.synchronize(where)
+    return time.perf_counter() - started
+
+
+@contextmanager
+def _explaining(section: str) -> Iterator[None]:
+    """What is raised by PyTorch within the block is told in a line."""
+    try:
+        yield
+    except GantailorError:
+        raise
+    except (RuntimeError, TypeError, ValueError) as error:
+        raise ConfigError(f"the first step of {section} fails: {first_line(error)}") from error
+
+
+class _Probe(RunContext):
+    """The run with small batches, and without what takes time: channels are not ranked, nothing is compiled."""
+
+    @property
+    def config(self) -> Config:
+        changed = {"accumulate": 1, "teacher_cache": "none", "compile": False}
+        recipes = {name: getattr(self.run.config, name) for name in ("train", "finetune")}
+        return self.run.config.model_copy(
+            update={
+                name: recipe.model_copy(update={**changed, "batch": _small(recipe.batch)})
+                for name, recipe in recipes.items()
+            }
+        )
+
+    def supernet(self) -> Supernet:
+        return copied(self.setup.traced)
+
+    def narrow(self) -> nn.Module:
+        """A subnet that meets the budget."""
+        drawn = self.budget.sample(np.random.default_rng(0))
+        return self.setup.traced.extract(self.space.to_config(drawn))
+
+    def training(
+        self,
+        model: nn.Module,
+        recipe: Recipe,
+        *,
+        sample: Sampler | None = None,
+        discriminator: nn.Module | None = None,
+    ) -> Task:
+        middle = self.space.to_config((self.space.smallest + self.space.largest) // 2)
+        always = None if sample is None else lambda rng, step, position: middle
+        return super().training(model, recipe, sample=always, discriminator=discriminator)
+
+    def embeddings(self) -> np.ndarray:
+        return np.random.default_rng(0).normal(size=(len(self.data("train")), 8))
+
+
+def _small(batch: int) -> int:
+    """A probe's batch: twice ``FEW``, or as much of that as there is."""
+    return 2 * FEW if batch >= 2 * FEW else min(FEW, batch)
+
+
+class Saved:
+    """Bytes of the tensors that autograd keeps for its backward passes.
+
+    Attributes:
+        now, most: at this moment, and at most so far.
+    """
+
+    def __init__(self) -> None:
+        self.now = self.most = 0
+        self._held: Counter[int] = Counter()
+
+    def counting(self) -> Any:
+        """Within the block tensors are counted; a storage counts once, weights do not count."""
+        return torch.autograd.graph.saved_tensors_hooks(lambda tensor: _Kept(self, tensor), lambda kept: kept.tensor)
+
+    def hold(self, storage: int, size: int) -> None:
+        """A tensor is kept."""
+        self._held[storage] += 1
+        if self._held[storage] == 1:
+            self.now += size
+            self.most = max(self.most, self.now)
+
+    def drop(self, storage: int, size: int) -> None:
+        """It is no longer."""
+        self._held[storage] -= 1
+        if not self._held[storage]:
+            self.now -= size
+
+
+class _Kept:
+    """A tensor that autograd keeps, until it is dropped."""
+
+    def __init__(self, tally: Saved, tensor: Tensor) -> None:
+        self.tensor, self._tally, storage = tensor, tally, tensor.untyped_storage()
+        weight = tensor.is_leaf and tensor.requires_grad
+        self._counted = (storage.data_ptr(), 0 if weight else storage.nbytes())
+        tally.hold(*self._counted)
+
+    def __del__(self) -> None:
+        self._tally.drop(*self._counted)
