@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from gantailor.search.methods.control import Control, Usage
 from gantailor.search.methods.gated import Gated, logistic_noise
-from gantailor.supernet.calling import Inputs, as_tuple, condition
+from gantailor.supernet.calling import Inputs, as_tuple
 from gantailor.supernet.graph import Selection
 from gantailor.supernet.training import distributed
 from gantailor.supernet.training.batches import Batch, Batches, PairBatches, PairSource, rows_of
