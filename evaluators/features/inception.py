@@ -138,7 +138,7 @@ def _layers() -> dict[str, nn.Module]:
 
 
 class FidInception:
-    """Features ``[N, dims]`` of pictures, RGB in [-1, 1] (or made so, see ``as_rgb``), resized to 299 pixels (bilinear).
+    """Features ``[N, dims]`` of pictures in [-1, 1], RGB or made so by ``as_rgb``, resized to 299 pixels (bilinear).
 
     Args:
         weights: pytorch-fid's ``pt_inception-2015-12-05-6726825d.pth`` or torch-fidelity's

@@ -12,8 +12,8 @@ WHITE = (255, 255, 255)
 def as_rgb(images: Tensor, background: tuple[int, int, int] = WHITE) -> Tensor:
     """Pictures ``[N, 1, 3 or 4, H, W]`` in [-1, 1] as ``[N, 3, H, W]``; RGB is the same tensor. Differentiable.
 
-    Grey is repeated. Alpha, -1 transparent to 1 opaque (what lies beyond is clipped), lays the picture on a colour (red,
-    green, blue of 0 to 255). Scores always take white, so that figures of different runs compare.
+    Grey is repeated. Alpha, -1 transparent to 1 opaque (what lies beyond is clipped), lays the picture on a colour, of
+    red, green and blue from 0 to 255. Scores always take white, so that figures of different runs compare.
 
     Raises:
         EvaluationError: another number of channels.

@@ -18,9 +18,11 @@ from torch import nn
 
 import gantailor
 from gantailor.cli.main import main
+from gantailor.evaluators.config import EvaluationConfig
 from gantailor.evaluators.features.extractor import EfficientNetLite0
 from gantailor.evaluators.pictures.modes import composited
 from gantailor.evaluators.pictures.rgb import as_rgb
+from gantailor.evaluators.scoring import Scoring
 from gantailor.pipeline.estimates import Estimate, Saved, about
 from gantailor.pipeline.evaluate import Enlarged
 from gantailor.run.run import open_run
@@ -31,9 +33,11 @@ from gantailor.supernet.training.losses import l1_loss
 from gantailor.supernet.training.recipe import Recipe
 from gantailor.supernet.traits import traits_of
 from gantailor.zoo.data.config import DataConfig
+from gantailor.zoo.data.domains import Domains
 from gantailor.zoo.data.pairs import Pairs
 from gantailor.zoo.data.pictures import picture_grid, to_rgb
 from gantailor.zoo.data.record import DataKind
+from gantailor.zoo.tasks.cyclegan import CycleGan
 
 
 class Plain(nn.Module):
@@ -214,9 +218,9 @@ def test_whole_runs(case, run, tmp_path):
         ("Plain", {}, {"data": {"kind": f"{__name__}:SMALL_TARGETS", "path": None}}, "the targets are [2, 3, 16, 16]"),
         ("Plain", {}, {"size": 16}, "discriminator 'patch' of train cannot judge [1, 6, 16, 16], input and"),
         ("Plain", {}, {"train": {"batch": 100000}}, "train.batch 100000 is more than the 12 training pictures"),
-        ("Plain", {}, {"finetune": {"kimg": 1, "batch": 13}}, "set finetune.batch 12 or less"),
+        ("Plain", {}, {"finetune": {"batch": 13}}, "set finetune.batch 12 or less"),
         ("Plain", {}, {"discriminator": "t.pth"}, "'t.pth'"),
-        ("Split", {}, {"budget": "0.9x"}, "features of 'halves' are a tuple in the generator's forward; set train.feature_weight 0"),
+        ("Split", {}, {"budget": "0.9x"}, "features of 'halves' are a tuple in the generator's forward; set"),
     ],
 )  # fmt: skip
 def test_what_does_not_fit_is_told_in_a_line(run, tmp_path, name, options, given, said):
@@ -259,6 +263,21 @@ def test_channels_and_scale_are_the_generators(kind, inputs, outputs, scale):
     assert asked.channels is None and net.training and torch.equal(before, torch.get_rng_state())
     said = DataConfig(size=(16, 32), channels=(inputs, outputs), scale=scale)
     assert as_generator_has(said, net, traits_of(net), name="x") == said
+
+
+def test_discriminators_of_two_domains_have_their_channels():
+    grey, colour = np.zeros((3, 16, 16, 1), np.uint8), np.zeros((3, 16, 16, 3), np.uint8)
+    recipe = Recipe(
+        gan="lsgan", conditional=False, ndf=4, discriminator_layers=1, batch=2, precision="float32", shift=0
+    )
+    task = CycleGan(
+        Plain(inputs=1, outputs=3),
+        Domains(grey, colour),
+        recipe.model_copy(update={"task_options": {"identity": 0}}),
+        back=Plain(inputs=3, outputs=1),
+    )
+    assert {name: pool.pictures.shape[1] for name, pool in task.pools.items()} == {"a": 1, "b": 3}
+    assert set(task.backward(0, task.batches(0), 1.0)) == {"gan_a", "gan_b", "cycle_a", "cycle_b", "discriminator"}
 
 
 def test_latents_make_the_channels_and_labels_keep_theirs():
@@ -304,6 +323,18 @@ def test_features_of_grey_and_of_alpha():
     assert torch.equal(extractor(grey), extractor(grey.expand(-1, 3, -1, -1)))
     opaque = torch.cat([grey.expand(-1, 3, -1, -1), torch.ones(2, 1, 32, 32)], 1)
     assert torch.allclose(extractor(opaque), extractor(grey), atol=1e-5)
+
+
+def test_a_network_of_scores_that_does_not_take_the_pictures():
+    class Blocked(nn.Conv2d):
+        name = "blocks"
+
+    scoring = Scoring(EvaluationConfig(), extractor=Blocked(3, 4, 40))
+    with pytest.raises(
+        EvaluationError, match=r"extractor 'blocks' cannot take pictures \[1, 3, 32, 32\]: .*Kernel size"
+    ):
+        scoring.check(torch.zeros(1, 3, 32, 32), torch.zeros(1, 3, 32, 32))
+    scoring.check(torch.zeros(1, 3, 64, 64), torch.zeros(1, 3, 64, 64))
 
 
 def test_enlarged_inputs():
