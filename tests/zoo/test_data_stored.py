@@ -103,7 +103,7 @@ class Noise:
 
 
 def noise(items=None, **options):
-    return stored(items or Noise(), Reading(size=SIZE, **options), name="noise", what="noise 'x'")
+    return stored(items or Noise(), Reading(size=SIZE, **options), name="noise", what="noise 'x'", key="x")
 
 
 @pytest.mark.parametrize("workers", [0, 1, 3])
@@ -233,8 +233,11 @@ def test_pictures_of_every_kind_as_before(tmp_path):
     assert len({pairs.digest() for pairs in found}) == len({labels.digest() for labels in maps}) == 1
 
 
-def test_changed_files_are_noticed(tmp_path):
-    """Other contents of one size, other times, files that come and go."""
+def test_changed_files_are_noticed(tmp_path, own_cache):
+    """Other contents of one size, other times, files that come and go; what was kept of the former ones goes."""
+    for number in range(2):
+        save(tmp_path / f"other {number}", 3, (12, 40, 3), seed=number)
+        read_split(DataConfig(kind="folder", path=str(tmp_path / f"other {number}"), size=16), "train")
     save(tmp_path / "train", 3, (12, 40, 3))
     file = tmp_path / "train" / "001.png"
 
@@ -254,7 +257,7 @@ def test_changed_files_are_noticed(tmp_path):
     (tmp_path / "train" / "000.png").unlink()
     digests.append(read())
     assert len({digest for digest, _ in digests}) == 4 and [count for _, count in digests] == [3, 3, 4, 3]
-    assert read() == digests[-1]
+    assert read() == digests[-1] and len([*own_cache.iterdir()]) == 3
 
 
 def _cut(file):
@@ -287,7 +290,7 @@ def test_damage_is_said_and_mended(name, harm, own_cache, monkeypatch, caplog):
     assert caplog.text.count("are damaged; they are read again") == 1
     assert np.array_equal(again.sides[0][:], np.stack([Noise().pixels(n) for n in range(COUNT)]))
     assert pixel_digest(again.sides[0]) == pixel_digest(first.sides[0]) and len([*own_cache.rglob("*.npy")]) == 3
-    assert sorted(f.name for f in own_cache.iterdir()) == [next(own_cache.glob("noise-*")).name], "nothing half done"
+    assert sorted(f.name for f in own_cache.iterdir()) == [next(own_cache.glob("noise-*-*")).name], "nothing half done"
 
 
 def test_a_cache_that_goes_away_under_way(own_cache, caplog):

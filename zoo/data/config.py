@@ -50,7 +50,9 @@ class DataConfig(BaseModel):
     cache: Literal["auto", "on", "off"] = Field(
         "auto", description="keep decoded pictures on disk; auto: where they take less than 8 GB"
     )
-    workers: int = Field(0, ge=0, le=64, description="processes that read pictures beside the training")
+    workers: int = Field(
+        0, ge=0, le=64, description="processes that read pictures beside the training; the result is the same"
+    )
     skip_corrupt: bool = Field(False, description="go on without pictures that cannot be read")
     labels: str | None = Field(
         None, description="label maps in colours: their table, a CSV file (id,name,red,green,blue) or cityscapes"
