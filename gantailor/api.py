@@ -19,6 +19,7 @@ from gantailor.supernet.decisions import Decisions
 from gantailor.supernet.errors import CheckpointError, ConfigError, RunError
 from gantailor.supernet.graph import SubnetConfig
 from gantailor.supernet.supernet import Supernet
+from gantailor.supernet.training import distributed
 from gantailor.zoo.checkpoints import load_state
 from gantailor.zoo.data.config import DataConfig
 from gantailor.zoo.data.kinds.dataset import give, is_given
@@ -35,6 +36,8 @@ def compress(
     until: str = "report",
 ) -> Run:
     """The whole job, as ``gantailor compress``: what is done in the folder already is not done again.
+
+    Under ``torchrun`` its processes share the job, as those of the command do.
 
     Args:
         config: settings as in a YAML file, nested or with dotted names; or the file itself.
@@ -59,6 +62,7 @@ def compress(
             f"search.workers cannot be {config.search.workers} with data from Python, which other processes do not "
             "have; set it to 1, or name the Dataset: data.kind module:name"
         )
+    distributed.join()
     run = Run(out, config)
     run_stages(run, until=until)
     return run

@@ -2,6 +2,7 @@
 
 import json
 import re
+import subprocess
 import sys
 import zipfile
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 import torch
 import yaml
 from PIL import Image
+from safetensors.torch import load_file
 
 import gantailor
 from gantailor.cli.main import main
@@ -181,6 +183,27 @@ def test_a_dataset_from_python(own):
         gantailor.compress(settings(), data=mine.Negatives("train", 7), out="run")
 
 
+SCRIPT = """
+import sys
+import gantailor
+from own import Negatives
+gantailor.compress("run.yaml", data=Negatives("train"), out=sys.argv[1], until="train")
+"""
+
+
+@pytest.mark.long
+def test_data_from_python_under_torchrun(own):
+    """Each process passes it; together they are one process."""
+    (own / "script.py").write_text(SCRIPT)
+    for out, how in (("one", []), ("two", ["-m", "torch.distributed.run", "--nproc-per-node", "2"])):
+        command = [sys.executable, *how, "script.py", out]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+        assert done.returncode == 0, done.stderr
+    one, two = (load_file(own / out / "supernet.safetensors") for out in ("one", "two"))
+    for name, value in one.items():
+        torch.testing.assert_close(two[name], value, atol=1e-4, rtol=0)
+
+
 def test_the_dataset_of_the_documentation(own, monkeypatch):
     page = (Path(__file__).parents[2] / "docs" / "data.md").read_text()
     code = re.findall(r"```python\n(.*?)```", page, re.DOTALL)[0]
@@ -189,7 +212,7 @@ def test_the_dataset_of_the_documentation(own, monkeypatch):
     monkeypatch.delitem(sys.modules, "mine", raising=False)
     data = read_split(DataConfig(**yaml.safe_load(said)), "test")
     inputs, targets = data.batch(np.arange(12))
-    assert inputs.shape == (12, 3, 32, 32) and torch.equal(inputs, -targets)
+    assert inputs.shape == (12, 3, 32, 32) and torch.allclose(inputs, -targets, atol=1e-6)
     sys.modules.pop("mine")
     named = set(re.findall(r"^\| `(\w+)`", page, re.MULTILINE))
     assert named == set(DATA_KINDS), "the table has every kind"

@@ -693,6 +693,13 @@ def test_damaged_tensors(tmp_path, name):
     assert "has no tensors of train; call them train.npz" in refused(lambda: read("tensors", tmp_path))
 
 
+def test_tensors_larger_than_memory(tmp_path, monkeypatch):
+    np.savez_compressed(tmp_path / "train.npz", image=np.zeros((100, 3, 16, 16), np.float32))
+    monkeypatch.setattr(os, "sysconf", {"SC_PAGE_SIZE": 1000, "SC_PHYS_PAGES": 300}.get)
+    assert (tmp_path / "train.npz").stat().st_size < 3000
+    assert "take 0.0 GB in memory" in refused(lambda: read("tensors", tmp_path))
+
+
 # Datasets
 
 

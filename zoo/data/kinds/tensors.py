@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -112,11 +113,14 @@ def _stored(file: Path) -> dict[str, np.ndarray]:
     """Everything in a file; no pickle is ever opened."""
     try:
         if file.suffix == ".npz":
+            _check_memory(file)
             with np.load(file, allow_pickle=False) as archive:
                 return {name: archive[name] for name in archive.files}
         with safe_open(file, framework="pt") as tensors:
             names = list(tensors.keys())
             return {name: _numpy(tensors.get_tensor(name)) for name in names}
+    except DataError:
+        raise
     except (SafetensorError, ValueError, OSError, EOFError, zipfile.BadZipFile, MemoryError, AttributeError) as error:
         said = (str(error) or type(error).__name__).splitlines()[0][:120]
         if "allow_pickle" in said:
@@ -124,6 +128,22 @@ def _stored(file: Path) -> dict[str, np.ndarray]:
         raise DataError(
             f"tensors {str(file)!r} cannot be read ({said}); write them by numpy.savez or safetensors"
         ) from None
+
+
+def _check_memory(file: Path) -> None:
+    """That the arrays, which are all held in memory, are not larger than it: an archive of zeros is small.
+
+    Raises:
+        DataError: they are.
+    """
+    with zipfile.ZipFile(file) as archive:
+        needed = sum(info.file_size for info in archive.infolist())
+    there = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if needed > there:
+        raise DataError(
+            f"tensors {str(file)!r} take {needed / 1e9:.1f} GB in memory, of which there are {there / 1e9:.1f}; give "
+            "pictures as files"
+        )
 
 
 def _numpy(tensor: Any) -> np.ndarray:

@@ -89,8 +89,8 @@ def check_shapes(config: DataConfig, what: str, inputs: Pictures, targets: Pictu
             raise DataError(f"{what}: {name} are {height}x{width}, data.size wants {wanted[0]}x{wanted[1]}; {fix}")
         if config.channels is not None and channels != config.channels_of(side):
             raise DataError(
-                f"{what}: {name} have {channels} channels, and {config.channels_of(side)} are wanted (by data.channels, or "
-                "by the generator where that is not set); nothing converts them"
+                f"{what}: {name} have {channels} channels, and {config.channels_of(side)} are wanted, by data.channels "
+                "or by the generator; nothing converts them"
             )
 
 
