@@ -86,6 +86,21 @@ def _filled(gates: Gates, kept: np.ndarray, left: np.ndarray, usage: Usage) -> n
     return kept
 
 
+def overlap(gates: Gates, kept: np.ndarray, first: np.ndarray) -> str:
+    """How much of a choice was known before the training, in a line.
+
+    Args:
+        kept: the gates that were chosen, a boolean vector.
+        first: those that the start would have chosen.
+    """
+    places, free = gates.places, gates.free.cpu().numpy()
+    kept, first = kept & free, first & free
+    sizes = [places.sizes(chosen) for chosen in (kept, first, free)]
+    chance = (sizes[0] * sizes[1] / np.maximum(sizes[2], 1)).sum() / max(1, kept.sum())
+    same = (kept & first).sum() / max(1, kept.sum())
+    return f"of the kept channels {same:.0%} are those that would have been kept at the start, {chance:.0%} by chance"
+
+
 class Control:
     """Leads the cost of gates down a straight line in its logarithm, from the whole network's to the budget.
 
@@ -138,9 +153,9 @@ class Control:
         factor = 1.03 if self.left > self.planned(step) else 0.97
         self.state.strength.mul_(factor).clamp_(self.first / 1000, self.first * 1000)
 
-    def planned_gates(self, step: int) -> Tensor:
-        """The gates that the plan leaves after a step, the largest that fit, as a boolean vector."""
-        allowed, magnitudes = self.planned(step) * self.full, self.gates.magnitudes(self.gates.values * self.gates.open)
+    def planned_gates(self, step: int, values: Tensor) -> Tensor:
+        """The gates that the plan leaves after a step, the largest of ``values`` that fit, as a boolean vector."""
+        allowed, magnitudes = self.planned(step) * self.full, self.gates.magnitudes(values * self.gates.open)
         kept = strongest(self.gates, magnitudes, lambda sizes: self.usage(sizes) / allowed)
         return torch.from_numpy(kept).to(self.gates.open.device)
 
@@ -156,12 +171,13 @@ class Control:
         self.gates.open.copy_(torch.from_numpy(kept))
         self.state.reached.fill_(True)
 
-    def selection(self) -> Selection:
-        """What is kept: at the end of training, or what would be kept if it ended now."""
+    def selection(self, values: Tensor | None = None) -> Selection:
+        """What is kept: at the end of training, or what would be kept by these values (the gates') if it ended now."""
         gates = self.gates
         if self.closed:
             return gates.places.selection(gates.open.cpu().numpy())
-        return gates.places.selection(strongest(gates, self._ranked(gates.values), self.usage))
+        ranked = self._ranked(gates.values if values is None else values)
+        return gates.places.selection(strongest(gates, ranked, self.usage))
 
     def _ranked(self, values: Tensor) -> np.ndarray:
         """Magnitudes ``[units]``, of closed gates made smaller than those of all open ones."""
