@@ -104,6 +104,10 @@ class L1Sparsity:
         """How the sparsification ended, in a line."""
         return self.control.outcome()
 
+    def learned(self) -> str:
+        """How much of what is kept was learned, in a line."""
+        return self.control.learned()
+
 
 def soft_threshold(values: Tensor, amount: float) -> Tensor:
     """The proximal step of ``amount * |x|_1``: ``sign(x) max(|x| - amount, 0)``."""

@@ -59,7 +59,9 @@ def _task(context: Context) -> L1Sparsity:
 def _select(context: Context, task: L1Sparsity, model: nn.Module) -> Trained:
     assert isinstance(model, Slimmed)
     found = kept(model, task.selection())
-    return Trained(weights=found.weights, config=found.config, quantisers=model.quantisers, notes=(task.outcome(),))
+    return Trained(
+        weights=found.weights, config=found.config, quantisers=model.quantisers, notes=(task.outcome(), task.learned())
+    )
 
 
 SLIMMING = Method(
