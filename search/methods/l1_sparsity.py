@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gantailor.search.methods.control import Control, Usage, overlap, strongest
+from gantailor.search.methods.control import Control, Usage
 from gantailor.supernet.gates import Gates
 from gantailor.supernet.graph import Selection
 from gantailor.supernet.training.recipe import Recipe, require, require_one
@@ -91,7 +91,7 @@ class L1Sparsity:
         rate, steps = optimizer.param_groups[0]["lr"], max(1.0, options.reach * recipe.steps)
         strength = options.strength or 0.5 * float(gates.values.detach().abs().mean()) / (rate * steps)
         self.control = Control(gates, usage, steps, strength=strength, name=name)
-        self.memory = _Memory(gates.values)
+        self.first, self.measured = gates.values.detach().clone(), _Measured(gates.values)
 
     @property
     def generator(self) -> nn.Module:
@@ -100,7 +100,8 @@ class L1Sparsity:
 
     def parts(self) -> dict[str, nn.Module]:
         """Everything with state."""
-        return {**self.task.parts(), f"{self.name} strength": self.control.state, f"{self.name} memory": self.memory}
+        own = {f"{self.name} strength": self.control.state, f"{self.name} measured": self.measured}
+        return {**self.task.parts(), **own}
 
     def draw(self, step: int) -> Any:
         """The task's batch."""
@@ -119,9 +120,9 @@ class L1Sparsity:
         self.task.after_step(step)
         gates, control = self.gates, self.control
         if not self.options.moves:
-            gates.values.copy_(self.memory.first)
+            gates.values.copy_(self.first)
         if not control.closed:
-            self.memory.see(gates.values)
+            self.measured.see(gates.values)
             before = gates.values.clone()
             if self.options.shrinks:
                 self._shrink(before)
@@ -140,7 +141,7 @@ class L1Sparsity:
 
     def _order(self, values: Tensor) -> Tensor:
         """What decides which gates stay: their values, or what was measured."""
-        return self.memory.importance if self.options.control == "measured" else values
+        return self.measured.importance if self.options.control == "measured" else values
 
     def _shrink(self, before: Tensor) -> None:
         """The penalty's proximal step; a width's last gates do not vanish."""
@@ -167,26 +168,23 @@ class L1Sparsity:
         return self.control.outcome()
 
     def learned(self) -> str:
-        """How much of what was chosen the start would have chosen too, in a line."""
-        first = strongest(self.gates, self.gates.magnitudes(self.memory.first), self.control.usage)
-        return f"{self.name}: {overlap(self.gates, self.gates.open.cpu().numpy(), first)}"
+        """How much of what is kept was learned, in a line."""
+        return self.control.learned()
 
 
-class _Memory(nn.Module):
-    """The gates' first values, and how important each was to the losses while it was open."""
+class _Measured(nn.Module):
+    """How important each gate was to the losses while it was open."""
 
-    first: Tensor
     importance: Tensor  # running mean of (gate x gradient)^2, [units]
     seen: Tensor
 
     def __init__(self, values: nn.Parameter) -> None:
         super().__init__()
-        self.register_buffer("first", values.detach().clone())
         self.register_buffer("importance", torch.zeros_like(values))
         self.register_buffer("seen", torch.tensor(0))
 
     def see(self, values: Tensor) -> None:
-        """The gradients of a step; those of closed gates are zero, and their means stand still by ``open``."""
+        """The gradients of a step."""
         if values.grad is not None:
             self.seen += 1
             self.importance += ((values * values.grad).square() - self.importance) / self.seen

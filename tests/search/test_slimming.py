@@ -9,7 +9,7 @@ import torch
 import gantailor
 from gantailor.search.budget import Budget
 from gantailor.search.limits import parse_budget
-from gantailor.search.methods.control import overlap, strongest
+from gantailor.search.methods.control import strongest
 from gantailor.search.methods.l1_sparsity import soft_threshold
 from gantailor.search.methods.slimming.task import Slimmed, slimming
 from gantailor.search.spaces.space import space
@@ -225,7 +225,7 @@ def test_other_controls_meet_the_budget(control):
     assert task.control.closed and 0.9 < task.control.used(slimmed.gates.open.numpy()) <= 1
     if control == "measured":
         opened = slimmed.gates.open
-        assert torch.equal(slimmed.gates.values[opened], task.memory.first[opened]), "nothing shrinks"
+        assert torch.equal(slimmed.gates.values[opened], task.first[opened]), "nothing shrinks"
 
 
 def test_a_penalty_of_a_strength_stays_it():
@@ -243,9 +243,9 @@ def test_importance_is_the_mean_of_squared_products():
     for _ in range(5):
         opened = slimmed.gates.open.clone()
         trainer.train_step()
-        products.append((task.memory.first * slimmed.gates.values.grad).square())
+        products.append((task.first * slimmed.gates.values.grad).square())
     mean = torch.stack(products).mean(0)
-    torch.testing.assert_close(task.memory.importance, mean, rtol=1e-4, atol=1e-12)
+    torch.testing.assert_close(task.measured.importance, mean, rtol=1e-4, atol=1e-12)
     newly = opened & ~slimmed.gates.open
     assert newly.any()
     for width, part in slimmed.gates.places.by_width(mean.numpy()).items():
@@ -264,19 +264,7 @@ def test_ablations_take_away_what_they_say(ablation):
     for _ in range(9):
         trainer.train_step()
     text = task.learned()
-    assert ("100% are those" in text) == (ablation == "frozen"), text
-
-
-def test_what_was_known_at_the_start():
-    net = supernet()
-    gates, rng = Gates(net.graph), np.random.default_rng(0)
-    kept, first = (rng.random(len(gates.values)) < share for share in (0.3, 0.6))
-    chance = 0.0
-    for a, b in itertools.pairwise(gates.places.starts.tolist()):
-        chance += kept[a:b].sum() * first[a:b].sum() / (b - a)
-    same = sum(bool(k and f) for k, f in zip(kept, first, strict=True)) / kept.sum()
-    expected = f"{same:.0%} are those that would have been kept at the start, {chance / kept.sum():.0%} by chance"
-    assert overlap(gates, kept, first).endswith(expected)
+    assert ("100.0% of the kept" in text) == (ablation == "frozen"), text
 
 
 def test_a_control_that_is_none():
