@@ -86,6 +86,23 @@ def _filled(gates: Gates, kept: np.ndarray, left: np.ndarray, usage: Usage) -> n
     return kept
 
 
+def learned(kept_now: np.ndarray, kept_at_start: np.ndarray, free: np.ndarray) -> str:
+    """How much of a decision was learned, in a clause: what it shares with the start's own, beside chance.
+
+    Of 100 channels, 90 of which may go, say 40 of these are kept now and 45 would have been by the order at the start:
+    with 36 of them in both the overlap is 36 / 40, where two random sets of these sizes share 45 / 90 on average.
+
+    Args:
+        kept_now, kept_at_start: ``[units]``, true for what is kept.
+        free: ``[units]``, true for what a decision could take away; the others say nothing.
+    """
+    now, start = kept_now & free, kept_at_start & free
+    if not now.any() or start.sum() == free.sum():
+        return "no channel was to be chosen"
+    overlap, chance = (now & start).sum() / now.sum(), start.sum() / free.sum()
+    return f"{overlap:.1%} of the kept channels are those that the start's order would have kept (chance {chance:.1%})"
+
+
 class Control:
     """Leads the cost of gates down a straight line in its logarithm, from the whole network's to the budget.
 
@@ -104,6 +121,7 @@ class Control:
         self.first, self.state = strength, _State(strength).to(gates.values.device)
         self.full = self.used(np.ones(len(gates.values), bool))
         check_reachable(gates, usage, name)
+        self.begun = strongest(gates, gates.magnitudes(), usage)  # what would be kept if nothing were learned
 
     def used(self, kept: np.ndarray) -> float:
         """Cost as a share of the budget."""
@@ -138,9 +156,9 @@ class Control:
         factor = 1.03 if self.left > self.planned(step) else 0.97
         self.state.strength.mul_(factor).clamp_(self.first / 1000, self.first * 1000)
 
-    def planned_gates(self, step: int) -> Tensor:
-        """The gates that the plan leaves after a step, the largest that fit, as a boolean vector."""
-        allowed, magnitudes = self.planned(step) * self.full, self.gates.magnitudes(self.gates.values * self.gates.open)
+    def planned_gates(self, step: int, values: Tensor) -> Tensor:
+        """The gates that the plan leaves after a step, the largest of ``values`` that fit, as a boolean vector."""
+        allowed, magnitudes = self.planned(step) * self.full, self.gates.magnitudes(values * self.gates.open)
         kept = strongest(self.gates, magnitudes, lambda sizes: self.usage(sizes) / allowed)
         return torch.from_numpy(kept).to(self.gates.open.device)
 
@@ -156,12 +174,15 @@ class Control:
         self.gates.open.copy_(torch.from_numpy(kept))
         self.state.reached.fill_(True)
 
-    def selection(self) -> Selection:
-        """What is kept: at the end of training, or what would be kept if it ended now."""
+    def selection(self, values: Tensor | None = None) -> Selection:
+        """What is kept: at the end of training, or what would be kept by these values (the gates') if it ended now."""
+        return self.gates.places.selection(self._kept(values))
+
+    def _kept(self, values: Tensor | None = None) -> np.ndarray:
         gates = self.gates
         if self.closed:
-            return gates.places.selection(gates.open.cpu().numpy())
-        return gates.places.selection(strongest(gates, self._ranked(gates.values), self.usage))
+            return gates.open.cpu().numpy()
+        return strongest(gates, self._ranked(gates.values if values is None else values), self.usage)
 
     def _ranked(self, values: Tensor) -> np.ndarray:
         """Magnitudes ``[units]``, of closed gates made smaller than those of all open ones."""
@@ -192,6 +213,10 @@ class Control:
             f" was over; the strongest that fit were kept, {now:.3g}. A larger train.kimg or "
             "train.method_options.strength lets it arrive by itself"
         )
+
+    def learned(self) -> str:
+        """How much of what is kept was learned, in a line."""
+        return f"{self.name}: {learned(self._kept(), self.begun, self.gates.free.cpu().numpy())}"
 
 
 class _State(nn.Module):

@@ -1,7 +1,8 @@
-"""Sparsification by an L1 penalty: the part that slimming and hypernetworks share."""
+"""Sparsification while a generator trains: the part that slimming and hypernetworks share."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -10,22 +11,65 @@ from torch import Tensor, nn
 from gantailor.search.methods.control import Control, Usage
 from gantailor.supernet.gates import Gates
 from gantailor.supernet.graph import Selection
-from gantailor.supernet.training.recipe import Recipe
+from gantailor.supernet.training.recipe import Recipe, require, require_one
 from gantailor.supernet.training.trainer import Task
+
+CONTROLS = ("plan", "penalty", "measured")
+ABLATIONS = ("none", "no-penalty", "frozen")
+
+
+@dataclass(frozen=True)
+class SparsityOptions:
+    """Settings of a sparsification, in ``train.method_options``.
+
+    Attributes:
+        strength: weight of the L1 penalty on the gates. 0: chosen. Under a plan such that the mean gate would halve
+            until the budget is due; under a penalty it then follows the cost.
+        reach: share of the training after which the budget is met; the rest trains what is left.
+        control: what closes gates for good. ``plan``: the smallest, step by step, along a straight line in the
+            logarithm of the cost (as weights in Zhu and Gupta 2017, arXiv 1710.01878). ``penalty``: nothing before the
+            penalty alone has met the budget, as published. ``measured``: the plan, by what the losses say: the running
+            mean of the squared product of gate and gradient (Taylor expansion, Molchanov et al. 2019, arXiv
+            1906.10771); gates keep their values, nothing shrinks.
+        ablation: what is taken away to see what it does. ``no-penalty``: gates are trained, but do not shrink;
+            ``frozen``: gates keep their first values, which then decide.
+    """
+
+    strength: float = 0.0
+    reach: float = 0.7
+    control: str = "plan"
+    ablation: str = "none"
+
+    def __post_init__(self) -> None:
+        require("strength", self.strength, least=0)
+        require("reach", self.reach, above=0, most=1)
+        require_one("control", self.control, CONTROLS)
+        require_one("ablation", self.ablation, ABLATIONS)
+        if self.control == "penalty" and self.ablation != "none":
+            raise ValueError(f"ablation cannot be {self.ablation!r} with control 'penalty': nothing would close a gate")
+
+    @property
+    def moves(self) -> bool:
+        """Whether the losses train the gates."""
+        return self.control != "measured" and self.ablation != "frozen"
+
+    @property
+    def shrinks(self) -> bool:
+        """Whether gates pay the penalty."""
+        return self.control != "measured" and self.ablation == "none"
 
 
 class L1Sparsity:
     """Any training task of a model with ``gates``, whose L1 penalty is a soft threshold after each step.
 
-    A ``Control`` plans the cost of each step: the smallest gates beyond it close for good (as weights do in Zhu and
-    Gupta 2017, arXiv 1710.01878), so the rest has time to take over.
+    A ``Control`` plans the cost of each step. Gates close along it, so that the rest has time to take over, or at its
+    end: ``SparsityOptions.control`` says how.
 
     Args:
         task: trains a model that holds ``gates`` with its own losses.
         optimizer: of the gates alone; they are taken out of the task's.
         usage: cost of sizes ``[N, widths]`` as a share of the budget.
-        strength: weight of the penalty; 0: such that the mean gate would halve until the budget is due.
-        reach: share of the training after which the budget is met.
+        options: the method's.
         name: of these gates, where a task has several: wrap it once for each.
     """
 
@@ -37,18 +81,18 @@ class L1Sparsity:
         *,
         optimizer: torch.optim.Optimizer,
         usage: Usage,
-        strength: float = 0.0,
-        reach: float = 0.7,
+        options: SparsityOptions,
         name: str = "gates",
     ) -> None:
-        self.task, self.gates, self.name = task, gates, name
+        self.task, self.gates, self.options, self.name = task, gates, options, name
         self.batches = task.batches
         for group in task.optimizers["generator"].param_groups:
             group["params"] = [p for p in group["params"] if p is not gates.values]
         self.optimizers = {**task.optimizers, name: optimizer}
-        rate, steps = optimizer.param_groups[0]["lr"], max(1.0, reach * recipe.steps)
-        strength = strength or 0.5 * float(gates.values.detach().abs().mean()) / (rate * steps)
+        rate, steps = optimizer.param_groups[0]["lr"], max(1.0, options.reach * recipe.steps)
+        strength = options.strength or 0.5 * float(gates.values.detach().abs().mean()) / (rate * steps)
         self.control = Control(gates, usage, steps, strength=strength, name=name)
+        self.first, self.measured = gates.values.detach().clone(), _Measured(gates.values)
 
     @property
     def generator(self) -> nn.Module:
@@ -57,7 +101,8 @@ class L1Sparsity:
 
     def parts(self) -> dict[str, nn.Module]:
         """Everything with state."""
-        return {**self.task.parts(), f"{self.name} strength": self.control.state}
+        own = {f"{self.name} strength": self.control.state, f"{self.name} measured": self.measured}
+        return {**self.task.parts(), **own}
 
     def backward(self, step: int, batch: Any, share: float) -> dict[str, Tensor]:
         """The task's losses, the gates' mean magnitude, and what is left of the full cost, beside its target."""
@@ -71,21 +116,39 @@ class L1Sparsity:
         """Soft threshold of the gates; then those beyond the plan close."""
         self.task.after_step(step)
         gates, control = self.gates, self.control
+        if not self.options.moves:
+            gates.values.copy_(self.first)
         if not control.closed:
+            self.measured.see(gates.values)
             before = gates.values.clone()
-            rate = self.optimizers[self.name].param_groups[0]["lr"]
-            shrunk = soft_threshold(gates.values, control.strength * rate)
-            gates.values.copy_(torch.where(gates.free & gates.open, shrunk, gates.values))
-            kept = (gates.values.abs() > gates.threshold) & gates.open
-            best = gates.short(kept, before.abs() * gates.open)  # a width's last gates do not vanish
-            gates.values[best] = before[best]
-            gates.open &= control.planned_gates(step)
-            self._stop_closed()
-            if step + 1 >= control.steps:
-                control.close(before)
+            if self.options.shrinks:
+                self._shrink(before)
+            met = self.options.control == "penalty" and control.left <= control.target
+            if self.options.control == "penalty":
+                if not self.options.strength:
+                    control.adapt(step)
+            else:
+                gates.open &= control.planned_gates(step, self._order(gates.values))
+                self._stop_closed()
+            if met or step + 1 >= control.steps:
+                control.close(self._order(before))
                 gates.values.copy_(before)  # what is kept has the value from before the last threshold
         if control.closed:
             gates.values.mul_(gates.open)
+
+    def _order(self, values: Tensor) -> Tensor:
+        """What decides which gates stay: their values, or what was measured."""
+        return self.measured.importance if self.options.control == "measured" else values
+
+    def _shrink(self, before: Tensor) -> None:
+        """The penalty's proximal step; a width's last gates do not vanish."""
+        gates = self.gates
+        rate = self.optimizers[self.name].param_groups[0]["lr"]
+        shrunk = soft_threshold(gates.values, self.control.strength * rate)
+        gates.values.copy_(torch.where(gates.free & gates.open, shrunk, gates.values))
+        kept = (gates.values.abs() > gates.threshold) & gates.open
+        best = gates.short(kept, before.abs() * gates.open)
+        gates.values[best] = before[best]
 
     def _stop_closed(self) -> None:
         """Closed gates keep their last value, in case there is room for them at the end: nothing moves them."""
@@ -95,11 +158,33 @@ class L1Sparsity:
 
     def selection(self) -> Selection:
         """What is kept: at the end of training, or what would be kept if it ended now."""
-        return self.control.selection()
+        return self.control.selection(self._order(self.gates.values))
 
     def outcome(self) -> str:
         """How the sparsification ended, in a line."""
         return self.control.outcome()
+
+    def learned(self) -> str:
+        """How much of what is kept was learned, in a line."""
+        return self.control.learned()
+
+
+class _Measured(nn.Module):
+    """How important each gate was to the losses while it was open."""
+
+    importance: Tensor  # running mean of (gate x gradient)^2, [units]
+    seen: Tensor
+
+    def __init__(self, values: nn.Parameter) -> None:
+        super().__init__()
+        self.register_buffer("importance", torch.zeros_like(values))
+        self.register_buffer("seen", torch.tensor(0))
+
+    def see(self, values: Tensor) -> None:
+        """The gradients of a step."""
+        if values.grad is not None:
+            self.seen += 1
+            self.importance += ((values * values.grad).square() - self.importance) / self.seen
 
 
 def soft_threshold(values: Tensor, amount: float) -> Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from typing import Any, Literal, TypeVar
 
@@ -30,8 +30,8 @@ class Recipe(BaseModel):
         "image_to_image", description="what is trained: image_to_image, cyclegan, munit, stylegan2, or module:NAME"
     )
     task_options: dict[str, int | float] = Field({}, description="the task's own settings, {cycle: 10}")
-    method_options: dict[str, int | float] = Field(
-        {}, description="settings of slimming, a hypernetwork or agents, {strength: 0.01, reach: 0.7}"
+    method_options: dict[str, int | float | str] = Field(
+        {}, description="settings of slimming, a hypernetwork or agents, {strength: 0.01, control: penalty}"
     )
     kimg: float = Field(16.0, ge=0, description="training length in thousands of images; 0: train nothing")
     batch: int = Field(16, gt=0, description="images in a step, over all devices")
@@ -140,6 +140,10 @@ class Recipe(BaseModel):
             if name not in allowed:
                 whose = "the method" if method else f"task {self.task!r}"
                 raise ConfigError(f"{whose} has no option {name!r}; {nearest(name, allowed)}")
+            if types[name] in (str, "str"):
+                continue
+            if isinstance(value, str):
+                raise ConfigError(f"option {name} cannot be {value!r}; give a number")
             if types[name] in (int, "int"):
                 if not float(value).is_integer():
                     raise ConfigError(f"option {name} cannot be {value}; give a whole number")
@@ -194,3 +198,13 @@ def require(
     if not (low and (above is None or value > above) and (most is None or value <= most)):
         allowed = " and ".join(f"{word} {bound:g}" for word, bound in bounds.items() if bound is not None)
         raise ValueError(f"{name} cannot be {value}; it must be {allowed}")
+
+
+def require_one(name: str, value: str, allowed: Sequence[str]) -> None:
+    """That an option is one of several words.
+
+    Raises:
+        ValueError: it is not; with name, value and what is allowed.
+    """
+    if value not in allowed:
+        raise ValueError(f"{name} cannot be {value!r}; allowed are {', '.join(allowed)}")

@@ -11,6 +11,7 @@ from gantailor.search.budget import Budget
 from gantailor.search.limits import parse_budget
 from gantailor.search.methods.agents.neighbourhoods import neighbourhoods
 from gantailor.search.methods.agents.task import Agents, penalty, share_of
+from gantailor.search.methods.control import learned
 from gantailor.search.methods.gated import Agent, Gated, logistic_noise, straight_through
 from gantailor.search.spaces.space import space
 from gantailor.supernet.errors import BudgetError, ConfigError
@@ -72,6 +73,24 @@ def test_neighbourhoods_equal_brute_force():
 def test_too_many_neighbours(count):
     with pytest.raises(ConfigError, match="allowed are 1 to 7"):
         neighbourhoods(np.eye(8), count)
+
+
+def test_what_was_learned_is_told_beside_chance():
+    """The overlap against a literal count, chance against the mean over random sets of the same sizes."""
+    rng = np.random.default_rng(0)
+    now, start, free = rng.random(60) < 0.4, rng.random(60) < 0.6, rng.random(60) < 0.8
+    mine, theirs = ({i for i in range(60) if part[i] and free[i]} for part in (now, start))
+    places = [i for i in range(60) if free[i]]
+    shared = [
+        len(set(rng.choice(places, len(mine), replace=False)) & set(rng.choice(places, len(theirs), replace=False)))
+        for _ in range(4000)
+    ]
+    overlap, chance = map(float, re.findall(r"([\d.]+)%", learned(now, start, free)))
+    assert overlap == pytest.approx(100 * len(mine & theirs) / len(mine), abs=0.05)
+    assert chance == pytest.approx(100 * np.mean(shared) / len(mine), abs=1)
+    assert learned(now, now, free).startswith("100.0%")
+    everything = np.ones(60, bool)
+    assert learned(everything, everything, free) == "no channel was to be chosen"
 
 
 @pytest.mark.parametrize("name", CASES)

@@ -13,7 +13,7 @@ from gantailor.search.limits import parse_budget
 from gantailor.search.methods.hypernetwork.method import HYPERNETWORK
 from gantailor.search.methods.hypernetwork.task import Hypernetwork, hypernetwork_task
 from gantailor.search.spaces.space import space
-from gantailor.supernet.errors import RunError
+from gantailor.supernet.errors import ConfigError, RunError
 from gantailor.supernet.training.image_to_image import ImageToImage
 from gantailor.supernet.training.recipe import Recipe
 from gantailor.supernet.training.trainer import Trainer
@@ -152,3 +152,17 @@ def test_a_cycle_is_not_finetuned_without_its_other_half():
     context = SimpleNamespace(config=SimpleNamespace(finetune=Recipe(task="cyclegan")))
     with pytest.raises(RunError, match=r"no BtoA.json .* called them back.json"):
         HYPERNETWORK.finetune(context, nn.Identity(), {})
+
+
+def test_measured_is_no_control_of_latents():
+    with pytest.raises(ConfigError, match="latents are no gates"):
+        training(4, control="measured")
+
+
+@pytest.mark.long
+def test_frozen_latents_decide_by_their_first_values():
+    task, model, recipe, _ = training(12, ablation="frozen")
+    before = model.gates.values.detach().clone()
+    Trainer(task, recipe).run()
+    assert torch.equal(model.gates.values[model.gates.open], before[model.gates.open])
+    assert "100.0% of the kept channels are those" in task.learned()

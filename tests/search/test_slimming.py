@@ -13,7 +13,7 @@ from gantailor.search.methods.control import strongest
 from gantailor.search.methods.l1_sparsity import soft_threshold
 from gantailor.search.methods.slimming.task import Slimmed, slimming
 from gantailor.search.spaces.space import space
-from gantailor.supernet.errors import BudgetError
+from gantailor.supernet.errors import BudgetError, ConfigError
 from gantailor.supernet.gates import Gates
 from gantailor.supernet.quantization.quantisers import Quantisers
 from gantailor.supernet.training.image_to_image import ImageToImage
@@ -170,12 +170,13 @@ def test_training_meets_the_budget(bits):
 
 
 @pytest.mark.long
-def test_resuming_is_exact(tmp_path):
-    task, _, recipe = training(supernet(), bits=8)
+@pytest.mark.parametrize("control", ["plan", "measured"])
+def test_resuming_is_exact(control, tmp_path):
+    task, _, recipe = training(supernet(), bits=8, control=control)
     whole = Trainer(task, recipe).run().state_dict()
     path = tmp_path / "state.safetensors"
     for stop in (9, None):
-        task, _, recipe = training(supernet(), bits=8)
+        task, _, recipe = training(supernet(), bits=8, control=control)
         resumed = Trainer(task, recipe).run(path, stop_after=stop).state_dict()
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
 
@@ -210,3 +211,68 @@ def test_a_branch_may_lose_all(bits):
         narrow = net.extract(selection, slimmed.tensors())
         torch.testing.assert_close(narrow(inputs), slimmed(inputs), atol=1e-5, rtol=1e-4)
     assert net.macs(selection) < net.macs({**selection, "model.12.conv_block.1": (0,)})
+
+
+@pytest.mark.parametrize("control", ["penalty", "measured"])
+def test_other_controls_meet_the_budget(control):
+    task, slimmed, recipe = training(supernet(), control=control, steps=40)
+    trainer = Trainer(task, recipe)
+    for _ in range(20):
+        trainer.train_step()
+        closed = bool((~slimmed.gates.open).any())
+        if control == "penalty" and not task.control.closed:
+            assert not closed, "nothing closes before the budget is met"
+    assert task.control.closed and 0.9 < task.control.used(slimmed.gates.open.numpy()) <= 1
+    if control == "measured":
+        opened = slimmed.gates.open
+        assert torch.equal(slimmed.gates.values[opened], task.first[opened]), "nothing shrinks"
+
+
+def test_a_penalty_of_a_strength_stays_it():
+    task, _, recipe = training(supernet(), control="penalty", strength=0.03, steps=10)
+    trainer = Trainer(task, recipe)
+    for _ in range(4):
+        trainer.train_step()
+        assert task.control.strength == pytest.approx(0.03)
+
+
+def test_importance_is_the_mean_of_squared_products():
+    """Literally, over the steps before the budget is due; the plan closes by it."""
+    task, slimmed, recipe = training(supernet(), control="measured", steps=12, reach=1.0)
+    trainer, products = Trainer(task, recipe), []
+    for _ in range(5):
+        opened = slimmed.gates.open.clone()
+        trainer.train_step()
+        products.append((task.first * slimmed.gates.values.grad).square())
+    mean = torch.stack(products).mean(0)
+    torch.testing.assert_close(task.measured.importance, mean, rtol=1e-4, atol=1e-12)
+    newly = opened & ~slimmed.gates.open
+    assert newly.any()
+    for width, part in slimmed.gates.places.by_width(mean.numpy()).items():
+        gone, stays = (slimmed.gates.places.by_width(m.numpy())[width] for m in (newly, slimmed.gates.open))
+        assert not gone.any() or part[gone].max() <= part[stays].min() * 1.0001
+
+
+@pytest.mark.parametrize("ablation", ["no-penalty", "frozen"])
+def test_ablations_take_away_what_they_say(ablation):
+    task, slimmed, recipe = training(supernet(), ablation=ablation, scale_lr=0.5, steps=10, reach=1.0)
+    start, trainer = slimmed.gates.values.detach().clone(), Trainer(task, recipe)
+    trainer.train_step()
+    moved = start - 0.5 * slimmed.gates.values.grad
+    expected = start if ablation == "frozen" else moved
+    np.testing.assert_allclose(slimmed.gates.values.detach(), expected.detach(), atol=1e-6)
+    for _ in range(9):
+        trainer.train_step()
+    text = task.learned()
+    assert ("100.0% of the kept" in text) == (ablation == "frozen"), text
+
+
+def test_a_control_that_is_none():
+    for options, said in (
+        ({"control": "plans"}, "allowed are plan, penalty, measured"),
+        ({"strength": "x"}, "a number"),
+    ):
+        with pytest.raises(ConfigError, match=said):
+            training(supernet(), **options)
+    with pytest.raises(ConfigError, match="nothing would close"):
+        training(supernet(), control="penalty", ablation="frozen")

@@ -59,10 +59,11 @@ def _task(context: Context) -> L1Sparsity:
 
 def _select(context: Context, task: L1Sparsity, model: nn.Module) -> Trained:
     assert isinstance(model, Hypernetwork)
-    found, partners, notes = kept(model, task.selection()), {}, [task.outcome()]
+    found, partners = kept(model, task.selection()), {}
+    notes = [task.outcome(), task.learned()]
     if isinstance(task.task, L1Sparsity):
         cycle: Any = task.task.task
-        notes.append(task.task.outcome())
+        notes += [task.task.outcome(), task.task.learned()]
         partners[BACK] = kept(cycle.back, task.task.selection())
     return Trained(weights=found.weights, config=found.config, partners=partners, notes=tuple(notes))
 

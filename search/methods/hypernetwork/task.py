@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from gantailor.search.methods.control import Usage
-from gantailor.search.methods.l1_sparsity import L1Sparsity
+from gantailor.search.methods.l1_sparsity import L1Sparsity, SparsityOptions
 from gantailor.supernet.gates import Gates
 from gantailor.supernet.quantization.quantisers import LAYERS
 from gantailor.supernet.supernet import Supernet
@@ -33,24 +33,23 @@ LEAST = 4  # channels that every width keeps, as published
 
 
 @dataclass(frozen=True)
-class HypernetworkOptions:
-    """Settings of the sparsification, in ``train.method_options``.
+class HypernetworkOptions(SparsityOptions):
+    """Settings of the sparsification, in ``train.method_options``, beside those of ``SparsityOptions``.
+
+    Published: ``control: penalty`` with a ``strength`` of 0.1 and 0.0003 at a rate of 0.0001.
 
     Attributes:
-        strength: weight of the penalty on the latents (published: 0.1 and 0.0003 at a rate of 0.0001). 0: such that the
-            mean latent would halve until the budget is due.
         latent_lr: Adam learning rate of the latents, a rate of its own: at the weights' rate they would hardly move.
-        reach: share of the training after which the budget is met.
     """
 
-    strength: float = 0.0
-    latent_lr: float = 0.001
     reach: float = 0.8
+    latent_lr: float = 0.001
 
     def __post_init__(self) -> None:
-        require("strength", self.strength, least=0)
+        super().__post_init__()
         require("latent_lr", self.latent_lr, above=0)
-        require("reach", self.reach, above=0, most=1)
+        if self.control == "measured":  # a latent of zero does not remove its channel
+            raise ValueError("control cannot be 'measured': latents are no gates. Give plan or penalty")
 
 
 class MadeWeight(nn.Module):
@@ -161,5 +160,4 @@ def hypernetwork_task(
     """The task that trains a hypernetwork's generator while its latents are sparsified."""
     options = recipe.options_of(HypernetworkOptions, method=True)
     optimizer = torch.optim.Adam([model.gates.values], lr=options.latent_lr, betas=(recipe.beta1, recipe.beta2))
-    s, r = options.strength, options.reach
-    return L1Sparsity(task, model.gates, recipe, optimizer=optimizer, usage=usage, strength=s, reach=r, name=name)
+    return L1Sparsity(task, model.gates, recipe, optimizer=optimizer, usage=usage, options=options, name=name)

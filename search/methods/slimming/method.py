@@ -59,7 +59,8 @@ def _task(context: Context) -> L1Sparsity:
 def _select(context: Context, task: L1Sparsity, model: nn.Module) -> Trained:
     assert isinstance(model, Slimmed)
     found = kept(model, task.selection())
-    return Trained(weights=found.weights, config=found.config, quantisers=model.quantisers, notes=(task.outcome(),))
+    notes = (task.outcome(), task.learned())
+    return Trained(weights=found.weights, config=found.config, quantisers=model.quantisers, notes=notes)
 
 
 SLIMMING = Method(

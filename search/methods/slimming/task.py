@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from gantailor.search.methods.control import Usage
-from gantailor.search.methods.l1_sparsity import L1Sparsity
+from gantailor.search.methods.l1_sparsity import L1Sparsity, SparsityOptions
 from gantailor.supernet.gates import Gates
 from gantailor.supernet.importance.ranking import l1_scores
 from gantailor.supernet.quantization.quantisers import Quantisers
@@ -29,28 +29,25 @@ from gantailor.supernet.training.trainer import Task
 
 
 @dataclass(frozen=True)
-class SlimmingOptions:
-    """Settings of the slimming, in ``train.method_options``.
+class SlimmingOptions(SparsityOptions):
+    """Settings of the slimming, in ``train.method_options``, beside those of ``SparsityOptions``.
+
+    Published: ``control: penalty`` with a ``strength`` of 0.01 (0.008 to 0.009 for horse2zebra, over 200 epochs).
 
     Attributes:
-        strength: weight of the penalty on the scales; published 0.01 (0.008 to 0.009 for horse2zebra, over 200 epochs).
-            0: such that the mean scale would halve until the budget is due.
         scale_lr: SGD learning rate of the scales, with ``scale_momentum``.
-        reach: share of the training after which the budget is met; the rest trains what is left.
         trunk: 0 leaves alone the widths that several layers write (residual trunks), as the paper does.
     """
 
-    strength: float = 0.0
+    reach: float = 0.5
     scale_lr: float = 0.1
     scale_momentum: float = 0.5
-    reach: float = 0.5
     trunk: int = 1
 
     def __post_init__(self) -> None:
-        require("strength", self.strength, least=0)
+        super().__post_init__()
         require("scale_lr", self.scale_lr, above=0)
         require("scale_momentum", self.scale_momentum, least=0, most=0.999)
-        require("reach", self.reach, above=0, most=1)
 
 
 def prunable(supernet: Supernet, widths: Iterable[int] | None, *, trunk: bool) -> list[int]:
@@ -136,5 +133,4 @@ def slimming(task: Task, slimmed: Slimmed, recipe: Recipe, *, usage: Usage) -> L
     """The task that trains a slimmed generator, with SGD and the penalty on its scales."""
     options = recipe.options_of(SlimmingOptions, method=True)
     optimizer = torch.optim.SGD([slimmed.gates.values], lr=options.scale_lr, momentum=options.scale_momentum)
-    s, r = options.strength, options.reach
-    return L1Sparsity(task, slimmed.gates, recipe, optimizer=optimizer, usage=usage, strength=s, reach=r, name="scales")
+    return L1Sparsity(task, slimmed.gates, recipe, optimizer=optimizer, usage=usage, options=options, name="scales")
