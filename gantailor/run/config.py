@@ -35,10 +35,21 @@ class TeacherConfig(BaseModel):
         {},
         description="parts of the checkpoint's names and what they are here: {block: conv_block}, or block=conv_block",
     )
+    example: tuple[str, ...] = Field(
+        (),
+        description="a known input and its output, which prove the weights and the matching of names that differ: "
+        "FILE.npz or FILE.safetensors with input and output, or two pictures, [input.png, output.png]",
+    )
     statistics: Literal["running", "batch"] = Field(
         "running",
         description="of its batch norms: the stored ones, or each picture's own, as pix2pix's test.py has them",
     )
+
+    @field_validator("example", mode="before")
+    @classmethod
+    def _files(cls, value: Any) -> Any:
+        """``input.png,output.png`` is a list too."""
+        return tuple(part.strip() for part in value.split(",")) if isinstance(value, str) else value
 
     @field_validator("rename", mode="before")
     @classmethod

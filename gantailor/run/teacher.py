@@ -6,9 +6,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from torch import nn
+
 from gantailor.run.config import Config
+from gantailor.supernet.calibration import per_picture
 from gantailor.zoo.checkpoints import Loaded, read_teacher
 from gantailor.zoo.generators.record import find_generator
+from gantailor.zoo.reading.matching import Matched
 
 
 @dataclass(frozen=True)
@@ -21,6 +25,7 @@ class Teacher:
         weights: a checkpoint.
         rename: parts of its names and what they are here.
         statistics: of batch norms, ``running`` or ``batch``.
+        example: files of a known input and its output.
     """
 
     generator: str
@@ -28,6 +33,7 @@ class Teacher:
     weights: str
     rename: Mapping[str, str] = field(default_factory=dict)
     statistics: Literal["running", "batch"] = "running"
+    example: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, config: Config) -> Teacher | None:
@@ -42,18 +48,33 @@ class Teacher:
         name, other = wanted.generator or config.generator, wanted.generator not in (None, config.generator)
         options = ({} if other else config.options) if wanted.options is None else wanted.options
         weights = wanted.weights or str(find_generator(name).teacher_file(options))
-        return cls(name, options, weights, wanted.rename, wanted.statistics)
+        return cls(name, options, weights, wanted.rename, wanted.statistics, wanted.example)
+
+    def as_used(self, module: nn.Module) -> nn.Module:
+        """The loaded module as it teaches: with the statistics that are wanted."""
+        return per_picture(module) if self.statistics == "batch" else module
 
     def same_architecture(self, config: Config) -> bool:
         """Whether the generator to compress is this one, so that it starts from these weights."""
         return (self.generator, dict(self.options)) == (config.generator, dict(config.options))
 
-    def load(self) -> Loaded:
+    def load(self, matched: Matched | None = None) -> Loaded:
         """The module: frozen, in eval mode, with its running statistics; and the options that its file told.
 
+        Args:
+            matched: names that an earlier process matched and proved by the example.
+
         Raises:
-            CheckpointError: missing, damaged or unsafe file, or another architecture.
+            CheckpointError: missing, damaged or unsafe file, another architecture, or an output not the example's.
         """
-        found = read_teacher(self.weights, generator=self.generator, rename=self.rename, **self.options)
+        found = read_teacher(
+            self.weights,
+            generator=self.generator,
+            rename=self.rename,
+            example=self.example,
+            matched=matched,
+            use=self.as_used,
+            **self.options,
+        )
         found.module.requires_grad_(False)
         return found
