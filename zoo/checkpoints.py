@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,9 @@ from torch import Tensor, nn
 from gantailor.supernet.errors import CheckpointError
 from gantailor.zoo.generators.record import find_generator
 from gantailor.zoo.reading.candidate import completed, differences
+from gantailor.zoo.reading.example import example_of
 from gantailor.zoo.reading.files import SAVE, read_file, split_file
+from gantailor.zoo.reading.matching import Matched, Use, match
 from gantailor.zoo.reading.names import renamed, unwrapped
 from gantailor.zoo.reading.paths import descended
 from gantailor.zoo.reading.search import Search
@@ -26,10 +28,16 @@ class Loaded:
     Attributes:
         module: in eval mode.
         options: that it was built with: the user's, and those that the file told and that are not so anyway.
+        matched: names that were matched by shape and order; None where the file has the generator's.
     """
 
     module: nn.Module
     options: Mapping[str, Any]
+    matched: Matched | None = None
+
+
+def _as_it_is(module: nn.Module) -> nn.Module:
+    return module
 
 
 def load_teacher(
@@ -38,6 +46,7 @@ def load_teacher(
     generator: str,
     side: str | None = None,
     rename: Mapping[str, str] | None = None,
+    example: Sequence[str | Path] | str | Path | None = None,
     **options: Any,
 ) -> nn.Module:
     """A trained generator in eval mode, from our safetensors or from the original code's file.
@@ -62,13 +71,17 @@ def load_teacher(
         generator: zoo name or ``module:name``.
         side: MUNIT only: ``a`` (default), ``b``, ``a2b`` or ``b2a``, see ``read_munit``.
         rename: parts of the file's names and what they are here, ``{"block": "conv_block"}``, see ``renamed``.
+        example: an input and the output that the generator is known to give: one .npz or .safetensors with ``input``
+            and ``output``, or two pictures. Names that differ are then matched by the order of shapes; what was read
+            must give the output, see ``Example``.
         options: as for ``build``; over those that the file tells.
 
     Raises:
         CheckpointError: missing, damaged or unsafe file; another architecture, or other options than the file's (they
-            are named); several generators that fit; a tensor that is no weight (complex, NaN, whole numbers).
+            are named); several generators that fit; a tensor that is no weight (complex, NaN, whole numbers); another
+            output than the example's.
     """
-    return read_teacher(path, generator=generator, side=side, rename=rename, **options).module
+    return read_teacher(path, generator=generator, side=side, rename=rename, example=example, **options).module
 
 
 def read_teacher(
@@ -77,18 +90,41 @@ def read_teacher(
     generator: str,
     side: str | None = None,
     rename: Mapping[str, str] | None = None,
+    example: Sequence[str | Path] | str | Path | None = None,
+    matched: Matched | None = None,
+    use: Use = _as_it_is,
     **options: Any,
 ) -> Loaded:
-    """The same with the options that the generator was built with."""
-    record, (file, inside) = find_generator(generator), split_file(path)
+    """The same with the options that the generator was built with.
+
+    Args:
+        matched: names that were matched and proved before; the example is not asked again.
+        use: from the loaded generator to the one that gives the example's output.
+    """
+    record, (file, inside), known = find_generator(generator), split_file(path), None
     source = str(file)
-    whole = as_float32(read_file(file))
+    loaded = descended(renamed(as_float32(read_file(file)), rename or {}, source), inside, source)
     search = Search(record, options, {"side": side} if side else {}, source)
-    found = search.one(descended(renamed(whole, rename or {}, source), inside, source), inside)
+    if matched is not None:
+        loaded = matched.state(loaded, source)
+    else:
+        known = example_of(example)
+    try:
+        found = search.one(loaded, inside)
+    except CheckpointError:
+        matched = None if known is None else match(record, options, loaded, known, source, use)
+        if matched is None:
+            raise
+        found = search.one(matched.state(loaded, source), inside)
     check_tensors(found.state, source, found.expected)
     model = record.make(**found.options)
     model.load_state_dict(completed(model.state_dict(), record.completed(model, found.state)))
-    return Loaded(model.eval(), found.options)
+    if known is not None and (error := known.error(use(model.eval()))) > known.allowed:
+        raise CheckpointError(
+            f"{source!r} is read as {record.name}, which differs from teacher.example by {known.said(error)}; look at "
+            "its generator, options and teacher.statistics, or leave teacher.example out"
+        )
+    return Loaded(model.eval(), found.options, matched)
 
 
 def read_state(path: Path) -> dict[str, Tensor]:

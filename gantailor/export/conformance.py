@@ -56,6 +56,12 @@ def _refused(profile: Device, message: str) -> None:
         raise AssertionError(f"{profile.name} was not refused")
 
 
+def _profile(runtime: str, *, precision: str = "float32", batch: str = "static", size: str = "fixed") -> Device:
+    """A device of this runtime."""
+    said = {"runtime": runtime, "precision": precision, "batch": batch, "size": size}
+    return Device.model_validate({"name": f"conformance-{precision}-{batch}-{size}", **said})
+
+
 class TargetConformance:
     """Inherit and say which target.
 
@@ -105,11 +111,6 @@ class TargetConformance:
             raise SkipTest(f"{', '.join(missing)} not installed")
         return target
 
-    def profile(self, *, precision: str = "float32", batch: str = "static", size: str = "fixed") -> Device:
-        """A device of this target."""
-        said = {"runtime": self.runtime, "precision": precision, "batch": batch, "size": size}
-        return Device.model_validate({"name": f"conformance-{precision}-{batch}-{size}", **said})
-
     def exported(self, profile: Device) -> tuple[Path, dict[str, Any]]:
         """The folder of an export, and what was found; made once."""
         folder = Path(self._folder.name) / profile.name
@@ -137,13 +138,13 @@ class TargetConformance:
         """In float32, to 1e-4; outputs are float32 and do not share memory from call to call."""
         if "float32" not in self.target().precisions:
             raise SkipTest(f"{self.runtime} has no float32")
-        made, expected = self.outputs(self.profile())
+        made, expected = self.outputs(_profile(self.runtime))
         assert made.dtype == np.float32
         assert np.abs(made - expected).max() <= LARGEST
 
     def test_dynamic_batch(self) -> None:
         """Where declared a batch of three is one call; else it is refused before anything is written."""
-        profile = self.profile(precision=self.target().precisions[0], batch="dynamic")
+        profile = _profile(self.runtime, precision=self.target().precisions[0], batch="dynamic")
         if self.target().dynamic:
             made, expected = self.outputs(profile)
             assert psnr(made, expected) >= LEAST_PSNR.get(profile.precision, 80)
@@ -153,7 +154,7 @@ class TargetConformance:
     def test_dynamic_size(self) -> None:
         """Where declared one file takes other heights and widths, and says so; else it is refused before writing."""
         target = self.target()
-        profile = self.profile(precision=target.precisions[0], size="dynamic")
+        profile = _profile(self.runtime, precision=target.precisions[0], size="dynamic")
         if target.sizes == "fixed":
             _refused(profile, "size: fixed")
             return
@@ -178,13 +179,13 @@ class TargetConformance:
         """What the file holds, by its types where they can be read, and by its size; what it computes, in dB."""
         sizes, target = {}, self.target()
         for precision in target.precisions:
-            _, found = self.exported(self.profile(precision=precision))
+            _, found = self.exported(_profile(self.runtime, precision=precision))
             sizes[precision], held = found["bytes"], found.get("weights", {})
             assert found["precision"] == precision
             if held:
                 assert held[precision] >= 0.9 * sum(held.values()), f"{precision} file holds {held}"
             if target.here and precision in LEAST_PSNR:
-                made, expected = self.outputs(self.profile(precision=precision))
+                made, expected = self.outputs(_profile(self.runtime, precision=precision))
                 assert psnr(made, expected) >= LEAST_PSNR[precision]
         weights = sum(parameter.numel() for parameter in self.generator().parameters())
         for precision, size in sizes.items():
@@ -196,7 +197,7 @@ class TargetConformance:
         """Before anything is written, with what is allowed."""
         for precision in PRECISIONS:
             if precision not in self.target().precisions:
-                _refused(self.profile(precision=precision), "allowed: " + ", ".join(self.target().precisions))
+                _refused(_profile(self.runtime, precision=precision), "allowed: " + ", ".join(self.target().precisions))
 
     def test_missing_packages_are_one_message(self) -> None:
         """Each says what to install."""
@@ -205,11 +206,13 @@ class TargetConformance:
             with patch.object(
                 importlib.util, "find_spec", functools.partial(_without, missing, importlib.util.find_spec)
             ):
-                _refused(self.profile(precision=target.precisions[0]), f"needs {missing}; run: {target.install}")
+                _refused(
+                    _profile(self.runtime, precision=target.precisions[0]), f"needs {missing}; run: {target.install}"
+                )
 
     def test_bench_runs_without_gantailor(self) -> None:
         """On the device there are Python, numpy and the runtime; one line of CSV comes out."""
-        profile = self.profile(precision=self.target().precisions[0])
+        profile = _profile(self.runtime, precision=self.target().precisions[0])
         folder, found = self.exported(profile)
         compile((folder / "runtime.py").read_text(), "runtime.py", "exec")
         if not self.target().here:
@@ -229,7 +232,9 @@ class TargetConformance:
         before, types = copy.deepcopy(model.state_dict()), [type(module) for module in model.modules()]
         for precision in self.target().precisions[-1:]:
             with tempfile.TemporaryDirectory() as folder:
-                export_model(Path(folder), model, inputs[:1], self.profile(precision=precision), pictures=inputs)
+                export_model(
+                    Path(folder), model, inputs[:1], _profile(self.runtime, precision=precision), pictures=inputs
+                )
         assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
         assert all(value.dtype == before[name].dtype for name, value in model.state_dict().items())
         assert [type(module) for module in model.modules()] == types

@@ -202,11 +202,12 @@ def check(run: Run) -> dict[str, Any]:
 def _described(run: Run) -> dict[str, Any]:
     """What ``trace.json`` holds."""
     supernet, budget, file = run.setup.traced, run.setup.budget, run.folder.trace
-    full = supernet.full_config()
+    full, matched = supernet.full_config(), run.setup.loaded.matched if run.setup.taught else None
     earlier = json.loads(file.read_text()) if file.exists() and not run.setup.proof else {}
     return {
         "graph": str(supernet.graph),
         "decisions": supernet.decisions.to_json(),
+        "teacher_names": matched.to_json() if matched is not None else None,
         "verified": run.setup.proof or earlier.get("verified", ""),
         "macs_full": {c: supernet.macs(full, convention=c) for c in ("true", "published")},
         "budget_macs": budget.macs,

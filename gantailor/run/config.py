@@ -44,10 +44,21 @@ class TeacherConfig(BaseModel):
         None,
         description="of a MUNIT's gen_*.pt: a2b or b2a, the translators (a2b if missing); a or b, auto-encoders",
     )
+    example: tuple[str, ...] = Field(
+        (),
+        description="a known input and its output, which prove the weights and the matching of names that differ: "
+        "FILE.npz or FILE.safetensors with input and output, or two pictures, [input.png, output.png]",
+    )
     statistics: Literal["running", "batch"] = Field(
         "running",
         description="of its batch norms: the stored ones, or each picture's own, as pix2pix's test.py has them",
     )
+
+    @field_validator("example", mode="before")
+    @classmethod
+    def _files(cls, value: Any) -> Any:
+        """``input.png,output.png`` is a list too."""
+        return tuple(part.strip() for part in value.split(",")) if isinstance(value, str) else value
 
     @field_validator("rename", mode="before")
     @classmethod

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from functools import cached_property
 from typing import Any
@@ -16,7 +17,7 @@ from gantailor.run.progress import Reporter
 from gantailor.run.shapes import as_generator_has
 from gantailor.run.teacher import Taken, Teacher, take_over
 from gantailor.supernet import calling
-from gantailor.supernet.calibration import has_running_statistics, per_picture, recalibrate
+from gantailor.supernet.calibration import has_running_statistics, recalibrate
 from gantailor.supernet.errors import ConfigError
 from gantailor.supernet.traits import Traits, traits_of
 from gantailor.zoo.checkpoints import Loaded
@@ -24,6 +25,7 @@ from gantailor.zoo.data.config import DataConfig
 from gantailor.zoo.data.index import telling
 from gantailor.zoo.data.read import read_domains, read_split
 from gantailor.zoo.generators.record import build
+from gantailor.zoo.reading.matching import Matched
 
 CALIBRATION_IMAGES = 128  # enough for means and variances of hundreds of thousands of places
 
@@ -67,14 +69,21 @@ class Inputs:
         """The trained generator; the untrained one to compress where there is none. Frozen, on the CPU."""
         if self.teacher_record is None:
             return self.generator
-        module = self.loaded.module
-        return per_picture(module) if self.teacher_record.statistics == "batch" else module
+        return self.teacher_record.as_used(self.loaded.module)
 
     @cached_property
     def loaded(self) -> Loaded:
-        """The teacher as its file has it: with running statistics, and the options that it was built with."""
+        """The teacher as its file has it: with running statistics, and the options that it was built with.
+
+        Names that an earlier process of this run matched by the user's example are replayed.
+        """
         assert self.teacher_record is not None
-        return self.teacher_record.load()
+        stored = self.folder.trace if self.folder is not None else None
+        names = json.loads(stored.read_text()).get("teacher_names") if stored is not None and stored.exists() else None
+        found = self.teacher_record.load(None if names is None else Matched.from_json(names))
+        if found.matched is not None and names is None:
+            self.report.note(found.matched.said)
+        return found
 
     @property
     def same_architecture(self) -> bool:

@@ -9,8 +9,10 @@ from typing import Any, Literal
 from torch import nn
 
 from gantailor.run.config import Config
+from gantailor.supernet.calibration import per_picture
 from gantailor.zoo.checkpoints import Loaded, read_teacher
 from gantailor.zoo.generators.record import find_generator
+from gantailor.zoo.reading.matching import Matched
 
 
 @dataclass(frozen=True)
@@ -24,6 +26,7 @@ class Teacher:
         rename: parts of its names and what they are here.
         side: of a file with two generators, see ``read_munit``; None: as its family reads it.
         statistics: of batch norms, ``running`` or ``batch``.
+        example: files of a known input and its output.
     """
 
     generator: str
@@ -32,6 +35,7 @@ class Teacher:
     rename: Mapping[str, str] = field(default_factory=dict)
     side: str | None = None
     statistics: Literal["running", "batch"] = "running"
+    example: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, config: Config) -> Teacher | None:
@@ -46,19 +50,36 @@ class Teacher:
         name, other = wanted.generator or config.generator, wanted.generator not in (None, config.generator)
         options = ({} if other else config.options) if wanted.options is None else wanted.options
         weights = wanted.weights or str(find_generator(name).teacher_file(options))
-        return cls(name, options, weights, wanted.rename, wanted.side or find_generator(name).side, wanted.statistics)
+        side = wanted.side or find_generator(name).side
+        return cls(name, options, weights, wanted.rename, side, wanted.statistics, wanted.example)
+
+    def as_used(self, module: nn.Module) -> nn.Module:
+        """The loaded module as it teaches: with the statistics that are wanted."""
+        return per_picture(module) if self.statistics == "batch" else module
 
     def same_architecture(self, config: Config) -> bool:
         """Whether the generator to compress is this one, so that it starts from these weights."""
         return (self.generator, dict(self.options)) == (config.generator, dict(config.options))
 
-    def load(self) -> Loaded:
+    def load(self, matched: Matched | None = None) -> Loaded:
         """The module: frozen, in eval mode, with its running statistics; and the options that its file told.
 
+        Args:
+            matched: names that an earlier process matched and proved by the example.
+
         Raises:
-            CheckpointError: missing, damaged or unsafe file, or another architecture.
+            CheckpointError: missing, damaged or unsafe file, another architecture, or an output not the example's.
         """
-        found = read_teacher(self.weights, generator=self.generator, side=self.side, rename=self.rename, **self.options)
+        found = read_teacher(
+            self.weights,
+            generator=self.generator,
+            side=self.side,
+            rename=self.rename,
+            example=self.example,
+            matched=matched,
+            use=self.as_used,
+            **self.options,
+        )
         found.module.requires_grad_(False)
         return found
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch import Tensor
@@ -14,6 +14,7 @@ from gantailor.zoo.generators.record import Generator
 from gantailor.zoo.reading import names
 from gantailor.zoo.reading.candidate import Candidate, differences
 from gantailor.zoo.reading.files import SAVE
+from gantailor.zoo.reading.parts import parts
 
 LISTED = 3
 UNFOLDED = {  # parts of names by which reparametrised layers are known, and what undoes them
@@ -45,7 +46,7 @@ def refusal(
     wrong = {} if best is None else record.contradicted(best.state, **options)
     if best is not None and wrong:
         return contradiction(record, source, wrong, where=best.where, said=_said(best.expected, best.whole))
-    for where, part in _parts(loaded):
+    for where, part in parts(loaded):
         found = names.proposed(part, expected)
         if found is not None:
             (old, new), place = next(iter(found.items())), f" ({where})" if where else ""
@@ -78,22 +79,6 @@ def contradiction(
     asked = ", ".join(f"{name} is {own}, the file has {told}" for name, (own, told) in wrong.items())
     detail, place = f" ({said})" if said else "", f" ({where})" if where else ""
     return CheckpointError(f"{source!r}{place} was made with other options: {asked}{detail}; {_way_out(record, wrong)}")
-
-
-def _parts(loaded: Any, where: str = "", depth: int = 0) -> Iterator[tuple[str, dict[str, Tensor]]]:
-    """Mappings of tensors, as they are and without the prefix that all names share."""
-    if isinstance(loaded, list | tuple):
-        loaded = dict(enumerate(loaded))
-    if not isinstance(loaded, Mapping) or "param_groups" in loaded or depth > LISTED:
-        return
-    tensors = {str(name): value for name, value in loaded.items() if isinstance(value, Tensor)}
-    if tensors:
-        yield where, tensors
-        plain = names.unwrapped(tensors)
-        shared = names.common_prefix(plain)
-        yield where, {name.removeprefix(shared): value for name, value in plain.items()}
-    for name, inner in loaded.items():
-        yield from _parts(inner, f"{where}.{name}".strip("."), depth + 1)
 
 
 def _mismatch(record: Generator, source: str, best: Candidate) -> str:
