@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gantailor.supernet.calling import Inputs, condition, each, evaluating, forward
+from gantailor.supernet.calling import Inputs, condition, each, evaluating, first, forward
 from gantailor.supernet.errors import ConfigError
 from gantailor.supernet.subnets.slicing import kept_channels
 from gantailor.supernet.training.batches import Batch, Batches, PairBatches, PairSource
@@ -93,7 +93,10 @@ class ImageToImage:
         self.teacher = None if teacher is None else self._make_teacher(teacher, {**layers, **beside}, cache_folder)
         if recipe.perceptual_weight and perceptual is None:
             raise ConfigError("perceptual_weight needs LPIPS's weights: set evaluation.lpips_features and .lpips_heads")
-        self.maps = self._feature_maps() if layers and recipe.feature_loss in ("mse", "l1") else None
+        self.maps: FeatureMaps | None = None
+        if self.teacher is not None and layers and recipe.feature_loss in ("mse", "l1"):
+            inputs = each(data.batch(np.arange(1))[0], self._place)
+            self.maps = _maps(self.generator, self.teacher, self.feature_layers, inputs, recipe)
         self.pool = _pool(generator, self.batches, recipe).to(device) if recipe.pool and wanted is not None else None
         self._judge_with: Any = self.discriminator
         if recipe.compile and self.discriminator is not None:
@@ -118,18 +121,6 @@ class ImageToImage:
         check_cache(self.recipe, self.data)
         content = f"{self.data.digest()}|{self.recipe.precision}" if cache == "disk" else ""
         return Teacher(model, layers, cache=cache, folder=folder, content=content, context=self._autocast)
-
-    def _feature_maps(self) -> FeatureMaps:
-        assert self.teacher is not None
-        inputs = each(self.data.batch(np.arange(1))[0], self._place)
-        widths = []
-        for model, layers in ((self.generator, self.feature_layers), (self.teacher.model, self.teacher.layers)):
-            with torch.no_grad(), capture(plain_generator(model), layers) as features:
-                forward(model, inputs)
-            widths.append({name: features[name].shape[1] for name in self.feature_layers})
-        torch.manual_seed(self.recipe.seed)
-        absolute = self.recipe.feature_loss == "l1"
-        return FeatureMaps(widths[0], widths[1], init=self.recipe.init, absolute=absolute).to(self.device)
 
     def parts(self) -> dict[str, nn.Module]:
         """Everything with weights."""
@@ -248,6 +239,21 @@ class ImageToImage:
 
     def after_step(self, step: int) -> None:
         """Nothing here; methods that shrink something after an update do it in their own task."""
+
+
+@torch.no_grad()
+def _maps(
+    generator: nn.Module, teacher: Teacher, layers: tuple[str, ...], inputs: Inputs, recipe: Recipe
+) -> FeatureMaps:
+    """From the student's features to the teacher's, on the device of the inputs."""
+    widths = []
+    for model, names in ((generator, layers), (teacher.model, teacher.layers)):
+        with capture(plain_generator(model), names) as features:
+            forward(model, inputs)
+        widths.append({name: features[name].shape[1] for name in layers})
+    torch.manual_seed(recipe.seed)
+    maps = FeatureMaps(widths[0], widths[1], init=recipe.init, absolute=recipe.feature_loss == "l1")
+    return maps.to(first(inputs).device)
 
 
 @torch.no_grad()

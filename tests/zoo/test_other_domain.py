@@ -23,6 +23,7 @@ from gantailor.zoo.data.vectors import fitted_to
 from gantailor.zoo.discriminators.build import make_discriminator
 from gantailor.zoo.generators.record import find_generator
 from gantailor.zoo.tasks.munit import MUNIT, MunitStudent
+from gantailor.zoo.tasks.training import StudentContext
 
 SIDE = 32
 
@@ -149,9 +150,7 @@ def test_munits_supernet_trains_so_too():
         supernet,
         fitted_to(unpaired(), traits_of(teacher), 0),
         recipe,
-        whole=teacher,
-        teacher=teacher,
-        sample=lambda rng, step, position: half,
+        StudentContext(whole=teacher, teacher=teacher, sample=lambda rng, step, position: half),
     )
     assert isinstance(task, MunitStudent)
     for step in (0, 1):
