@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -119,7 +120,7 @@ class ImageToImage:
 
     def _feature_maps(self) -> FeatureMaps:
         assert self.teacher is not None
-        inputs = each(self.data.batch(np.arange(1))[0], self._place)
+        inputs = self._placed(Batch(self.data.batch(np.arange(1))[0], None, ())).inputs
         widths = []
         for model in (self.generator, self.teacher.model):
             with torch.no_grad(), capture(plain_generator(model), self.feature_layers) as features:
@@ -144,18 +145,22 @@ class ImageToImage:
     def _autocast(self) -> torch.autocast:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.recipe.precision == "bfloat16")
 
-    def _place(self, one: Tensor) -> Tensor:
-        layout = self.layout if one.ndim == 4 else torch.contiguous_format
-        return one.to(self.device, memory_format=layout, non_blocking=True)
+    def _placed(self, batch: Batch) -> Batch:
+        """The batch on the device."""
 
-    def _placed(self, batch: Batch) -> tuple[Inputs, Tensor | None]:
-        """Inputs and targets on the device."""
-        return each(batch.inputs, self._place), None if batch.targets is None else self._place(batch.targets)
+        def place(one: Tensor) -> Tensor:
+            layout = self.layout if one.ndim == 4 else torch.contiguous_format
+            return one.to(self.device, memory_format=layout, non_blocking=True)
+
+        targets, others = (None if one is None else place(one) for one in (batch.targets, batch.others))
+        return replace(batch, inputs=each(batch.inputs, place), targets=targets, others=others)
 
     def backward(self, step: int, batch: Batch, share: float) -> dict[str, Tensor]:
         """Add ``share`` of the batch's gradients to every parameter's; the loss terms, weighted, detached."""
-        inputs, targets = self._placed(batch)
-        options, taught, taught_features = self._options(step, batch), None, {}
+        batch = self._placed(batch)
+        inputs, targets, options = batch.inputs, batch.targets, self._options(step, batch)
+        taught: Tensor | None = None
+        taught_features: dict[str, Tensor] = {}
         if self.teacher is not None:
             taught, taught_features = self.teacher(inputs, batch.keys, **options)
         real = targets if targets is not None else taught
@@ -164,8 +169,8 @@ class ImageToImage:
         terms: dict[str, list[Tensor]] = {}
         judged_real = None
         if self.discriminator is not None:
-            unpaired = batch.others is not None and not self.recipe.conditional
-            judged_real = self._judge(inputs, self._place(batch.others) if unpaired else real)
+            unpaired = None if self.recipe.conditional else batch.others
+            judged_real = self._judge(inputs, real if unpaired is None else unpaired)
             loss = real_loss(self.recipe.gan, judged_real, self.recipe.gan_reduction)
             loss = self.recipe.discriminator_weight * loss
             torch.autograd.backward(share * loss, inputs=list(self.discriminator.parameters()))
