@@ -163,7 +163,8 @@ class Agents(ImageToImage):
     def _teach_discriminator(self, batch: Batch, share: float) -> dict[str, Tensor]:
         """Real pictures against the whole generator's."""
         assert self.teacher is not None
-        inputs, targets = self._placed(batch)
+        batch = self._placed(batch)
+        inputs, targets = batch.inputs, batch.targets
         assert targets is not None
         made, _ = self.teacher(inputs, batch.keys)
         losses = [f(self.recipe.gan, self._judge(inputs, x)) for f, x in ((real_loss, targets), (fake_loss, made))]
@@ -193,7 +194,7 @@ class Agents(ImageToImage):
 
     def _teach_agents(self, step: int, batch: Neighbours, share: float) -> dict[str, Tensor]:
         assert self.teacher is not None
-        inputs, others = (self._placed(side)[0] for side in (batch.centres, batch.others))
+        inputs, others = (self._placed(side).inputs for side in (batch.centres, batch.others))
         taught, _ = self.teacher(others, batch.others.keys)
         opened, open_judge = self._decisions(step)
         with self._autocast():
