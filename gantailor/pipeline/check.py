@@ -22,7 +22,7 @@ from gantailor.run.config import is_file
 from gantailor.run.inputs import check_size, check_torch_device
 from gantailor.run.run import Run
 from gantailor.supernet.calibration import has_running_statistics, per_picture
-from gantailor.supernet.calling import Inputs, forward, rows_of, shape_of
+from gantailor.supernet.calling import Inputs, as_tuple, forward, rows_of
 from gantailor.supernet.errors import ConfigError, nearest
 from gantailor.supernet.files import write_json
 from gantailor.supernet.plugins import import_name
@@ -81,8 +81,9 @@ def _check_teacher(run: Run) -> None:
         with torch.no_grad():
             theirs, mine = (forward(model, setup.example).shape for model in (teacher, setup.generator))
     except (RuntimeError, TypeError) as error:
+        shapes = " and ".join(str(tuple(one.shape)) for one in as_tuple(setup.example))
         raise ConfigError(
-            f"teacher {record.generator!r} cannot run on the generator's input {shape_of(setup.example)}: "
+            f"teacher {record.generator!r} cannot run on the generator's input {shapes}: "
             f"{str(error).splitlines()[0]}; give a teacher for the same data"
         ) from None
     if theirs != mine:
