@@ -47,7 +47,7 @@ DIVERSITY = Metric(
 
 
 class Lpips:
-    """Distance ``[N]`` between pictures ``[N, 1, 3 or 4, H, W]`` in [-1, 1], taken as RGB (``as_rgb``); 0 for equal ones.
+    """Distance ``[N]`` between pictures ``[N, 1, 3 or 4, H, W]`` in [-1, 1], taken as RGB; 0 for equal ones.
 
     Args:
         features: weights of the network in torchvision's key layout (``features.0.weight``...).
@@ -79,7 +79,9 @@ class Lpips:
 
     def __call__(self, a: Tensor, b: Tensor) -> Tensor:
         if a.shape != b.shape:
-            raise EvaluationError(f"LPIPS compares pictures of one size and number of channels, not {list(a.shape)} with {list(b.shape)}")
+            raise EvaluationError(
+                f"LPIPS compares pictures of one size and number of channels, not {list(a.shape)} with {list(b.shape)}"
+            )
         pairs = zip(self._features(as_rgb(a)), self._features(as_rgb(b)), self.heads, strict=True)
         parts = [F.conv2d((x - y).square(), head).mean((1, 2, 3)) for x, y, head in pairs]
         return torch.stack(parts).sum(0)

@@ -91,7 +91,10 @@ class ImageToImage:
         self.teacher = None if teacher is None else self._make_teacher(teacher, self.captured, cache_folder)
         if recipe.perceptual_weight and perceptual is None:
             raise ConfigError("perceptual_weight needs LPIPS's weights: set evaluation.lpips_features and .lpips_heads")
-        self.maps = self._feature_maps() if layers and recipe.feature_loss in ("mse", "l1") else None
+        self.maps: FeatureMaps | None = None
+        if self.teacher is not None and layers and recipe.feature_loss in ("mse", "l1"):
+            models = (self.generator, self.teacher.model)
+            self.maps = _maps(models, layers, each(data.batch(np.arange(1))[0], self._place), recipe).to(device)
         self.pool = _pool(generator, self.batches, recipe).to(device) if recipe.pool and wanted is not None else None
         self._judge_with: Any = self.discriminator
         if recipe.compile and self.discriminator is not None:
@@ -116,18 +119,6 @@ class ImageToImage:
         check_cache(self.recipe, self.data)
         content = f"{self.data.digest()}|{self.recipe.precision}" if cache == "disk" else ""
         return Teacher(model, layers, cache=cache, folder=folder, content=content, context=self._autocast)
-
-    def _feature_maps(self) -> FeatureMaps:
-        assert self.teacher is not None
-        inputs = each(self.data.batch(np.arange(1))[0], self._place)
-        widths = []
-        for model in (self.generator, self.teacher.model):
-            with torch.no_grad(), capture(plain_generator(model), self.feature_layers) as features:
-                forward(model, inputs)
-            widths.append({name: features[name].shape[1] for name in self.feature_layers})
-        torch.manual_seed(self.recipe.seed)
-        absolute = self.recipe.feature_loss == "l1"
-        return FeatureMaps(widths[0], widths[1], init=self.recipe.init, absolute=absolute).to(self.device)
 
     def parts(self) -> dict[str, nn.Module]:
         """Everything with weights."""
@@ -246,6 +237,18 @@ class ImageToImage:
 
     def after_step(self, step: int) -> None:
         """Nothing here; methods that shrink something after an update do it in their own task."""
+
+
+@torch.no_grad()
+def _maps(models: tuple[nn.Module, nn.Module], layers: tuple[str, ...], inputs: Inputs, recipe: Recipe) -> FeatureMaps:
+    """1x1 maps from the student's widest features to the teacher's, of student and teacher."""
+    widths = []
+    for model in models:
+        with capture(plain_generator(model), layers) as features:
+            forward(model, inputs)
+        widths.append({name: features[name].shape[1] for name in layers})
+    torch.manual_seed(recipe.seed)
+    return FeatureMaps(widths[0], widths[1], init=recipe.init, absolute=recipe.feature_loss == "l1")
 
 
 @torch.no_grad()
