@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -187,6 +188,41 @@ def test_a_killed_process_is_told():
     with pytest.raises(DataError, match=r"noise 'x': a process that read pictures was killed, .* set data\.workers"):
         noise(Noise(dies=CHUNK + 1), workers=2)
     assert noise(Noise(dies=CHUNK + 1), workers=0).total == COUNT
+
+
+class Slow(Plain):
+    """Writes which process reads."""
+
+    def read(self, index, note):
+        Path(os.environ["READERS"], str(os.getpid())).touch()
+        time.sleep(0.01)
+        return super().read(index, note)
+
+
+def test_nobody_is_left_behind(tmp_path, monkeypatch):
+    """Who reads ends when the process that waits is killed."""
+    monkeypatch.setenv("READERS", str(tmp_path))
+    waits = multiprocessing.get_context("fork").Process(target=noise, args=(Slow(50 * CHUNK),), kwargs={"workers": 2})
+    waits.start()
+    end = time.monotonic() + 60
+    while (
+        len([*tmp_path.iterdir()]) < 3 and time.monotonic() < end
+    ):  # the first item tells the shapes to the one that waits
+        time.sleep(0.05)
+    readers = {int(file.name) for file in tmp_path.iterdir()} - {waits.pid}
+    assert len(readers) == 2
+    waits.kill()
+    waits.join()
+    while any(_runs(pid) for pid in readers) and time.monotonic() < end:
+        time.sleep(0.05)
+    assert not any(_runs(pid) for pid in readers)
+
+
+def _runs(pid):
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
 
 
 def test_others_shapes_are_told():
