@@ -24,6 +24,7 @@ from gantailor.supernet.calibration import has_running_statistics, per_picture
 from gantailor.supernet.calling import Inputs, as_tuple, forward, rows_of
 from gantailor.supernet.errors import ConfigError
 from gantailor.supernet.files import write_json
+from gantailor.supernet.importance.ranking import criterion
 from gantailor.supernet.plugins import import_name
 from gantailor.supernet.training.trainer import check_parts
 from gantailor.supernet.traits import traits_of
@@ -112,6 +113,8 @@ def _check_files(run: Run) -> None:
         ranking.load(config.ranking, run.setup.traced)
     if any(recipe.kimg and recipe.perceptual_weight for recipe in (config.train, config.finetune)):
         run.setup.scoring.lpips()
+    if not is_file(config.ranking):
+        criterion(config.ranking)
     front_profile(config)
     for name, value in (("region", config.region), ("embedding", config.embedding)):
         if value is not None:
