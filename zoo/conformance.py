@@ -17,6 +17,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -29,14 +30,16 @@ from gantailor.supernet.calling import Inputs, as_tuple, first, rows_of
 from gantailor.supernet.errors import CheckpointError, ConfigError, DataError, GantailorError
 from gantailor.supernet.files import save_tensors
 from gantailor.supernet.supernet import Supernet
+from gantailor.supernet.training.batches import Move
 from gantailor.supernet.traits import Traits, traits_of
 from gantailor.supernet.verify import verify
 from gantailor.zoo.checkpoints import load_teacher
 from gantailor.zoo.data import SPLITS
 from gantailor.zoo.data.config import DataConfig
 from gantailor.zoo.data.latents import Latents
-from gantailor.zoo.data.read import read_domains, read_split
-from gantailor.zoo.data.record import DataSet, find_kind
+from gantailor.zoo.data.pairs import Pairs
+from gantailor.zoo.data.read import find_kind, read_domains, read_split
+from gantailor.zoo.data.record import DataSet
 from gantailor.zoo.generators.record import Generator, build, find_generator
 
 WIDTH = 7  # of the latents that a kind of data stands beside
@@ -168,6 +171,10 @@ class DataKindConformance:
         """The same with other pictures."""
         raise NotImplementedError("say what changes it")
 
+    def touch(self, folder: Path) -> bool:
+        """Change one pixel of a training picture in the files of ``config``; False where there are none."""
+        return False
+
     def test_every_split(self, tmp_path: Path) -> None:
         """Train, search and test hold pictures of the configured size, in range, with a source for provenance."""
         config = self.config(tmp_path)
@@ -216,31 +223,68 @@ class DataKindConformance:
             digests.append(read_split(getattr(self, name)(folder), "train").digest())
         assert digests[0] != digests[1]
 
+    def test_digest_knows_every_pixel(self, tmp_path: Path) -> None:
+        """One pixel changed, another digest."""
+        config = self.config(tmp_path)
+        before = read_split(config, "train").digest()
+        if self.touch(tmp_path):
+            assert read_split(config, "train").digest() != before
+
+    def test_names(self, tmp_path: Path) -> None:
+        """Where items have names, each has one of its own, and those taken keep theirs."""
+        data = read_split(self.config(tmp_path), "train")
+        if isinstance(data, Pairs):
+            assert len(data.names) == len(set(data.names)) == len(data)
+            some = data.take(np.array([len(data) - 1, 0]))
+            assert some.names == (data.names[-1], data.names[0])
+            wanted = as_tuple(data.batch(np.array([len(data) - 1, 0]))[0])
+            assert all(map(torch.equal, as_tuple(some.batch(np.arange(2))[0]), wanted))
+
+    def test_other_processes_can_read_it(self, tmp_path: Path) -> None:
+        """It is pickled for them, and reads the same there."""
+        data = read_split(self.config(tmp_path), "train")
+        data.batch(np.arange(1))  # what is open then stays behind
+        other = pickle.loads(pickle.dumps(data))
+        assert other.digest() == data.digest() and len(other) == len(data)
+        for one, two in zip(_few(data), _few(other), strict=True):
+            assert (one is None and two is None) or (one is not None and two is not None and torch.equal(one, two))
+
+    def test_further_inputs_move_along(self, tmp_path: Path) -> None:
+        """Pictures among them are mirrored where the first is; vectors stay."""
+        data = read_split(self.config(tmp_path), "train")
+        rows = np.arange(min(2, len(data)))
+        plain, mirrored = (
+            as_tuple(data.batch(rows, moves=[Move(mirror, 0, 0)] * len(rows))[0]) for mirror in (False, True)
+        )
+        moved = torch.equal(mirrored[0], plain[0].flip(3))
+        for one, two in zip(plain[1:], mirrored[1:], strict=True):
+            assert torch.equal(two, one.flip(3) if moved and one.ndim == plain[0].ndim else one)
+
     def test_moves(self, tmp_path: Path) -> None:
         """Pictures and targets move together, or not at all."""
         data = read_split(self.config(tmp_path), "train")
         rows = np.arange(min(2, len(data)))
         plain = _shown(data.batch(rows))
-        still = _shown(data.batch(rows, moves=[(False, 0, 0)] * len(rows)))
-        mirrored = _shown(data.batch(rows, moves=[(True, 0, 0)] * len(rows)))
+        still = _shown(data.batch(rows, moves=[Move(False, 0, 0)] * len(rows)))
+        mirrored = _shown(data.batch(rows, moves=[Move(True, 0, 0)] * len(rows)))
         assert torch.equal(plain[0], still[0])
         moved = torch.equal(mirrored[0], plain[0].flip(3))
         assert moved or torch.equal(mirrored[0], plain[0])
         if plain[1] is not None and mirrored[1] is not None:
             assert torch.equal(mirrored[1], plain[1].flip(3) if moved and data.paired else plain[1])
-        shifted, _ = _shown(data.batch(rows, moves=[(False, 1, 2)] * len(rows)))
+        shifted, _ = _shown(data.batch(rows, moves=[Move(False, 1, 2)] * len(rows)))
         expected = plain[0][:, :, :-1, :-2] if moved else shifted[:, :, 1:, 2:]
         assert torch.equal(shifted[:, :, 1:, 2:], expected)
 
     def test_domains(self, tmp_path: Path) -> None:
-        """Two sets of uint8 pictures, or one clear message."""
+        """Two sets of pictures, uint8 or float32, or one clear message."""
         config = self.config(tmp_path)
         if find_kind(config.kind).domains is None:
             assert "two sets of pictures" in _refusal(lambda: read_domains(config), DataError)
             return
         domains = read_domains(config)
         for side, images in enumerate((domains.a, domains.b)):
-            assert images.dtype == np.uint8 and len(images)
+            assert images.dtype in (np.uint8, np.float32) and len(images)
             assert images.shape[1:] == (*config.shape, config.channels_of(side))
 
     def test_beside_latents(self, tmp_path: Path) -> None:

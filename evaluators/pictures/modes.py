@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from PIL import Image, ImageColor
@@ -46,7 +47,11 @@ def _as(mode: str) -> Callable[[Image.Image, str], Image.Image]:
 
 def _keyed(mode: str) -> Callable[[Image.Image, str], Image.Image]:
     """With alpha where a colour or palette entry is transparent."""
-    return lambda image, rawmode: image.convert("RGBA" if image.has_transparency_data else mode)
+    return lambda image, rawmode: _converted(image, "RGBA" if image.has_transparency_data else mode)
+
+
+def _converted(image: Image.Image, mode: str) -> Image.Image:
+    return image if image.mode == mode else image.convert(mode)  # which would copy it
 
 
 def _deep(image: Image.Image, rawmode: str) -> Image.Image:
@@ -131,6 +136,7 @@ def upright(pixels: np.ndarray, image: Image.Image) -> np.ndarray:
     return ORIENTATIONS.get(number, ORIENTATIONS[1])(pixels)
 
 
+@lru_cache(maxsize=16)
 def background_of(name: str) -> tuple[int, int, int]:
     """A colour's name (``white``, ``#808080``, ``rgb(0, 0, 0)``) as red, green, blue.
 
@@ -182,7 +188,7 @@ def _in_channels(
     image: Image.Image, channels: int, background: tuple[int, int, int], note: Callable[[str], None]
 ) -> np.ndarray:
     if channels == 4:
-        return np.asarray(image.convert("RGBA"))
+        return np.asarray(_converted(image, "RGBA"))
     if image.mode in ("LA", "RGBA"):
         if image.getextrema()[-1] == (255, 255):
             image = image.convert(image.mode.removesuffix("A"))
@@ -190,5 +196,5 @@ def _in_channels(
             note("transparent, laid on the background")
             image = Image.fromarray(composited(np.asarray(image.convert("RGBA")), background))
     if channels == 1:
-        return np.asarray(image.convert("L"))[..., None]
-    return np.asarray(image.convert("RGB"))
+        return np.asarray(_converted(image, "L"))[..., None]
+    return np.asarray(_converted(image, "RGB"))

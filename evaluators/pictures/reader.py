@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import warnings
 from collections import Counter
@@ -13,6 +14,7 @@ from typing import TypeVar
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from gantailor.evaluators.pictures.files import PictureFile
 from gantailor.evaluators.pictures.modes import background_of, pixels_of, rawmode_of
 from gantailor.supernet.errors import DataError, GantailorError
 
@@ -76,7 +78,7 @@ class PictureReader:
         """What was lost, and in how many files."""
         return self.note.lost
 
-    def read(self, file: Path) -> np.ndarray | None:
+    def read(self, file: PictureFile) -> np.ndarray | None:
         """The pixels of a picture; None where it cannot be read and is skipped.
 
         Of animated files and several pages it is the first.
@@ -95,7 +97,7 @@ class PictureReader:
             self.note("animated or of several pages, of which the first is read")
         return pixels
 
-    def decode(self, file: Path, how: Callable[[Image.Image, str], T]) -> T | None:
+    def decode(self, file: PictureFile, how: Callable[[Image.Image, str], T]) -> T | None:
         """What ``how`` makes of the loaded image and its rawmode; None where the file is skipped.
 
         Raises:
@@ -104,7 +106,7 @@ class PictureReader:
         try:
             with warnings.catch_warnings():  # of large pictures and odd metadata, file after file
                 warnings.simplefilter("ignore")
-                with Image.open(file) as image:
+                with Image.open(file if isinstance(file, Path) else io.BytesIO(file.read_bytes())) as image:
                     rawmode = rawmode_of(image)
                     image.load()
                     return how(image, rawmode)
@@ -137,11 +139,11 @@ def tell(text: str) -> None:
         logger.warning(text)
 
 
-def _reason(file: Path, failure: Exception) -> str:
+def _reason(file: PictureFile, failure: Exception) -> str:
     if isinstance(failure, Image.DecompressionBombError):
         return f"more than {2 * (Image.MAX_IMAGE_PIXELS or 0) / 1e6:.0f} million pixels; a smaller copy can"
     if isinstance(failure, UnidentifiedImageError):
-        return "no picture, or a broken one" if file.stat().st_size else "empty file"
+        return "no picture, or a broken one" if file.read_bytes() else "empty file"
     if isinstance(failure, MemoryError):
         return "not enough memory for it"
     said = (failure.strerror if isinstance(failure, OSError) else None) or str(failure) or type(failure).__name__

@@ -13,13 +13,15 @@ from torch import Tensor, nn
 
 from gantailor.run.run import Run
 from gantailor.run.shapes import first_line, output_of
-from gantailor.supernet.calling import Inputs, evaluating, first, forward, shape_of
+from gantailor.supernet.calling import Inputs, evaluating, first, forward, input_names, shape_of
 from gantailor.supernet.errors import ConfigError
 from gantailor.supernet.training import distributed
 from gantailor.supernet.training.batches import Move
 from gantailor.supernet.training.distillation import capture
 from gantailor.supernet.training.recipe import Recipe
+from gantailor.supernet.training.teacher_cache import check_cache
 from gantailor.zoo.checkpoints import load_state, read_state
+from gantailor.zoo.data.vectors import WithVectors
 from gantailor.zoo.generators.record import find_generator
 
 LOOKED_AT = 2  # pictures
@@ -62,6 +64,9 @@ def look(run: Run) -> Looked:
     data, config = run.setup.data("train"), run.config
     for section, recipe in trainings(run):
         check_batch(recipe, len(data), section)
+        check_cache(recipe, data)
+    if isinstance(data, WithVectors):
+        run.report.note(data.told(input_names(run.setup.generator, len(data.order))))
     inputs, targets = AsTrained(data).batch(np.arange(min(LOOKED_AT, len(data))))
     outputs = output_of(run.setup.generator, inputs, f"generator {config.generator!r}")
     _check_finite(outputs, f"generator {config.generator!r}")

@@ -35,6 +35,10 @@ class TeacherConfig(BaseModel):
         {},
         description="parts of the checkpoint's names and what they are here: {block: conv_block}, or block=conv_block",
     )
+    side: Literal["a", "b", "a2b", "b2a"] | None = Field(
+        None,
+        description="of a MUNIT's gen_*.pt: a2b or b2a, the translators (a2b if missing); a or b, auto-encoders",
+    )
     statistics: Literal["running", "batch"] = Field(
         "running",
         description="of its batch norms: the stored ones, or each picture's own, as pix2pix's test.py has them",

@@ -20,6 +20,7 @@ class Teacher:
         options: of its ``build``.
         weights: a checkpoint.
         rename: parts of its names and what they are here.
+        side: of a file with two generators, see ``read_munit``; None: as its family reads it.
         statistics: of batch norms, ``running`` or ``batch``.
     """
 
@@ -27,6 +28,7 @@ class Teacher:
     options: Mapping[str, Any]
     weights: str
     rename: Mapping[str, str] = field(default_factory=dict)
+    side: str | None = None
     statistics: Literal["running", "batch"] = "running"
 
     @classmethod
@@ -42,7 +44,7 @@ class Teacher:
         name, other = wanted.generator or config.generator, wanted.generator not in (None, config.generator)
         options = ({} if other else config.options) if wanted.options is None else wanted.options
         weights = wanted.weights or str(find_generator(name).teacher_file(options))
-        return cls(name, options, weights, wanted.rename, wanted.statistics)
+        return cls(name, options, weights, wanted.rename, wanted.side or find_generator(name).side, wanted.statistics)
 
     def same_architecture(self, config: Config) -> bool:
         """Whether the generator to compress is this one, so that it starts from these weights."""
@@ -54,6 +56,6 @@ class Teacher:
         Raises:
             CheckpointError: missing, damaged or unsafe file, or another architecture.
         """
-        found = read_teacher(self.weights, generator=self.generator, rename=self.rename, **self.options)
+        found = read_teacher(self.weights, generator=self.generator, side=self.side, rename=self.rename, **self.options)
         found.module.requires_grad_(False)
         return found

@@ -19,7 +19,7 @@ from gantailor.supernet.training.batches import Batch, Batches, PairBatches, Pai
 from gantailor.supernet.training.distillation import FeatureMaps, alignment_loss, capture, relation_loss
 from gantailor.supernet.training.losses import fake_loss, generator_loss, l1_loss, matching_loss, real_loss
 from gantailor.supernet.training.recipe import Recipe
-from gantailor.supernet.training.teacher_cache import Teacher
+from gantailor.supernet.training.teacher_cache import Teacher, check_cache
 from gantailor.supernet.training.trainer import adam
 from gantailor.supernet.traits import ClosesChannels, plain_generator
 
@@ -104,13 +104,7 @@ class ImageToImage:
         if self.recipe.compile:
             model.compile()
         cache = self.recipe.teacher_cache
-        if cache != "none" and getattr(self.data, "drawn", None):
-            raise ConfigError(
-                f"teacher_cache cannot be {cache!r}: latents are drawn anew at each step, so nothing comes again; set "
-                "train.teacher_cache and finetune.teacher_cache to none"
-            )
-        if cache != "none" and getattr(self.data, "crop", None) is not None:
-            raise ConfigError(f"teacher_cache {cache!r} cannot be with data.crop: parts of pictures never come again")
+        check_cache(self.recipe, self.data)
         content = f"{self.data.digest()}|{self.recipe.precision}" if cache == "disk" else ""
         return Teacher(model, layers, cache=cache, folder=folder, content=content, context=self._autocast)
 

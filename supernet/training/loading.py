@@ -11,7 +11,7 @@ import pickle
 import signal
 import threading
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, fields, is_dataclass, replace
@@ -140,7 +140,7 @@ class Loading:
         """
         return (self.steps[step] if self._coming is None else next(self._coming)).parts()
 
-    def _from_thread(self, steps: range) -> Iterator[Read]:
+    def _from_thread(self, steps: range) -> Generator[Read, None, None]:
         def read(step: int) -> Read:
             return self.steps[step].pin_memory()
 
@@ -152,7 +152,7 @@ class Loading:
                     coming = pool.submit(read, step + 1)
                 yield found
 
-    def _from_workers(self, steps: range) -> Iterator[Read]:
+    def _from_workers(self, steps: range) -> Generator[Read, None, None]:
         loader = DataLoader(
             self.steps,
             batch_size=None,

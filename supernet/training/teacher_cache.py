@@ -11,10 +11,30 @@ import torch
 from torch import Tensor, nn
 
 from gantailor.supernet.calling import Inputs, first, forward, rows_of
+from gantailor.supernet.errors import ConfigError
 from gantailor.supernet.files import load_tensors, save_tensors, state_digest
+from gantailor.supernet.training.batches import PairSource
 from gantailor.supernet.training.distillation import capture
+from gantailor.supernet.training.recipe import Recipe
 
 Taught = tuple[Tensor, dict[str, Tensor]]
+
+
+def check_cache(recipe: Recipe, data: PairSource) -> None:
+    """That what a recipe keeps of its teacher comes again.
+
+    Raises:
+        ConfigError: it does not.
+    """
+    if recipe.teacher_cache == "none":
+        return
+    why = None
+    if getattr(data, "crop", None) is not None:
+        why = "of data.crop: parts of pictures never come again"
+    if getattr(data, "drawn", None):
+        why = "latents are drawn anew at each step, so nothing comes again"
+    if why is not None:
+        raise ConfigError(f"teacher_cache cannot be {recipe.teacher_cache!r} because {why}; set it to none")
 
 
 class Teacher:

@@ -43,16 +43,16 @@ class Task(Protocol):
     """What is trained and by which losses; the loop calls it in this order."""
 
     @property
-    def batches(self) -> Batches:
-        """What a step reads; it is called in other processes and threads, and holds no networks."""
-
-    @property
     def optimizers(self) -> dict[str, torch.optim.Optimizer]:
         """By name; the ``lr`` they are made with is scaled by the recipe's schedule."""
 
     @property
     def generator(self) -> nn.Module:
         """What the training is for; its weights are averaged."""
+
+    @property
+    def batches(self) -> Batches:
+        """What a step reads; it is called in other processes and threads, and holds no networks."""
 
     def parts(self) -> dict[str, nn.Module]:
         """Everything with state, the generator included."""

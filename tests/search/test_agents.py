@@ -14,6 +14,7 @@ from gantailor.search.methods.agents.task import Agents, penalty, share_of
 from gantailor.search.methods.gated import Agent, Gated, logistic_noise, straight_through
 from gantailor.search.spaces.space import space
 from gantailor.supernet.errors import BudgetError, ConfigError
+from gantailor.supernet.training.batches import Move
 from gantailor.supernet.training.recipe import Recipe
 from gantailor.supernet.training.trainer import Trainer
 from gantailor.zoo.data.pairs import Pairs
@@ -224,6 +225,35 @@ def test_the_penalty_adapts():
     for _ in range(1000):
         control.adapt(0)
     assert control.strength == pytest.approx(0.5 / 1000), "it can come back"
+
+
+def moved(data, recipe, indices, rng):
+    moves = []
+    for _ in indices:
+        mirror = bool(rng.random() < 0.5) and recipe.mirror
+        moves.append(Move(mirror, *rng.integers(-recipe.shift, recipe.shift + 1, 2).tolist()))
+    return data.batch(indices, moves=moves)
+
+
+@pytest.mark.parametrize("near", [True, False])
+def test_neighbours_are_what_they_were(near):
+    """The formula of the first versions, word for word; and parts of a batch are the whole."""
+    task, recipe = agents(near=near, batch=4)
+    data = task.data
+    for step in range(5):
+        batch = task.batches(step)
+        rng = np.random.default_rng((recipe.seed, 3, step))
+        rows = np.array([key[0] for key in batch.centres.keys])
+        if near:
+            chosen = task.batches.near[rows, rng.integers(0, task.batches.near.shape[1], len(rows))]
+        else:
+            chosen = rng.integers(0, len(data), len(rows))
+        assert torch.equal(batch.others.inputs, moved(data, recipe, chosen, rng)[0])
+        assert [key[0] for key in batch.others.keys] == chosen.tolist()
+        parts = [task.batches(step, part, 2) for part in range(2)]
+        for side in ("centres", "others"):
+            joined = torch.cat([getattr(part, side).inputs for part in parts])
+            assert torch.equal(joined, getattr(batch, side).inputs)
 
 
 def test_global_matching_draws_from_everywhere():

@@ -1,8 +1,11 @@
 """Every generator family and every kind of data of the zoo, and ones from a file outside it."""
 
+import io
+import json
 import re
 import subprocess
 import sys
+import zipfile
 
 import numpy as np
 import pytest
@@ -116,6 +119,28 @@ def check(config):
         raise DataError(f"data.options.seed cannot be {config.options['seed']}; give 0 or more")
 
 OWN = DataKind(name="own", read=read, check=check)
+
+import torch
+from torch.utils.data import Dataset
+
+class Faces(Dataset):
+    def __init__(self, split, seed=0):
+        self.random = np.random.default_rng((seed, len(split)))
+        self.pictures = self.random.integers(0, 256, (6, 20, 24, 3), dtype=np.uint8)
+
+    def __len__(self):
+        return len(self.pictures)
+
+    def __getitem__(self, index):
+        return self.pictures[index], 255 - self.pictures[index]
+
+class Floats(Faces):
+    def __getitem__(self, index):
+        x = torch.from_numpy(self.pictures[index][:16, :16]).permute(2, 0, 1) / 127.5 - 1
+        return {"inputs": {"image": x, "mask": (x[:1] > 0).float(), "style": x[0, 0]}, "target": -x, "class": index % 2}
+
+def floats(split, seed=0):
+    return None if split == "val" else Floats(split, seed)
 """
 
 
@@ -205,6 +230,15 @@ class DataCase(DataKindConformance):
     def changed(self, folder):
         return self.made(folder, 1)
 
+    def touch(self, folder):
+        files = sorted(file for file in folder.rglob("*.png") if "train" in str(file.relative_to(folder)))
+        if not files:
+            return False
+        pixels = np.array(Image.open(files[0]))
+        pixels[3, 3] = 2 - pixels[3, 3] if pixels.ndim == 2 else 255 - pixels[3, 3]
+        Image.fromarray(pixels).save(files[0])
+        return True
+
 
 class TestOpenMoji(DataCase):
     kind = "openmoji"
@@ -263,6 +297,91 @@ class TestDomains(DataCase):
         assert read_split(config, "train").batch(np.arange(2))[1] is None, "the teacher's outputs are the targets"
         test = read_split(config, "test")
         assert len(test) == 3 and not test.paired and test.batch(np.arange(3))[1].shape == (3, 3, 16, 16)
+
+
+class TestFolders(DataCase):
+    kind = "folders"
+
+    def made(self, folder, seed):
+        for number, name in enumerate(("train/A", "train/B", "test/A", "test/B")):
+            save(folder / name, 5 - number % 2, 20, (seed, number))
+        return DataConfig(kind="folders", path=str(folder), size=16, channels=[1, 3])
+
+
+class TestList(DataCase):
+    kind = "list"
+
+    def made(self, folder, seed):
+        save(folder / "train pictures", 6, 20, seed)
+        rows = [f"train pictures/{n}.png,train pictures/{n + 3}.png,{n},train" for n in range(3)]
+        rows += ["train pictures/5.png,train pictures/4.png,1,test"]
+        (folder / "all.csv").write_text("\n".join(["input,target,class,split", *rows]))
+        return DataConfig(kind="list", path=str(folder / "all.csv"), size=16)
+
+
+class TestClasses(DataCase):
+    kind = "classes"
+
+    def made(self, folder, seed):
+        for number, name in enumerate(("train/cat", "train/dog", "val/dog")):
+            save(folder / name, 3, 20, (seed, number))
+        return DataConfig(kind="classes", path=str(folder), size=16)
+
+
+class TestZip(DataCase):
+    kind = "zip"
+
+    def made(self, folder, seed, changed=False):
+        random = np.random.default_rng(seed)
+        with zipfile.ZipFile(folder / "dataset.zip", "w") as archive:
+            names = [f"{number // 2:05d}/img{number:08d}.png" for number in range(5)]
+            for name in names:
+                pixels = random.integers(0, 256, (20, 20, 3), dtype=np.uint8)
+                pixels[3, 3, 0] ^= changed
+                buffer = io.BytesIO()
+                Image.fromarray(pixels).save(buffer, "PNG")
+                archive.writestr(name, buffer.getvalue())
+            labels = [[name, number % 3] for number, name in enumerate(names)]
+            archive.writestr("dataset.json", json.dumps({"labels": labels}))
+        return DataConfig(kind="zip", path=str(folder / "dataset.zip"), size=16)
+
+    def touch(self, folder):
+        self.made(folder, 0, changed=True)
+        return True
+
+
+class TestTensors(DataCase):
+    kind = "tensors"
+
+    def made(self, folder, seed, changed=0.0):
+        random = np.random.default_rng(seed)
+        for split in ("train", "test"):
+            arrays = {name: random.uniform(-1, 1, (4, 3, 16, 16)).astype(np.float32) for name in ("image", "target")}
+            arrays["image"][0, 1, 2, 3] += changed
+            mask = random.integers(0, 2, (4, 1, 16, 16), dtype=np.uint8) * 255
+            style = random.normal(size=(4, 5))
+            np.savez(folder / f"{split}.npz", image=arrays["image"], mask=mask, style=style, target=arrays["target"])
+        return DataConfig(kind="tensors", path=str(folder), size=16)
+
+    def touch(self, folder):
+        self.made(folder, 0, changed=1e-3)
+        return True
+
+
+class TestDataset(DataCase):
+    """A torch Dataset of uint8 pictures of any size."""
+
+    kind = "own_data:Faces"
+
+    def made(self, folder, seed):
+        return DataConfig(kind=self.kind, size=16, options={"seed": seed})
+
+
+class TestFloatDataset(DataCase):
+    kind = "own_data:floats"
+
+    def made(self, folder, seed):
+        return DataConfig(kind=self.kind, size=16, options={"seed": seed})
 
 
 class TestLabels(DataCase):

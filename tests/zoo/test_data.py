@@ -102,7 +102,7 @@ def slow_fit(pixels, wanted, fit, background, axes):
         new = tuple((min if fit == "pad" else max)(n, w) for n, w in zip(new, wanted, strict=True))
     values = pixels.astype(float)
     for axis in axes:  # with bytes between
-        values = np.clip(slow_resize(values.swapaxes(0, axis), new[axis]), 0, 255).round().swapaxes(0, axis)
+        values = np.clip(np.floor(slow_resize(values.swapaxes(0, axis), new[axis]) + 0.5), 0, 255).swapaxes(0, axis)
     result = np.empty((*wanted, 3))
     for row in range(wanted[0]):
         for column in range(wanted[1]):
@@ -115,7 +115,7 @@ def slow_fit(pixels, wanted, fit, background, axes):
     return result
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=60, derandomize=True)
 @given(
     sides=st.tuples(st.integers(1, 40), st.integers(1, 40)),
     wanted=st.tuples(st.integers(1, 24), st.integers(1, 24)),

@@ -16,12 +16,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from pydantic import ValidationError
 from torch.utils.data import DataLoader
 
+from gantailor.cli.main import main
 from gantailor.evaluators.pictures import reader
 from gantailor.supernet.errors import ConfigError, DataError
 from gantailor.supernet.training.batches import Move
@@ -103,7 +105,7 @@ class Noise:
 
 
 def noise(items=None, **options):
-    return stored(items or Noise(), Reading(size=SIZE, **options), name="noise", what="noise 'x'")
+    return stored(items or Noise(), Reading(size=SIZE, **options), name="noise", what="noise 'x'", key="x")
 
 
 @pytest.mark.parametrize("workers", [0, 1, 3])
@@ -233,8 +235,11 @@ def test_pictures_of_every_kind_as_before(tmp_path):
     assert len({pairs.digest() for pairs in found}) == len({labels.digest() for labels in maps}) == 1
 
 
-def test_changed_files_are_noticed(tmp_path):
-    """Other contents of one size, other times, files that come and go."""
+def test_changed_files_are_noticed(tmp_path, own_cache):
+    """Other contents of one size, other times, files that come and go; what was kept of the former ones goes."""
+    for number in range(2):
+        save(tmp_path / f"other {number}", 3, (12, 40, 3), seed=number)
+        read_split(DataConfig(kind="folder", path=str(tmp_path / f"other {number}"), size=16), "train")
     save(tmp_path / "train", 3, (12, 40, 3))
     file = tmp_path / "train" / "001.png"
 
@@ -254,7 +259,7 @@ def test_changed_files_are_noticed(tmp_path):
     (tmp_path / "train" / "000.png").unlink()
     digests.append(read())
     assert len({digest for digest, _ in digests}) == 4 and [count for _, count in digests] == [3, 3, 4, 3]
-    assert read() == digests[-1]
+    assert read() == digests[-1] and len([*own_cache.iterdir()]) == 3
 
 
 def _cut(file):
@@ -287,7 +292,7 @@ def test_damage_is_said_and_mended(name, harm, own_cache, monkeypatch, caplog):
     assert caplog.text.count("are damaged; they are read again") == 1
     assert np.array_equal(again.sides[0][:], np.stack([Noise().pixels(n) for n in range(COUNT)]))
     assert pixel_digest(again.sides[0]) == pixel_digest(first.sides[0]) and len([*own_cache.rglob("*.npy")]) == 3
-    assert sorted(f.name for f in own_cache.iterdir()) == [next(own_cache.glob("noise-*")).name], "nothing half done"
+    assert sorted(f.name for f in own_cache.iterdir()) == [next(own_cache.glob("noise-*-*")).name], "nothing half done"
 
 
 def test_a_cache_that_goes_away_under_way(own_cache, caplog):
@@ -530,3 +535,33 @@ def test_threads_read_at_once(cache, monkeypatch):
 
     with ThreadPoolExecutor(4) as pool:
         assert all(pool.map(same, range(200)))
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("data", [{"size": 32, "load": [36, 40]}, {"size": [32, 64], "crop": 32, "cache": "off"}])
+def test_a_run_on_crops(tmp_path, data):
+    """From files to the report: trained on random parts, scored on whole pictures."""
+    for split in ("train", "test"):
+        save(tmp_path / "data" / split, 6, (40, 80, 3))
+    recipe = {"kimg": 0.004, "batch": 2, "ndf": 4}
+    config = {
+        "generator": "resnet_6blocks",
+        "options": {"ngf": 8},
+        "teacher": "none",
+        "data": {"kind": "folder", "path": str(tmp_path / "data"), "fit": "crop", **data},
+        "budget": "0.5x",
+        "train": recipe,
+        "finetune": recipe,
+        "search": {"trials": 3},
+        "evaluation": {"search": "l1", "final": ["l1"], "search_images": 4},
+    }
+    (tmp_path / "run.yaml").write_text(yaml.safe_dump(config))
+    assert main(["compress", str(tmp_path / "run.yaml"), "--out", str(tmp_path / "run")]) == 0
+    assert (tmp_path / "run" / "report.html").stat().st_size
+
+
+def test_mistakes_of_crops_are_one_line(tmp_path, capsys):
+    (tmp_path / "run.yaml").write_text(yaml.safe_dump({"data": {"size": 32, "crop": 48}}))
+    assert main(["compress", str(tmp_path / "run.yaml"), "--dry-run"]) == 2
+    said = capsys.readouterr().err.strip().splitlines()
+    assert len(said) == 1 and "crops of 48 x 48 do not fit in training pictures of 32 x 32" in said[0]

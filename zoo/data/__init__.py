@@ -7,6 +7,11 @@ SPLITS = ("train", "search", "test")
 DATA_KINDS: dict[str, str] = {
     "openmoji": "gantailor.zoo.data.kinds.openmoji:OPENMOJI",
     "folder": "gantailor.zoo.data.kinds.folder:FOLDER",
+    "folders": "gantailor.zoo.data.kinds.folders:FOLDERS",
     "domains": "gantailor.zoo.data.kinds.domains:DOMAINS",
     "labels": "gantailor.zoo.data.kinds.labels:LABELS",
+    "list": "gantailor.zoo.data.kinds.list:LIST",
+    "classes": "gantailor.zoo.data.kinds.classes:CLASSES",
+    "zip": "gantailor.zoo.data.kinds.zip:ZIP",
+    "tensors": "gantailor.zoo.data.kinds.tensors:TENSORS",
 }

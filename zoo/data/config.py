@@ -17,10 +17,16 @@ class DataConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
     kind: str = Field(
         "openmoji",
-        description="openmoji: the embedded pictures; folder; domains: trainA and trainB of CycleGAN; labels: SPADE's "
-        "label maps; or module:name",
+        description="openmoji: the embedded pictures; folder: pairs side by side, or pictures alone; folders: two "
+        "matched by name; domains: two not matched; list: CSV or JSON lines; classes: a folder for each; zip: "
+        "StyleGAN's; tensors: npz or safetensors; labels: SPADE's label maps; or module:name, a record or a Dataset",
     )
-    path: str | None = Field(None, description="folder with train/ and test/ (and val/ or search/) inside")
+    path: str | None = Field(
+        None, description="folder with train/ and test/ (and val/ or search/) inside; or the list, archive or tensors"
+    )
+    sides: tuple[str, str] = Field(
+        ("A", "B"), description="two folders: what they are called, [A, B] for trainA and trainB, train/A and train/B"
+    )
     classes: int = Field(35, gt=0, description="label maps: number of classes")
     size: int | tuple[int, int] = Field(64, description="height and width in pixels, 16 to 2048: 256, or [128, 256]")
     fit: Literal["stretch", "crop", "scale-and-crop", "pad"] = Field(
@@ -44,13 +50,19 @@ class DataConfig(BaseModel):
     cache: Literal["auto", "on", "off"] = Field(
         "auto", description="keep decoded pictures on disk; auto: where they take less than 8 GB"
     )
-    workers: int = Field(0, ge=0, le=64, description="processes that read pictures beside the training")
+    workers: int = Field(
+        0, ge=0, le=64, description="processes that read pictures beside the training; the result is the same"
+    )
     skip_corrupt: bool = Field(False, description="go on without pictures that cannot be read")
     labels: str | None = Field(
         None, description="label maps in colours: their table, a CSV file (id,name,red,green,blue) or cityscapes"
     )
-    direction: Literal["AtoB", "BtoA", "unpaired"] = Field("AtoB", description="which half of a picture is the input")
-    options: dict[str, Any] = Field({}, description="settings of a kind of your own, {fold: 3}")
+    direction: Literal["AtoB", "BtoA", "unpaired"] = Field(
+        "AtoB", description="which half of a picture, or which side, is the input"
+    )
+    options: dict[str, Any] = Field(
+        {}, description="settings of a kind of your own, {fold: 3}; tensors: {inputs: [a, b], target: c}"
+    )
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -107,6 +119,13 @@ class DataConfig(BaseModel):
                 f"crops of {crop} do not fit in training pictures of {load}: a larger load, or another crop"
             )
         return self
+
+    @field_validator("sides")
+    @classmethod
+    def _sides(cls, value: tuple[str, str]) -> tuple[str, str]:
+        if value[0] == value[1] or not all(side.strip(". ") and "/" not in side for side in value):
+            raise ValueError("give two names of folders, [A, B]")
+        return value
 
     @field_validator("kind")
     @classmethod

@@ -92,22 +92,24 @@ class Stored:
     total: int
 
 
-def stored(items: Items, reading: Reading, *, name: str, what: str, key: str = "") -> Stored:
+def stored(items: Items, reading: Reading, *, name: str, what: str, key: str) -> Stored:
     """The sides of items; the first time all are read, later only their files' sizes and times.
 
     Args:
         reading: whose ``key`` changes pixels, and which says what is kept on disk and how many processes read.
         name: of the kind, for the cache folder.
         what: the items are called in messages, ``folder 'x/train'``.
-        key: where the items come from, and everything else that changes their pixels.
+        key: where the items come from, and everything else that changes their pixels. What was kept of the same key
+            when its files were others is removed.
 
     Raises:
         DataError: there are none, or none can be read; one cannot be read.
     """
-    total, sha = len(items), hashlib.sha256(f"{INDEX_VERSION}|{name}|{key}|{reading.key}".encode())
+    total, stamps = len(items), hashlib.sha256()
     for number, item in enumerate(items.names):
-        sha.update(f"|{item}|{items.stamp(number)}".encode())
-    index, folder = _found_or_built(items, reading, f"{name}-{sha.hexdigest()[:16]}", what)
+        stamps.update(f"{item}|{items.stamp(number)}|".encode())
+    place = hashlib.sha256(f"{INDEX_VERSION}|{key}|{reading.key}".encode())
+    index, folder = _found_or_built(items, reading, f"{name}-{place.hexdigest()[:16]}", stamps.hexdigest()[:16], what)
     if not len(index.rows):
         raise DataError(f"data {what}: none of its {total} pictures can be read")
     say(what, total, index.lost)
@@ -121,8 +123,9 @@ def stored(items: Items, reading: Reading, *, name: str, what: str, key: str = "
     return Stored(tuple(sides), tuple(names[row] for row in index.rows.tolist()), total)
 
 
-def _found_or_built(items: Items, reading: Reading, name: str, what: str) -> tuple[Index, Path | None]:
+def _found_or_built(items: Items, reading: Reading, place: str, stamps: str, what: str) -> tuple[Index, Path | None]:
     """The index, and the folder of decoded pictures if there is one."""
+    name = f"{place}-{stamps}"
     try:
         with _room():
             cache = cache_folder()
@@ -131,7 +134,11 @@ def _found_or_built(items: Items, reading: Reading, name: str, what: str) -> tup
         layout = _layout(items, what)
         kept = _kept(reading, layout, cache)
         with _alone(cache, name, what):
-            return _found(cache, name, reading) or _built(items, layout, reading, cache, name, what, kept=kept)
+            found = _found(cache, name, reading) or _built(items, layout, reading, cache, name, what, kept=kept)
+        for former in cache.glob(f"{place}-*"):
+            if not former.name.startswith(name):
+                shutil.rmtree(former, ignore_errors=True)
+        return found
     except NoRoomError as failure:
         tell(
             f"the cache folder cannot be used ({failure.strerror}), so pictures are decoded each time they are asked "

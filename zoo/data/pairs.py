@@ -17,6 +17,7 @@ from torch import Tensor
 
 from gantailor.supernet.calling import Inputs
 from gantailor.supernet.training.batches import Move
+from gantailor.zoo.data.class_labels import ClassLabels
 from gantailor.zoo.data.pictures import Pictures, to_float
 from gantailor.zoo.data.shards import Side
 
@@ -25,12 +26,15 @@ from gantailor.zoo.data.shards import Side
 class Pairs:
     """Aligned pictures: ``inputs`` and ``targets`` are uint8 ``[N, H, W, C]``, arrays or others, of equal length.
 
+    Or they are float32, in [-1, 1] already.
+
     ``targets`` is ``None`` for unpaired data, whose targets are the teacher's outputs. Their sides may be a multiple of
     those of ``inputs``.
 
     Args:
         more: what the generator takes beside ``inputs``, in the order of its forward: pictures as those (masks), which
             move alike, or float32 vectors ``[N, d]``.
+        class_labels: of the pictures, for generators that take classes (``fitted_to``).
         crop: height and width of the parts of the inputs that moves keep; whole pictures without.
         middle: height and width of the middle that comes without moves, where pictures are kept larger for crops.
     """
@@ -40,6 +44,7 @@ class Pairs:
     names: tuple[str, ...]
     source: str
     more: tuple[Pictures, ...] = field(default=(), kw_only=True)
+    class_labels: ClassLabels | None = field(default=None, kw_only=True)
     crop: tuple[int, int] | None = field(default=None, kw_only=True)
     middle: tuple[int, int] | None = field(default=None, kw_only=True)
 
@@ -61,7 +66,9 @@ class Pairs:
         names = tuple(np.asarray(self.names, dtype=object)[indices])
         targets = None if self.targets is None else _some(self.targets, indices)
         more = tuple(_some(one, indices) for one in self.more)
-        return replace(self, inputs=_some(self.inputs, indices), targets=targets, names=names, more=more)
+        labels = None if self.class_labels is None else self.class_labels.take(indices)
+        inputs = _some(self.inputs, indices)
+        return replace(self, inputs=inputs, targets=targets, names=names, more=more, class_labels=labels)
 
     def batch(self, indices: np.ndarray, *, moves: Sequence[Move] | None = None) -> tuple[Inputs, Tensor | None]:
         """Inputs and targets as float ``[n, C, H, W]`` in [-1, 1]; inputs are a tuple where there are ``more``.

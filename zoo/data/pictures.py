@@ -38,7 +38,9 @@ class Pictures(Protocol):
 
 
 def to_float(images: np.ndarray) -> Tensor:
-    """uint8 ``[n, H, W, C]`` to float ``[n, C, H, W]`` in [-1, 1]."""
+    """uint8 ``[n, H, W, C]``, or float32 in [-1, 1], to float ``[n, C, H, W]`` in [-1, 1]."""
+    if images.dtype == np.float32:
+        return torch.from_numpy(np.ascontiguousarray(images)).permute(0, 3, 1, 2)
     return torch.from_numpy(np.ascontiguousarray(images)).permute(0, 3, 1, 2).to(torch.float32).div_(127.5).sub_(1)
 
 

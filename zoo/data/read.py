@@ -8,13 +8,16 @@ from dataclasses import replace
 import numpy as np
 
 from gantailor.supernet.errors import ConfigError, DataError, GantailorError, nearest
+from gantailor.supernet.plugins import find
 from gantailor.supernet.traits import Traits
-from gantailor.zoo.data import SPLITS
+from gantailor.zoo.data import DATA_KINDS, SPLITS
+from gantailor.zoo.data.class_labels import ClassLabels
 from gantailor.zoo.data.config import DataConfig
 from gantailor.zoo.data.domains import NEEDS_TWO, Domains
+from gantailor.zoo.data.kinds.dataset import GIVEN, dataset_kind, given
 from gantailor.zoo.data.latents import Latents
 from gantailor.zoo.data.pairs import Pairs
-from gantailor.zoo.data.record import DataKind, DataSet, find_kind
+from gantailor.zoo.data.record import DataKind, DataSet
 from gantailor.zoo.data.vectors import fitted_to
 
 
@@ -41,7 +44,7 @@ def read_split(config: DataConfig, split: str, traits: Traits | None = None) -> 
     number = SPLITS.index(split)
     if traits.takes != "latents":
         found = _read(kind, config, split)
-        return fitted_to(found, traits, number, classes=_classes(found))
+        return fitted_to(found, traits, number, labels=_labels(found))
     if traits.size not in (None, config.size):
         raise ConfigError(f"the generator makes {traits.size} px, data.size is {config.size}; make them the same")
     if config.cropped is not None:
@@ -50,13 +53,26 @@ def read_split(config: DataConfig, split: str, traits: Traits | None = None) -> 
         )
     real = _read(kind, config, "train")
     latents = Latents.of(real, traits.input_shapes[0][0], seed=number, name=split)
-    return fitted_to(latents, traits, number, classes=_classes(real))
+    return fitted_to(latents, traits, number, labels=_labels(real))
 
 
-def _classes(data: DataSet) -> np.ndarray | None:
-    """The class of each item, where the data set has such."""
-    found = getattr(data, "classes", None)
-    return found if isinstance(found, np.ndarray) else None
+def _labels(data: DataSet) -> ClassLabels | None:
+    """The class of each item, where the data set has such: ``class_labels``, or whole numbers ``classes`` ``[N]``."""
+    found, numbers = getattr(data, "class_labels", None), getattr(data, "classes", None)
+    if isinstance(numbers, np.ndarray) and found is None:
+        return ClassLabels(numbers)
+    return found if isinstance(found, ClassLabels) else None
+
+
+def find_kind(name: str) -> DataKind:
+    """The record of a built-in, or one's own as ``module:name``; a torch Dataset may stand for one.
+
+    Raises:
+        ConfigError: an unknown name (the nearest are shown), or what it names is neither.
+        DataError: it was given from Python, to another process.
+    """
+    found = given(name) if name.startswith(f"{GIVEN}:") else find(name, DATA_KINDS, "data kind")
+    return found if isinstance(found, DataKind) else dataset_kind(name, found)
 
 
 def _read(kind: DataKind, config: DataConfig, split: str) -> DataSet:

@@ -17,9 +17,7 @@ from typing import Literal, Protocol
 
 from gantailor.evaluators.scores import Pairs
 from gantailor.supernet.errors import ConfigError, DataError
-from gantailor.supernet.plugins import find_record
 from gantailor.supernet.training.batches import PairSource
-from gantailor.zoo.data import DATA_KINDS
 from gantailor.zoo.data.config import DataConfig
 from gantailor.zoo.data.domains import Domains
 
@@ -88,12 +86,3 @@ class DataKind:
     yields: Literal["pictures", "labels"] = "pictures"
     domains: Callable[[DataConfig], Domains] | None = None
     check: Callable[[DataConfig], None] = no_check
-
-
-def find_kind(name: str) -> DataKind:
-    """The record of a built-in, or one's own as ``module:name``.
-
-    Raises:
-        ConfigError: an unknown name (the nearest are shown), or what it names is no ``DataKind``.
-    """
-    return find_record(name, DATA_KINDS, "data kind", DataKind)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,6 +14,7 @@ from torch import Tensor
 from gantailor.supernet.calling import Inputs, as_tuple
 from gantailor.supernet.errors import DataError
 from gantailor.supernet.traits import Traits
+from gantailor.zoo.data.class_labels import ClassLabels, OneHot
 from gantailor.zoo.data.record import DataSet
 
 Shape = tuple[int, ...]
@@ -52,23 +52,6 @@ class Normal:
 
 
 @dataclass(frozen=True, eq=False)
-class OneHot:
-    """Classes ``[N]`` from 0 as vectors of 0 and one 1."""
-
-    classes: np.ndarray
-    width: int
-
-    @property
-    def key(self) -> str:
-        """A hash of the classes."""
-        return f"classes{self.width}-{hashlib.sha256(np.ascontiguousarray(self.classes).tobytes()).hexdigest()[:8]}"
-
-    def __getitem__(self, rows: np.ndarray) -> np.ndarray:
-        hot: np.ndarray = self.classes[rows][:, None] == np.arange(self.width)
-        return hot.astype(np.float32)
-
-
-@dataclass(frozen=True, eq=False)
 class WithVectors:
     """A data set with latents or classes among its inputs.
 
@@ -99,6 +82,17 @@ class WithVectors:
         """Which inputs are latents, and of how many numbers: those that training draws anew at each step."""
         return {number: one.width for number, one in enumerate(self.order) if isinstance(one, Normal)}
 
+    def told(self, names: Sequence[str]) -> str:
+        """What stands in for the inputs of these names that the data does not hold, for the user."""
+        said = {
+            Normal: "a latent, drawn anew at each step of a training, and one for each picture where it is scored",
+            OneHot: "the class of each picture",
+        }
+        parts = [
+            f"{name} is {said[type(one)]}" for name, one in zip(names, self.order, strict=True) if type(one) in said
+        ]
+        return f"the generator takes {', '.join(names)}; {'; '.join(parts)}"
+
     @property
     def size(self) -> Any:
         """Height and width of the pictures, where the data set says it."""
@@ -120,11 +114,11 @@ class WithVectors:
         return "-".join([self.data.digest(), *(one.key for one in self.order if not isinstance(one, int))])
 
 
-def fitted_to(data: DataSet, traits: Traits, seed: int, *, classes: np.ndarray | None = None) -> DataSet:
+def fitted_to(data: DataSet, traits: Traits, seed: int, *, labels: ClassLabels | None = None) -> DataSet:
     """The data set with every input that a generator declares.
 
     What the generator takes in the order of its forward is taken from the data's inputs in their order. A vector that
-    they lack is the class of the item, one-hot, where there are ``classes`` (whole numbers ``[N]``), else a latent:
+    they lack is the class of the item, one-hot, where there are ``labels``, else a latent:
     normally distributed, the same for an item of a split, and drawn anew at each step of a training.
 
     Args:
@@ -154,7 +148,7 @@ def fitted_to(data: DataSet, traits: Traits, seed: int, *, classes: np.ndarray |
         raise _misfit(wanted, found)
     if None not in order:
         return data
-    return WithVectors(data, _filled(order, wanted, len(data), seed, classes))
+    return WithVectors(data, _filled(order, wanted, len(data), seed, labels))
 
 
 def _filled(
@@ -162,22 +156,15 @@ def _filled(
     wanted: Sequence[Shape],
     count: int,
     seed: int,
-    classes: np.ndarray | None,
+    labels: ClassLabels | None,
 ) -> tuple[int | Vectors, ...]:
     """The order with classes and latents in its gaps; classes where their number is the vector's, or in the first."""
     gaps = [number for number, one in enumerate(order) if one is None]
     filled: dict[int, Vectors] = {}
-    if classes is not None:
-        known = int(classes.max()) + 1
-        place = next((number for number in gaps if wanted[number] == (known,)), gaps[0])
-        width = wanted[place][0]
-        if known > width:
-            raise DataError(
-                f"the generator takes {width} classes, the data has {known}; give a generator for {known}, or data of "
-                f"{width}"
-            )
+    if labels is not None:
+        place = next((number for number in gaps if wanted[number] == (labels.count,)), gaps[0])
         gaps.remove(place)
-        filled = {place: OneHot(classes, width)}
+        filled = {place: labels.vectors(wanted[place][0])}
     filled |= {number: Normal(count, wanted[number][0], (seed, number)) for number in gaps}
     return tuple(filled[number] if one is None else one for number, one in enumerate(order))
 

@@ -47,6 +47,7 @@ class Generator:
         read: from the mapping in an original checkpoint file (prefixes taken off, float32) to the tensors of the
             generator's state dict, ``(mapping, **options) -> mapping``. A state dict of this generator must pass
             unchanged. None: the file is the state dict.
+        side: which of two generators in a file a run takes where its settings do not say; ``read`` has this option.
         options_of_state: options of ``build`` that a state dict tells, beneath ``options`` and the user's. What tells
             nothing, or is not this family's, gives fewer options or a ``KeyError``. None: none.
         complete: ``(module, state) -> state`` with the buffers that some files leave out. None: files have all.
@@ -61,6 +62,7 @@ class Generator:
     options: Mapping[str, Any] = field(default_factory=dict)
     task: str | None = None
     read: Callable[..., Mapping[str, Tensor]] | str | None = None
+    side: str | None = None
     options_of_state: Callable[[Mapping[str, Tensor]], Mapping[str, Any]] | str | None = None
     complete: Callable[[nn.Module, Mapping[str, Tensor]], Mapping[str, Tensor]] | str | None = None
     shipped_teacher: Path | None = None

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from gantailor.evaluators.pictures.files import list_pictures, picture_files
 from gantailor.evaluators.pictures.modes import as_channels
@@ -71,25 +71,29 @@ class FolderItems:
     def stamp(self, index: int) -> str:
         return stamp_of(self.folder / self.names[index])
 
+    @cached_property
+    def sides(self) -> tuple[Reading, ...]:
+        """Of the input and, if there is one, of the target."""
+        return tuple(self.reading.side(side) for side in range(1 if self.direction == "unpaired" else 2))
+
     def read(self, index: int, note: Notes) -> tuple[np.ndarray, ...] | None:
-        paired = self.direction != "unpaired"
-        sides = [self.reading.side(side) for side in (0, 1)][: 1 + paired]
-        reader = self.reading.reader(max(int(side.channels_of(0)) for side in sides), note)
+        reader = self.reading.reader(max(side.channels_of(0) for side in self.sides), note)
+        return reader.decode(
+            self.folder / self.names[index], lambda image, rawmode: self._cut(reader.pixels(image, rawmode), note)
+        )
 
-        def cut(image: Image.Image, rawmode: str) -> tuple[np.ndarray, ...]:
-            pixels = reader.pixels(image, rawmode)
-            if not paired:
-                return (sides[0].fitted(pixels, note),)
-            parts = halves(pixels)[:: -1 if self.direction == "BtoA" else 1]  # which half is the input
-            first, second = (
-                as_channels(part, side.channels_of(0), side.colour) for part, side in zip(parts, sides, strict=True)
-            )
-            target = sides[1].fitted(second, lambda lost: None)  # what halves lose is said once
-            if self.reading.fit == "crop" and self.reading.scale > 1:  # the part that the target shows, made smaller
-                return replace(sides[0], fit="stretch").fitted(sides[1].fitted(first, note), note), target
-            return sides[0].fitted(first, note), target
-
-        return reader.decode(self.folder / self.names[index], cut)
+    def _cut(self, pixels: np.ndarray, note: Notes) -> tuple[np.ndarray, ...]:
+        if len(self.sides) == 1:
+            return (self.sides[0].fitted(pixels, note),)
+        parts = halves(pixels)[:: -1 if self.direction == "BtoA" else 1]  # which half is the input
+        first, second = (
+            as_channels(part, side.channels_of(0), side.colour) for part, side in zip(parts, self.sides, strict=True)
+        )
+        target = self.sides[1].fitted(second, lambda lost: None)  # what halves lose is said once
+        if self.reading.fit == "crop" and self.reading.scale > 1:  # the part that the target shows, made smaller
+            same = replace(self.sides[1], channels=self.sides[0].channels).fitted(first, note)
+            return replace(self.sides[0], fit="stretch").fitted(same, note), target
+        return self.sides[0].fitted(first, note), target
 
 
 def _read(config: DataConfig, split: str) -> Pairs:

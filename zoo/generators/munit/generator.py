@@ -15,9 +15,12 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from gantailor.supernet.errors import ConfigError, nearest
 from gantailor.supernet.tracing.rules import leaf
 from gantailor.supernet.tracing.tracer import Tracer
 from gantailor.zoo.generators.munit.layers import ConvBlock, ResBlocks
+
+STYLES = ("input", "own")
 
 
 class StyleEncoder(nn.Module):
@@ -146,6 +149,12 @@ class MunitGenerator(nn.Module):
         n_downsample: halvings of the content encoder, doublings of the decoder.
         n_res: residual blocks in the content encoder, and as many in the decoder.
         separable: depthwise-separable residual blocks and decoder up-convolutions (the ``mobile_`` form).
+        style: what it declares to take; weights and forward are the same. ``input``: a picture and a style code, as it
+            is used: it translates, in a style that is drawn or was encoded of another picture. ``own``: a picture
+            alone, whose own style is encoded: it reconstructs. The published counts are of that form.
+
+    Raises:
+        ConfigError: another ``style``.
     """
 
     feature_layers = ("enc_content",)
@@ -161,10 +170,14 @@ class MunitGenerator(nn.Module):
         n_downsample: int = 2,
         n_res: int = 4,
         separable: bool = False,
+        style: str = "input",
     ) -> None:
         super().__init__()
+        if style not in STYLES:
+            raise ConfigError(f"style {style!r} is unknown; {nearest(style, STYLES)}")
         self.size_multiple = 2**n_downsample
-        self.input_shape = (input_nc, 256, 256)
+        picture = (input_nc, 256, 256)
+        self.input_shapes = (picture, (style_dim,)) if style == "input" else (picture,)
         self.style_dim = style_dim
         self.enc_style = StyleEncoder(input_nc=input_nc, ngf=ngf, style_dim=style_dim)
         self.enc_content = ContentEncoder(
