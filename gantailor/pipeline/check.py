@@ -25,6 +25,7 @@ from gantailor.supernet.calibration import has_running_statistics, per_picture
 from gantailor.supernet.calling import Inputs, as_tuple, forward, rows_of
 from gantailor.supernet.errors import ConfigError, nearest
 from gantailor.supernet.files import write_json
+from gantailor.supernet.importance.ranking import criterion
 from gantailor.supernet.plugins import import_name
 from gantailor.supernet.training.distillation import capture
 from gantailor.supernet.training.trainer import check_parts
@@ -142,6 +143,8 @@ def _check_files(run: Run) -> None:
     for recipe in (config.train, config.finetune):
         if recipe.kimg and recipe.perceptual_weight:
             run.setup.scoring.perceptual(recipe.perceptual_loss)
+    if not is_file(config.ranking):
+        criterion(config.ranking)
     front_profile(config)
     for name, value in (("region", config.region), ("embedding", config.embedding)):
         if value is not None:
