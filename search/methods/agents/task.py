@@ -2,12 +2,15 @@
 
 Two recurrent networks, the agents, open and close the channels of a trained generator and of its discriminator, whose
 weights are frozen. The discriminator's agent maximises, the generator's minimises how well the pruned generator's
-picture of an input can be told from the whole generator's pictures of the input's neighbours. Both pay for MACs. The
-paper's code is not public: ``docs/methods.md`` says what follows it, and what is our reading.
+pictures can be told from the whole generator's within the neighbourhood of a centre: either makes a picture of a
+neighbour, which is judged beside the centre. Both pay for MACs. The paper's code is not public: ``docs/methods.md``
+says what follows it, and what is our reading.
 """
 
 from __future__ import annotations
 
+import dataclasses
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,13 +18,16 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from gantailor.search.methods.agents.neighbourhoods import others
+from gantailor.search.methods.agents.projection import Projection
 from gantailor.search.methods.control import Control, Usage
-from gantailor.search.methods.gated import Gated, logistic_noise
+from gantailor.search.methods.gated import Gated, gumbel_noise
 from gantailor.supernet.graph import Selection
 from gantailor.supernet.training import distributed
 from gantailor.supernet.training.image_to_image import Batch, ImageToImage, PairSource
 from gantailor.supernet.training.losses import fake_loss, generator_loss, real_loss
 from gantailor.supernet.training.recipe import Recipe, require
+from gantailor.zoo.data.pictures import to_float
 
 
 @dataclass(frozen=True)
@@ -29,11 +35,13 @@ class AgentsOptions:
     """Settings of the agents, in ``train.method_options``.
 
     Attributes:
-        neighbours: pictures in a neighbourhood beside its centre; 0 matches globally: any picture with any.
+        neighbours: pictures in a neighbourhood beside its centre; 0 matches globally: each picture with its own
+            condition, or without any where the discriminator has none.
+        shuffle: 1: each centre has the neighbourhood of another picture, the same one throughout (an ablation).
         feedback: 0: agents do not see each other's decisions nor what these did to the objective.
         alone: 1: the generator's agent alone; the discriminator stays whole.
-        discriminator_kimg: images that the discriminator is trained on before, against the whole generator, where no
-            trained one is given.
+        discriminator_kimg: images that the discriminator is trained on before, against the whole generator; of one that
+            comes trained only the part that tells it the centre, where it sees no condition.
         discriminator_share: the discriminator's MAC target as a share; 0: the generator's.
         agent_lr: AdamW learning rate of the agents, with ``agent_decay``.
         temperature: of the Gumbel sigmoid.
@@ -42,6 +50,7 @@ class AgentsOptions:
     """
 
     neighbours: int = 5
+    shuffle: int = 0
     feedback: int = 1
     alone: int = 0
     discriminator_kimg: float = 2.0
@@ -79,16 +88,53 @@ def penalty(share: Tensor, allowed: float) -> Tensor:
     return torch.log(share.clamp(min=allowed) / allowed)
 
 
+@dataclass(frozen=True, eq=False)
+class Manifold:
+    """The generator's pictures as neighbourhoods around centres; a picture is known by its row in the data.
+
+    Attributes:
+        near: for each centre the pictures of its neighbourhood ``[N, k + 1]``.
+        centres: what a discriminator without a condition is told of each centre ``[N, d]``; None: it sees the input.
+        real, real_near: uint8 pictures ``[M, H, W, C]`` of the domain that is translated to, and for each centre those
+            of its neighbourhood (None: any); without them the data's own targets are real, if it has any.
+    """
+
+    near: np.ndarray
+    centres: np.ndarray | None = None
+    real: Any = None
+    real_near: np.ndarray | None = None
+
+    def shuffled(self, seed: int) -> Manifold:
+        """Each centre with the neighbourhood of another."""
+        order = others(len(self.near), seed)
+        real = None if self.real_near is None else self.real_near[order]
+        return dataclasses.replace(self, near=self.near[order], real_near=real)
+
+
 @dataclass(frozen=True)
 class Neighbours:
-    """The batch of a step: centres, and for each a picture of its neighbourhood."""
+    """The batch of a step.
+
+    Attributes:
+        centres: what neighbours are judged beside.
+        others, pruned: of each neighbourhood a picture for the whole and one for the pruned generator, drawn apart.
+        told: features of the centres ``[n, d]``, for a discriminator without a condition.
+        real: real pictures of the neighbourhoods, where they are not the targets of ``others``.
+    """
 
     centres: Batch
     others: Batch
+    pruned: Batch
+    told: Tensor | None = None
+    real: Tensor | None = None
 
     def part(self, number: int, of: int) -> Neighbours:
         """One of ``of`` equal parts."""
-        return Neighbours(self.centres.part(number, of), self.others.part(number, of))
+        size = len(self.centres.keys) // of
+        rows = slice(number * size, (number + 1) * size)
+        told, real = (None if x is None else x[rows] for x in (self.told, self.real))
+        batches = (batch.part(number, of) for batch in (self.centres, self.others, self.pruned))
+        return Neighbours(*batches, told=told, real=real)
 
 
 class Agents(ImageToImage):
@@ -96,7 +142,7 @@ class Agents(ImageToImage):
 
     Args:
         generator, discriminator: frozen networks; the latter sees what the recipe's discriminators see.
-        near: for each picture the indices of its neighbourhood ``[N, k + 1]``; None matches globally.
+        near: neighbourhoods, or their rows ``[N, k + 1]`` alone; None matches globally.
         usage: costs of generator and discriminator, each as a share of its budget.
         trained: whether the discriminator comes trained.
     """
@@ -109,15 +155,21 @@ class Agents(ImageToImage):
         recipe: Recipe,
         *,
         teacher: nn.Module,
-        near: np.ndarray | None,
+        near: Manifold | np.ndarray | None,
         usage: tuple[Usage, Usage],
         trained: bool = False,
         device: str | torch.device = "cpu",
     ) -> None:
         super().__init__(generator, data, recipe, discriminator=discriminator.generator, teacher=teacher, device=device)
         self.options = o = recipe.options_of(AgentsOptions, method=True)
-        self.gated, self.judge, self.near = generator, discriminator.to(device), near
-        self.warmup = 0 if trained else round(o.discriminator_kimg * 1000 / recipe.batch)
+        self.gated, self.judge, self.trained_judge = generator, discriminator.to(device), trained
+        near = Manifold(near) if isinstance(near, np.ndarray) else near
+        self.manifold = near.shuffled(recipe.seed) if near is not None and o.shuffle else near
+        self.projection: Projection | None = None
+        if near is not None and near.centres is not None:
+            self.projection = Projection(discriminator.supernet, near.centres.shape[1], seed=recipe.seed).to(device)
+            self.optimizers["discriminator"].add_param_group({"params": list(self.projection.parameters())})
+        self.warmup = round(o.discriminator_kimg * 1000 / recipe.batch) if self._learns_before else 0
         for name, side in (("generator", self.gated), ("discriminator's agent", self.judge)):
             own = torch.optim.AdamW(side.agent.parameters(), lr=o.agent_lr, weight_decay=o.agent_decay, fused=True)
             self.optimizers[name] = own
@@ -129,50 +181,84 @@ class Agents(ImageToImage):
             for side, used, name in zip((self.gated, self.judge), usage, ("generator", "discriminator"), strict=True)
         )
 
+    @property
+    def _learns_before(self) -> bool:
+        """Whether the discriminator has something to learn before the agents do, and real pictures to learn it from."""
+        real = self.data.batch(np.arange(1))[1] is not None or (
+            self.manifold is not None and self.manifold.real is not None
+        )
+        return not self.trained_judge or (self.projection is not None and real)
+
     def parts(self) -> dict[str, nn.Module]:
         """Both sides with weights, agents and gates, and what the controls remember."""
         states = {f"{control.name} strength": control.state for control in self.controls}
-        return {"generator": self.gated, "discriminator": self.judge, **states}
+        told = {} if self.projection is None else {"projection": self.projection}
+        return {"generator": self.gated, "discriminator": self.judge, **told, **states}
 
     def draw(self, step: int) -> Neighbours:  # type: ignore[override]
-        """Centres in a random order, and one picture from each one's neighbourhood."""
-        centres = super().draw(step)
+        """Centres in a random order, and pictures of each one's neighbourhood, mirrored and shifted as it is."""
+        centres, near = super().draw(step), self.manifold
         rng = np.random.default_rng((self.recipe.seed, 3, step))
         rows = np.array([key[0] for key in centres.keys])  # type: ignore[index]
-        if self.near is None:
-            chosen = rng.integers(0, len(self.data), len(rows))
-        else:
-            chosen = self.near[rows, rng.integers(0, self.near.shape[1], len(rows))]
-        return Neighbours(centres, self._moved(chosen, rng))
+        if near is None:
+            return Neighbours(centres, centres, centres)
+        members = near.near[rows, rng.integers(0, near.near.shape[1], (2, len(rows)))]
+        drawn = [self._moved(chosen, np.random.default_rng((self.recipe.seed, step))) for chosen in members]
+        told = None if near.centres is None else torch.from_numpy(near.centres[rows])
+        return Neighbours(centres, *drawn, told=told, real=self._real(near, rows, rng))
+
+    def _real(self, near: Manifold, rows: np.ndarray, rng: np.random.Generator) -> Tensor | None:
+        """A real picture for each centre that has no targets, mirrored at random."""
+        if near.real is None:
+            return None
+        choices = len(near.real) if near.real_near is None else near.real_near.shape[1]
+        chosen = rng.integers(0, choices, len(rows))
+        chosen = chosen if near.real_near is None else near.real_near[rows, chosen]
+        pictures = to_float(near.real[chosen])
+        mirrored = torch.from_numpy((rng.random(len(rows)) < 0.5) & self.recipe.mirror)
+        return torch.where(mirrored[:, None, None, None], pictures.flip(3), pictures)
 
     def backward(self, step: int, batch: Neighbours, share: float) -> dict[str, Tensor]:  # type: ignore[override]
         """The discriminator's own training first; then the gradients of the two agents."""
         learning = step < self.warmup
-        self.judge.generator.requires_grad_(learning)
+        self.judge.generator.requires_grad_(learning and not self.trained_judge)
+        if self.projection is not None:
+            self.projection.requires_grad_(learning)
         if learning:
-            return self._teach_discriminator(batch.centres, share)
+            return self._teach_discriminator(batch, share)
         return self._teach_agents(step - self.warmup, batch, share)
 
-    def _teach_discriminator(self, batch: Batch, share: float) -> dict[str, Tensor]:
-        """Real pictures against the whole generator's."""
+    def _teach_discriminator(self, batch: Neighbours, share: float) -> dict[str, Tensor]:
+        """Real pictures of the neighbourhoods against the whole generator's."""
         assert self.teacher is not None
-        inputs, targets = self._place(batch.inputs), self._place(batch.targets)
-        assert inputs is not None and targets is not None
-        made, _ = self.teacher(inputs, batch.keys)
-        losses = [f(self.recipe.gan, self._judge(inputs, x)) for f, x in ((real_loss, targets), (fake_loss, made))]
-        loss = 0.5 * torch.stack(losses).sum()
+        inputs, gates = self._place(batch.pruned.inputs), torch.ones_like(self.judge.decision)
+        real = self._place(batch.others.targets if batch.real is None else batch.real)
+        assert inputs is not None and real is not None
+        made, _ = self.teacher(inputs, batch.pruned.keys)
+        loss = self._objective(self._judged(gates, batch, real), self._judged(gates, batch, made))
         torch.autograd.backward(share * loss)
         return {"discriminator": loss.detach()}
 
-    def _judged(self, gates: Tensor, inputs: Tensor, outputs: Tensor) -> Any:
+    def _objective(self, real: Any, fake: Any) -> Tensor:
+        """What the discriminator minimises."""
+        return 0.5 * (real_loss(self.recipe.gan, real) + fake_loss(self.recipe.gan, fake))
+
+    def _judged(self, gates: Tensor, batch: Neighbours, outputs: Tensor) -> Any:
+        """Whether pictures belong to the neighbourhoods of the batch's centres."""
+        inputs = self._place(batch.centres.inputs)
+        told: AbstractContextManager[None] = nullcontext()
+        assert inputs is not None
         seen = torch.cat([inputs, outputs], 1) if self.recipe.conditional else outputs
-        with self._autocast():
+        if self.projection is not None:
+            assert batch.told is not None
+            told = self.projection.given(batch.told.to(self.device), gates)
+        with self._autocast(), told:
             return self.judge.gated(gates, seen)
 
     def _decisions(self, step: int) -> tuple[Tensor, Tensor]:
         """The generator's agent decides first, knowing its peer's last decision; the peer knows this one."""
         random = torch.Generator().manual_seed((self.recipe.seed * 1_000_003 + step) % 2**62)
-        noise = [logistic_noise(len(side.decision), random).to(side.decision) for side in (self.gated, self.judge)]
+        noise = [gumbel_noise(len(side.decision), random).to(side.decision) for side in (self.gated, self.judge)]
         if self._told is None:  # the same for every part of the step
             self._told = self.judge.told()
         opened = self.gated.decide(self._told if self._listens else None, noise[0], self.options.temperature)
@@ -187,15 +273,14 @@ class Agents(ImageToImage):
 
     def _teach_agents(self, step: int, batch: Neighbours, share: float) -> dict[str, Tensor]:
         assert self.teacher is not None
-        inputs, others = self._place(batch.centres.inputs), self._place(batch.others.inputs)
-        assert inputs is not None and others is not None
+        others, inputs = self._place(batch.others.inputs), self._place(batch.pruned.inputs)
+        assert others is not None and inputs is not None
         taught, _ = self.teacher(others, batch.others.keys)
         opened, open_judge = self._decisions(step)
         with self._autocast():
             fake = self.gated.gated(opened, inputs)
-        judged = self._judged(open_judge, inputs, fake.float())
-        real = real_loss(self.recipe.gan, self._judged(open_judge, others, taught))
-        objective = 0.5 * (real + fake_loss(self.recipe.gan, judged))
+        judged = self._judged(open_judge, batch, fake.float())
+        objective = self._objective(self._judged(open_judge, batch, taught), judged)
         gan = self.recipe.gan_weight * generator_loss(self.recipe.gan, judged)
         (judge_slopes,) = torch.autograd.grad(objective, open_judge, retain_graph=True)
         (slopes,) = torch.autograd.grad(gan, opened)
@@ -242,4 +327,12 @@ class Agents(ImageToImage):
 
     def outcome(self) -> str:
         """How the search ended, in a line for each side."""
-        return "\n".join(control.outcome() for control in self.controls[: 1 if self.options.alone else 2])
+        return "\n".join(control.outcome() for control in self._searching)
+
+    def learned(self) -> str:
+        """How much of what is kept was learned, in a line for each side."""
+        return "\n".join(control.learned() for control in self._searching)
+
+    @property
+    def _searching(self) -> tuple[Control, ...]:
+        return self.controls[: 1 if self.options.alone else 2]
