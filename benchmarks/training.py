@@ -115,7 +115,7 @@ def parts(trainer: Trainer) -> dict[str, Callable[[], object]]:
     """Pieces of the step that can be run alone."""
     task = trainer.task
     assert isinstance(task, ImageToImage) and task.teacher is not None
-    batch = task.draw(0)
+    batch = task.batches(0)
     inputs, config = batch.inputs.to(task.device), task._subnets(0)[0]
 
     def teacher() -> object:

@@ -28,6 +28,7 @@ from torch import Tensor, nn
 from gantailor.supernet.errors import CheckpointError, ConfigError, DataError, GantailorError
 from gantailor.supernet.files import save_tensors
 from gantailor.supernet.supernet import Supernet
+from gantailor.supernet.training.batches import Move
 from gantailor.supernet.traits import Traits, traits_of
 from gantailor.supernet.verify import verify
 from gantailor.zoo.checkpoints import load_teacher
@@ -217,14 +218,14 @@ class DataKindConformance:
         data = read_split(self.config(tmp_path), "train")
         rows = np.arange(min(2, len(data)))
         plain = data.batch(rows)
-        still = data.batch(rows, moves=[(False, 0, 0)] * len(rows))
-        mirrored = data.batch(rows, moves=[(True, 0, 0)] * len(rows))
+        still = data.batch(rows, moves=[Move(False, 0, 0)] * len(rows))
+        mirrored = data.batch(rows, moves=[Move(True, 0, 0)] * len(rows))
         assert torch.equal(plain[0], still[0])
         moved = torch.equal(mirrored[0], plain[0].flip(3))
         assert moved or torch.equal(mirrored[0], plain[0])
         if plain[1] is not None and mirrored[1] is not None:
             assert torch.equal(mirrored[1], plain[1].flip(3) if moved and data.paired else plain[1])
-        shifted, _ = data.batch(rows, moves=[(False, 1, 2)] * len(rows))
+        shifted, _ = data.batch(rows, moves=[Move(False, 1, 2)] * len(rows))
         expected = plain[0][:, :, :-1, :-2] if moved else shifted[:, :, 1:, 2:]
         assert torch.equal(shifted[:, :, 1:, 2:], expected)
 

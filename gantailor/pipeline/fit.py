@@ -38,7 +38,8 @@ def fit(
     started = time.monotonic()
     tensorboard = run.folder.tensorboard if run.config.tensorboard else None
     with run.report.training(title, tensorboard) as listener:
-        trained = Trainer(task, recipe).run(checkpoint, on_progress=listener, on_watch=on_watch)
+        trainer = Trainer(task, recipe, workers=run.config.data.workers)
+        trained = trainer.run(checkpoint, on_progress=listener, on_watch=on_watch)
     if distributed.rank() == 0:
         spent = time.monotonic() - started
         run.report.note(f"{title}: {spent / 60:.1f} minutes, at most {peak_memory(run.config.device) / 2**30:.2f} GiB")

@@ -42,6 +42,7 @@ class L1Sparsity:
         name: str = "gates",
     ) -> None:
         self.task, self.gates, self.name = task, gates, name
+        self.batches = task.batches
         for group in task.optimizers["generator"].param_groups:
             group["params"] = [p for p in group["params"] if p is not gates.values]
         self.optimizers = {**task.optimizers, name: optimizer}
@@ -57,10 +58,6 @@ class L1Sparsity:
     def parts(self) -> dict[str, nn.Module]:
         """Everything with state."""
         return {**self.task.parts(), f"{self.name} strength": self.control.state}
-
-    def draw(self, step: int) -> Any:
-        """The task's batch."""
-        return self.task.draw(step)
 
     def backward(self, step: int, batch: Any, share: float) -> dict[str, Tensor]:
         """The task's losses, the gates' mean magnitude, and what is left of the full cost, beside its target."""

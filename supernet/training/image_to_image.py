@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,6 +13,7 @@ from torch import Tensor, nn
 
 from gantailor.supernet.errors import ConfigError
 from gantailor.supernet.subnets.slicing import kept_channels
+from gantailor.supernet.training.batches import Batch, Batches, PairBatches, PairSource
 from gantailor.supernet.training.distillation import FeatureMaps, alignment_loss, capture, relation_loss
 from gantailor.supernet.training.losses import fake_loss, generator_loss, matching_loss, real_loss
 from gantailor.supernet.training.recipe import Recipe
@@ -21,37 +21,7 @@ from gantailor.supernet.training.teacher_cache import Teacher
 from gantailor.supernet.training.trainer import adam
 from gantailor.supernet.traits import ClosesChannels, plain_generator
 
-Move = tuple[bool, int, int]
 Sampler = Callable[[np.random.Generator, int, int], Any]
-
-
-class PairSource(Protocol):
-    """What training asks of a data set; ``moves`` mirror and shift each picture."""
-
-    def __len__(self) -> int: ...
-
-    def batch(self, indices: np.ndarray, *, moves: Sequence[Move] | None = None) -> tuple[Tensor, Tensor | None]:
-        """Inputs ``[N, C, H, W]`` in [-1, 1], and their targets if there are any."""
-        ...
-
-    def digest(self) -> str:
-        """Changes when the pictures do."""
-        ...
-
-
-@dataclass(frozen=True)
-class Batch:
-    """Inputs, targets (where there are any) and what identifies each picture."""
-
-    inputs: Tensor
-    targets: Tensor | None
-    keys: tuple[Hashable, ...]
-
-    def part(self, number: int, of: int) -> Batch:
-        """One of ``of`` equal parts."""
-        size = len(self.inputs) // of
-        rows = slice(number * size, (number + 1) * size)
-        return Batch(self.inputs[rows], None if self.targets is None else self.targets[rows], self.keys[rows])
 
 
 class ImageToImage:
@@ -88,6 +58,7 @@ class ImageToImage:
     ) -> None:
         self.recipe, self.data, self.sample, self.device = recipe, data, sample, torch.device(device)
         self.layout = torch.channels_last if recipe.channels_last else torch.contiguous_format
+        self.batches: Batches = PairBatches(data, recipe)
         self.generator = generator.to(device).train()
         wanted = discriminator if recipe.gan != "none" else None
         self.discriminator = None if wanted is None else wanted.to(device).to(memory_format=self.layout)  # type: ignore[call-overload]
@@ -112,6 +83,8 @@ class ImageToImage:
         if self.recipe.compile:
             model.compile()
         cache = self.recipe.teacher_cache
+        if cache != "none" and getattr(self.data, "crop", None) is not None:
+            raise ConfigError(f"teacher_cache {cache!r} cannot be with data.crop: parts of pictures never come again")
         content = f"{self.data.digest()}|{self.recipe.precision}" if cache == "disk" else ""
         return Teacher(model, layers, cache=cache, folder=folder, content=content, context=self._autocast)
 
@@ -130,27 +103,6 @@ class ImageToImage:
         """Everything with weights."""
         parts = {"generator": self.generator, "discriminator": self.discriminator, "maps": self.maps}
         return {name: part for name, part in parts.items() if part is not None}
-
-    def draw(self, step: int) -> Batch:
-        """The batch of a step, a function of seed and step; on the CPU."""
-        recipe, count = self.recipe, len(self.data)
-        positions = np.arange(step * recipe.batch, (step + 1) * recipe.batch)
-        orders = {
-            e: np.random.default_rng((recipe.seed, 1, e)).permutation(count) for e in set((positions // count).tolist())
-        }
-        indices = np.array([orders[p // count][p % count] for p in positions.tolist()])
-        return self._moved(indices, np.random.default_rng((recipe.seed, step)))
-
-    def _moved(self, indices: np.ndarray, rng: np.random.Generator) -> Batch:
-        """These pictures, each mirrored and shifted at random as the recipe says."""
-        moves: list[Move] = []
-        for _ in indices:
-            mirror = bool(rng.random() < 0.5) and self.recipe.mirror
-            down, right = rng.integers(-self.recipe.shift, self.recipe.shift + 1, 2).tolist()
-            moves.append((mirror, down, right))
-        inputs, targets = self.data.batch(indices, moves=moves)
-        keys = tuple((int(i), int(mirror)) for i, (mirror, _, _) in zip(indices, moves, strict=True))
-        return Batch(inputs, targets, keys)
 
     def _subnets(self, step: int) -> list[Any]:
         if self.sample is None:

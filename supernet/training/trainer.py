@@ -13,7 +13,6 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,17 +25,11 @@ from gantailor.supernet.errors import CheckpointError, ConfigError, GantailorErr
 from gantailor.supernet.files import load_optimizer_tensors, load_tensors, optimizer_tensors, save_tensors
 from gantailor.supernet.subnets.copying import copied
 from gantailor.supernet.training import distributed
+from gantailor.supernet.training.batches import Batches
+from gantailor.supernet.training.loading import Loading, is_lost
 from gantailor.supernet.training.recipe import Recipe
 
 EXPLODED = 1e6  # a weighted loss term of this size is no training any more
-
-
-class Part(Protocol):
-    """A batch that can be cut into equal parts."""
-
-    def part(self, number: int, of: int) -> Any:
-        """One of ``of`` equal parts."""
-        ...
 
 
 def adam(parameters: Iterable[nn.Parameter], recipe: Recipe, lr: float | None = None) -> torch.optim.Optimizer:
@@ -59,14 +52,15 @@ class Task(Protocol):
     def generator(self) -> nn.Module:
         """What the training is for; its weights are averaged."""
 
+    @property
+    def batches(self) -> Batches:
+        """What a step reads; it is called in other processes and threads, and holds no networks."""
+
     def parts(self) -> dict[str, nn.Module]:
         """Everything with state, the generator included."""
 
-    def draw(self, step: int) -> Part:
-        """The whole batch of a step, a function of seed and step."""
-
     def backward(self, step: int, batch: Any, share: float) -> dict[str, Tensor]:
-        """Add ``share`` of a part's gradients; the loss terms, detached scalars."""
+        """Add ``share`` of the gradients of a part of the step's batch; the loss terms, detached scalars."""
 
     def after_step(self, step: int) -> None:
         """After the optimisers' update (a proximal step, a projection)."""
@@ -103,14 +97,18 @@ def check_parts(recipe: Recipe) -> None:
 
 
 class Trainer:
-    """Trains a task by a recipe's schedule, on one device or, under ``torchrun``, on several."""
+    """Trains a task by a recipe's schedule, on one device or, under ``torchrun``, on several.
 
-    def __init__(self, task: Task, recipe: Recipe) -> None:
+    Args:
+        workers: processes that read batches, for each process that trains; the result is the same bit for bit.
+    """
+
+    def __init__(self, task: Task, recipe: Recipe, *, workers: int = 0) -> None:
         self.task, self.recipe = task, recipe
         self.average = copied(task.generator) if recipe.ema_kimg else None
         self._rates = {name: [g["lr"] for g in o.param_groups] for name, o in task.optimizers.items()}
-        self._ahead: tuple[int, Future[Part]] | None = None
-        self._pool = ThreadPoolExecutor(1) if torch.cuda.is_available() else None
+        on_device = any(parameter.is_cuda for parameter in task.generator.parameters())
+        self._loading = Loading(task.batches, recipe, workers=workers, on_device=on_device)
         self._stop = False
         self._saved = "no checkpoint was written yet"
         self.step = 0
@@ -135,7 +133,8 @@ class Trainer:
             stop_after: end early, at a step (for tests and trials).
 
         Raises:
-            TrainingError: a loss is not finite or has exploded, memory or disk is full.
+            TrainingError: a loss is not finite or has exploded, memory or disk is full, a worker was killed.
+            GantailorError: the data cannot be read.
         """
         if checkpoint is not None and checkpoint.exists():
             self.load(checkpoint)
@@ -144,7 +143,7 @@ class Trainer:
         last_save = time.monotonic()
         watch = max(1, round(self.recipe.watch_kimg * 1000 / self.recipe.batch)) if self.recipe.watch_kimg else 0
         stop = False
-        with self._interruptible():
+        with self._interruptible(), self._explaining(), self._loading.ahead(range(self.step, end)):
             while self.step < end and not stop:
                 report.add(self.train_step())
                 finished = self.step == self.recipe.steps
@@ -201,13 +200,9 @@ class Trainer:
             optimizer.zero_grad(set_to_none=True)
             for group, rate in zip(optimizer.param_groups, self._rates[name], strict=True):
                 group["lr"] = rate * factor
-        batch, mine = self._next(), range(recipe.accumulate)
-        parts, first = recipe.accumulate * distributed.world(), recipe.accumulate * distributed.rank()
-        share = 1 / recipe.accumulate
-        try:
-            rows = [task.backward(self.step, batch.part(first + i, parts), share) for i in mine]
-        except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-            raise self._explained(error) from error
+        with self._explaining():
+            parts = self._loading.parts(self.step)
+            rows = [task.backward(self.step, part, 1 / recipe.accumulate) for part in parts]
         names = list(rows[0])
         values = distributed.average(torch.stack([torch.stack([row[name] for row in rows]).mean() for name in names]))
         losses = dict(zip(names, values.unbind(), strict=True))
@@ -220,15 +215,6 @@ class Trainer:
         self._update_average()
         self.step += 1
         return losses
-
-    def _next(self) -> Part:
-        """This step's batch; where a device computes, the next one is read meanwhile."""
-        if self._pool is None:
-            return self.task.draw(self.step)
-        ahead = self._ahead
-        batch = ahead[1].result() if ahead is not None and ahead[0] == self.step else self.task.draw(self.step)
-        self._ahead = (self.step + 1, self._pool.submit(self.task.draw, self.step + 1))
-        return batch
 
     def _update_average(self) -> None:
         if self.average is None:
@@ -250,9 +236,21 @@ class Trainer:
                     f"{self.recipe.lr}) or use precision float32"
                 )
 
+    @contextmanager
+    def _explaining(self) -> Iterator[None]:
+        try:
+            yield
+        except (MemoryError, RuntimeError) as error:
+            raise self._explained(error) from error
+
     def _explained(self, error: Exception) -> Exception:
-        """Out of memory as one clear message; anything else as it is."""
+        """Out of memory, or a lost worker, as one clear message; anything else as it is."""
         text = str(error)
+        if is_lost(error):
+            return TrainingError(
+                f"a process that reads pictures was lost at step {self.step}; {self._saved}. If memory ran out, lower "
+                f"data.workers (now {self._loading.workers}); the same command continues: {text.splitlines()[0]}"
+            )
         if isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in text:
             return TrainingError(
                 f"out of memory at step {self.step}; {self._saved}. Raise accumulate (now {self.recipe.accumulate}) or "

@@ -1,6 +1,7 @@
 """Pruning agents: who learns, what they pay, whom they compare, and where they end."""
 
 import dataclasses
+import pickle
 import re
 
 import numpy as np
@@ -11,13 +12,15 @@ import torch
 import gantailor
 from gantailor.search.budget import Budget
 from gantailor.search.limits import parse_budget
-from gantailor.search.methods.agents.neighbourhoods import centred, nearest, neighbourhoods, others as other_pictures
-from gantailor.search.methods.agents.task import Agents, Manifold, penalty, share_of
+from gantailor.search.methods.agents.batches import Manifold
+from gantailor.search.methods.agents.neighbourhoods import centred, nearest, neighbourhoods
+from gantailor.search.methods.agents.neighbourhoods import others as other_pictures
+from gantailor.search.methods.agents.task import Agents, penalty, share_of
 from gantailor.search.methods.control import learned
 from gantailor.search.methods.gated import Agent, Gated, gumbel_noise, straight_through
 from gantailor.search.spaces.space import space
 from gantailor.supernet.errors import BudgetError, ConfigError
-from gantailor.supernet.training.image_to_image import Batch
+from gantailor.supernet.training.batches import Batch, Move
 from gantailor.supernet.training.recipe import Recipe
 from gantailor.supernet.training.trainer import Trainer
 from gantailor.zoo.data.pairs import Pairs
@@ -92,6 +95,65 @@ def test_neighbourhoods_equal_brute_force():
         ]
         order = sorted((i for i in range(40) if i != row), key=lambda i: -cosine[i])
         assert indices[0] == row and set(indices[1:]) == set(order[:5])
+
+
+def test_nearest_of_other_pictures_equal_brute_force():
+    rng = np.random.default_rng(0)
+    centres, pictures = rng.normal(size=(9, 5)), rng.normal(size=(12, 5))
+    cosines = (centres @ pictures.T) / np.outer(np.linalg.norm(centres, axis=1), np.linalg.norm(pictures, axis=1))
+    for row, found in enumerate(nearest(centres, pictures, 3)):
+        assert found.tolist() == sorted(range(12), key=lambda i: -cosines[row, i])[:3]
+    assert nearest(centres, pictures, 20).shape == (9, 12)
+
+
+def test_shuffled_every_centre_has_the_neighbourhood_of_another():
+    near, shuffled = agents()[0].batches.manifold.near, agents(shuffle=1)[0].batches.manifold.near
+    whose = [[other for other in range(8) if np.array_equal(row, near[other])] for row in shuffled]
+    assert sorted(sum(whose, [])) == list(range(8)) and all([row] != found for row, found in enumerate(whose))
+    assert np.array_equal(shuffled, agents(shuffle=1)[0].batches.manifold.near), "the same by the seed"
+    assert sorted(other_pictures(100, 1)) == list(range(100)) and not (other_pictures(100, 1) == np.arange(100)).any()
+    assert not np.array_equal(other_pictures(100, 1), other_pictures(100, 2))
+
+
+@pytest.mark.parametrize("near", [True, False])
+def test_real_pictures_are_those_of_the_other_domain(near):
+    """Without targets of their own: every real picture is one of B, near to its centre; and only real ones are."""
+    rng = np.random.default_rng(2)
+    b = rng.integers(0, 256, (5, 32, 32, 3), dtype=np.uint8)
+    rows = rng.integers(0, 5, (8, 2))
+    real = {"real": b, "real_near": rows if near else None}
+    task, _ = agents(conditional=False, batch=4, near=near or np.arange(8)[:, None], real=real)
+    seen, judged = [], task._judged
+    task._judged = lambda gates, batch, pictures: seen.append(pictures) or judged(gates, batch, pictures)
+    found = set()
+    for step in range(20):
+        batch = task.batches(step)
+        task.backward(0, batch, 1.0)
+        assert torch.equal(seen[-2], batch.real) and len(seen) == 2 * (step + 1)
+        for picture, (centre, _) in zip(seen[-2], batch.centres.keys, strict=True):
+            pixels = picture.add(1).mul(127.5).round().permute(1, 2, 0).numpy()
+            same = [i for i in range(5) if np.array_equal(pixels, b[i]) or np.array_equal(pixels, b[i][:, ::-1])]
+            assert len(same) == 1 and (not near or same[0] in rows[centre])
+            found |= {*same}
+        parts = [task.batches(step, part, 4) for part in range(4)]
+        assert torch.equal(torch.cat([part.real for part in parts]), batch.real)
+    assert found == set(rows.flatten().tolist()) if near else found == set(range(5))
+    pickle.loads(pickle.dumps(task.batches))
+
+
+def test_a_trained_discriminator_learns_its_centres_only():
+    task, recipe = agents(conditional=False, trained=True)
+    before = {name: value.clone() for name, value in task.judge.generator.state_dict().items()}
+    first = [p.clone() for p in task.projection.parameters()]
+    again = [*agents(conditional=False)[0].projection.parameters()]
+    assert all(torch.equal(a, b) and float(a.std()) > 0.1 for a, b in zip(first, again, strict=True)), "by the seed"
+    Trainer(task, recipe).run(stop_after=4)
+    assert all(torch.equal(value, before[name]) for name, value in task.judge.generator.state_dict().items())
+    learned_now = [p.clone() for p in task.projection.parameters()]
+    assert all(not torch.equal(a, b) for a, b in zip(first, learned_now, strict=True))
+    task.backward(4, task.batches(4), 1.0)
+    assert all(torch.equal(a, b) for a, b in zip(learned_now, task.projection.parameters(), strict=True))
+    assert agents(trained=True)[0].warmup == 0, "one with a condition knows its centres"
 
 
 @pytest.mark.parametrize("count", [0, 8, 9])
@@ -178,7 +240,7 @@ def test_it_matters_who_is_whose_neighbour(kind, conditional, gan):
     if kind == "munit":  # without a norm its untrained logits would be near 0
         with torch.no_grad():
             [p.mul_(8) for p in task.judge.generator.parameters()]
-    batch = task.draw(0)
+    batch = task.batches(0)
     (losses, grads), (again, same) = answers(task, batch), answers(task, batch)
     assert losses == again and all(torch.equal(a, b) for a, b in zip(grads, same, strict=True)), "nothing else changes"
     losses_other, grads_other = answers(task, exchanged(batch, "others", "pruned"))
@@ -196,7 +258,7 @@ def test_alone_in_a_neighbourhood_it_is_the_plain_objective(kind, conditional, m
     """With the centre as its only neighbour, written out: D(x, G0(x)) against D(x, Gv(x)) of the extracted nets."""
     monkeypatch.setattr("gantailor.search.methods.gated.BASE", 0.0)  # so that many are closed
     task, _ = agents(batch=4, kind=kind, conditional=conditional, near=np.arange(8)[:, None])
-    batch = task.draw(0)
+    batch = task.batches(0)
     losses, _ = answers(task, batch)
     chosen = [side.gates.places.selection(side.decision.numpy() > 0.5) for side in (task.gated, task.judge)]
     assert all(0.3 < float(side.decision.mean()) < 0.9 for side in (task.gated, task.judge))
@@ -240,7 +302,7 @@ def test_alone_in_a_neighbourhood_it_is_the_plain_objective(kind, conditional, m
 @pytest.mark.long
 def test_gradients_reach_the_agents_and_only_them():
     task, recipe = agents(warmup=0)
-    task.backward(0, task.draw(0), 1.0)
+    task.backward(0, task.batches(0), 1.0)
     for side in (task.gated, task.judge):
         learned = dict(side.agent.named_parameters())
         assert all(p.grad is not None and bool((p.grad != 0).any()) for p in learned.values()), learned.keys()
@@ -317,7 +379,7 @@ def test_agents_hear_each_other():
     assert torch.equal(agent(), Agent([4, 6], 5, seed=0)()), "the seed decides"
     task, _ = agents(warmup=0)
     assert bool((task.gated.feedback == 0).all())
-    task.backward(0, task.draw(0), 1.0)
+    task.backward(0, task.batches(0), 1.0)
     task.after_step(0)
     for side in (task.gated, task.judge):
         assert float(side.feedback.std()) == pytest.approx(1, rel=1e-3)
@@ -367,24 +429,62 @@ def test_the_penalty_adapts():
     assert control.strength == pytest.approx(0.5 / 1000), "it can come back"
 
 
+def moved(data, recipe, indices, rng):
+    moves = []
+    for _ in indices:
+        mirror = bool(rng.random() < 0.5) and recipe.mirror
+        moves.append(Move(mirror, *rng.integers(-recipe.shift, recipe.shift + 1, 2).tolist()))
+    return data.batch(indices, moves=moves)
+
+
+@pytest.mark.parametrize("near", [True, False])
+@pytest.mark.parametrize("conditional", [True, False])
+def test_neighbours_are_drawn_for_their_centres(near, conditional):
+    """Literally: two members of each neighbourhood, moved as the centre is; and parts of a batch are the whole."""
+    task, recipe = agents(near=near, batch=4, conditional=conditional)
+    data, manifold = task.data, task.batches.manifold
+    for step in range(5):
+        batch, rng = task.batches(step), np.random.default_rng((recipe.seed, 3, step))
+        rows = np.array([key[0] for key in batch.centres.keys])
+        places = rng.integers(0, 4, (2, 4))
+        for side, place in zip(("others", "pruned"), places, strict=True):
+            chosen = (
+                rows if manifold is None else np.array([manifold.near[r, p] for r, p in zip(rows, place, strict=True)])
+            )
+            expected = moved(data, recipe, chosen, np.random.default_rng((recipe.seed, step)))[0]
+            assert torch.equal(getattr(batch, side).inputs, expected)
+            assert [key[0] for key in getattr(batch, side).keys] == chosen.tolist()
+            assert [key[1] for key in getattr(batch, side).keys] == [key[1] for key in batch.centres.keys], "mirrored"
+        parts = [task.batches(step, part, 2) for part in range(2)]
+        for side in ("centres", "others", "pruned"):
+            joined = torch.cat([getattr(part, side).inputs for part in parts])
+            assert torch.equal(joined, getattr(batch, side).inputs)
+        if near and not conditional:
+            assert torch.equal(batch.told, torch.from_numpy(manifold.centres[rows]))
+            assert torch.equal(torch.cat([part.told for part in parts]), batch.told)
+
+
 def test_global_matching_draws_from_everywhere():
     near, _ = agents()
     for step in range(6):
-        batch = near.draw(step)
+        batch = near.batches(step)
         for centre, other in zip(batch.centres.keys, batch.others.keys, strict=True):
-            assert other[0] in near.manifold.near[centre[0]]
+            assert other[0] in near.batches.manifold.near[centre[0]]
     everywhere, _ = agents(near=False)
-    drawn = {key[0] for step in range(60) for key in everywhere.draw(step).others.keys}
+    drawn = {key[0] for step in range(60) for key in everywhere.batches(step).others.keys}
     assert drawn == set(range(8))
 
 
 @pytest.mark.long
-def test_resuming_is_exact(tmp_path):
-    task, recipe = agents(steps=12)
+@pytest.mark.parametrize(
+    "settings", [{}, {"conditional": False}, {"conditional": False, "trained": True, "shuffle": 1}]
+)
+def test_resuming_is_exact(tmp_path, settings):
+    task, recipe = agents(steps=12, **settings)
     Trainer(task, recipe).run()
     whole, path = task, tmp_path / "state.safetensors"
     for stop in (3, 8, None):
-        task, recipe = agents(steps=12)
+        task, recipe = agents(steps=12, **settings)
         Trainer(task, recipe).run(path, stop_after=stop)
     for (name, part), other in zip(whole.parts().items(), task.parts().values(), strict=True):
         found = other.state_dict()

@@ -27,9 +27,9 @@ from tests.supernet.test_trainer import RECIPE, pairs, trainer
 
 def gradients(**changes):
     run = trainer(Recipe.model_validate({**RECIPE.model_dump(), **changes}))
-    batch = run.task.draw(0)
-    for number in range(run.recipe.accumulate):
-        run.task.backward(0, batch.part(number, run.recipe.accumulate), 1 / run.recipe.accumulate)
+    parts = run.recipe.accumulate
+    for number in range(parts):
+        run.task.backward(0, run.task.batches(0, number, parts), 1 / parts)
     return {n: p.grad for part in run.task.parts().values() for n, p in part.named_parameters() if p.grad is not None}
 
 
@@ -53,7 +53,7 @@ def test_accumulated_parts_give_the_whole_batch():
 def test_both_gradients_are_at_the_same_weights():
     """One judgement of each output serves both: equal to judging it once for each loss."""
     run = trainer(RECIPE.model_copy(update={"ema_kimg": 0}))
-    task, batch = run.task, run.task.draw(0)
+    task, batch = run.task, run.task.batches(0)
     task.backward(0, batch, 1.0)
     config = task.sample(np.random.default_rng((RECIPE.seed, 2, 0)), 0, 0)
     fake = task.generator(batch.inputs, config=config)
@@ -69,7 +69,7 @@ def test_both_gradients_are_at_the_same_weights():
 @pytest.mark.parametrize("cache", ["memory", "disk"])
 def test_teacher_cache(tmp_path, cache):
     task = trainer(Recipe.model_validate({**RECIPE.model_dump(), "shift": 0, "precision": "bfloat16"})).task
-    model, layers, batch = task.teacher.model, task.feature_layers, task.draw(0)
+    model, layers, batch = task.teacher.model, task.feature_layers, task.batches(0)
     calls = []
     plain = Teacher(model, layers, context=task._autocast)(batch.inputs, batch.keys)
     model.register_forward_hook(lambda *_: calls.append(1))

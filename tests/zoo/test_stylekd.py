@@ -74,10 +74,10 @@ def test_style_directions_change_styles_most():
 def test_terms_are_their_formulas():
     """A student that is the teacher has no distance; another's distances are those of its pictures."""
     run, _ = task(teacher())
-    terms = run.backward(1, run.draw(1), 1.0)
+    terms = run.backward(1, run.batches(1), 1.0)
     assert float(terms["output"]) == 0 and float(terms["feature"]) == pytest.approx(0, abs=1e-5)
     run, r = task()
-    terms = run.backward(1, run.draw(1), 1.0)
+    terms = run.backward(1, run.batches(1), 1.0)
     random = torch.Generator().manual_seed(r.seed * 1_000_003 + 1)
     z, cut = run._latents(2, random)
     noise = run._noise(2, random)
@@ -85,7 +85,7 @@ def test_terms_are_their_formulas():
         made = [net.synthesis(run._styles(net, z, cut), noise=noise) for net in (run.plain, run.teacher)]
     assert float(terms["output"]) == pytest.approx(3 * float((made[0] - made[1]).abs().mean()), rel=1e-4)
     assert set(terms) == {"discriminator", "gan", "feature", "output"}
-    assert {"r1", "path"} <= set(run.backward(0, run.draw(0), 1.0))
+    assert {"r1", "path"} <= set(run.backward(0, run.batches(0), 1.0))
 
 
 def test_region_is_all_that_distillation_sees():
@@ -94,9 +94,9 @@ def test_region_is_all_that_distillation_sees():
         return (torch.arange(32) < 16).float().expand(2, 1, 32, 32)
 
     halves = [
-        float(task(region=r)[0].backward(1, task()[0].draw(1), 1.0)["output"]) for r in (left, lambda x: 1 - left(x))
+        float(task(region=r)[0].backward(1, task()[0].batches(1), 1.0)["output"]) for r in (left, lambda x: 1 - left(x))
     ]
-    whole = float(task()[0].backward(1, task()[0].draw(1), 1.0)["output"])
+    whole = float(task()[0].backward(1, task()[0].batches(1), 1.0)["output"])
     assert sum(halves) == pytest.approx(whole, rel=1e-4) and min(halves) > 0
     nothing = task(
         region=lambda x: x[:, :1] * 0, perceptual=lambda a, b: (a - b).abs().mean((1, 2, 3)), perceptual_weight=2

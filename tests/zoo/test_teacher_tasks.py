@@ -75,7 +75,7 @@ def test_resuming_is_exact(make, tmp_path):
 
 def test_cyclegan_losses():
     task, _ = cyclegan()
-    batch = task.draw(0)
+    batch = task.batches(0)
     terms = task.backward(0, batch, 1.0)
     with torch.no_grad():
         fake = task.generator(batch.a)
@@ -98,11 +98,11 @@ def test_image_pool():
 
 def test_stylegan2_penalties():
     task, _ = stylegan2()
-    real = task.draw(0).images.clone().requires_grad_(True)
-    terms = task.backward(0, task.draw(0), 1.0)
+    real = task.batches(0).images.clone().requires_grad_(True)
+    terms = task.backward(0, task.batches(0), 1.0)
     (slope,) = torch.autograd.grad(task.discriminator(real).sum(), real)
     assert float(terms["r1"]) == pytest.approx(10 / 2 * 2 * float(slope.square().sum((1, 2, 3)).mean()), rel=1e-3)
-    assert "path" in terms and "path" not in task.backward(1, task.draw(1), 1.0)
+    assert "path" in terms and "path" not in task.backward(1, task.batches(1), 1.0)
     assert float(task.state.mean_path) > 0
     rates = [o.param_groups[0]["lr"] for o in task.optimizers.values()]
     assert rates == pytest.approx([2e-3 * 3 / 4, 2e-3 * 2 / 3])
@@ -185,12 +185,12 @@ def munit_in(accumulate, batch=4):
 def test_munit_draws_a_style_for_each_picture_of_the_whole_batch():
     """A function of seed, step and place in the batch, however the batch is cut."""
     task, _ = munit_in(1)
-    whole = task.draw(3)
+    whole = task.batches(3)
     styles = torch.stack(whole.styles)
     assert styles.shape == (2, 4, 8, 1, 1) and len(styles.flatten(0, 1).flatten(1).unique(dim=0)) == 8
-    assert all(torch.equal(a, b) for a, b in zip(whole.styles, task.draw(3).styles, strict=True))
-    assert not torch.equal(whole.styles[0], task.draw(4).styles[0])
-    parts = [whole.part(number, 4) for number in range(4)]
+    assert all(torch.equal(a, b) for a, b in zip(whole.styles, task.batches(3).styles, strict=True))
+    assert not torch.equal(whole.styles[0], task.batches(4).styles[0])
+    parts = [task.batches(3, number, 4) for number in range(4)]
     for k in range(2):
         assert torch.equal(torch.cat([part.styles[k] for part in parts]), whole.styles[k])
     assert torch.equal(torch.cat([part.pictures.a for part in parts]), whole.pictures.a)

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
 from torch import Tensor
 
 from gantailor.supernet.errors import DataError
+from gantailor.supernet.training.batches import corners, in_order, rows_of
 from gantailor.supernet.training.recipe import Recipe
 from gantailor.zoo.data.pairs import Pairs
-from gantailor.zoo.data.pictures import to_float
+from gantailor.zoo.data.pictures import mirror, to_float
 
 NEEDS_TWO = "this teacher needs two sets of pictures: data.kind domains, with trainA and trainB inside"
 
@@ -23,19 +23,19 @@ class DomainBatch:
     a: Tensor
     b: Tensor
 
-    def part(self, number: int, of: int) -> DomainBatch:
-        """One of ``of`` equal parts."""
-        size = len(self.a) // of
-        rows = slice(number * size, (number + 1) * size)
-        return DomainBatch(self.a[rows], self.b[rows])
-
 
 @dataclass(frozen=True, eq=False)
 class Domains:
-    """uint8 pictures ``[N, H, W, 3]`` and ``[M, H, W, 3]``."""
+    """uint8 pictures ``[N, H, W, 3]`` and ``[M, H, W, 3]``; a ``crop`` trains on random parts of them."""
 
     a: np.ndarray
     b: np.ndarray
+    crop: tuple[int, int] | None = None
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width of the pictures."""
+        return self.a.shape[1], self.a.shape[2]
 
     @classmethod
     def of(cls, pairs: Pairs) -> Domains:
@@ -46,21 +46,27 @@ class Domains:
         """
         if pairs.targets is None:
             raise DataError(NEEDS_TWO)
-        return cls(pairs.inputs, pairs.targets)
+        return cls(pairs.inputs, pairs.targets, getattr(pairs, "crop", None))
 
-    def draw(self, recipe: Recipe, step: int) -> DomainBatch:
-        """Every picture of A once an epoch in a random order, B at random; mirrored at random if the recipe says so."""
+
+@dataclass(frozen=True, eq=False)
+class DomainBatches:
+    """Every picture of A once an epoch in a random order, B at random; mirrored at random if the recipe says so."""
+
+    data: Domains
+    recipe: Recipe
+
+    def __call__(self, step: int, part: int = 0, of: int = 1) -> DomainBatch:
+        """One of ``of`` equal parts of a step's batch."""
+        recipe, rows = self.recipe, rows_of(self.recipe.batch, part, of)
         rng = np.random.default_rng((recipe.seed, step))
-        positions = np.arange(step * recipe.batch, (step + 1) * recipe.batch)
-        orders = {
-            e: np.random.default_rng((recipe.seed, 1, e)).permutation(len(self.a))
-            for e in set((positions // len(self.a)).tolist())
-        }
-        first = [int(orders[p // len(self.a)][p % len(self.a)]) for p in positions.tolist()]
-        second = rng.integers(0, len(self.b), recipe.batch).tolist()
-        return DomainBatch(self._some(recipe, self.a, first, rng), self._some(recipe, self.b, second, rng))
-
-    @staticmethod
-    def _some(recipe: Recipe, images: np.ndarray, rows: Iterable[int], rng: np.random.Generator) -> Tensor:
-        chosen = [images[i][:, ::-1] if recipe.mirror and rng.random() < 0.5 else images[i] for i in rows]
-        return to_float(np.stack(chosen))
+        first = in_order(recipe, step, len(self.data.a))
+        second = rng.integers(0, len(self.data.b), recipe.batch)
+        sides = []
+        for images, chosen, stream in ((self.data.a, first, 4), (self.data.b, second, 5)):
+            mirrored = [recipe.mirror and rng.random() < 0.5 for _ in chosen]
+            begins = corners(self.data, recipe.batch, (recipe.seed, stream, step))
+            height, width = self.data.crop or self.data.size
+            turned = zip(mirror(images[chosen[rows]], mirrored[rows]), begins[rows], strict=True)
+            sides.append(to_float(np.stack([x[top : top + height, left : left + width] for x, (top, left) in turned])))
+        return DomainBatch(*sides)

@@ -14,6 +14,7 @@ from typing import Self
 import numpy as np
 from torch import Tensor
 
+from gantailor.supernet.training.batches import Move
 from gantailor.zoo.data.pictures import to_float
 
 
@@ -48,9 +49,7 @@ class Pairs:
         targets = None if self.targets is None else self.targets[indices]
         return replace(self, inputs=self.inputs[indices], targets=targets, names=names)
 
-    def batch(
-        self, indices: np.ndarray, *, moves: Sequence[tuple[bool, int, int]] | None = None
-    ) -> tuple[Tensor, Tensor | None]:
+    def batch(self, indices: np.ndarray, *, moves: Sequence[Move] | None = None) -> tuple[Tensor, Tensor | None]:
         """Inputs and targets as float ``[n, C, H, W]`` in [-1, 1].
 
         ``moves`` says for each pair whether it is mirrored, and how far it goes down and right (edges repeated).
@@ -58,9 +57,7 @@ class Pairs:
         inputs, targets = self.rows(indices, moves)
         return to_float(inputs), None if targets is None else to_float(targets)
 
-    def rows(
-        self, indices: np.ndarray, moves: Sequence[tuple[bool, int, int]] | None
-    ) -> tuple[np.ndarray, np.ndarray | None]:
+    def rows(self, indices: np.ndarray, moves: Sequence[Move] | None) -> tuple[np.ndarray, np.ndarray | None]:
         """The arrays behind ``batch``."""
         inputs, targets = self.inputs[indices], None if self.targets is None else self.targets[indices]
         if moves is not None and any(any(move) for move in moves):
@@ -80,12 +77,12 @@ class Pairs:
         return sha.hexdigest()[:12]
 
 
-def _moved(images: np.ndarray, moves: Sequence[tuple[bool, int, int]]) -> np.ndarray:
+def _moved(images: np.ndarray, moves: Sequence[Move]) -> np.ndarray:
     """Each image mirrored and shifted by its own ``(mirror, down, right)``."""
     _, height, width, _ = images.shape
     rows, columns = np.arange(height), np.arange(width)
     moved = np.empty_like(images)
-    for position, (mirror, down, right) in enumerate(moves):
+    for position, (mirror, down, right, *_) in enumerate(moves):
         image = images[position][:, ::-1] if mirror else images[position]
         take_rows, take_columns = np.clip(rows - down, 0, height - 1), np.clip(columns - right, 0, width - 1)
         moved[position] = image[take_rows[:, None], take_columns]

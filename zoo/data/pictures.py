@@ -19,6 +19,11 @@ def to_float(images: np.ndarray) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(images)).permute(0, 3, 1, 2).to(torch.float32).div_(127.5).sub_(1)
 
 
+def mirror(images: np.ndarray, chosen: Sequence[bool]) -> np.ndarray:
+    """Those of ``[n, H, W, C]`` that are chosen, left and right exchanged; the others as they are."""
+    return np.stack([image[:, ::-1] if turned else image for image, turned in zip(images, chosen, strict=True)])
+
+
 def is_picture(images: Tensor | None) -> TypeGuard[Tensor]:
     """Whether a batch can be shown: ``[N, 3, H, W]``."""
     return images is not None and images.ndim == 4 and images.shape[1] == 3

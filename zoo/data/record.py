@@ -18,7 +18,7 @@ from typing import Literal, Protocol
 from gantailor.evaluators.scores import Pairs
 from gantailor.supernet.errors import ConfigError, DataError
 from gantailor.supernet.plugins import find_record
-from gantailor.supernet.training.image_to_image import PairSource
+from gantailor.supernet.training.batches import PairSource
 from gantailor.zoo.data import DATA_KINDS
 from gantailor.zoo.data.config import DataConfig
 from gantailor.zoo.data.domains import Domains

@@ -14,7 +14,7 @@ from gantailor.supernet.training.losses import fake_loss, generator_loss, real_l
 from gantailor.supernet.training.recipe import Recipe, require
 from gantailor.supernet.training.trainer import Task, adam
 from gantailor.zoo.data.config import DataConfig
-from gantailor.zoo.data.domains import DomainBatch, Domains
+from gantailor.zoo.data.domains import DomainBatch, DomainBatches, Domains
 from gantailor.zoo.data.read import read_domains
 from gantailor.zoo.initialisation import init_weights
 from gantailor.zoo.tasks.training import Training, Weights
@@ -51,7 +51,7 @@ class CycleGan:
         judge_b: nn.Module | None = None,
         device: str = "cpu",
     ) -> None:
-        self.recipe, self.data, self.device = recipe, data, torch.device(device)
+        self.recipe, self.device, self.batches = recipe, torch.device(device), DomainBatches(data, recipe)
         self.options = recipe.options_of(CycleOptions)
         torch.manual_seed(recipe.seed)
         if back is None:
@@ -60,7 +60,7 @@ class CycleGan:
         self.judges = nn.ModuleDict(dict(zip("ab", judges_of(recipe, device), strict=True)))
         if judge_b is not None:
             self.judges["b"] = judge_b.to(device)
-        shape = (3, *data.a.shape[1:3])
+        shape = (3, *(data.crop or data.size))
         self.pools = nn.ModuleDict({name: ImagePool(self.options.pool, shape) for name in "ab"}).to(device)
         self._trained = [p for net in (self.generator, self.back) for p in net.parameters() if p.requires_grad]
         self.optimizers = {
@@ -71,10 +71,6 @@ class CycleGan:
     def parts(self) -> dict[str, nn.Module]:
         """Everything with state."""
         return {"generator": self.generator, "back": self.back, "judges": self.judges, "pools": self.pools}
-
-    def draw(self, step: int) -> DomainBatch:
-        """A batch of each domain."""
-        return self.data.draw(self.recipe, step)
 
     def backward(self, step: int, batch: DomainBatch, share: float) -> dict[str, Tensor]:
         """Adversarial, cycle and identity losses of both directions."""

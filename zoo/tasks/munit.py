@@ -10,11 +10,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gantailor.supernet.errors import ConfigError
+from gantailor.supernet.training.batches import rows_of
 from gantailor.supernet.training.losses import fake_loss, generator_loss, real_loss
 from gantailor.supernet.training.recipe import Recipe, require
 from gantailor.supernet.training.trainer import Task, adam
 from gantailor.zoo.data.config import DataConfig
-from gantailor.zoo.data.domains import DomainBatch, Domains
+from gantailor.zoo.data.domains import DomainBatch, DomainBatches, Domains
 from gantailor.zoo.data.read import read_domains
 from gantailor.zoo.generators.munit.checkpoint import read_munit
 from gantailor.zoo.generators.munit.generator import MunitGenerator
@@ -43,25 +44,35 @@ class StyledBatch:
     pictures: DomainBatch
     styles: tuple[Tensor, Tensor]
 
-    def part(self, number: int, of: int) -> StyledBatch:
-        """One of ``of`` equal parts."""
-        size = len(self.styles[0]) // of
-        rows = slice(number * size, (number + 1) * size)
-        return StyledBatch(self.pictures.part(number, of), (self.styles[0][rows], self.styles[1][rows]))
+
+@dataclass(frozen=True, eq=False)
+class StyledBatches:
+    """A batch of each domain with its styles, of ``width`` numbers."""
+
+    pictures: DomainBatches
+    width: int
+
+    def __call__(self, step: int, part: int = 0, of: int = 1) -> StyledBatch:
+        """One of ``of`` equal parts of a step's batch."""
+        recipe = self.pictures.recipe
+        random = torch.Generator().manual_seed(recipe.seed * 1_000_003 + step)
+        first, second = (torch.randn(recipe.batch, self.width, 1, 1, generator=random) for _ in range(2))
+        rows = rows_of(recipe.batch, part, of)
+        return StyledBatch(self.pictures(step, part, of), (first[rows], second[rows]))
 
 
 class Munit:
     """``generator`` is domain A's auto-encoder, ``other`` domain B's."""
 
     def __init__(self, generator: MunitGenerator, data: Domains, recipe: Recipe, *, device: str = "cpu") -> None:
-        self.recipe, self.data, self.device = recipe, data, torch.device(device)
+        self.recipe, self.device = recipe, torch.device(device)
+        self.batches = StyledBatches(DomainBatches(data, recipe), generator.style_dim)
         self.options = recipe.options_of(MunitOptions)
         torch.manual_seed(recipe.seed)
         _kaiming(generator)
         self.generator = generator.to(device).train()
         self.other = copy.deepcopy(generator)
         _kaiming(self.other)
-        self._style_dim = generator.style_dim
         self.judges = nn.ModuleList(judges_of(recipe, device))
         self._trained = [*self.generator.parameters(), *self.other.parameters()]
         self.optimizers = {
@@ -72,13 +83,6 @@ class Munit:
     def parts(self) -> dict[str, nn.Module]:
         """Everything with state."""
         return {"generator": self.generator, "other": self.other, "judges": self.judges}
-
-    def draw(self, step: int) -> StyledBatch:
-        """A batch of each domain with its styles, drawn for the whole batch: parts and processes share it out."""
-        random = torch.Generator().manual_seed(self.recipe.seed * 1_000_003 + step)
-        shape = (self.recipe.batch, self._style_dim, 1, 1)
-        first, second = (torch.randn(shape, generator=random) for _ in range(2))
-        return StyledBatch(self.data.draw(self.recipe, step), (first, second))
 
     def backward(self, step: int, batch: StyledBatch, share: float) -> dict[str, Tensor]:
         """Reconstruction of pictures, contents and styles, and the adversarial losses, of both domains."""

@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gantailor.supernet.errors import ConfigError
+from gantailor.supernet.training.batches import rows_of
 from gantailor.supernet.training.distillation import capture, relation_loss
 from gantailor.supernet.training.image_to_image import Sampler
 from gantailor.supernet.training.losses import fake_loss, generator_loss, real_loss
@@ -27,7 +28,7 @@ from gantailor.supernet.training.trainer import Task
 from gantailor.supernet.traits import plain_generator
 from gantailor.zoo.data.config import DataConfig
 from gantailor.zoo.data.latents import real_pictures
-from gantailor.zoo.data.pictures import to_float
+from gantailor.zoo.data.pictures import mirror, to_float
 from gantailor.zoo.data.read import read_split
 from gantailor.zoo.data.record import DataSet
 from gantailor.zoo.discriminators.stylegan2 import StyleGan2Discriminator
@@ -79,10 +80,21 @@ class Pictures:
     images: Tensor
     number: int = 0
 
-    def part(self, number: int, of: int) -> Pictures:
-        """One of ``of`` equal parts."""
-        size = len(self.images) // of
-        return Pictures(self.images[number * size : (number + 1) * size], number)
+
+@dataclass(frozen=True, eq=False)
+class PictureBatches:
+    """Real pictures at random, of uint8 ``[N, size, size, 3]``; mirrored at random if the recipe says so."""
+
+    pictures: np.ndarray
+    recipe: Recipe
+
+    def __call__(self, step: int, part: int = 0, of: int = 1) -> Pictures:
+        """One of ``of`` equal parts of a step's batch."""
+        recipe, rows = self.recipe, rows_of(self.recipe.batch, part, of)
+        rng = np.random.default_rng((recipe.seed, step))
+        chosen = rng.integers(0, len(self.pictures), recipe.batch)
+        mirrored = [recipe.mirror and rng.random() < 0.5 for _ in range(recipe.batch)]
+        return Pictures(to_float(mirror(self.pictures[chosen[rows]], mirrored[rows])), part)
 
 
 class _State(nn.Module):
@@ -127,7 +139,7 @@ class StyleGan2:
         discriminator: nn.Module | None = None,
         device: str = "cpu",
     ) -> None:
-        self.recipe, self.data, self.device = recipe, data, torch.device(device)
+        self.recipe, self.device, self.batches = recipe, torch.device(device), PictureBatches(data, recipe)
         self.perceptual, self.region, self.sample = perceptual, region, sample
         self.options = options = recipe.options_of(StyleGan2Options)
         if recipe.perceptual_weight and perceptual is None:
@@ -155,13 +167,6 @@ class StyleGan2:
     def parts(self) -> dict[str, nn.Module]:
         """Everything with state."""
         return {"generator": self.generator, "discriminator": self.discriminator, "state": self.state}
-
-    def draw(self, step: int) -> Pictures:
-        """A batch of real pictures."""
-        rng = np.random.default_rng((self.recipe.seed, step))
-        rows = rng.integers(0, len(self.data), self.recipe.batch)
-        chosen = [self.data[i][:, ::-1] if self.recipe.mirror and rng.random() < 0.5 else self.data[i] for i in rows]
-        return Pictures(to_float(np.stack(chosen)))
 
     def _subnets(self, step: int) -> list[Any]:
         if self.sample is None:

@@ -12,8 +12,9 @@ import numpy as np
 import torch
 from torch import nn
 
+from gantailor.search.methods.agents.batches import Manifold
 from gantailor.search.methods.agents.neighbourhoods import centred, nearest, neighbourhoods
-from gantailor.search.methods.agents.task import Agents, AgentsOptions, Manifold
+from gantailor.search.methods.agents.task import Agents, AgentsOptions
 from gantailor.search.methods.control import Usage, check_reachable
 from gantailor.search.methods.gated import LEAST, Gated
 from gantailor.search.methods.method import Context, Method, Nets, Trained
@@ -76,7 +77,7 @@ def _check_discriminator(context: Context, options: AgentsOptions) -> None:
     if not trained and not context.data().paired and (unseen is None or recipe.conditional):
         raise ConfigError(
             "without targets to train one on, agents need the teacher's discriminator: set discriminator; or, with "
-            "data.kind domains, train.conditional and finetune.conditional to false, for one that sees pictures of B alone"
+            "data.kind domains, train.conditional and finetune.conditional to false, to train one on pictures of B"
         )
     if not trained and recipe.steps <= round(options.discriminator_kimg * 1000 / recipe.batch):
         raise ConfigError(

@@ -9,7 +9,6 @@ says what follows it, and what is our reading.
 
 from __future__ import annotations
 
-import dataclasses
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -18,16 +17,16 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from gantailor.search.methods.agents.neighbourhoods import others
+from gantailor.search.methods.agents.batches import Manifold, NeighbourBatches, Neighbours
 from gantailor.search.methods.agents.projection import Projection
 from gantailor.search.methods.control import Control, Usage
 from gantailor.search.methods.gated import Gated, gumbel_noise
 from gantailor.supernet.graph import Selection
 from gantailor.supernet.training import distributed
-from gantailor.supernet.training.image_to_image import Batch, ImageToImage, PairSource
+from gantailor.supernet.training.batches import Batches, PairBatches, PairSource
+from gantailor.supernet.training.image_to_image import ImageToImage
 from gantailor.supernet.training.losses import fake_loss, generator_loss, real_loss
 from gantailor.supernet.training.recipe import Recipe, require
-from gantailor.zoo.data.pictures import to_float
 
 
 @dataclass(frozen=True)
@@ -88,55 +87,6 @@ def penalty(share: Tensor, allowed: float) -> Tensor:
     return torch.log(share.clamp(min=allowed) / allowed)
 
 
-@dataclass(frozen=True, eq=False)
-class Manifold:
-    """The generator's pictures as neighbourhoods around centres; a picture is known by its row in the data.
-
-    Attributes:
-        near: for each centre the pictures of its neighbourhood ``[N, k + 1]``.
-        centres: what a discriminator without a condition is told of each centre ``[N, d]``; None: it sees the input.
-        real, real_near: uint8 pictures ``[M, H, W, C]`` of the domain that is translated to, and for each centre those
-            of its neighbourhood (None: any); without them the data's own targets are real, if it has any.
-    """
-
-    near: np.ndarray
-    centres: np.ndarray | None = None
-    real: Any = None
-    real_near: np.ndarray | None = None
-
-    def shuffled(self, seed: int) -> Manifold:
-        """Each centre with the neighbourhood of another."""
-        order = others(len(self.near), seed)
-        real = None if self.real_near is None else self.real_near[order]
-        return dataclasses.replace(self, near=self.near[order], real_near=real)
-
-
-@dataclass(frozen=True)
-class Neighbours:
-    """The batch of a step.
-
-    Attributes:
-        centres: what neighbours are judged beside.
-        others, pruned: of each neighbourhood a picture for the whole and one for the pruned generator, drawn apart.
-        told: features of the centres ``[n, d]``, for a discriminator without a condition.
-        real: real pictures of the neighbourhoods, where they are not the targets of ``others``.
-    """
-
-    centres: Batch
-    others: Batch
-    pruned: Batch
-    told: Tensor | None = None
-    real: Tensor | None = None
-
-    def part(self, number: int, of: int) -> Neighbours:
-        """One of ``of`` equal parts."""
-        size = len(self.centres.keys) // of
-        rows = slice(number * size, (number + 1) * size)
-        told, real = (None if x is None else x[rows] for x in (self.told, self.real))
-        batches = (batch.part(number, of) for batch in (self.centres, self.others, self.pruned))
-        return Neighbours(*batches, told=told, real=real)
-
-
 class Agents(ImageToImage):
     """Trains the two agents; nothing else learns once the discriminator is ready.
 
@@ -164,12 +114,15 @@ class Agents(ImageToImage):
         self.options = o = recipe.options_of(AgentsOptions, method=True)
         self.gated, self.judge, self.trained_judge = generator, discriminator.to(device), trained
         near = Manifold(near) if isinstance(near, np.ndarray) else near
-        self.manifold = near.shuffled(recipe.seed) if near is not None and o.shuffle else near
+        near = near.shuffled(recipe.seed) if near is not None and o.shuffle else near
+        self.batches: Batches = NeighbourBatches(PairBatches(data, recipe), near)
         self.projection: Projection | None = None
         if near is not None and near.centres is not None:
             self.projection = Projection(discriminator.supernet, near.centres.shape[1], seed=recipe.seed).to(device)
             self.optimizers["discriminator"].add_param_group({"params": list(self.projection.parameters())})
-        self.warmup = round(o.discriminator_kimg * 1000 / recipe.batch) if self._learns_before else 0
+        real = self.data.batch(np.arange(1))[1] is not None or (near is not None and near.real is not None)
+        learns = not trained or (self.projection is not None and real)
+        self.warmup = round(o.discriminator_kimg * 1000 / recipe.batch) if learns else 0
         for name, side in (("generator", self.gated), ("discriminator's agent", self.judge)):
             own = torch.optim.AdamW(side.agent.parameters(), lr=o.agent_lr, weight_decay=o.agent_decay, fused=True)
             self.optimizers[name] = own
@@ -181,42 +134,11 @@ class Agents(ImageToImage):
             for side, used, name in zip((self.gated, self.judge), usage, ("generator", "discriminator"), strict=True)
         )
 
-    @property
-    def _learns_before(self) -> bool:
-        """Whether the discriminator has something to learn before the agents do, and real pictures to learn it from."""
-        real = self.data.batch(np.arange(1))[1] is not None or (
-            self.manifold is not None and self.manifold.real is not None
-        )
-        return not self.trained_judge or (self.projection is not None and real)
-
     def parts(self) -> dict[str, nn.Module]:
         """Both sides with weights, agents and gates, and what the controls remember."""
         states = {f"{control.name} strength": control.state for control in self.controls}
         told = {} if self.projection is None else {"projection": self.projection}
         return {"generator": self.gated, "discriminator": self.judge, **told, **states}
-
-    def draw(self, step: int) -> Neighbours:  # type: ignore[override]
-        """Centres in a random order, and pictures of each one's neighbourhood, mirrored and shifted as it is."""
-        centres, near = super().draw(step), self.manifold
-        rng = np.random.default_rng((self.recipe.seed, 3, step))
-        rows = np.array([key[0] for key in centres.keys])  # type: ignore[index]
-        if near is None:
-            return Neighbours(centres, centres, centres)
-        members = near.near[rows, rng.integers(0, near.near.shape[1], (2, len(rows)))]
-        drawn = [self._moved(chosen, np.random.default_rng((self.recipe.seed, step))) for chosen in members]
-        told = None if near.centres is None else torch.from_numpy(near.centres[rows])
-        return Neighbours(centres, *drawn, told=told, real=self._real(near, rows, rng))
-
-    def _real(self, near: Manifold, rows: np.ndarray, rng: np.random.Generator) -> Tensor | None:
-        """A real picture for each centre that has no targets, mirrored at random."""
-        if near.real is None:
-            return None
-        choices = len(near.real) if near.real_near is None else near.real_near.shape[1]
-        chosen = rng.integers(0, choices, len(rows))
-        chosen = chosen if near.real_near is None else near.real_near[rows, chosen]
-        pictures = to_float(near.real[chosen])
-        mirrored = torch.from_numpy((rng.random(len(rows)) < 0.5) & self.recipe.mirror)
-        return torch.where(mirrored[:, None, None, None], pictures.flip(3), pictures)
 
     def backward(self, step: int, batch: Neighbours, share: float) -> dict[str, Tensor]:  # type: ignore[override]
         """The discriminator's own training first; then the gradients of the two agents."""

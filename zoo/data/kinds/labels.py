@@ -18,6 +18,7 @@ from gantailor.evaluators.pictures.ids import Colours, instance_ids, label_ids
 from gantailor.evaluators.pictures.names import by_stem
 from gantailor.evaluators.pictures.reader import say
 from gantailor.supernet.errors import DataError
+from gantailor.supernet.training.batches import Move
 from gantailor.zoo.data.config import DataConfig
 from gantailor.zoo.data.fit import Reading
 from gantailor.zoo.data.pairs import Pairs
@@ -37,9 +38,7 @@ class LabelPairs(Pairs):
 
     classes: int = 35
 
-    def batch(
-        self, indices: np.ndarray, *, moves: Sequence[tuple[bool, int, int]] | None = None
-    ) -> tuple[Tensor, Tensor | None]:
+    def batch(self, indices: np.ndarray, *, moves: Sequence[Move] | None = None) -> tuple[Tensor, Tensor | None]:
         """One-hot label maps of 0 and 1, and targets in [-1, 1]."""
         maps, targets = self.rows(indices, moves)
         values = torch.from_numpy(maps.astype(np.int64)).permute(0, 3, 1, 2)
