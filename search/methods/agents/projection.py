@@ -21,8 +21,8 @@ class Projection(nn.Module):
 
     Miyato and Koyama 2018 (arXiv 1802.05637): ``D(y, h) = psi(phi(y)) + <V h, phi(y)>``, here for a map of logits, so
     that ``phi`` is pooled over the window of each logit. ``V`` belongs to the discriminator: it learns with it, and has
-    no rows for channels that are closed. At first ``V h`` is normal with variance 1 / channels, so that the term is
-    about as large as a feature and the pairing counts from the first step.
+    no rows for channels that are closed. At first ``V h`` is normal with variance 4 / channels, so that the term is
+    about twice as large as a feature and the pairing counts from the first step.
 
     Args:
         discriminator: its logits are made by convolutions to one channel.
@@ -42,7 +42,7 @@ class Projection(nn.Module):
         self.embeddings = nn.ParameterList()
         for number, layer in enumerate(self.layers.values()):
             first = torch.randn(layer.in_channels, features, generator=random)
-            self.embeddings.append(nn.Parameter(first / math.sqrt(layer.in_channels)))
+            self.embeddings.append(nn.Parameter(2 * first / math.sqrt(layer.in_channels)))
             axis = discriminator.graph.axes[f"{list(self.layers)[number]}.weight"][1]
             self.register_buffer(f"places_{number}", torch.from_numpy(places.positions(axis)), persistent=False)
 
