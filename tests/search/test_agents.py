@@ -13,8 +13,7 @@ import gantailor
 from gantailor.search.budget import Budget
 from gantailor.search.limits import parse_budget
 from gantailor.search.methods.agents.batches import Manifold
-from gantailor.search.methods.agents.neighbourhoods import centred, nearest, neighbourhoods
-from gantailor.search.methods.agents.neighbourhoods import others as other_pictures
+from gantailor.search.methods.agents.neighbourhoods import centred, nearest, neighbourhoods, other_pictures
 from gantailor.search.methods.agents.task import Agents, penalty, share_of
 from gantailor.search.methods.control import learned
 from gantailor.search.methods.gated import Agent, Gated, gumbel_noise, straight_through
@@ -109,7 +108,9 @@ def test_nearest_of_other_pictures_equal_brute_force():
 def test_shuffled_every_centre_has_the_neighbourhood_of_another():
     near, shuffled = agents()[0].batches.manifold.near, agents(shuffle=1)[0].batches.manifold.near
     whose = [[other for other in range(8) if np.array_equal(row, near[other])] for row in shuffled]
-    assert sorted(row for rows in whose for row in rows) == list(range(8)) and all([row] != found for row, found in enumerate(whose))
+    assert sorted(row for rows in whose for row in rows) == list(range(8)) and all(
+        [row] != found for row, found in enumerate(whose)
+    )
     assert np.array_equal(shuffled, agents(shuffle=1)[0].batches.manifold.near), "the same by the seed"
     assert sorted(other_pictures(100, 1)) == list(range(100)) and not (other_pictures(100, 1) == np.arange(100)).any()
     assert not np.array_equal(other_pictures(100, 1), other_pictures(100, 2))

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gantailor.search.methods.agents.neighbourhoods import others
+from gantailor.search.methods.agents.neighbourhoods import other_pictures
 from gantailor.supernet.training.batches import Batch, PairBatches, corners, rows_of
 from gantailor.zoo.data.pictures import mirror, to_float
 
@@ -33,7 +33,7 @@ class Manifold:
 
     def shuffled(self, seed: int) -> Manifold:
         """Each centre with the neighbourhood of another."""
-        order = others(len(self.near), seed)
+        order = other_pictures(len(self.near), seed)
         real_near = None if self.real_near is None else self.real_near[order]
         return dataclasses.replace(self, near=self.near[order], real_near=real_near)
 
@@ -74,9 +74,9 @@ class NeighbourBatches:
             return Neighbours(centres, centres, centres)
         near, rng = manifold.near, np.random.default_rng((recipe.seed, 3, step))
         members = near[indices, rng.integers(0, near.shape[1], (2, len(indices)))]
-        drawn = [self._as_their_centres(chosen, step, rows) for chosen in members]
+        others, pruned = (self._as_their_centres(chosen, step, rows) for chosen in members)
         told = None if manifold.centres is None else torch.from_numpy(manifold.centres[indices[rows]])
-        return Neighbours(centres, *drawn, told=told, real=self._real(manifold, step, rng, rows))
+        return Neighbours(centres, others, pruned, told, self._real(manifold, step, rng, rows))
 
     def _as_their_centres(self, chosen: np.ndarray, step: int, rows: slice) -> Batch:
         seed = self.pairs.recipe.seed

@@ -35,7 +35,7 @@ def nearest(centres: np.ndarray, features: np.ndarray, count: int) -> np.ndarray
     return found
 
 
-def others(count: int, seed: int) -> np.ndarray:
+def other_pictures(count: int, seed: int) -> np.ndarray:
     """For each of ``count`` pictures another one, each once: a random circle, which leaves none with itself."""
     circle = np.random.default_rng((seed, 6)).permutation(count)
     found = np.empty(count, np.int64)
