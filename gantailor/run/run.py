@@ -20,6 +20,7 @@ from gantailor.supernet.supernet import Supernet
 from gantailor.zoo.checkpoints import load_state, read_state
 
 CHANGEABLE = ("search", "budget", "tensorboard", "device", "devices")  # in a run that exists: a search goes on, ...
+READING = ("workers", "cache")  # of data: how it is read, which no result depends on
 
 
 class Run:
@@ -88,6 +89,8 @@ class Run:
         if not stored:
             return []
         known, mine = (c.model_dump(mode="json") for c in (stored_config(stored), self.config))
+        for config in (known, mine):
+            config["data"] = {name: value for name, value in config["data"].items() if name not in READING}
         fixed = set() if self.method.searches else {"budget"}  # the others trained to this one
         return [name for name in mine if name not in set(CHANGEABLE) - fixed and known[name] != mine[name]]
 

@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -178,6 +179,30 @@ def test_what_workers_read_is_what_is_read_here(monkeypatch):
             assert torch.equal(a.inputs, b.inputs) and a.inputs.stride() == b.inputs.stride() and a.keys == b.keys
 
 
+def test_a_device_has_its_batches_read_ahead_in_pinned_memory(monkeypatch):
+    """A thread reads them where there are no workers; nothing but the asked for steps."""
+    pinned, threads = [], set()
+
+    class Seen(Data):
+        def batch(self, indices, *, moves=None):
+            threads.add(threading.current_thread())
+            return super().batch(indices, moves=moves)
+
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda tensor: pinned.append(tensor) or tensor.clone())
+    data = pairs()
+    recipe = RECIPE.model_copy(update={"accumulate": 2})
+    batches = PairBatches(Seen(data.inputs, data.targets, data.names, data.source), recipe)
+    run = loading.Loading(batches, recipe, on_device=True)
+    with run.ahead(range(2, 5)):
+        found = [run.parts(step) for step in range(2, 5)]
+    assert len(pinned) == 3 * 2 * 2 and len(threads) == 1 and threading.current_thread() not in threads
+    for step, parts in zip(range(2, 5), found, strict=True):
+        assert torch.equal(torch.cat([part.inputs for part in parts]), batches(step).inputs)
+    failing = loading.Loading(PairBatches(trap("ours", int(found[0][0].keys[0][0])), recipe), recipe, on_device=True)
+    with pytest.raises(DataError, match="cut off"), failing.ahead(range(2, 5)):
+        failing.parts(2)
+
+
 @pytest.mark.long
 def test_a_full_shared_memory_does_not_end_a_run(tmp_path):
     """As in containers, with 64 KiB of it; where no own /dev/shm is allowed, no file may be larger."""
@@ -228,11 +253,24 @@ def test_a_killed_worker_is_one_clear_message(tmp_path):
     path = tmp_path / "state.safetensors"
     trainer(data=pairs()).run(path, stop_after=1)
     order = PairBatches(pairs(), RECIPE).indices(2)
-    with pytest.raises(TrainingError, match=r"pictures was lost at step [12]; the last good .* step 1.*signal: Killed"):
+    with pytest.raises(TrainingError, match=r"pictures was lost at step [12]; the last good .* step 1.*Loader worker"):
         trainer(2, data=trap("killed", order[0])).run(path)
     assert not multiprocessing.active_children()
     resumed = trainer(2).run(path).state_dict()
     assert all(torch.equal(value, resumed[name]) for name, value in trainer().run().state_dict().items())
+
+
+@pytest.mark.parametrize("error", [ConnectionResetError(104, "Connection reset by peer"), EOFError()])
+def test_a_worker_killed_while_it_hands_over(error):
+    """Its end shows as an error of the connection, too."""
+
+    def gone():
+        raise error
+        yield
+
+    with pytest.raises(RuntimeError, match="DataLoader worker does not answer") as found:
+        loading._next(gone())
+    assert loading.is_lost(found.value) and not loading.is_lost(RuntimeError("shapes do not fit"))
 
 
 def test_workers_that_cannot_start(monkeypatch):

@@ -101,7 +101,7 @@ def test_region_is_all_that_distillation_sees():
     nothing = task(
         region=lambda x: x[:, :1] * 0, perceptual=lambda a, b: (a - b).abs().mean((1, 2, 3)), perceptual_weight=2
     )
-    assert float(nothing[0].backward(1, nothing[0].draw(1), 1.0)["perceptual"]) == 0
+    assert float(nothing[0].backward(1, nothing[0].batches(1), 1.0)["perceptual"]) == 0
 
 
 def test_the_teacher_stays_as_it_is():
