@@ -173,8 +173,8 @@ class _Probe(RunContext):
         always = None if sample is None else lambda rng, step, position: middle
         return super().training(model, recipe, sample=always, discriminator=discriminator)
 
-    def embeddings(self) -> np.ndarray:
-        return np.random.default_rng(0).normal(size=(len(self.data("train")), 8))
+    def embeddings(self, pictures: Any = None) -> np.ndarray:
+        return np.random.default_rng(0).normal(size=(len(self.data("train") if pictures is None else pictures), 8))
 
 
 def _small(batch: int) -> int:
