@@ -109,7 +109,8 @@ LOOK = """
 import sys, time
 from gantailor.cli.main import main
 code = main(["compress", "config.yaml", "--dry-run", "--out", "run"])
-print(code, round(time.process_time(), 2), *(n for n in ("pandas", "scipy.optimize", "scipy.sparse") if n in sys.modules))
+slow = [name for name in ("pandas", "scipy.optimize", "scipy.sparse") if name in sys.modules]
+print(code, round(time.process_time(), 2), *slow)
 """
 
 
