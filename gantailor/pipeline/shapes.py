@@ -62,8 +62,7 @@ def look(run: Run) -> Looked:
         ConfigError: it does not; the message has both shapes.
     """
     data, config = run.setup.data("train"), run.config
-    for section, recipe in trainings(run):
-        check_batch(recipe, len(data), section)
+    for _, recipe in trainings(run):
         check_cache(recipe, data)
     if isinstance(data, WithVectors):
         run.report.note(data.told(input_names(run.setup.generator, len(data.order))))
@@ -121,12 +120,17 @@ def _check_finite(outputs: Tensor, whose: str) -> None:
 
 
 def check_networks(run: Run, looked: Looked) -> None:
-    """That discriminators, features and the networks of scores take these pictures; notes on the teacher's range.
+    """That discriminators, features and the networks of scores take these pictures, and that there are enough of them.
+
+    A note says where the teacher's are of another range.
 
     Raises:
         GantailorError: one does not; the message has its name and the shape.
     """
     setup = run.setup
+    if setup.traits.takes != "latents":  # of which each step has others
+        for section, recipe in trainings(run):
+            check_batch(recipe, len(setup.data("train")), section)
     if setup.taught:
         same = setup.teacher is setup.generator
         taught = looked.outputs if same else output_of(setup.teacher, looked.inputs, "the teacher")
