@@ -20,7 +20,7 @@ from gantailor.pipeline.shapes import check_networks, look, trainings
 from gantailor.run import ranking
 from gantailor.run.config import is_file
 from gantailor.run.inputs import check_size, check_torch_device
-from gantailor.run.run import Run
+from gantailor.run.run import Run, with_file
 from gantailor.search.methods.method import DISCRIMINATOR
 from gantailor.supernet.calibration import has_running_statistics, per_picture
 from gantailor.supernet.calling import Inputs, as_tuple, forward, rows_of
@@ -95,7 +95,7 @@ def _check_teacher(run: Run) -> None:
             f"teacher {record.generator!r} makes {tuple(theirs)} of an input that {config.generator!r} makes "
             f"{tuple(mine)} of; give a teacher for the same data"
         )
-    if setup.taken:
+    if setup.taken and not config.supernet:
         run.report.note(setup.taken.said(record.generator))
 
 
@@ -175,7 +175,7 @@ def _check_files(run: Run) -> None:
         if file is not None and not Path(file).is_file():
             raise ConfigError(f"{file!r} does not exist; give the path of a file")
     if config.supernet and not run.folder.supernet.exists():
-        RunContext(run).supernet()
+        with_file(run.setup.traced, config.supernet)
     if is_file(config.ranking) and not run.folder.ranking.exists():  # later the run's own counts
         ranking.load(config.ranking, run.setup.traced)
     for recipe in (config.train, config.finetune):

@@ -79,7 +79,6 @@ def _go_on(run: Run, task: Task) -> None:
         run.report.note(f"fine-tuning goes on with the {' and the '.join(handed)} of the training before it")
 
 
-
 def narrow_partners(run: Run, context: RunContext) -> dict[str, nn.Module]:
     """The nets that were narrowed along with the generator, extracted."""
     found: dict[str, nn.Module] = {}

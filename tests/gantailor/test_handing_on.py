@@ -295,13 +295,27 @@ def test_whose_word_counts_where_no_picture_belongs_to_an_input(tiny_teacher, tm
     assert load_config({"data": {"kind": "openmoji"}}).train.conditional
     for preset in ("pix2pix", "spade", "cyclegan"):
         assert not load_config({"data": data, "train": {"preset": preset}}).train.conditional
-    own = {"options": {"ngf": 8}, "teacher": str(tiny_teacher), "data": data, "train": {"conditional": True, "batch": 4}}
+    own = {
+        "options": {"ngf": 8},
+        "teacher": str(tiny_teacher),
+        "data": data,
+        "train": {"conditional": True, "batch": 4},
+    }
     with pytest.raises(ConfigError) as error:
         find_mistakes(Run(tmp_path / "run", load_config({**own, "finetune": {"batch": 4}})))
     assert "pictures of B belong to none; set train.conditional to false" in str(error.value)
     assert "\n" not in str(error.value)
     (tmp_path / "config.yaml").write_text(f"data: {{kind: domains, path: {tmp_path / 'data'}}}\noptions: {{ngf: 8}}\n")
-    flags = ["--teacher", str(tiny_teacher), "--data.size", "32", "--finetune.conditional", "true", "--train.batch", "4"]
+    flags = [
+        "--teacher",
+        str(tiny_teacher),
+        "--data.size",
+        "32",
+        "--finetune.conditional",
+        "true",
+        "--train.batch",
+        "4",
+    ]
     arguments = ["compress", str(tmp_path / "config.yaml"), *flags, "--finetune.batch", "4", "--dry-run"]
     assert main([*arguments, "--out", str(tmp_path / "run")]) == 2
     assert "set finetune.conditional to false" in capsys.readouterr().err
