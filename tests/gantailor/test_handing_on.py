@@ -1,4 +1,4 @@
-"""What a training hands on: discriminator and 1x1 maps to fine-tuning, a narrow student and its discriminator to a run."""
+"""What a training hands on: its discriminator and 1x1 maps to fine-tuning, a narrow student to another run."""
 
 from contextlib import suppress
 
@@ -28,7 +28,7 @@ from gantailor.zoo.tasks import image_to_image as pairs_task
 from gantailor.zoo.tasks.training import judge_of
 
 
-class Stopped(Exception):
+class StoppedError(Exception):
     """Fine-tuning was about to begin."""
 
 
@@ -51,7 +51,7 @@ def tasks(monkeypatch):
 
     def about_to_begin(run, task, recipe, **more):
         seen["finetune"] = task
-        raise Stopped
+        raise StoppedError
 
     monkeypatch.setattr(training, "fit", trained)
     monkeypatch.setattr(finetuning, "fit", about_to_begin)
@@ -68,7 +68,7 @@ def settings(teacher, **more):
 def through(folder, config):
     """A run whose stages go up to the first step of fine-tuning."""
     run = Run(folder, config)
-    with suppress(Stopped):
+    with suppress(StoppedError):
         compress(run, until="finetune")
     return run
 
@@ -205,7 +205,7 @@ def test_what_cannot_go_on_is_told(more, said, tiny_teacher, tmp_path):
 
 @pytest.mark.long
 def test_a_narrow_student_first(tmp_path):
-    """GAN Compression's first stage: pruned to 3/4 and distilled, it is the start of another run, and so is its judge."""
+    """GAN Compression's first stage: pruned to 3/4 and distilled, another run starts from it and its judge."""
     torch.manual_seed(0)
     teacher = {"generator": "mobile_resnet_6blocks", "options": {"ngf": 8}, "weights": str(tmp_path / "teacher.pth")}
     torch.save(gantailor.build("mobile_resnet_6blocks", ngf=8).state_dict(), teacher["weights"])
