@@ -16,11 +16,12 @@ from gantailor.export.target import check_device
 from gantailor.pipeline.context import RunContext
 from gantailor.pipeline.estimates import note_estimates
 from gantailor.pipeline.search.study import front_profile
-from gantailor.pipeline.shapes import check_networks, look
+from gantailor.pipeline.shapes import check_networks, look, trainings
 from gantailor.run import ranking
 from gantailor.run.config import is_file
 from gantailor.run.inputs import check_size, check_torch_device
-from gantailor.run.run import Run
+from gantailor.run.run import Run, with_file
+from gantailor.search.methods.method import DISCRIMINATOR
 from gantailor.supernet.calibration import has_running_statistics, per_picture
 from gantailor.supernet.calling import Inputs, as_tuple, forward, rows_of
 from gantailor.supernet.errors import ConfigError, nearest
@@ -54,6 +55,8 @@ def find_mistakes(run: Run) -> None:
     _check_layers(run)
     run.method.check(RunContext(run))
     _check_options(run)
+    _check_unpaired(run)
+    _check_handed_on(run)
     _ = setup.budget
     _check_untrained(run)
     for split in ("train", "search", "test"):
@@ -92,7 +95,7 @@ def _check_teacher(run: Run) -> None:
             f"teacher {record.generator!r} makes {tuple(theirs)} of an input that {config.generator!r} makes "
             f"{tuple(mine)} of; give a teacher for the same data"
         )
-    if setup.taken:
+    if setup.taken and not config.supernet:
         run.report.note(setup.taken.said(record.generator))
 
 
@@ -131,6 +134,39 @@ def _check_options(run: Run) -> None:
         raise ConfigError(f"method {run.method.name!r} has no train.method_options; leave them out")
 
 
+def _check_unpaired(run: Run) -> None:
+    """That a discriminator can see the pictures of the other domain, which belong to no input."""
+    if getattr(run.setup.data("train"), "others", None) is None:
+        return
+    for section, recipe in trainings(run):
+        if recipe.conditional and recipe.gan != "none":
+            raise ConfigError(
+                f"{section}.conditional true shows the discriminator an input beside each picture, and the pictures of "
+                f"B belong to none; set {section}.conditional to false"
+            )
+
+
+def _check_handed_on(run: Run) -> None:
+    """That there is something to hand on, and the same discriminator in both trainings."""
+    config, first, second = run.config, run.config.train, run.config.finetune
+    if config.hand_on == "none" or not second.kimg or DISCRIMINATOR in run.method.partners:
+        return
+    if not first.kimg:
+        raise ConfigError(
+            f"hand_on {config.hand_on!r} has nothing to hand on: train.kimg is 0; set hand_on to none, or a train.kimg"
+        )
+    if "none" in (first.gan, second.gan):
+        raise ConfigError(
+            f"hand_on {config.hand_on!r} needs a discriminator in both trainings; set train.gan and finetune.gan"
+        )
+    same = ("discriminator", "ndf", "discriminator_layers", "discriminator_norm", "conditional")
+    if other := [name for name in same if getattr(first, name) != getattr(second, name)]:
+        raise ConfigError(
+            f"hand_on {config.hand_on!r} goes on with a discriminator: make {', '.join(other)} the same in train and "
+            "finetune"
+        )
+
+
 def _check_files(run: Run) -> None:
     """That what the settings name can be read: files, and functions of one's own."""
     config = run.config
@@ -138,6 +174,8 @@ def _check_files(run: Run) -> None:
     for file in named:
         if file is not None and not Path(file).is_file():
             raise ConfigError(f"{file!r} does not exist; give the path of a file")
+    if config.supernet and not run.folder.supernet.exists():
+        with_file(run.setup.traced, config.supernet)
     if is_file(config.ranking) and not run.folder.ranking.exists():  # later the run's own counts
         ranking.load(config.ranking, run.setup.traced)
     for recipe in (config.train, config.finetune):

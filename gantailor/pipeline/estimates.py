@@ -19,6 +19,7 @@ from gantailor.pipeline.shapes import trainings
 from gantailor.run.config import Config
 from gantailor.run.run import Run
 from gantailor.run.shapes import first_line
+from gantailor.search.methods.method import Nets
 from gantailor.supernet.errors import ConfigError, GantailorError
 from gantailor.supernet.subnets.copying import copied
 from gantailor.supernet.supernet import Supernet
@@ -98,7 +99,7 @@ def estimate(run: Run, section: str, recipe: Recipe) -> Estimate:
         if section == "train":
             task = run.method.task(context)
         else:
-            task = context.training(context.narrow(), context.config.finetune)
+            task = run.method.finetune(context, context.narrow(), context.partners())
         seconds, kept = _measure(task, getattr(context.config, section).batch)
     weights = [sum(p.numel() * p.element_size() for p in net.parameters()) for net in task.parts().values()]
     size = PER_PARAMETER * sum(weights) + int(kept * recipe.batch / recipe.accumulate)
@@ -160,6 +161,12 @@ class _Probe(RunContext):
         """A subnet that meets the budget."""
         drawn = self.budget.sample(np.random.default_rng(0))
         return self.setup.traced.extract(self.space.to_config(drawn))
+
+    def partners(self) -> Nets:
+        """The nets that are narrowed along: generators as this one, others whole."""
+        wholes = {name: self.run.method.partner(self, name) for name in self.run.method.partners}
+        alike = {name: list(whole.graph.index) == list(self.setup.traced.graph.index) for name, whole in wholes.items()}
+        return {n: self.narrow() if alike[n] else w.extract(w.full_config()) for n, w in wholes.items()}
 
     def training(
         self,

@@ -7,6 +7,8 @@ from torch import nn
 from gantailor.pipeline.context import RunContext
 from gantailor.pipeline.fit import Watcher, fit
 from gantailor.run.run import Run, with_file
+from gantailor.search.methods.method import DISCRIMINATOR
+from gantailor.supernet.errors import RunError
 from gantailor.supernet.files import load_tensors, save_tensors
 from gantailor.supernet.graph import SubnetConfig
 from gantailor.supernet.quantization.activation_ranges import (
@@ -15,7 +17,12 @@ from gantailor.supernet.quantization.activation_ranges import (
     set_activation_ranges,
 )
 from gantailor.supernet.quantization.quantisers import Quantised
+from gantailor.supernet.subnets.slicing import kept_channels
 from gantailor.supernet.training import distributed
+from gantailor.supernet.training.distillation import FeatureMaps, for_channels
+from gantailor.supernet.training.trainer import Task
+from gantailor.zoo.checkpoints import load_state, read_state
+from gantailor.zoo.tasks.training import judge_of
 
 
 def finetune(run: Run) -> None:
@@ -38,9 +45,38 @@ def finetune(run: Run) -> None:
     context = RunContext(run)
     partners = narrow_partners(run, context)
     task = run.method.finetune(context, model, partners)
+    _go_on(run, task)
     tuned = fit(run, task, recipe, checkpoint=folder.subnet_checkpoint, title="fine-tune", on_watch=watcher)
     if watcher is not None:
+        judge = judge_of(task)
+        if judge is not None and recipe.kimg and DISCRIMINATOR not in partners:
+            save_tensors(folder.subnet_discriminator, judge.state_dict(), {"stage": "finetune"})
         _store(run, tuned, partners, watcher)
+
+
+def _go_on(run: Run, task: Task) -> None:
+    """Put into a training what the one before it handed on, as ``hand_on`` says.
+
+    Raises:
+        CheckpointError: the file of a discriminator is missing, or belongs to another.
+        RunError: there is nothing.
+    """
+    folder, wanted, judge = run.folder, run.config.hand_on, judge_of(task)
+    if wanted == "none" or not run.config.finetune.kimg or DISCRIMINATOR in run.method.partners:
+        return
+    handed = []
+    if judge is not None:
+        load_state(judge, read_state(folder.supernet_discriminator), str(folder.supernet_discriminator))
+        handed.append("discriminator")
+    maps = task.parts().get("maps")
+    if wanted == "all" and isinstance(maps, FeatureMaps) and folder.supernet_maps.exists():
+        kept = kept_channels(run.setup.supernet.graph, maps.layers, run.subnet_config())
+        maps.take_over(for_channels(load_tensors(folder.supernet_maps)[0], kept))
+        handed.append("1x1 maps")
+    if not handed:
+        raise RunError(f"hand_on is {wanted!r}, but the training before left nothing to go on with; set it to none")
+    if distributed.rank() == 0:
+        run.report.note(f"fine-tuning goes on with the {' and the '.join(handed)} of the training before it")
 
 
 def narrow_partners(run: Run, context: RunContext) -> dict[str, nn.Module]:

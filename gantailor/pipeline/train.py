@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
+import numpy as np
+
 from gantailor.pipeline.context import RunContext
 from gantailor.pipeline.fit import Watcher, fit
 from gantailor.run.folder import write_config
 from gantailor.run.run import Run
-from gantailor.search.methods.method import Trained
+from gantailor.search.methods.method import DISCRIMINATOR, Trained
 from gantailor.supernet.files import save_tensors
 from gantailor.supernet.quantization.activation_ranges import save_activation_ranges
+from gantailor.supernet.subnets.slicing import reordered_channels
 from gantailor.supernet.training import distributed
+from gantailor.supernet.training.distillation import FeatureMaps, for_channels
+from gantailor.supernet.training.trainer import Task
+from gantailor.zoo.tasks.training import judge_of
 
 
 def train(run: Run) -> None:
@@ -32,7 +40,22 @@ def train(run: Run) -> None:
         watcher = Watcher(run, title, lambda model: method.watch(context, task, model))
     model = fit(run, task, recipe, checkpoint=folder.supernet_checkpoint, title=title, on_watch=watcher)
     if distributed.rank() == 0:
-        store(run, method.select(context, task, model))
+        trained = method.select(context, task, model)
+        _hand_on(run, task, trained.orders)
+        store(run, trained)
+
+
+def _hand_on(run: Run, task: Task, orders: Mapping[str, np.ndarray]) -> None:
+    """Write what another training may go on with: the discriminator, and the 1x1 maps in the order of the supernet.
+
+    A discriminator that was narrowed along is a partner.
+    """
+    folder, judge, maps, info = run.folder, judge_of(task), task.parts().get("maps"), {"stage": run.method.name}
+    if judge is not None and DISCRIMINATOR not in run.method.partners:
+        save_tensors(folder.supernet_discriminator, judge.state_dict(), info)
+    if isinstance(maps, FeatureMaps):
+        lie = reordered_channels(run.setup.supernet.graph, maps.layers, orders)
+        save_tensors(folder.supernet_maps, for_channels(maps.by_layer(), lie), info)
 
 
 def store(run: Run, trained: Trained) -> None:

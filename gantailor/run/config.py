@@ -98,7 +98,16 @@ class Config(BaseModel):
     )
     train: Recipe = Recipe(kimg=6, output_weight=10, feature_weight=1)
     search: SearchConfig = SearchConfig()
-    discriminator: str | None = Field(None, description="weights of a discriminator to start from, the teacher's own")
+    discriminator: str | None = Field(
+        None,
+        description="weights of a discriminator to start from, the teacher's own; none: from scratch, the default but "
+        "for the shipped StyleGAN2",
+    )
+    hand_on: Literal["none", "discriminator", "all"] = Field(
+        "none",
+        description="what fine-tuning goes on with of the training before it: nothing, its discriminator, or also its "
+        "1x1 feature maps",
+    )
     devices: tuple[str, ...] = Field(("onnxruntime-cpu",), description="what is exported for: names, or FILE.yaml:NAME")
     round_to_device: bool = Field(False, description="widths are multiples of what the first device likes")
     tensorboard: bool = Field(False, description="write losses for TensorBoard into the run folder")
@@ -118,6 +127,12 @@ class Config(BaseModel):
     def _names(cls, value: Any) -> Any:
         """``onnxruntime-cpu, openvino`` is a list too."""
         return [name.strip() for name in value.split(",")] if isinstance(value, str) else value
+
+    @field_validator("discriminator")
+    @classmethod
+    def _none(cls, value: str | None) -> str | None:
+        """``discriminator: none`` also where one comes with the teacher."""
+        return None if value == "none" else value
 
     @field_validator("device")
     @classmethod

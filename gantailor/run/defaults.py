@@ -36,6 +36,8 @@ def beneath(own: Mapping[str, Any]) -> dict[str, Any]:
         if preset is not None:
             settled = {*preset, "task_options", "preset", "kimg"} - set(_MAKES_THE_METHOD)
             below[section] = {k: v for k, v in (below.get(section) or {}).items() if k not in settled}
+        if _unpaired(own) and "conditional" not in (preset or {}):
+            below[section] = {"conditional": False, **(below.get(section) or {})}
     if _file_tells(own):
         below.setdefault("options", {})
     return merged(below, own)
@@ -47,6 +49,12 @@ def _file_tells(own: Mapping[str, Any]) -> bool:
     weights = teacher.get("weights") if isinstance(teacher, Mapping) else teacher
     other = isinstance(teacher, Mapping) and (teacher.get("generator") or teacher.get("options") is not None)
     return weights not in (None, "none") and not other and own.get("supernet") is None
+
+
+def _unpaired(own: Mapping[str, Any]) -> bool:
+    """Whether real pictures belong to no input, so that a discriminator can only see them alone."""
+    data = own.get("data")
+    return isinstance(data, Mapping) and data.get("kind") == "domains"
 
 
 def merged(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:

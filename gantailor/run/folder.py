@@ -33,6 +33,9 @@ class RunFolder:
         trace: what tracing and its repair decided, and the costs of the whole generator, JSON.
         ranking: scores of every channel by the run's criterion, JSON.
         supernet: weights of the whole generator after training, channels in their final order.
+        supernet_discriminator: what judged beside it at the end of that training; ``subnet_discriminator`` of
+            fine-tuning. Of a CycleGAN both discriminators.
+        supernet_maps: its 1x1 maps to the teacher's features, by layer, from the channels as they lie in ``supernet``.
         supernet_checkpoint: of a training that is not at its end.
         selected: widths that a method's training chose, JSON; absent where the search chooses.
         ranges: of a training in few bits, JSON; ``subnet_ranges`` after fine-tuning.
@@ -50,11 +53,14 @@ class RunFolder:
     trace = _File("trace.json")
     ranking = _File("ranking.json")
     supernet = _File("supernet.safetensors")
+    supernet_discriminator = _File("supernet_discriminator.safetensors")
+    supernet_maps = _File("supernet_maps.safetensors")
     supernet_checkpoint = _File("supernet.ckpt.safetensors")
     selected = _File("selected.json")
     ranges = _File("slimming.ranges.json")
     subnet_config = _File("subnet.json")
     subnet = _File("subnet.safetensors")
+    subnet_discriminator = _File("subnet_discriminator.safetensors")
     subnet_checkpoint = _File("subnet.ckpt.safetensors")
     subnet_best = _File("subnet.best.safetensors")
     subnet_last = _File("subnet.last.safetensors")

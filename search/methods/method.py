@@ -27,6 +27,7 @@ from gantailor.supernet.training.sampling import draw_choices
 from gantailor.supernet.training.trainer import Task
 
 Nets = dict[str, nn.Module]
+DISCRIMINATOR = "discriminator"  # the name of the partner that judges: narrowed along, it goes on in fine-tuning anyway
 
 
 class Settings(Protocol):
@@ -127,10 +128,15 @@ class Context(Protocol):
 
 @dataclass(frozen=True)
 class Kept:
-    """A whole net's weights, the kept channels of every width first, and how many are kept."""
+    """A whole net's weights, the kept channels of every width first, and how many are kept.
+
+    Attributes:
+        orders: for each width the numbers that its channels had in the training, as they lie now.
+    """
 
     weights: Mapping[str, Tensor]
     config: SubnetConfig
+    orders: Mapping[str, np.ndarray] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,6 +146,7 @@ class Trained:
     Attributes:
         weights: of the whole generator; where channels were chosen, the kept ones come first.
         config: the widths that it chose; None leaves them to the search.
+        orders: of channels that lie otherwise than in the training, as in ``Kept``.
         partners: other nets that were narrowed along, by the names in ``Method.partners``.
         quantisers: those of a training in few bits.
         notes: what there is to say, a line each.
@@ -147,6 +154,7 @@ class Trained:
 
     weights: Mapping[str, Tensor]
     config: SubnetConfig | None = None
+    orders: Mapping[str, np.ndarray] = field(default_factory=dict)
     partners: Mapping[str, Kept] = field(default_factory=dict)
     quantisers: Quantisers | None = None
     notes: tuple[str, ...] = ()

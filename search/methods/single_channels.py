@@ -112,8 +112,9 @@ def kept(model: SingleChannels, selection: Selection) -> Kept:
     full = supernet.extract(supernet.full_config(), model.tensors()).cpu()
     ordered = copied(supernet).to("cpu").requires_grad_(True)
     ordered.generator.load_state_dict(full.state_dict())
-    ordered.permute_(_orders(model, selection, magnitudes))
-    return Kept(ordered.generator.state_dict(), selection.config)
+    orders = _orders(model, selection, magnitudes)
+    ordered.permute_(orders)
+    return Kept(ordered.generator.state_dict(), selection.config, orders)
 
 
 def _orders(model: SingleChannels, selection: Selection, magnitudes: np.ndarray) -> dict[str, np.ndarray]:

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from gantailor.supernet.graph import WidthGraph
+from gantailor.supernet.graph import Axis, WidthGraph
 from gantailor.supernet.subnets.copying import copied
 from gantailor.supernet.subnets.removal import remove
 
@@ -67,6 +67,17 @@ def kept_channels(graph: WidthGraph, layers: Iterable[str], subnet: Mapping[str,
     masks = graph.present(subnet)
     axes = {name: graph.activations.get(name) for name in layers}
     return {n: slice(None) if axis is None else torch.from_numpy(axis.kept(masks)) for n, axis in axes.items()}
+
+
+def reordered_channels(
+    graph: WidthGraph, layers: Iterable[str], orders: Mapping[str, Sequence[int] | np.ndarray]
+) -> dict[str, Tensor | slice]:
+    """For named modules, the old numbers of their full output's channels in the order that ``reorder_`` gives them."""
+    numbered, found = _numbered(graph, orders), {}
+    for name in layers:
+        axis = graph.activations.get(name)
+        found[name] = slice(None) if axis is None else torch.from_numpy(_source(axis, numbered))
+    return found
 
 
 @contextmanager
@@ -131,9 +142,17 @@ def reorder_(
     tensors: Mapping[str, Tensor], graph: WidthGraph, orders: Mapping[str, Sequence[int] | np.ndarray]
 ) -> None:
     """Reorder the units of widths in place; ``orders`` maps a width's name to its old unit ids in their new order."""
-    numbered = {graph.index[name]: np.asarray(order) for name, order in orders.items()}
+    numbered = _numbered(graph, orders)
     for name, axes in graph.axes.items():
         for dimension, axis in axes.items():
-            source = axis.permuted({w: order for w, order in numbered.items() if w in axis.counts})
-            tensor = tensors[name]
-            tensor.copy_(tensor.index_select(dimension, torch.from_numpy(source).to(tensor.device)))
+            source, tensor = torch.from_numpy(_source(axis, numbered)), tensors[name]
+            tensor.copy_(tensor.index_select(dimension, source.to(tensor.device)))
+
+
+def _numbered(graph: WidthGraph, orders: Mapping[str, Sequence[int] | np.ndarray]) -> dict[int, np.ndarray]:
+    return {graph.index[name]: np.asarray(order) for name, order in orders.items()}
+
+
+def _source(axis: Axis, numbered: Mapping[int, np.ndarray]) -> np.ndarray:
+    """Old position for each new one, of the widths that are on this axis."""
+    return axis.permuted({width: order for width, order in numbered.items() if width in axis.counts})

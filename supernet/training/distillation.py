@@ -84,6 +84,24 @@ class FeatureMaps(nn.Module):
             total = total.to(feature.device) + self.distance(F.conv2d(feature, used, bias), teacher[name].float())
         return total
 
+    def by_layer(self) -> dict[str, Tensor]:
+        """Of each layer ``<layer>.weight`` ``[teacher's channels, student's, 1, 1]`` and ``<layer>.bias``."""
+        rows = zip(self.layers, self.maps, self.biases, strict=True)
+        return {f"{n}.{kind}": t.detach() for n, w, b in rows for kind, t in (("weight", w), ("bias", b))}
+
+    @torch.no_grad()
+    def take_over(self, weights: Mapping[str, Tensor]) -> None:
+        """Go on with what ``by_layer`` gave, of the same channels; layers that it does not have stay."""
+        for name, tensor in self.by_layer().items():
+            if name in weights:
+                tensor.copy_(weights[name])
+
+
+def for_channels(weights: Mapping[str, Tensor], channels: Mapping[str, Tensor | slice]) -> dict[str, Tensor]:
+    """What ``FeatureMaps.by_layer`` gave, for a student of these channels, by layer, in this order."""
+    narrow = {f"{name}.weight": weights[f"{name}.weight"][:, chosen].contiguous() for name, chosen in channels.items()}
+    return {**weights, **narrow}
+
 
 def alignment_loss(student: Mapping[str, Tensor], teacher: Mapping[str, Tensor]) -> Tensor:
     """Sum over layers of 1 - KA, the linear kernel alignment of the features at all places of the batch.

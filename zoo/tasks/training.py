@@ -85,6 +85,12 @@ class MakeDiscriminator(Protocol):
         ...
 
 
+def judge_of(task: Task) -> nn.Module | None:
+    """What judges pictures in a training: its discriminator, of a CycleGAN both; None where there is none."""
+    parts = task.parts()
+    return parts.get("discriminator", parts.get("judges"))
+
+
 def generator_alone(task: Task, trained: nn.Module) -> Weights:
     """A teacher's training leaves the generator."""
     return {"teacher": trained.state_dict()}

@@ -61,7 +61,7 @@ def _set_aside(run: Run, best: SubnetConfig) -> None:
         return
     earlier = folder.file("earlier") / hashlib.sha256(file.read_bytes()).hexdigest()[:8]
     earlier.mkdir(parents=True, exist_ok=True)
-    made = [*folder.path.glob("subnet.*"), *folder.path.glob("finetune.*"), folder.export]
+    made = [*folder.path.glob("subnet[._]*"), *folder.path.glob("finetune.*"), folder.export]
     for found in filter(Path.exists, made):
         found.rename(earlier / found.name)
     run.report.note(f"another subnet was found; what was made of the earlier one lies in {earlier} now")

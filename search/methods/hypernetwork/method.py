@@ -65,7 +65,9 @@ def _select(context: Context, task: L1Sparsity, model: nn.Module) -> Trained:
         cycle: Any = task.task.task
         notes += [task.task.outcome(), task.task.learned()]
         partners[BACK] = kept(cycle.back, task.task.selection())
-    return Trained(weights=found.weights, config=found.config, partners=partners, notes=tuple(notes))
+    return Trained(
+        weights=found.weights, config=found.config, orders=found.orders, partners=partners, notes=tuple(notes)
+    )
 
 
 def _partner(context: Context, name: str) -> Supernet:

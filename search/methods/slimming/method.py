@@ -60,7 +60,9 @@ def _select(context: Context, task: L1Sparsity, model: nn.Module) -> Trained:
     assert isinstance(model, Slimmed)
     found = kept(model, task.selection())
     notes = (task.outcome(), task.learned())
-    return Trained(weights=found.weights, config=found.config, quantisers=model.quantisers, notes=notes)
+    return Trained(
+        weights=found.weights, config=found.config, orders=found.orders, quantisers=model.quantisers, notes=notes
+    )
 
 
 SLIMMING = Method(
