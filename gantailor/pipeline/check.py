@@ -21,6 +21,7 @@ from gantailor.run import ranking
 from gantailor.run.config import is_file
 from gantailor.run.inputs import check_size, check_torch_device
 from gantailor.run.run import Run
+from gantailor.search.strategies.evolution import Evolution
 from gantailor.supernet.calibration import has_running_statistics, per_picture
 from gantailor.supernet.calling import Inputs, as_tuple, forward, rows_of
 from gantailor.supernet.errors import ConfigError, nearest
@@ -55,6 +56,7 @@ def find_mistakes(run: Run) -> None:
     _check_options(run)
     _ = setup.budget
     _check_untrained(run)
+    _check_evolution(run)
     for split in ("train", "search", "test"):
         setup.data(split)
     _check_statistics(run)
@@ -157,6 +159,14 @@ def _check_untrained(run: Run) -> None:
             "subnets say nothing, often the smallest wins. Set search.trials 1, which takes the share that meets "
             "the budget, or a train.kimg"
         )
+
+
+def _check_evolution(run: Run) -> None:
+    """That random subnets meet the budget, as the published evolution needs; a note where it is none for so few trials."""
+    settings = run.config.search
+    if run.method.searches and settings.strategy == "evolution":
+        if remark := Evolution(seed=run.config.seed).remark(run.setup.budget, settings.trials):
+            run.report.note(remark)
 
 
 def _check_statistics(run: Run) -> None:
