@@ -162,11 +162,12 @@ def _check_untrained(run: Run) -> None:
 
 
 def _check_evolution(run: Run) -> None:
-    """That random subnets meet the budget, as the published evolution needs; a note where it is none for so few trials."""
+    """That random subnets meet the budget, as the published evolution needs; a note where trials are too few for it."""
     settings = run.config.search
-    if run.method.searches and settings.strategy == "evolution":
-        if remark := Evolution(seed=run.config.seed).remark(run.setup.budget, settings.trials):
-            run.report.note(remark)
+    if not run.method.searches or settings.strategy != "evolution":
+        return
+    if remark := Evolution(seed=run.config.seed).remark(run.setup.budget, settings.trials):
+        run.report.note(remark)
 
 
 def _check_statistics(run: Run) -> None:

@@ -146,33 +146,28 @@ def published(generator, share, generations):
 
     The subnets in the order of their evaluation, each once.
     """
-    cap, evaluated = int(share * MACS.max()), {}
+    cap, evaluated, rng = int(share * MACS.max()), {}, generator(0)
 
     def error(subnet):
         return evaluated.setdefault(tuple(int(i) for i in subnet), ERRORS[tuple(subnet)])
 
-    def fits(subnet):
-        return MACS[tuple(subnet)] <= cap
+    def fitting(draw):
+        while True:
+            subnet = draw()
+            if MACS[tuple(subnet)] <= cap:
+                return subnet
 
-    rng, population = generator(0), []
-    while len(population) < 100:
-        subnet = rng.integers(0, [4, 4, 4, 4, 4])
-        if fits(subnet):
-            population.append(subnet)
+    def mutant(parent):
+        return fitting(lambda: np.where(rng.random(5) < 0.2, rng.integers(0, [4, 4, 4, 4, 4]), parent))
+
+    def crossover(one, other):
+        return fitting(lambda: np.where(rng.random(5) < 0.5, one, other))
+
+    population = [fitting(lambda: rng.integers(0, [4, 4, 4, 4, 4])) for _ in range(100)]
     for number in range(1, generations + 1):
-        parents, rng, children = sorted(population, key=error)[:25], generator(number), []
-        while len(children) < 50:
-            parent = child = parents[rng.integers(25)]
-            while child is parent or not fits(child):
-                mask = rng.random(5) < 0.2
-                child = np.where(mask, rng.integers(0, [4, 4, 4, 4, 4]), parent)
-            children.append(child)
-        while len(children) < 100:
-            one, other = rng.integers(25, size=2)
-            child = None
-            while child is None or not fits(child):
-                child = np.where(rng.random(5) < 0.5, parents[one], parents[other])
-            children.append(child)
+        parents, rng = sorted(population, key=error)[:25], generator(number)
+        children = [mutant(parents[rng.integers(25)]) for _ in range(50)]
+        children += [crossover(parents[rng.integers(25)], parents[rng.integers(25)]) for _ in range(50)]
         for child in children:
             error(child)
         population = parents + children
@@ -229,7 +224,7 @@ def test_evolution_needs_what_the_authors_does(share):
 
 
 def test_evolution_changes_few_genes():
-    """As rejection has it: of all children of a parent that fit, by how likely a redraw of each gene with 0.2 makes them."""
+    """As many as rejection leaves: the mean over all children of a parent that fit, weighted by their probabilities."""
     everything, shares = TABLE[:, :5].astype(int), []
     for share in (0.3, 0.5):
         budget = Recorded(share)
@@ -258,13 +253,14 @@ def test_evolution_begins_with_what_was_given():
     assert asked[16 + len(new)] == children[0]
 
 
-def test_evolution_ends():
+def test_evolution_ends(monkeypatch):
     """Where random subnets do not meet the budget, one line says so; so few trials that it is a random search, too."""
     many = tuple(np.linspace(0.1, 1, 16).round(3))
     space = default_space(small_space().supernet, SpaceConfig(fractions=many, ties=TIES[:3]))
     assert space.count > 200_000
     budget = Budget(space, int(1.001 * space.macs(space.smallest)[0]))
-    with pytest.raises(SearchError, match=r"of 1,000,000 random ones .* met macs<=.*; set search.strategy predictor"):
+    monkeypatch.setattr("gantailor.search.strategies.evolution.DRAWS", 500_000)
+    with pytest.raises(SearchError, match=r"of 500,000 random ones .* met macs<=.*; set search.strategy predictor"):
         Evolution().remark(budget, 40)
     assert "first 100 subnets are random: with search.trials 40" in Evolution().remark(Recorded(0.3), 40)
     assert Evolution().remark(Recorded(0.3), 101) == ""
