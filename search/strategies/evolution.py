@@ -12,7 +12,7 @@ from gantailor.search.pareto import ranked
 from gantailor.search.strategies.common import History, key
 from gantailor.search.strategies.random import random
 
-DRAWS = 10_000_000  # that must give a first generation
+DRAWS = 2_000_000  # that must give a first generation
 AT_ONCE = 2_000  # of them are costed together
 TRIES = 10_000  # for one child
 
@@ -83,7 +83,7 @@ class Evolution:
         """A first generation: uniformly random candidates that meet the budget; for a front, below random MAC limits.
 
         Raises:
-            SearchError: ten million draws do not give as many.
+            SearchError: two million draws do not give as many.
         """
         if (budget, 0, ()) not in self._drawn:
             rng = np.random.default_rng((self.seed, 0))
@@ -132,7 +132,7 @@ def _uniform(budget: Budget, rng: np.random.Generator, count: int) -> np.ndarray
     """Uniformly random candidates that meet the budget, ``[count, n_variables]``, by rejection.
 
     Raises:
-        SearchError: ten million draws do not give as many, and the space is too large to be listed.
+        SearchError: two million draws do not give as many, and the space is too large to be listed.
     """
     found = np.empty((0, len(budget.space.variables)), np.int64)
     for _ in range(DRAWS // AT_ONCE):
