@@ -44,7 +44,7 @@ def evaluations(name: str, seed: int, budget: Budget, value: Value, reached: Rea
         values = np.array(list(found.values()), np.float64).reshape(-1, objectives)
         if found and (reached(values) or len(found) >= limit):
             return len(found)
-        history = History(rows, values, frozenset(found), len(found))
+        history = History(rows, values, frozenset(found), len(found), frozenset(list(found)[:START]))
         choose = first if len(found) < START else strategy
         candidate = choose(history, budget, np.random.default_rng((seed, len(found))))
         if candidate is None:

@@ -1,4 +1,4 @@
-"""Budgets, and candidates that meet them by construction: there is no rejection loop anywhere.
+"""Budgets, and candidates that meet them by construction, without a rejection loop.
 
 Every cost here grows with every width. So along any order of widening from the smallest subnet to the largest, the ones
 that fit come first, and one vectorised costing of the whole path finds the last of them.
@@ -6,7 +6,6 @@ that fit come first, and one vectorised costing of the whole path finds the last
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -103,11 +102,6 @@ class Budget(CostLimits):
         """Redraw some variables, then settle within the budget."""
         changed = rng.random(len(indices)) < rate
         return self.settle(np.where(changed, rng.integers(0, self.space.largest + 1), indices), rng)
-
-    def cross(self, parents: Sequence[np.ndarray], rng: np.random.Generator) -> np.ndarray:
-        """Each variable from one of two parents, settled within the budget."""
-        first, second = parents
-        return self.settle(np.where(rng.random(len(first)) < 0.5, first, second), rng)
 
 
 def _check_reachable(budget: Budget) -> None:

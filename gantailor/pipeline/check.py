@@ -22,6 +22,7 @@ from gantailor.run.config import is_file
 from gantailor.run.inputs import check_size, check_torch_device
 from gantailor.run.run import Run, with_file
 from gantailor.search.methods.method import DISCRIMINATOR
+from gantailor.search.strategies.evolution import Evolution
 from gantailor.supernet.calibration import has_running_statistics, per_picture
 from gantailor.supernet.calling import Inputs, as_tuple, forward, rows_of
 from gantailor.supernet.errors import ConfigError, nearest
@@ -59,6 +60,7 @@ def find_mistakes(run: Run) -> None:
     _check_handed_on(run)
     _ = setup.budget
     _check_untrained(run)
+    _check_evolution(run)
     for split in ("train", "search", "test"):
         setup.data(split)
     _check_statistics(run)
@@ -198,6 +200,15 @@ def _check_untrained(run: Run) -> None:
             "subnets say nothing, often the smallest wins. Set search.trials 1, which takes the share that meets "
             "the budget, or a train.kimg"
         )
+
+
+def _check_evolution(run: Run) -> None:
+    """That random subnets meet the budget, as the published evolution needs; a note where trials are too few for it."""
+    settings = run.config.search
+    if not run.method.searches or settings.strategy != "evolution":
+        return
+    if remark := Evolution(seed=run.config.seed).remark(run.setup.budget, settings.trials):
+        run.report.note(remark)
 
 
 def _check_statistics(run: Run) -> None:

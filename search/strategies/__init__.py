@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 STRATEGIES = {
     "predictor": "gantailor.search.strategies.predictor:predictor",
-    "evolution": "gantailor.search.strategies.evolution:evolution",
+    "evolution": "gantailor.search.strategies.evolution:Evolution",
     "random": "gantailor.search.strategies.random:random",
     "exhaustive": "gantailor.search.strategies.exhaustive:exhaustive",
     "tpe": "gantailor.search.strategies.optuna_samplers:TPE",

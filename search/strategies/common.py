@@ -15,13 +15,15 @@ class History:
     """What was evaluated: choice indices ``[N, n_variables]`` and objectives ``[N, n_objectives]``, all minimised.
 
     ``taken`` are the candidates that need no proposal any more: evaluated, running or failed; ``counted`` of them count
-    as trials of this budget.
+    as trials of this budget. ``given`` are those of the rows that the strategy did not choose for this budget: a
+    search's beginning, what a method kept, trials of other strategies and budgets.
     """
 
     indices: np.ndarray
     values: np.ndarray
     taken: frozenset[tuple[int, ...]]
     counted: int = 0
+    given: frozenset[tuple[int, ...]] = frozenset()
 
 
 Strategy = Callable[[History, Budget, np.random.Generator], np.ndarray | None]

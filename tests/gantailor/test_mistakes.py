@@ -48,6 +48,7 @@ def told(tmp_path, tiny_teacher, capsys, monkeypatch):
         ),
         (["--train.method_options", "{reach: 1}"], "method 'supernet' has no train.method_options"),
         (["--options", "{ngf: many}"], "'resnet_6blocks' cannot be built with options {'ngf': 'many'}"),
+        (["--search.strategy", "evolution", "--budget", "1.76M"], "set search.strategy predictor, whose subnets"),
         (["--evaluation.final", "l1"], "evaluation.final cannot be 'l1': give a list, [l1]"),
     ],
 )

@@ -44,7 +44,12 @@ def test_every_candidate_fits(share, shrink, seed):
     budget = Budget(space, limits)
     rng = np.random.default_rng(seed)
     first, second = budget.sample(rng), budget.sample(rng)
-    proposals = [first, second, budget.mutate(first, rng), budget.cross([first, second], rng)]
+    proposals = [
+        first,
+        second,
+        budget.mutate(first, rng),
+        budget.settle(np.where(rng.random(len(first)) < 0.5, first, second), rng),
+    ]
     assert budget.fits(np.stack(proposals)).all()
     costs = budget.costs(np.stack(proposals))
     assert (costs <= [limit.upper for limit in limits]).all()

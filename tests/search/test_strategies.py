@@ -5,16 +5,25 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
+from gantailor.search.budget import Budget
 from gantailor.search.config import SearchConfig
-from gantailor.search.conformance import StrategyConformance, small_space
+from gantailor.search.conformance import TIES, StrategyConformance, small_space
 from gantailor.search.errors import SearchError
 from gantailor.search.pareto import ranked
+from gantailor.search.spaces.config import SpaceConfig
+from gantailor.search.spaces.space import default_space
 from gantailor.search.strategies import STRATEGIES, check_strategy, make_strategy
+from gantailor.search.strategies.common import History, key
+from gantailor.search.strategies.evolution import Evolution
 from gantailor.search.strategies.predictor import _gaussian_process
 from gantailor.supernet.errors import ConfigError
 
+TABLE = pd.read_csv(Path(__file__).parents[2] / "benchmarks/results/recorded_table.csv").to_numpy()
+MACS, ERRORS = np.zeros((4,) * 5), np.zeros((4,) * 5)
+MACS[tuple(TABLE[:, :5].astype(int).T)], ERRORS[tuple(TABLE[:, :5].astype(int).T)] = TABLE[:, 5], TABLE[:, 6]
 OWN = f"{Path(__file__).stem}:narrowest"
 
 
@@ -117,3 +126,141 @@ def test_ranked():
         rank[best], left, number = number, np.setdiff1d(left, best), number + 1
     spread = ((values - values.min(0)) / np.ptp(values, axis=0)).sum(1)
     assert ranked(values).tolist() == np.lexsort((spread, rank)).tolist()
+
+
+class Recorded(Budget):
+    """A share of the MACs of the recorded table of the demo; ``small_space`` has as many choices."""
+
+    def __init__(self, share):
+        super().__init__(small_space(), int(share * MACS.max()))
+
+    def cost(self, indices):
+        return MACS[tuple(np.atleast_2d(indices).T)]
+
+    def costs(self, indices):
+        return self.cost(indices)[:, None]
+
+
+def published(generator, share, generations):
+    """The loop of GAN Compression, literally; ``generator(number)`` makes each generation's chances.
+
+    The subnets in the order of their evaluation, each once.
+    """
+    cap, evaluated, rng = int(share * MACS.max()), {}, generator(0)
+
+    def error(subnet):
+        return evaluated.setdefault(tuple(int(i) for i in subnet), ERRORS[tuple(subnet)])
+
+    def fitting(draw):
+        while True:
+            subnet = draw()
+            if MACS[tuple(subnet)] <= cap:
+                return subnet
+
+    def mutant(parent):
+        return fitting(lambda: np.where(rng.random(5) < 0.2, rng.integers(0, [4, 4, 4, 4, 4]), parent))
+
+    def crossover(one, other):
+        return fitting(lambda: np.where(rng.random(5) < 0.5, one, other))
+
+    population = [fitting(lambda: rng.integers(0, [4, 4, 4, 4, 4])) for _ in range(100)]
+    for number in range(1, generations + 1):
+        parents, rng = sorted(population, key=error)[:25], generator(number)
+        children = [mutant(parents[rng.integers(25)]) for _ in range(50)]
+        children += [crossover(parents[rng.integers(25)], parents[rng.integers(25)]) for _ in range(50)]
+        for child in children:
+            error(child)
+        population = parents + children
+    return list(evaluated)
+
+
+def proposals(strategy, budget, count, *, given=0, running=1):
+    """What a strategy proposes; it has ``running`` asked for before the first of them has a value."""
+    asked = [key(row) for row in budget.feasible[::3][:given]]
+    while len(asked) < count:
+        rows = np.array(asked[: max(given, len(asked) - running + 1)], int).reshape(-1, 5)
+        history = History(rows, ERRORS[tuple(rows.T)][:, None], frozenset(asked), len(asked), frozenset(asked[:given]))
+        proposed = strategy(history, budget, np.random.default_rng(0))
+        assert budget.fits(proposed)[0]
+        assert key(proposed) not in asked
+        asked.append(key(proposed))
+    return asked
+
+
+def needed(subnets, share):
+    """Evaluations until one within 1% of the best that fits."""
+    goal = 1.01 * ERRORS[int(share * MACS.max()) >= MACS].min()
+    return next((number for number, subnet in enumerate(subnets, 1) if ERRORS[subnet] <= goal), 1024)
+
+
+@pytest.mark.parametrize("share", [0.3, 0.5])
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_evolution_is_the_authors(share, seed):
+    """The same subnets in the same order, for several generations; and so from the trials alone, after any stop."""
+    subnets = published(lambda number: np.random.default_rng((seed, number)), share, 4)
+    assert len(subnets) > 120
+    assert proposals(Evolution(seed=seed), Recorded(share), len(subnets)) == subnets
+
+    for done in (0, 60, 100, 119):
+        rows = np.array(subnets[:done], int).reshape(-1, 5)
+        history = History(rows, ERRORS[tuple(rows.T)][:, None], frozenset(subnets[:done]), done)
+        assert key(Evolution(seed=seed)(history, Recorded(share), np.random.default_rng(9))) == subnets[done]
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("share", [0.3, 0.5])
+def test_evolution_needs_what_the_authors_does(share):
+    """With other chances: the median lies in the 95% interval of theirs, with several workers too."""
+    theirs = []
+    for seed in range(200):
+        rng = np.random.default_rng(seed)
+        theirs.append(needed(published(lambda number, rng=rng: rng, share, 4), share))
+    medians = np.median(np.random.default_rng(0).choice(theirs, (2000, len(theirs))), axis=1)
+    low, high = np.quantile(medians, [0.025, 0.975])
+    budget = Recorded(share)
+    for running in (1, 4):
+        asked = [proposals(Evolution(seed=1000 + n), budget, 140, running=running) for n in range(60)]
+        assert low <= np.median([needed(subnets, share) for subnets in asked]) <= high < 140
+
+
+def test_evolution_changes_few_genes():
+    """As many as rejection leaves: the mean over all children of a parent that fit, weighted by their probabilities."""
+    everything, shares = TABLE[:, :5].astype(int), []
+    for share in (0.3, 0.5):
+        budget = Recorded(share)
+        fits = budget.fits(everything)
+        parent = min((key(row) for row in everything[fits]), key=ERRORS.__getitem__)
+        changed = (everything != parent).mean(1)
+        likely = np.where(fits, 0.85 ** (5 * (1 - changed)) * 0.05 ** (5 * changed), 0)
+        expected = (likely * changed).sum() / likely.sum()
+        strategy = Evolution(seed=0)
+        mutants = np.concatenate([strategy._next([parent], budget, number)[:50] for number in range(1, 61)])
+        found = (mutants != parent).mean(1)
+        assert abs(found.mean() - expected) < 4 * found.std() / len(found) ** 0.5
+        shares.append(expected)
+    assert 0.07 < min(shares) < max(shares) < 0.15
+
+
+def test_evolution_begins_with_what_was_given():
+    """A search's own beginning counts in the first generation, whose draws are fewer by as many; dearer ones do not."""
+    budget, strategy = Recorded(0.3), Evolution(seed=0)
+    first = list(dict.fromkeys(strategy._first(budget)[:84]))
+    asked = proposals(strategy, budget, 100, given=16)
+    new = [subnet for subnet in first if subnet not in asked[:16]]
+    assert asked[16:][: len(new)] == new
+    parents = sorted(asked[:16] + strategy._first(budget)[:84], key=ERRORS.__getitem__)[:25]
+    children = [child for child in strategy._next(parents, budget, 1) if child not in asked[: 16 + len(new)]]
+    assert asked[16 + len(new)] == children[0]
+
+
+def test_evolution_ends(monkeypatch):
+    """Where random subnets do not meet the budget, one line says so; so few trials that it is a random search, too."""
+    many = tuple(np.linspace(0.1, 1, 16).round(3))
+    space = default_space(small_space().supernet, SpaceConfig(fractions=many, ties=TIES[:3]))
+    assert space.count > 200_000
+    budget = Budget(space, int(1.001 * space.macs(space.smallest)[0]))
+    monkeypatch.setattr("gantailor.search.strategies.evolution.DRAWS", 500_000)
+    with pytest.raises(SearchError, match=r"of 500,000 random ones .* met macs<=.*; set search.strategy predictor"):
+        Evolution().remark(budget, 40)
+    assert "first 100 subnets are random: with search.trials 40" in Evolution().remark(Recorded(0.3), 40)
+    assert Evolution().remark(Recorded(0.3), 101) == ""
