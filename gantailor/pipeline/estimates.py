@@ -95,7 +95,7 @@ def estimate(run: Run, section: str, recipe: Recipe) -> Estimate:
         if section == "train":
             task = run.method.task(context)
         else:
-            task = context.training(context.narrow(), context.config.finetune)
+            task = run.method.finetune(context, *context.narrowed())
         seconds, kept = _measure(task, getattr(context.config, section).batch)
     each = recipe.batch // distributed.world()
     weights = [sum(p.numel() * p.element_size() for p in net.parameters()) for net in task.parts().values()]
@@ -154,10 +154,15 @@ class _Probe(RunContext):
     def supernet(self) -> Supernet:
         return copied(self.setup.traced)
 
-    def narrow(self) -> nn.Module:
-        """A subnet that meets the budget."""
-        drawn = self.budget.sample(np.random.default_rng(0))
-        return self.setup.traced.extract(self.space.to_config(drawn))
+    def narrowed(self) -> tuple[nn.Module, dict[str, nn.Module]]:
+        """A subnet that meets the budget, and what would be narrowed along: alike where it is alike, else whole."""
+        config = self.space.to_config(self.budget.sample(np.random.default_rng(0)))
+        wholes = {name: self.run.method.partner(self, name) for name in self.run.method.partners}
+        partners = {
+            name: whole.extract(config if whole.full_config().keys() == config.keys() else whole.full_config())
+            for name, whole in wholes.items()
+        }
+        return self.setup.traced.extract(config), partners
 
     def training(
         self,

@@ -121,7 +121,7 @@ class Control:
         self.first, self.state = strength, _State(strength).to(gates.values.device)
         self.full = self.used(np.ones(len(gates.values), bool))
         check_reachable(gates, usage, name)
-        self.begun = strongest(gates, gates.magnitudes(), usage)  # what would be kept if nothing were learned
+        self.start = gates.magnitudes()
 
     def used(self, kept: np.ndarray) -> float:
         """Cost as a share of the budget."""
@@ -131,6 +131,11 @@ class Control:
     def target(self) -> float:
         """The budget as a share of the whole cost."""
         return 1 / self.full
+
+    @property
+    def limited(self) -> bool:
+        """Whether there is a budget below the whole cost; else the penalty alone decides what is left."""
+        return self.full > 1
 
     @property
     def left(self) -> float:
@@ -164,13 +169,14 @@ class Control:
 
     @torch.no_grad()
     def close(self, magnitudes: Tensor) -> None:
-        """Keep for good the gates of the largest magnitudes ``[units]`` that fit the budget.
+        """Keep for good the gates of the largest magnitudes ``[units]`` that fit the budget; without one, those left.
 
         Raises:
             BudgetError: not even the least of every width fits.
         """
         self.state.ended.fill_(self.left)
-        kept = strongest(self.gates, self._ranked(magnitudes), self.usage)
+        gates = self.gates
+        kept = strongest(gates, self._ranked(magnitudes), self.usage) if self.limited else gates.kept()
         self.gates.open.copy_(torch.from_numpy(kept))
         self.state.reached.fill_(True)
 
@@ -197,10 +203,11 @@ class Control:
         if not self.closed:
             return f"{self.name}: not at its end yet, target {self.target:.3g}"
         now = self.used(self.gates.open.cpu().numpy()) / self.full
+        if not self.limited:
+            return f"{self.name}: {now:.3g} of the cost is left; no budget below it was asked for"
         if ended < 0.9 * self.target:
-            return (
-                f"{self.name}: {ended:.3g} of the cost, target {self.target:.3g}; the strongest opened again: {now:.3g}"
-            )
+            opened = f"; the strongest opened again: {now:.3g}" if now > ended else ""
+            return f"{self.name}: {ended:.3g} of the cost, target {self.target:.3g}{opened}"
         if ended <= 1.02 * self.target:
             pace = 1 - self.target ** (1 / self.steps)
             hurry = (
@@ -215,8 +222,11 @@ class Control:
         )
 
     def learned(self) -> str:
-        """How much of what is kept was learned, in a line."""
-        return f"{self.name}: {learned(self._kept(), self.begun, self.gates.free.cpu().numpy())}"
+        """How much of what is kept was learned, in a line: beside what the first values would have kept of this cost."""
+        kept = self._kept()
+        cost = self.used(kept)
+        begun = strongest(self.gates, self.start, lambda sizes: self.usage(sizes) / (1.0 if self.limited else cost))
+        return f"{self.name}: {learned(kept, begun, self.gates.free.cpu().numpy())}"
 
 
 class _State(nn.Module):

@@ -123,7 +123,7 @@ class L1Sparsity:
             before = gates.values.clone()
             if self.options.shrinks:
                 self._shrink(before)
-            met = self.options.control == "penalty" and control.left <= control.target
+            met = self.options.control == "penalty" and control.limited and control.left <= control.target
             if self.options.control == "penalty":
                 if not self.options.strength:
                     control.adapt(step)
