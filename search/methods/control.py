@@ -120,6 +120,7 @@ class Control:
         self.gates, self.usage, self.steps, self.name = gates, usage, max(1, round(steps)), name
         self.first, self.state = strength, _State(strength).to(gates.values.device)
         self.full = self.used(np.ones(len(gates.values), bool))
+        self.limited = self.full > 1  # else there is no budget, and the penalty alone decides what is left
         check_reachable(gates, usage, name)
         self.start = gates.magnitudes()
 
@@ -131,11 +132,6 @@ class Control:
     def target(self) -> float:
         """The budget as a share of the whole cost."""
         return 1 / self.full
-
-    @property
-    def limited(self) -> bool:
-        """Whether there is a budget below the whole cost; else the penalty alone decides what is left."""
-        return self.full > 1
 
     @property
     def left(self) -> float:

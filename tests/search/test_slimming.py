@@ -274,7 +274,9 @@ def test_without_a_budget_the_strength_alone_decides(control, monkeypatch):
     net, moved = supernet(), []
     task, slimmed, recipe = training(net, text="1x", control=control, strength=1.0, steps=10, reach=1.0)
     after = task.after_step
-    monkeypatch.setattr(task, "after_step", lambda step: (moved.append(slimmed.gates.values.detach().clone()), after(step)))
+    monkeypatch.setattr(
+        task, "after_step", lambda step: (moved.append(slimmed.gates.values.detach().clone()), after(step))
+    )
     trainer = Trainer(task, recipe)
     for _ in range(9):
         trainer.train_step()
