@@ -8,7 +8,7 @@ All ways are timed in turn; ratios are of the same round, medians over the round
 as one, and 0.9x as fast as two of the plain loader.
 
 Where others use the processors, decoding cannot scale with workers: the load is told, processor time stands beside, and
-the same is measured with pictures that are waited for 20 ms each, as from a slow storage, which no load disturbs.
+the same is measured with pictures that are waited for 20 ms each, as from a slow storage, which load disturbs less.
 """
 
 from __future__ import annotations

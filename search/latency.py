@@ -8,7 +8,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
-from scipy.optimize import nnls
 
 from gantailor.search.spaces.space import Space
 from gantailor.supernet.errors import ConfigError
@@ -43,6 +42,8 @@ class LatencyProfile:
         Raises:
             ConfigError: too few, or times that are not positive.
         """
+        from scipy.optimize import nnls  # slow to import, and only a profile needs it
+
         times = np.asarray(milliseconds, np.float64)
         if len(times) < 8 or not (times > 0).all():
             raise ConfigError(

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import optuna
-import pandas as pd
 from optuna.trial import FrozenTrial, TrialState
 
 from gantailor.search.budget import Budget
@@ -15,6 +14,9 @@ from gantailor.search.errors import SearchError
 from gantailor.search.pareto import front
 from gantailor.search.spaces.space import Space
 from gantailor.supernet.graph import SubnetConfig
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 def key_of(params: Mapping[str, Any], space: Space) -> tuple[int, ...] | None:
@@ -57,6 +59,8 @@ def best_config(
 
 def table(study: optuna.Study) -> pd.DataFrame:
     """All finished trials: a row each, with costs, scores, every width's choice and the provenance."""
+    import pandas as pd
+
     names = study.user_attrs.get("objectives", ["score"])
     return pd.DataFrame([_row(trial, names) for trial in study.get_trials(states=(TrialState.COMPLETE,))])
 
@@ -71,5 +75,7 @@ def _row(trial: FrozenTrial, names: Sequence[str]) -> dict[str, Any]:
 
 def pareto_rows(frame: pd.DataFrame, *, macs: str = "macs", score: str = "score", minimize: bool = True) -> pd.Series:
     """True for the rows that no other row beats in both MACs and score (names of columns)."""
+    import pandas as pd
+
     values = frame[[macs, score]].to_numpy(np.float64) * [1, 1 if minimize else -1]
     return pd.Series(front(values), index=frame.index)

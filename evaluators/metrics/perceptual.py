@@ -47,7 +47,7 @@ DIVERSITY = Metric(
 
 
 class Lpips:
-    """Distance ``[N]`` between pictures ``[N, C, H, W]`` in [-1, 1], taken as RGB (``as_rgb``); 0 for equal ones.
+    """Distance ``[N]`` between pictures ``[N, 1, 3 or 4, H, W]`` in [-1, 1], taken as RGB; 0 for equal ones.
 
     Args:
         features: weights of the network in torchvision's key layout (``features.0.weight``...).

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Protocol
 
@@ -31,12 +32,14 @@ def list_pictures(folder: Path) -> list[Path]:
     """
     if not folder.is_dir():
         return []
-    return sorted(p for p in folder.iterdir() if is_picture_name(p.name) and p.is_file())
+    with os.scandir(folder) as entries:  # which knows what is a file without asking for each
+        names = sorted(entry.name for entry in entries if is_picture_name(entry.name) and entry.is_file())
+    return [folder / name for name in names]
 
 
 def is_picture_name(name: str) -> bool:
     """Whether a file of this name is taken for a picture."""
-    return not name.startswith(".") and Path(name).suffix.lower() in SUFFIXES
+    return not name.startswith(".") and name.lower().endswith(SUFFIXES)
 
 
 def picture_files(

@@ -12,8 +12,8 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
-import torch.fx.experimental._config
 from torch import Tensor, nn
+from torch.fx.experimental import _config as tracing
 
 from gantailor.export.devices import Device
 from gantailor.export.errors import ExportError
@@ -47,13 +47,15 @@ def batched(model: nn.Module, example: Inputs, device: Device, *, most: int) -> 
     """What an exporter traces with, and its dynamic shapes: a dimension of one would be taken for a constant."""
     if device.batch == "static" and device.size == "fixed":
         return as_tuple(example), None
-    batch, sides = {}, {}
+    batch: dict[int, Any] = {}
+    sides: dict[int, Any] = {}
     if device.batch == "dynamic":
         batch = {0: torch.export.Dim("batch", min=1, max=most)}
         example = joined([example, example])
     if device.size == "dynamic":
         least = 2 * device.size_multiple
-        example = at_sides(example, tuple(math.ceil(least / side) * side for side in sides_of(example)))
+        height, width = (math.ceil(least / side) * side for side in sides_of(example))
+        example = at_sides(example, (height, width))
         sides = {2: _side("height", device), 3: _side("width", device)}
     several = as_tuple(example)
     given = inspect.signature(model.forward).bind(*several).arguments  # of ``*inputs`` they are a tuple of their own
@@ -71,9 +73,15 @@ def _side(name: str, device: Device) -> Any:
     return side if multiple == 1 else multiple * side
 
 
-def free_sizes(device: Device) -> Any:
+@contextlib.contextmanager
+def free_sizes(device: Device) -> Iterator[None]:
     """While a free size is traced a side of one, as at the bottom of a U-Net, is a side as any other."""
-    return torch.fx.experimental._config.patch(backed_size_oblivious=device.size == "dynamic")
+    before = tracing.backed_size_oblivious
+    tracing.backed_size_oblivious = device.size == "dynamic"
+    try:
+        yield
+    finally:
+        tracing.backed_size_oblivious = before
 
 
 def exported_program(model: nn.Module, example: Inputs, device: Device) -> Any:

@@ -22,9 +22,10 @@ from gantailor.run.config import is_file
 from gantailor.run.inputs import check_size, check_torch_device
 from gantailor.run.run import Run
 from gantailor.supernet.calibration import has_running_statistics, per_picture
-from gantailor.supernet.calling import Inputs, forward, rows_of, shape_of
+from gantailor.supernet.calling import Inputs, as_tuple, forward, rows_of
 from gantailor.supernet.errors import ConfigError, nearest
 from gantailor.supernet.files import write_json
+from gantailor.supernet.importance.ranking import criterion
 from gantailor.supernet.plugins import import_name
 from gantailor.supernet.training.distillation import capture
 from gantailor.supernet.training.trainer import check_parts
@@ -81,8 +82,9 @@ def _check_teacher(run: Run) -> None:
         with torch.no_grad():
             theirs, mine = (forward(model, setup.example).shape for model in (teacher, setup.generator))
     except (RuntimeError, TypeError) as error:
+        shapes = " and ".join(str(tuple(one.shape)) for one in as_tuple(setup.example))
         raise ConfigError(
-            f"teacher {record.generator!r} cannot run on the generator's input {shape_of(setup.example)}: "
+            f"teacher {record.generator!r} cannot run on the generator's input {shapes}: "
             f"{str(error).splitlines()[0]}; give a teacher for the same data"
         ) from None
     if theirs != mine:
@@ -141,6 +143,8 @@ def _check_files(run: Run) -> None:
     for recipe in (config.train, config.finetune):
         if recipe.kimg and recipe.perceptual_weight:
             run.setup.scoring.perceptual(recipe.perceptual_loss)
+    if not is_file(config.ranking):
+        criterion(config.ranking)
     front_profile(config)
     for name, value in (("region", config.region), ("embedding", config.embedding)):
         if value is not None:

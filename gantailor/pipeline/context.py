@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from gantailor.supernet.training.image_to_image import Sampler
 from gantailor.supernet.training.recipe import Recipe
 from gantailor.supernet.training.trainer import Task
 from gantailor.zoo.checkpoints import load_state, read_state
+from gantailor.zoo.data.pictures import to_float
 from gantailor.zoo.generators.record import find_generator
 from gantailor.zoo.tasks.training import StudentContext
 
@@ -124,12 +126,17 @@ class RunContext:
         return training.student_task()(model, data, recipe, beside)
 
     @torch.no_grad()
-    def embeddings(self) -> np.ndarray:
-        """Features ``[N, d]`` of the teacher's outputs over the training inputs; those of the extractor are cached."""
+    def embeddings(self, pictures: Any = None) -> np.ndarray:
+        """Features ``[N, d]`` of the teacher's outputs over the training inputs, or of these uint8 pictures.
+
+        Those of outputs by the extractor are cached.
+        """
         data, teacher, name = self.data("train"), self.setup.teacher, self.config.embedding
         if name is not None:
-            return self._embedded(import_name(name, "embedding"))
+            return self._embedded(import_name(name, "embedding"), pictures)
         extractor = self.setup.scoring.extractor()
+        if pictures is not None:
+            return self._embedded(extractor, pictures)
         what = f"{data.digest()}|{extractor.weights_hash}|{extractor.resize}"
         file = cache_folder() / f"embedded-{state_digest(teacher, what)[:16]}.npy"
         if not file.exists():
@@ -137,16 +144,35 @@ class RunContext:
         found: np.ndarray = np.load(file)
         return found
 
-    def _embedded(self, embed: Any) -> np.ndarray:
+    def _embedded(self, embed: Any, pictures: Any = None) -> np.ndarray:
         data, rows, where = self.data("train"), [], self.config.device
-        teacher = self.teacher().to(where)
+        teacher, count = self.teacher().to(where), len(data if pictures is None else pictures)
         listener = self.run.report.pictures("neighbourhoods")
-        for chosen in np.array_split(np.arange(len(data)), -(-len(data) // BATCH)):
-            inputs, _ = data.batch(chosen)
-            made = forward(teacher, each(inputs, lambda one: one.to(where))).cpu()
-            rows.append(torch.as_tensor(embed(made)).float().flatten(1).cpu().numpy())
-            listener(int(chosen[-1]) + 1, len(data))
+        for chosen in np.array_split(np.arange(count), -(-count // BATCH)):
+            if pictures is None:
+                seen = forward(teacher, each(data.batch(chosen)[0], lambda one: one.to(where))).cpu()
+            else:
+                seen = to_float(pictures[chosen])
+            rows.append(torch.as_tensor(embed(seen)).float().flatten(1).cpu().numpy())
+            listener(int(chosen[-1]) + 1, count)
         return np.concatenate(rows)
+
+    def left_by_teacher(self, what: str) -> Mapping[str, Tensor] | None:
+        """Weights in a file beside the teacher's, under our names or pytorch-CycleGAN-and-pix2pix's."""
+        record = self.setup.teacher_record
+        if record is None:
+            return None
+        teacher = Path(record.weights)
+        theirs = {"BtoA": "_G_B", "discriminator_A": "_D_B"}  # there D_B judges pictures of A
+        ours = {"BtoA": f"{teacher.stem}_BtoA{teacher.suffix}"}.get(what, f"{what}{teacher.suffix}")
+        names = [ours, *([teacher.name.replace("_G_A", theirs[what])] if "_G_A" in teacher.name else [])]
+        file = next((teacher.with_name(name) for name in names if teacher.with_name(name).exists()), None)
+        self.run.report.note(f"{what}: {'starts anew, no file beside the teacher' if file is None else f'from {file}'}")
+        if file is None:
+            return None
+        if what == "BtoA":
+            return replace(record, weights=str(file)).load().module.state_dict()
+        return read_state(file)
 
 
 def _perceptual(scoring: Scoring, recipe: Recipe, device: str) -> Callable[[Tensor, Tensor], Tensor] | None:

@@ -60,12 +60,15 @@ def note_estimates(run: Run) -> None:
 
     A training's first step is taken on copies, for two pictures, with a subnet of middling width; its time grows with
     the batch. Memory on a CPU is the most that the process had so far, and to it weights, gradients and optimisers
-    of the larger training and what autograd keeps of one batch.
+    of the larger training and what autograd keeps of one batch. Processes that share a training (``torchrun``) work in
+    step, and are told nothing.
 
     Raises:
         GantailorError: the step cannot be taken.
     """
     setup = run.setup
+    if distributed.world() > 1:
+        return
     counts = [f"{len(setup.data(split)):,} {split}" for split in ("train", "search", "test")]
     lines, before = [f"pictures: {', '.join(counts)}"], peak_memory(run.config.device)
     found = [estimate(run, section, recipe) for section, recipe in trainings(run)]
@@ -97,10 +100,9 @@ def estimate(run: Run, section: str, recipe: Recipe) -> Estimate:
         else:
             task = run.method.finetune(context, *context.narrowed())
         seconds, kept = _measure(task, getattr(context.config, section).batch)
-    each = recipe.batch // distributed.world()
     weights = [sum(p.numel() * p.element_size() for p in net.parameters()) for net in task.parts().values()]
-    size = PER_PARAMETER * sum(weights) + int(kept * each / recipe.accumulate)
-    return Estimate(section, recipe, len(context.data("train")), recipe.steps * seconds(each), size)
+    size = PER_PARAMETER * sum(weights) + int(kept * recipe.batch / recipe.accumulate)
+    return Estimate(section, recipe, len(context.data("train")), recipe.steps * seconds(recipe.batch), size)
 
 
 def _measure(task: Task, batch: int) -> tuple[Callable[[int], float], float]:
@@ -176,8 +178,8 @@ class _Probe(RunContext):
         always = None if sample is None else lambda rng, step, position: middle
         return super().training(model, recipe, sample=always, discriminator=discriminator)
 
-    def embeddings(self) -> np.ndarray:
-        return np.random.default_rng(0).normal(size=(len(self.data("train")), 8))
+    def embeddings(self, pictures: Any = None) -> np.ndarray:
+        return np.random.default_rng(0).normal(size=(len(self.data("train") if pictures is None else pictures), 8))
 
 
 def _small(batch: int) -> int:

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from gantailor.run.run import Run
-from gantailor.run.shapes import first_line, output_of, shape_of
-from gantailor.supernet.calling import Inputs, evaluating, first, forward, input_names
+from gantailor.run.shapes import first_line, output_of
+from gantailor.supernet.calling import Inputs, evaluating, first, forward, input_names, shape_of
 from gantailor.supernet.errors import ConfigError
 from gantailor.supernet.training import distributed
 from gantailor.supernet.training.batches import Move
@@ -110,7 +110,7 @@ def check_targets(inputs: Inputs, targets: Tensor | None, outputs: Tensor, name:
         factor, rest = divmod(outputs.shape[2], first(inputs).shape[2])
         mend = f"set data.scale {factor}, or {mend}" if factor and not rest else mend
     raise ConfigError(
-        f"generator {name!r} makes {shape_of(outputs)} of {shape_of(first(inputs))}, the targets are "
+        f"generator {name!r} makes {shape_of(outputs)} of {shape_of(inputs)}, the targets are "
         f"{shape_of(targets)}: {mend}"
     )
 

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 import jinja2
 import numpy as np
-import pandas as pd
 
 from gantailor.reports.figures import COLOURS, MARKERS, svg
 from gantailor.reports.search_result import SearchResult
@@ -19,6 +18,7 @@ from gantailor.supernet.errors import ConfigError
 from gantailor.supernet.files import write_bytes
 
 if TYPE_CHECKING:
+    import pandas as pd
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
@@ -31,6 +31,8 @@ def published_points(task: str, score: str, convention: str) -> pd.DataFrame:
     Raises:
         ConfigError: no such task, or the plot shows something that the papers do not.
     """
+    import pandas as pd
+
     every = pd.read_csv(POINTS)
     if task not in set(every["task"]):
         raise ConfigError(f"no published points for {task!r}; there are {', '.join(sorted(set(every['task'])))}")

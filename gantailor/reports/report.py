@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 import jinja2
 import numpy as np
-import pandas as pd
 import torch
 from torch import Tensor
 
@@ -72,6 +71,7 @@ def _costs(run: Run, manifest: dict[str, Any]) -> list[dict[str, Any]]:
 
 def _curves(run: Run) -> str:
     """Losses of every training as an SVG, smoothed over a fiftieth of its steps; empty without logs."""
+    import pandas as pd
     from matplotlib.figure import Figure
 
     logs = {

@@ -6,9 +6,9 @@ import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
 import torch
 
 from gantailor.evaluators.metric import metric_of
@@ -22,6 +22,9 @@ from gantailor.supernet.calling import first, forward
 from gantailor.supernet.errors import ConfigError
 from gantailor.supernet.graph import SubnetConfig
 from gantailor.zoo.data.pictures import is_picture, to_rgb
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 @dataclass(frozen=True)
@@ -111,6 +114,8 @@ def _strip(images: torch.Tensor, background: str) -> str:
 
 def table_of(runs: Sequence[SearchResult]) -> pd.DataFrame:
     """Every evaluated subnet of every run: ``run`` says whose row it is, the folder's path where names are the same."""
+    import pandas as pd
+
     names = [found.name for found in runs]
     keys = [n if names.count(n) == 1 else str(found.run.folder) for n, found in zip(names, runs, strict=True)]
     frames = [found.frame.assign(run=key) for key, found in zip(keys, runs, strict=True)]

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 import torch
 from torch import Tensor, nn
 
-from gantailor.supernet.calling import Inputs, as_tuple, evaluating, forward
+from gantailor.supernet.calling import Inputs, as_tuple, evaluating, forward, shape_of
 from gantailor.supernet.errors import ConfigError, GantailorError
 from gantailor.supernet.traits import Traits
 from gantailor.zoo.data.config import DataConfig
@@ -132,7 +132,7 @@ def output_of(model: nn.Module, inputs: Inputs, whose: str) -> Tensor:
         ConfigError: it does not run on them.
         NoPicturesError: its output is another thing than one tensor of pictures.
     """
-    shown = " and ".join(shape_of(one) for one in as_tuple(inputs))
+    shown = shape_of(inputs)
     try:
         with torch.no_grad(), torch.random.fork_rng(devices=[]), evaluating(model):
             made: object = forward(model, inputs)
@@ -154,11 +154,6 @@ def output_of(model: nn.Module, inputs: Inputs, whose: str) -> Tensor:
 def first_line(error: Exception) -> str:
     """What an exception says, in one line."""
     return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__).rstrip(".;:")
-
-
-def shape_of(tensor: Tensor) -> str:
-    """As people write it: ``[1, 3, 64, 64]``."""
-    return str(list(tensor.shape))
 
 
 def _kind_of(value: object) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,8 @@ from gantailor.supernet.gates import Gates
 from gantailor.supernet.supernet import Supernet
 
 INPUT, HIDDEN = 64, 128  # numbers of an agent's fixed input for each width, and of its recurrent state
-BASE = 3.0  # added to every decision before the sigmoid: agents begin with nearly everything open
+BASE = 3.0  # added to every decision before the sigmoid: P(open) begins at 1 - exp(-e^3), all but one in 500 million
+EVEN = math.log(math.log(2))  # the decision that opens with probability 1/2
 LEAST = 4  # channels that every width keeps
 
 
@@ -47,22 +49,22 @@ class Agent(nn.Module):
 
 
 def straight_through(decisions: Tensor, noise: Tensor, temperature: float) -> Tensor:
-    """Binary gates: the Gumbel sigmoid ``s((d + n) / T)`` rounded, with its gradient (arXiv 1611.01144)."""
+    """Binary gates: ``s((d + n) / T)`` rounded, with its gradient, ``n`` a Gumbel variable (after arXiv 1611.01144)."""
     soft = torch.sigmoid((decisions + noise) / temperature)
     return (soft > 0.5).to(soft.dtype) + (soft - soft.detach())
 
 
-def logistic_noise(count: int, random: torch.Generator) -> Tensor:
-    """The difference of two Gumbel variables, ``[count]``."""
+def gumbel_noise(count: int, random: torch.Generator) -> Tensor:
+    """Standard Gumbel variables ``[count]``: with one added, a decision ``d`` opens with probability 1 - exp(-e^d)."""
     uniform = torch.rand(count, generator=random, dtype=torch.float64).clamp(1e-9, 1 - 1e-9)
-    return (uniform.log() - (-uniform).log1p()).float()
+    return -(-uniform.log()).log().float()
 
 
 class Gated(nn.Module):
     """A network with frozen weights whose channels an agent opens and closes.
 
     Attributes:
-        gates: their values are the probabilities that a channel stays.
+        gates: their values rise with the probability that a channel stays, and are 0.5 where it is.
         decision: the last decision ``[units]``, 0 or 1.
         feedback: what it did to the objective: the objective's gradient at each gate, in units of its deviation.
     """
@@ -110,9 +112,9 @@ class Gated(nn.Module):
 
     @torch.no_grad()
     def refresh(self, peer: Tensor | None) -> None:
-        """Bring the probabilities up to date with the agent."""
+        """Bring the gates' values up to date with the agent; a probability itself would soon be 1 for most of them."""
         gates = self.gates
-        values = torch.sigmoid(self.agent(peer))
+        values = torch.sigmoid(self.agent(peer) - EVEN)
         values = torch.where(gates.free, values, torch.ones_like(values))
         enough = self._enough(values > 0.5, values).bool()
         gates.values.copy_(torch.where(enough, values.clamp(min=0.5 + 1e-6), values))

@@ -96,8 +96,15 @@ class Context(Protocol):
             ConfigError: it cannot be narrowed.
         """
 
-    def embeddings(self) -> np.ndarray:
-        """Features ``[N, d]`` of the teacher's outputs over the training inputs."""
+    def embeddings(self, pictures: Any = None) -> np.ndarray:
+        """Features ``[N, d]`` of the teacher's outputs over the training inputs, or of these uint8 pictures."""
+
+    def left_by_teacher(self, what: str) -> Mapping[str, Tensor] | None:
+        """Weights in a file beside the teacher's, None where there is none; the run says which.
+
+        Args:
+            what: of a CycleGAN: ``BtoA``, the generator that translates back, or ``discriminator_A``.
+        """
 
     def calibrated(self, narrow: nn.Module) -> nn.Module:
         """An extracted subnet with batch norm statistics of its own; in eval mode."""

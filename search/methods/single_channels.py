@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 from torch import Tensor, nn
@@ -44,13 +44,15 @@ def branches(context: Context) -> list[int]:
     return [supernet.graph.index[name] for name in droppable(supernet, context.config.space)]
 
 
-def check_settings(context: Context, *, least: int, branches_may_go: bool = False, cycle: bool = True) -> None:
+def check_settings(
+    context: Context, *, least: int, branches_may_go: bool = False, cycle: Literal["no", "both", "finetune"] = "both"
+) -> None:
     """That the run's settings suit a choice of single channels.
 
     Args:
         least: channels that every width keeps.
         branches_may_go: whether ``space.drop_branches`` is allowed.
-        cycle: whether a CycleGAN can be trained.
+        cycle: whether a CycleGAN can be trained: in no training, in both of them, or in fine-tuning alone.
 
     Raises:
         ConfigError: they do not.
@@ -70,13 +72,13 @@ def check_settings(context: Context, *, least: int, branches_may_go: bool = Fals
         )
     if ">=" in config.budget:
         raise ConfigError(f"method {name!r} takes upper limits only, not budget {config.budget!r}")
-    _check_tasks(context, cycle=cycle)
+    _check_tasks(context, cycle)
 
 
-def _check_tasks(context: Context, *, cycle: bool) -> None:
-    config, allowed = context.config, ("image_to_image", "cyclegan") if cycle else ("image_to_image",)
+def _check_tasks(context: Context, cycle: str) -> None:
+    config, allowed = context.config, {"no": (), "both": ("train", "finetune"), "finetune": ("finetune",)}[cycle]
     for part, recipe in (("train", config.train), ("finetune", config.finetune)):
-        if recipe.task not in allowed:
+        if recipe.task != "image_to_image" and not (recipe.task == "cyclegan" and part in allowed):
             raise ConfigError(f"method {config.method!r} has no {part}.task {recipe.task!r}; choose another preset")
     trains_cycle = config.train.task == "cyclegan"
     if not context.taught and not context.data().paired and not trains_cycle:
@@ -84,7 +86,7 @@ def _check_tasks(context: Context, *, cycle: bool) -> None:
             "pictures without targets and without a teacher need two domains and a cycle: data.kind domains, "
             "train.preset and finetune.preset teacher-cyclegan"
         )
-    if trains_cycle != (config.finetune.task == "cyclegan"):
+    if cycle == "both" and trains_cycle != (config.finetune.task == "cyclegan"):
         raise ConfigError("train and finetune must both be a cyclegan, or neither; name the preset in both")
 
 

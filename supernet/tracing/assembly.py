@@ -6,8 +6,6 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping
 
 import numpy as np
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
 from gantailor.supernet.graph import FIXED, Axis, SizeAttribute, Term, Width, WidthGraph
 from gantailor.supernet.tracing.tracer import Tracer
@@ -112,6 +110,9 @@ def _attributes(tracer: Tracer, free: Callable[[np.ndarray | None], Axis | None]
 
 
 def _components(tracer: Tracer) -> np.ndarray:
+    from scipy.sparse import coo_array  # slow to import, and mistakes of the data are told before
+    from scipy.sparse.csgraph import connected_components
+
     if tracer.edges:
         rows = np.concatenate([a for a, _ in tracer.edges])
         columns = np.concatenate([b for _, b in tracer.edges])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -95,7 +96,7 @@ class ImageToImage:
             raise ConfigError("perceptual_weight needs LPIPS's weights: set evaluation.lpips_features and .lpips_heads")
         self.maps: FeatureMaps | None = None
         if self.teacher is not None and layers and recipe.feature_loss in ("mse", "l1"):
-            inputs = each(data.batch(np.arange(1))[0], self._place)
+            inputs = self._placed(Batch(data.batch(np.arange(1))[0], None, ())).inputs
             self.maps = _maps(self.generator, self.teacher, self.feature_layers, inputs, recipe)
         self.pool = _pool(generator, self.batches, recipe).to(device) if recipe.pool and wanted is not None else None
         self._judge_with: Any = self.discriminator
@@ -137,27 +138,32 @@ class ImageToImage:
     def _autocast(self) -> torch.autocast:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.recipe.precision == "bfloat16")
 
-    def _place(self, one: Tensor) -> Tensor:
-        layout = self.layout if one.ndim == 4 else torch.contiguous_format
-        return one.to(self.device, memory_format=layout, non_blocking=True)
+    def _placed(self, batch: Batch) -> Batch:
+        """The batch on the device."""
 
-    def _placed(self, batch: Batch) -> tuple[Inputs, Tensor | None]:
-        """Inputs and targets on the device."""
-        return each(batch.inputs, self._place), None if batch.targets is None else self._place(batch.targets)
+        def place(one: Tensor) -> Tensor:
+            layout = self.layout if one.ndim == 4 else torch.contiguous_format
+            return one.to(self.device, memory_format=layout, non_blocking=True)
+
+        targets, others = (None if one is None else place(one) for one in (batch.targets, batch.others))
+        return replace(batch, inputs=each(batch.inputs, place), targets=targets, others=others)
 
     def backward(self, step: int, batch: Batch, share: float) -> dict[str, Tensor]:
         """Add ``share`` of the batch's gradients to every parameter's; the loss terms, weighted, detached."""
-        inputs, targets = self._placed(batch)
-        options = self._options(step, batch)
-        taught, taught_features = (None, {}) if self.teacher is None else self.teacher(inputs, batch.keys, **options)
+        batch = self._placed(batch)
+        inputs, targets, options = batch.inputs, batch.targets, self._options(step, batch)
+        taught: Tensor | None = None
+        taught_features: dict[str, Tensor] = {}
+        if self.teacher is not None:
+            taught, taught_features = self.teacher(inputs, batch.keys, **options)
         real = targets if targets is not None else taught
         if real is None:
             raise ConfigError("the data has inputs only; give a teacher, whose outputs are then the targets")
         terms: dict[str, list[Tensor]] = {}
         judged_real = None
         if self.discriminator is not None:
-            others = None if self.recipe.conditional else batch.others  # to which no input belongs
-            judged_real = self._judge(inputs, real if others is None else self._place(others))
+            unpaired = None if self.recipe.conditional else batch.others
+            judged_real = self._judge(inputs, real if unpaired is None else unpaired)
             loss = real_loss(self.recipe.gan, judged_real, self.recipe.gan_reduction)
             loss = self.recipe.discriminator_weight * loss
             torch.autograd.backward(share * loss, inputs=list(self.discriminator.parameters()))

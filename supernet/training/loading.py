@@ -27,6 +27,7 @@ from gantailor.supernet.training.batches import Batches
 from gantailor.supernet.training.recipe import Recipe
 
 AHEAD = 2  # steps that each worker reads ahead
+LOST = ("DataLoader worker", "Pin memory thread")  # how messages of the loader begin where a worker was killed
 
 
 @dataclass(frozen=True)
@@ -172,7 +173,8 @@ class Loading:
                 raise ConfigError(
                     f"data.workers {self.workers}: the processes cannot be started ({error}); lower it, or set it to 0"
                 ) from None
-            yield from coming
+            for _ in steps:
+                yield _next(coming)
         finally:
             mine = [process for process in multiprocessing.active_children() if process not in others]
             if coming is not None:
@@ -182,9 +184,16 @@ class Loading:
                 process.join()
 
 
+def _next(coming: Iterator[Read]) -> Read:
+    try:
+        return next(coming)
+    except (OSError, EOFError) as error:  # shared memory is handed over by the worker, which is gone
+        raise RuntimeError(f"{LOST[0]} does not answer: {error}") from error
+
+
 def is_lost(error: Exception) -> bool:
     """Whether an error is the ``DataLoader``'s about a worker that was killed."""
-    return isinstance(error, RuntimeError) and str(error).startswith("DataLoader worker")
+    return isinstance(error, RuntimeError) and str(error).startswith(LOST)
 
 
 def _start(_number: int) -> None:

@@ -1,6 +1,7 @@
 """Every built-in metric by its name; a user's own from a file of theirs; names of scores."""
 
 import json
+import math
 import subprocess
 import sys
 from dataclasses import replace
@@ -328,3 +329,48 @@ def test_evaluate_prints_ones_own(own, tmp_path, capsys):
     assert "metric 'macs' is unknown for folders; allowed are fid, kid" in capsys.readouterr().err
     assert main([*command, "own_metrics:bare"]) == 2
     assert "a Metric record is expected" in capsys.readouterr().err
+
+
+class Few(Noise):
+    """So many pictures of this size and channels, random or all of one grey."""
+
+    def __init__(self, count, sides, channels, *, constant):
+        shape, random = (count, channels, *sides), torch.Generator().manual_seed(0)
+        self.inputs, self.targets = (torch.rand(shape, generator=random) * 2 - 1 for _ in range(2))
+        if constant:
+            self.inputs, self.targets = torch.zeros(shape), torch.zeros(shape)
+
+
+def scored(name, config, pairs):
+    """Values of a metric, or what it says in their place."""
+    try:
+        return [score.value for score in Scoring(config).evaluator([name])(nn.Tanh(), pairs).values()], ""
+    except EvaluationError as error:
+        return [], str(error)
+
+
+@pytest.mark.parametrize("constant", [False, True])
+@pytest.mark.parametrize("channels", [1, 3, 4])
+@pytest.mark.parametrize("sides", [(1, 1), (8, 8), (10, 32), (11, 11)])
+@pytest.mark.parametrize("count", [1, 2])
+def test_few_and_small_pictures_have_a_value_or_one_line(count, sides, channels, constant):
+    """Of every metric that needs no files."""
+    pairs, config = Few(count, sides, channels, constant=constant), EvaluationConfig()
+    for name in METRICS:
+        if find_metric(name).needs or name.startswith(("latency", "macs")):  # slow, and of the generator alone
+            continue
+        values, said = scored(name, config, pairs)
+        if name in ("l1", "psnr", "ssim"):
+            assert bool(values) == (name != "ssim" or min(sides) >= 11), name
+        assert all(math.isfinite(value) for value in values), name
+        assert values or ("\n" not in said and (name == "ssim" or "images" in said)), (name, said)
+
+
+def test_structural_similarity_of_pictures_without_a_window_is_one_line():
+    pairs = Few(2, (8, 20), 3, constant=False)
+    with pytest.raises(
+        EvaluationError, match=r"^ssim compares windows of 11 x 11 pixels, pictures of 8 x 20 have none"
+    ):
+        Scoring(EvaluationConfig()).evaluator(["l1", "ssim"])(nn.Identity(), pairs)
+    scores = Scoring(EvaluationConfig()).evaluator(["l1", "psnr"])(nn.Identity(), pairs)
+    assert scores["l1"].value == pytest.approx(float((pairs.inputs - pairs.targets).abs().mean()), rel=1e-6)

@@ -277,6 +277,51 @@ def test_agents_end_to_end(tmp_path, tiny_teacher, pairs, capsys):
     assert "make ndf the same in train and finetune" in capsys.readouterr().err
 
 
+@pytest.mark.long
+def test_agents_on_a_cyclegan(tmp_path, capsys):
+    """A translator from its teacher's training, a discriminator trained on B, fine-tuned by CycleGAN's own losses."""
+    rng = np.random.default_rng(0)
+    for split in ("trainA", "trainB", "testA", "testB"):
+        (tmp_path / split).mkdir()
+        for number in range(6 if split.endswith("A") else 8):
+            Image.fromarray(rng.integers(0, 256, (32, 32, 3), dtype=np.uint8)).save(tmp_path / split / f"{number}.png")
+    yaml, cycle = tmp_path / "config.yaml", "{preset: teacher-cyclegan, batch: 2, ndf: 8, kimg: 0.008}"
+    data = f"generator: resnet_6blocks\noptions: {{ngf: 8}}\ndata: {{kind: domains, path: {tmp_path}, size: 32}}\n"
+    taught, flags = tmp_path / "taught", ["--data.kind", "domains", "--data.path", str(tmp_path), "--data.size", "32"]
+    flags += ["--generator", "resnet_6blocks", "--options", "{ngf: 8}", "--train.preset", "teacher-cyclegan"]
+    flags += ["--train.batch", "2", "--train.ndf", "8", "--train.kimg", "0.008"]
+    assert main(["teacher", *flags, "--out", str(taught)]) == 0
+    search = (
+        "{preset: cyclegan, batch: 2, ndf: 8, kimg: 0.04, method_options: {discriminator_kimg: 0.01, neighbours: 2}}"
+    )
+    yaml.write_text(
+        f"{data}teacher: {taught / 'teacher.safetensors'}\nmethod: agents\nbudget: 0.4x\ntrain: {search}\n"
+        f"finetune: {cycle}\nevaluation: {{final: [fid]}}\n"
+    )
+    out = tmp_path / "run"
+    assert main(["compress", str(yaml), "--out", str(out)]) == 0
+    said = capsys.readouterr().err
+    assert f"BtoA: from {taught / 'teacher_BtoA.safetensors'}" in said
+    assert f"discriminator_A: from {taught / 'discriminator_A.safetensors'}" in said
+    assert "of the kept channels are those that the start's order would have kept (chance" in said
+    assert 0.39 <= used(open_run(out)) <= 0.4
+    losses = json.loads((out / "subnet.ckpt.jsonl").read_text().splitlines()[-1])
+    assert {"gan_a", "gan_b", "cycle_a", "cycle_b", "identity_a", "identity_b"} <= set(
+        losses
+    ) and "output" not in losses
+    state, _ = load_tensors(out / "subnet.ckpt.safetensors")
+    sizes = json.loads((out / "discriminator.json").read_text())
+    assert (
+        state["judges.b.model.0.weight"].shape[0] == sizes["model.0"] < 8 == state["judges.a.model.0.weight"].shape[0]
+    )
+    assert state["back.model.1.weight"].shape[0] == 8, "the translator back stays whole"
+    searched, _ = load_tensors(out / "supernet.ckpt.safetensors")
+    assert any(name.startswith("projection.") for name in searched)
+    yaml.write_text(yaml.read_text().replace("{preset: ", "{conditional: true, preset: "))
+    assert main(["compress", str(yaml), "--out", str(tmp_path / "other")]) == 2
+    assert "train.conditional and finetune.conditional to false" in capsys.readouterr().err
+
+
 def test_pictures_can_be_ranked_too(tiny_teacher, tmp_path):
     yaml = tmp_path / "config.yaml"
     yaml.write_text(f"generator: resnet_6blocks\noptions: {{ngf: 8}}\nteacher: {tiny_teacher}\ndata: {{size: 32}}\n")

@@ -1,8 +1,13 @@
 """A user's mistakes are told in one line, before anything is trained or written."""
 
+import subprocess
+import sys
+
+import numpy as np
 import pytest
 import torch
 import yaml
+from PIL import Image
 
 import gantailor
 from gantailor.cli.main import main
@@ -102,3 +107,31 @@ def test_a_batch_that_processes_cannot_share_is_told_before_any_training(tmp_pat
     run = Run(tmp_path / "run", load_config(None, {**settings, "finetune.batch": 4}))
     with pytest.raises(ConfigError, match="batch 4 cannot be shared by 3 processes"):
         find_mistakes(run)
+
+
+LOOK = """
+import sys, time
+from gantailor.cli.main import main
+code = main(["compress", "config.yaml", "--dry-run", "--out", "run"])
+slow = [name for name in ("pandas", "scipy.optimize", "scipy.sparse") if name in sys.modules]
+print(code, round(time.process_time(), 2), *slow)
+"""
+
+
+@pytest.mark.long
+def test_a_broken_picture_is_told_before_anything_slow_is_imported(tmp_path):
+    """Within five seconds of a processor, most of them PyTorch's import."""
+    for split in ("train", "val", "test"):
+        (tmp_path / "data" / split).mkdir(parents=True)
+        for number in range(3):
+            pixels = np.random.default_rng(number).integers(0, 256, (32, 64, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(tmp_path / "data" / split / f"{number}.png")
+    broken = tmp_path / "data" / "train" / "1.png"
+    broken.write_bytes(broken.read_bytes()[:500])
+    (tmp_path / "config.yaml").write_text(
+        "options: {ngf: 8}\nteacher: none\ndata: {kind: folder, path: data, size: 32}\nbudget: 0.5x\n"
+    )
+    done = subprocess.run([sys.executable, "-c", LOOK], cwd=tmp_path, capture_output=True, text=True, check=True)
+    code, seconds, *slow = done.stdout.split()
+    assert code == "2" and not slow and float(seconds) < 5
+    assert "1.png' cannot be read" in done.stderr and len(done.stderr.strip().splitlines()) == 1

@@ -1,21 +1,25 @@
 """Pruning agents: who learns, what they pay, whom they compare, and where they end."""
 
+import dataclasses
+import pickle
 import re
 
 import numpy as np
 import pytest
+import scipy.stats
 import torch
 
 import gantailor
 from gantailor.search.budget import Budget
 from gantailor.search.limits import parse_budget
-from gantailor.search.methods.agents.neighbourhoods import neighbourhoods
+from gantailor.search.methods.agents.batches import Manifold
+from gantailor.search.methods.agents.neighbourhoods import centred, nearest, neighbourhoods, other_pictures
 from gantailor.search.methods.agents.task import Agents, penalty, share_of
 from gantailor.search.methods.control import learned
-from gantailor.search.methods.gated import Agent, Gated, logistic_noise, straight_through
+from gantailor.search.methods.gated import Agent, Gated, gumbel_noise, straight_through
 from gantailor.search.spaces.space import space
 from gantailor.supernet.errors import BudgetError, ConfigError
-from gantailor.supernet.training.batches import Move
+from gantailor.supernet.training.batches import Batch, Move
 from gantailor.supernet.training.recipe import Recipe
 from gantailor.supernet.training.trainer import Trainer
 from gantailor.zoo.data.pairs import Pairs
@@ -30,20 +34,43 @@ def supernet(name="resnet_6blocks"):
     return gantailor.Supernet(gantailor.build(name, ngf=8), (torch.randn(1, 3, size, size),)).eval()
 
 
-def agents(*, steps=24, warmup=4, near=True, trained=False, text="0.3x", batch=2, **options):
+def agents(
+    *,
+    steps=24,
+    warmup=4,
+    near=True,
+    trained=False,
+    text="0.3x",
+    batch=2,
+    kind="patch",
+    conditional=True,
+    real=None,
+    **options,
+):
     net = supernet()
-    pictures = np.random.default_rng(0).integers(0, 256, (8, 32, 32, 3), dtype=np.uint8)
+    rng = np.random.default_rng(0)
+    colours, grain = rng.integers(0, 256, (8, 1, 1, 3)), rng.integers(10, 120, (8, 1, 1, 1))
+    pictures = (
+        (colours + grain * rng.standard_normal((8, 32, 32, 3))).clip(0, 255).astype(np.uint8)
+    )  # unlike each other
     pairs = Pairs(pictures, pictures[::-1].copy(), ("x",) * 8, "noise")
     options = {"discriminator_kimg": warmup * batch / 1000, **options}
     common = {"ndf": 8, "discriminator_layers": 2, "ema_kimg": 0, "precision": "float32"}
+    common |= {"discriminator": kind, "conditional": conditional}
     recipe = Recipe(kimg=steps * batch / 1000, batch=batch, method_options=options, **common)
-    judge = gantailor.Supernet(make_discriminator(recipe, input_nc=3, output_nc=3), (torch.randn(1, 6, 32, 32),))
+    judge = gantailor.Supernet(
+        make_discriminator(recipe, input_nc=3, output_nc=3), (torch.randn(1, 6 if conditional else 3, 32, 32),)
+    )
     counts = [sum(w.size for w in side.graph.widths) for side in (net, judge)]
     sides = Gated(net, peer=counts[1]), Gated(judge, peer=counts[0], seed=1)
     full = {"macs": net.macs(net.full_config()), "params": net.parameter_count(net.full_config())}
     usage = Budget(space("every", net), parse_budget(text, full=full)).usage
     allowed = 0.3 * judge.macs(judge.full_config())
-    found = neighbourhoods(np.random.default_rng(1).normal(size=(8, 5)), 3) if near else None
+    features = np.random.default_rng(1).normal(size=(8, 5))
+    found = None
+    if near is not False:
+        rows = neighbourhoods(features, 3) if near is True else near
+        found = Manifold(rows, None if conditional else centred(features), **(real or {}))
     task = Agents(
         *sides,
         pairs,
@@ -67,6 +94,67 @@ def test_neighbourhoods_equal_brute_force():
         ]
         order = sorted((i for i in range(40) if i != row), key=lambda i: -cosine[i])
         assert indices[0] == row and set(indices[1:]) == set(order[:5])
+
+
+def test_nearest_of_other_pictures_equal_brute_force():
+    rng = np.random.default_rng(0)
+    centres, pictures = rng.normal(size=(9, 5)), rng.normal(size=(12, 5))
+    cosines = (centres @ pictures.T) / np.outer(np.linalg.norm(centres, axis=1), np.linalg.norm(pictures, axis=1))
+    for row, found in enumerate(nearest(centres, pictures, 3)):
+        assert found.tolist() == sorted(range(12), key=lambda i: -cosines[row, i])[:3]
+    assert nearest(centres, pictures, 20).shape == (9, 12)
+
+
+def test_shuffled_every_centre_has_the_neighbourhood_of_another():
+    near, shuffled = agents()[0].batches.manifold.near, agents(shuffle=1)[0].batches.manifold.near
+    whose = [[other for other in range(8) if np.array_equal(row, near[other])] for row in shuffled]
+    assert sorted(row for rows in whose for row in rows) == list(range(8)) and all(
+        [row] != found for row, found in enumerate(whose)
+    )
+    assert np.array_equal(shuffled, agents(shuffle=1)[0].batches.manifold.near), "the same by the seed"
+    assert sorted(other_pictures(100, 1)) == list(range(100)) and not (other_pictures(100, 1) == np.arange(100)).any()
+    assert not np.array_equal(other_pictures(100, 1), other_pictures(100, 2))
+
+
+@pytest.mark.parametrize("near", [True, False])
+def test_real_pictures_are_those_of_the_other_domain(near):
+    """Without targets of their own: every real picture is one of B, near to its centre; and only real ones are."""
+    rng = np.random.default_rng(2)
+    b = rng.integers(0, 256, (5, 32, 32, 3), dtype=np.uint8)
+    rows = rng.integers(0, 5, (8, 2))
+    real = {"real": b, "real_near": rows if near else None}
+    task, _ = agents(conditional=False, batch=4, near=near or np.arange(8)[:, None], real=real)
+    seen, judged = [], task._judged
+    task._judged = lambda gates, batch, pictures: seen.append(pictures) or judged(gates, batch, pictures)
+    found = set()
+    for step in range(20):
+        batch = task.batches(step)
+        task.backward(0, batch, 1.0)
+        assert torch.equal(seen[-2], batch.real) and len(seen) == 2 * (step + 1)
+        for picture, (centre, _) in zip(seen[-2], batch.centres.keys, strict=True):
+            pixels = picture.add(1).mul(127.5).round().permute(1, 2, 0).numpy()
+            same = [i for i in range(5) if np.array_equal(pixels, b[i]) or np.array_equal(pixels, b[i][:, ::-1])]
+            assert len(same) == 1 and (not near or same[0] in rows[centre])
+            found |= {*same}
+        parts = [task.batches(step, part, 4) for part in range(4)]
+        assert torch.equal(torch.cat([part.real for part in parts]), batch.real)
+    assert found == set(rows.flatten().tolist()) if near else found == set(range(5))
+    pickle.loads(pickle.dumps(task.batches))
+
+
+def test_a_trained_discriminator_learns_its_centres_only():
+    task, recipe = agents(conditional=False, trained=True)
+    before = {name: value.clone() for name, value in task.judge.generator.state_dict().items()}
+    first = [p.clone() for p in task.projection.parameters()]
+    again = [*agents(conditional=False)[0].projection.parameters()]
+    assert all(torch.equal(a, b) and float(a.std()) > 0.1 for a, b in zip(first, again, strict=True)), "by the seed"
+    Trainer(task, recipe).run(stop_after=4)
+    assert all(torch.equal(value, before[name]) for name, value in task.judge.generator.state_dict().items())
+    learned_now = [p.clone() for p in task.projection.parameters()]
+    assert all(not torch.equal(a, b) for a, b in zip(first, learned_now, strict=True))
+    task.backward(4, task.batches(4), 1.0)
+    assert all(torch.equal(a, b) for a, b in zip(learned_now, task.projection.parameters(), strict=True))
+    assert agents(trained=True)[0].warmup == 0, "one with a condition knows its centres"
 
 
 @pytest.mark.parametrize("count", [0, 8, 9])
@@ -121,6 +209,95 @@ def test_the_discriminator_is_pruned_the_same_way():
     axes = judge.supernet.graph.axes
     last = [name for name, module in judge.generator.named_modules() if getattr(module, "out_channels", 0) == 1]
     assert last and 0 not in axes[f"{last[0]}.weight"], "its output is no width"
+
+
+def answers(task, batch):
+    """The terms of one step, and the two agents' gradients."""
+    task._told, task._slopes = None, []
+    for side in (task.gated, task.judge):
+        side.agent.zero_grad()
+    losses = task.backward(task.warmup, batch, 1.0)
+    grads = [torch.cat([p.grad.flatten() for p in side.agent.parameters()]) for side in (task.gated, task.judge)]
+    return losses, grads
+
+
+DISCRIMINATORS = [("patch", True), ("patch", False), ("munit", False)]
+
+
+def exchanged(batch, *parts):
+    """The same pictures, but each centre has the next one's neighbours."""
+
+    def turned(part):
+        return Batch(part.inputs.roll(1, 0), part.targets.roll(1, 0), (part.keys[-1], *part.keys[:-1]))
+
+    return dataclasses.replace(batch, **{name: turned(getattr(batch, name)) for name in parts})
+
+
+@pytest.mark.parametrize(("kind", "conditional"), DISCRIMINATORS)
+@pytest.mark.parametrize("gan", ["hinge", "lsgan"])
+def test_it_matters_who_is_whose_neighbour(kind, conditional, gan):
+    task, recipe = agents(batch=4, kind=kind, conditional=conditional)
+    task.recipe = recipe.model_copy(update={"gan": gan})
+    if kind == "munit":  # without a norm its untrained logits would be near 0
+        with torch.no_grad():
+            [p.mul_(8) for p in task.judge.generator.parameters()]
+    batch = task.batches(0)
+    (losses, grads), (again, same) = answers(task, batch), answers(task, batch)
+    assert losses == again and all(torch.equal(a, b) for a, b in zip(grads, same, strict=True)), "nothing else changes"
+    losses_other, grads_other = answers(task, exchanged(batch, "others", "pruned"))
+    for name in ("discriminator", "gan"):
+        assert abs(float(losses_other[name] - losses[name])) > 1e-3 * abs(float(losses[name])), name
+    for one, two in zip(grads, grads_other, strict=True):
+        assert float((one - two).norm()) > 1e-3 * float(one.norm()) > 0
+    only, (_, judge_grad) = answers(task, exchanged(batch, "others"))  # the real side alone
+    assert only["discriminator"] != losses["discriminator"] and torch.equal(only["gan"], losses["gan"])
+    assert float((judge_grad - grads[1]).norm()) > 1e-3 * float(grads[1].norm())
+
+
+@pytest.mark.parametrize(("kind", "conditional"), DISCRIMINATORS)
+def test_alone_in_a_neighbourhood_it_is_the_plain_objective(kind, conditional, monkeypatch):
+    """With the centre as its only neighbour, written out: D(x, G0(x)) against D(x, Gv(x)) of the extracted nets."""
+    monkeypatch.setattr("gantailor.search.methods.gated.BASE", 0.0)  # so that many are closed
+    task, _ = agents(batch=4, kind=kind, conditional=conditional, near=np.arange(8)[:, None])
+    batch = task.batches(0)
+    losses, _ = answers(task, batch)
+    chosen = [side.gates.places.selection(side.decision.numpy() > 0.5) for side in (task.gated, task.judge)]
+    assert all(0.3 < float(side.decision.mean()) < 0.9 for side in (task.gated, task.judge))
+    x, generator = batch.centres.inputs, task.gated.supernet.extract(chosen[0])
+    judge = task.judge.supernet.extract(chosen[1])
+    logits = [m for m in judge.modules() if isinstance(m, torch.nn.Conv2d) and m.out_channels == 1]
+
+    def judged(y):
+        seen = torch.cat([x, y], 1) if conditional else y
+        maps = judge(seen)
+        if conditional:
+            return [maps]
+        h, found, read = batch.told, [], []
+        hooks = [m.register_forward_hook(lambda _m, inputs, _o: read.append(inputs[0])) for m in logits]
+        judge(seen)
+        [hook.remove() for hook in hooks]
+        widths = list(chosen[1].values())
+        last = [w for w in widths if len(w)][-1:] if kind == "patch" else widths[1::2]
+        for layer, phi, v, units, out in zip(
+            logits, read, task.projection.embeddings, last, maps if kind == "munit" else [maps], strict=True
+        ):
+            padding = layer.padding[0]
+            term = torch.zeros_like(out)
+            for n, _, i, j in np.ndindex(*out.shape):
+                top, left = i * layer.stride[0] - padding, j * layer.stride[1] - padding
+                window = phi[n, :, max(top, 0) : top + layer.kernel_size[0], max(left, 0) : left + layer.kernel_size[1]]
+                term[n, 0, i, j] = (v[list(units)] @ h[n]) @ window.mean((1, 2))
+            found.append(out + term)
+        return found
+
+    with torch.no_grad():
+        whole, pruned = judged(supernet().generator(x)), judged(generator(x))
+        literal = sum(
+            0.5 * (torch.relu(1 - a).mean() + torch.relu(1 + b).mean()) for a, b in zip(whole, pruned, strict=True)
+        ) / len(whole)
+        gan = -sum(b.mean() for b in pruned) / len(pruned)
+    assert float(losses["discriminator"]) == pytest.approx(float(literal), abs=1e-5)
+    assert float(losses["gan"]) == pytest.approx(float(gan), abs=1e-5)
 
 
 @pytest.mark.long
@@ -185,8 +362,15 @@ def test_straight_through():
     gates.sum().backward()
     soft = 1 / (1 + np.exp(-(decisions.detach().numpy() + noise.numpy()) / 0.4))
     np.testing.assert_allclose(decisions.grad, soft * (1 - soft) / 0.4, rtol=1e-5)
-    drawn = logistic_noise(100_000, torch.Generator().manual_seed(0))
-    assert abs(float(drawn.mean())) < 0.03 and float(drawn.var()) == pytest.approx(np.pi**2 / 3, rel=0.03)
+
+
+def test_noise_is_one_gumbel_variable():
+    """By its distribution function, exp(-exp(-x)); and at first nearly every channel is open."""
+    drawn = gumbel_noise(100_000, torch.Generator().manual_seed(0)).double().numpy()
+    assert scipy.stats.kstest(drawn, lambda x: np.exp(-np.exp(-x))).pvalue > 0.01
+    decisions = Gated(supernet()).agent(None).detach().double().numpy()
+    assert np.mean([np.mean(decisions + n > 0) for n in drawn[:500]]) > 0.995
+    assert np.mean(1 - np.exp(-np.exp(decisions))) > 0.999 and 1 - np.exp(-np.exp(3.0)) > 1 - 2e-9
 
 
 def test_agents_hear_each_other():
@@ -211,7 +395,7 @@ def test_agents_hear_each_other():
 )
 def test_the_search_ends_at_the_budget(switches):
     near = bool(switches.pop("neighbours", 1))
-    task, recipe = agents(near=near, **switches)
+    task, recipe = agents(near=near, steps=32, **switches)
     Trainer(task, recipe).run()
     sizes = np.array([[len(task.selection()[w.name]) for w in task.gated.supernet.graph.widths]])
     assert 0.98 < task.controls[0].usage(sizes)[0] <= 1 and sizes.min() >= 4
@@ -255,24 +439,30 @@ def moved(data, recipe, indices, rng):
 
 
 @pytest.mark.parametrize("near", [True, False])
-def test_neighbours_are_what_they_were(near):
-    """The formula of the first versions, word for word; and parts of a batch are the whole."""
-    task, recipe = agents(near=near, batch=4)
-    data = task.data
+@pytest.mark.parametrize("conditional", [True, False])
+def test_neighbours_are_drawn_for_their_centres(near, conditional):
+    """Literally: two members of each neighbourhood, moved as the centre is; and parts of a batch are the whole."""
+    task, recipe = agents(near=near, batch=4, conditional=conditional)
+    data, manifold = task.data, task.batches.manifold
     for step in range(5):
-        batch = task.batches(step)
-        rng = np.random.default_rng((recipe.seed, 3, step))
+        batch, rng = task.batches(step), np.random.default_rng((recipe.seed, 3, step))
         rows = np.array([key[0] for key in batch.centres.keys])
-        if near:
-            chosen = task.batches.near[rows, rng.integers(0, task.batches.near.shape[1], len(rows))]
-        else:
-            chosen = rng.integers(0, len(data), len(rows))
-        assert torch.equal(batch.others.inputs, moved(data, recipe, chosen, rng)[0])
-        assert [key[0] for key in batch.others.keys] == chosen.tolist()
+        places = rng.integers(0, 4, (2, 4))
+        for side, place in zip(("others", "pruned"), places, strict=True):
+            chosen = (
+                rows if manifold is None else np.array([manifold.near[r, p] for r, p in zip(rows, place, strict=True)])
+            )
+            expected = moved(data, recipe, chosen, np.random.default_rng((recipe.seed, step)))[0]
+            assert torch.equal(getattr(batch, side).inputs, expected)
+            assert [key[0] for key in getattr(batch, side).keys] == chosen.tolist()
+            assert [key[1] for key in getattr(batch, side).keys] == [key[1] for key in batch.centres.keys], "mirrored"
         parts = [task.batches(step, part, 2) for part in range(2)]
-        for side in ("centres", "others"):
+        for side in ("centres", "others", "pruned"):
             joined = torch.cat([getattr(part, side).inputs for part in parts])
             assert torch.equal(joined, getattr(batch, side).inputs)
+        if near and not conditional:
+            assert torch.equal(batch.told, torch.from_numpy(manifold.centres[rows]))
+            assert torch.equal(torch.cat([part.told for part in parts]), batch.told)
 
 
 def test_global_matching_draws_from_everywhere():
@@ -280,19 +470,22 @@ def test_global_matching_draws_from_everywhere():
     for step in range(6):
         batch = near.batches(step)
         for centre, other in zip(batch.centres.keys, batch.others.keys, strict=True):
-            assert other[0] in near.batches.near[centre[0]]
+            assert other[0] in near.batches.manifold.near[centre[0]]
     everywhere, _ = agents(near=False)
     drawn = {key[0] for step in range(60) for key in everywhere.batches(step).others.keys}
     assert drawn == set(range(8))
 
 
 @pytest.mark.long
-def test_resuming_is_exact(tmp_path):
-    task, recipe = agents(steps=12)
+@pytest.mark.parametrize(
+    "settings", [{}, {"conditional": False}, {"conditional": False, "trained": True, "shuffle": 1}]
+)
+def test_resuming_is_exact(tmp_path, settings):
+    task, recipe = agents(steps=12, **settings)
     Trainer(task, recipe).run()
     whole, path = task, tmp_path / "state.safetensors"
     for stop in (3, 8, None):
-        task, recipe = agents(steps=12)
+        task, recipe = agents(steps=12, **settings)
         Trainer(task, recipe).run(path, stop_after=stop)
     for (name, part), other in zip(whole.parts().items(), task.parts().values(), strict=True):
         found = other.state_dict()

@@ -253,11 +253,24 @@ def test_a_killed_worker_is_one_clear_message(tmp_path):
     path = tmp_path / "state.safetensors"
     trainer(data=pairs()).run(path, stop_after=1)
     order = PairBatches(pairs(), RECIPE).indices(2)
-    with pytest.raises(TrainingError, match=r"pictures was lost at step [12]; the last good .* step 1.*worker \(pid"):
+    with pytest.raises(TrainingError, match=r"pictures was lost at step [12]; the last good .* step 1.*Loader worker"):
         trainer(2, data=trap("killed", order[0])).run(path)
     assert not multiprocessing.active_children()
     resumed = trainer(2).run(path).state_dict()
     assert all(torch.equal(value, resumed[name]) for name, value in trainer().run().state_dict().items())
+
+
+@pytest.mark.parametrize("error", [ConnectionResetError(104, "Connection reset by peer"), EOFError()])
+def test_a_worker_killed_while_it_hands_over(error):
+    """Its end shows as an error of the connection, too."""
+
+    def gone():
+        raise error
+        yield
+
+    with pytest.raises(RuntimeError, match="DataLoader worker does not answer") as found:
+        loading._next(gone())
+    assert loading.is_lost(found.value) and not loading.is_lost(RuntimeError("shapes do not fit"))
 
 
 def test_workers_that_cannot_start(monkeypatch):

@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,12 +17,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from pydantic import ValidationError
 from torch.utils.data import DataLoader
 
+from gantailor.cli.main import main
 from gantailor.evaluators.pictures import reader
 from gantailor.supernet.errors import ConfigError, DataError
 from gantailor.supernet.training.batches import Move
@@ -185,6 +188,41 @@ def test_a_killed_process_is_told():
     with pytest.raises(DataError, match=r"noise 'x': a process that read pictures was killed, .* set data\.workers"):
         noise(Noise(dies=CHUNK + 1), workers=2)
     assert noise(Noise(dies=CHUNK + 1), workers=0).total == COUNT
+
+
+class Slow(Plain):
+    """Writes which process reads."""
+
+    def read(self, index, note):
+        Path(os.environ["READERS"], str(os.getpid())).touch()
+        time.sleep(0.01)
+        return super().read(index, note)
+
+
+def test_nobody_is_left_behind(tmp_path, monkeypatch):
+    """Who reads ends when the process that waits is killed."""
+    monkeypatch.setenv("READERS", str(tmp_path))
+    waits = multiprocessing.get_context("fork").Process(target=noise, args=(Slow(50 * CHUNK),), kwargs={"workers": 2})
+    waits.start()
+    end = time.monotonic() + 60
+    while (
+        len([*tmp_path.iterdir()]) < 3 and time.monotonic() < end
+    ):  # the first item tells the shapes to the one that waits
+        time.sleep(0.05)
+    readers = {int(file.name) for file in tmp_path.iterdir()} - {waits.pid}
+    assert len(readers) == 2
+    waits.kill()
+    waits.join()
+    while any(_runs(pid) for pid in readers) and time.monotonic() < end:
+        time.sleep(0.05)
+    assert not any(_runs(pid) for pid in readers)
+
+
+def _runs(pid):
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
 
 
 def test_others_shapes_are_told():
@@ -533,3 +571,33 @@ def test_threads_read_at_once(cache, monkeypatch):
 
     with ThreadPoolExecutor(4) as pool:
         assert all(pool.map(same, range(200)))
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("data", [{"size": 32, "load": [36, 40]}, {"size": [32, 64], "crop": 32, "cache": "off"}])
+def test_a_run_on_crops(tmp_path, data):
+    """From files to the report: trained on random parts, scored on whole pictures."""
+    for split in ("train", "test"):
+        save(tmp_path / "data" / split, 6, (40, 80, 3))
+    recipe = {"kimg": 0.004, "batch": 2, "ndf": 4}
+    config = {
+        "generator": "resnet_6blocks",
+        "options": {"ngf": 8},
+        "teacher": "none",
+        "data": {"kind": "folder", "path": str(tmp_path / "data"), "fit": "crop", **data},
+        "budget": "0.5x",
+        "train": recipe,
+        "finetune": recipe,
+        "search": {"trials": 3},
+        "evaluation": {"search": "l1", "final": ["l1"], "search_images": 4},
+    }
+    (tmp_path / "run.yaml").write_text(yaml.safe_dump(config))
+    assert main(["compress", str(tmp_path / "run.yaml"), "--out", str(tmp_path / "run")]) == 0
+    assert (tmp_path / "run" / "report.html").stat().st_size
+
+
+def test_mistakes_of_crops_are_one_line(tmp_path, capsys):
+    (tmp_path / "run.yaml").write_text(yaml.safe_dump({"data": {"size": 32, "crop": 48}}))
+    assert main(["compress", str(tmp_path / "run.yaml"), "--dry-run"]) == 2
+    said = capsys.readouterr().err.strip().splitlines()
+    assert len(said) == 1 and "crops of 48 x 48 do not fit in training pictures of 32 x 32" in said[0]

@@ -38,10 +38,20 @@ class CycleOptions:
 
 
 class CycleGan:
-    """``generator`` translates A to B, ``back`` B to A: one of its kind, if none is given, and then both start anew."""
+    """``generator`` translates A to B, ``back`` B to A: one of its kind, if none is given, and then both start anew.
+
+    ``judge_b`` judges pictures of B in the place of a fresh discriminator.
+    """
 
     def __init__(
-        self, generator: nn.Module, data: Domains, recipe: Recipe, *, back: nn.Module | None = None, device: str = "cpu"
+        self,
+        generator: nn.Module,
+        data: Domains,
+        recipe: Recipe,
+        *,
+        back: nn.Module | None = None,
+        judge_b: nn.Module | None = None,
+        device: str = "cpu",
     ) -> None:
         plain = plain_generator(generator)
         if len(traits_of(plain).input_shapes) > 1:
@@ -56,6 +66,8 @@ class CycleGan:
         self.generator, self.back = generator.to(device).train(), back.to(device).train()
         channels = (data.a.shape[3], data.b.shape[3])
         self.judges = nn.ModuleDict(dict(zip("ab", judges_of(recipe, channels, device), strict=True)))
+        if judge_b is not None:
+            self.judges["b"] = judge_b.to(device)
         pools = [ImagePool(self.options.pool, (count, *(data.crop or data.size))) for count in channels]
         self.pools = nn.ModuleDict(dict(zip("ab", pools, strict=True))).to(device)
         self._trained = [p for net in (self.generator, self.back) for p in net.parameters() if p.requires_grad]
@@ -101,9 +113,10 @@ def _teacher(generator: nn.Module, data: DataConfig, recipe: Recipe, *, device: 
 
 
 def _weights(task: Task, trained: nn.Module) -> Weights:
-    """Both translators."""
+    """Both translators, and the discriminators of both domains."""
     assert isinstance(task, CycleGan)
-    return {"teacher": trained.state_dict(), "teacher_BtoA": task.back.state_dict()}
+    judges = {f"discriminator_{name.upper()}": judge.state_dict() for name, judge in task.judges.items()}
+    return {"teacher": trained.state_dict(), "teacher_BtoA": task.back.state_dict(), **judges}
 
 
 CYCLEGAN = Training(name="cyclegan", teacher=_teacher, weights=_weights)

@@ -132,7 +132,7 @@ class MunitStudent(ImageToImage):
         reference = batch.targets if batch.others is None else batch.others
         if step % 2 == 0 or reference is None or not isinstance(batch.inputs, tuple):
             return {}
-        return {"reference": self._place(reference)}
+        return {"reference": reference}
 
     def _features(self, mine: dict[str, Tensor], taught: dict[str, Tensor], config: Any) -> dict[str, Tensor]:
         contents = [{name: codes[name] for name in self.feature_layers} for codes in (mine, taught)]

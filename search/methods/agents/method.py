@@ -9,9 +9,11 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+import torch
 from torch import nn
 
-from gantailor.search.methods.agents.neighbourhoods import neighbourhoods
+from gantailor.search.methods.agents.batches import Manifold
+from gantailor.search.methods.agents.neighbourhoods import centred, nearest, neighbourhoods
 from gantailor.search.methods.agents.task import Agents, AgentsOptions
 from gantailor.search.methods.control import Usage, check_reachable
 from gantailor.search.methods.gated import LEAST, Gated
@@ -24,10 +26,13 @@ from gantailor.search.methods.single_channels import (
     kept,
     kept_so_far,
 )
-from gantailor.supernet.errors import ConfigError
+from gantailor.supernet.errors import ConfigError, DataError
 from gantailor.supernet.gates import Gates
+from gantailor.supernet.subnets.copying import copied
 from gantailor.supernet.supernet import Supernet
 from gantailor.supernet.training.trainer import Task
+from gantailor.zoo.initialisation import init_weights
+from gantailor.zoo.tasks.cyclegan import CycleGan
 
 DISCRIMINATOR = "discriminator"
 
@@ -49,7 +54,7 @@ def _options(context: Context) -> AgentsOptions:
 
 
 def _check(context: Context) -> None:
-    check_settings(context, least=LEAST)
+    check_settings(context, least=LEAST, cycle="finetune")
     options = _options(context)
     _check_discriminator(context, options)
     _check_neighbours(context, options)
@@ -62,12 +67,18 @@ def _check_discriminator(context: Context, options: AgentsOptions) -> None:
     """That there is one, trained or to be trained, and the same in both trainings."""
     config, recipe = context.config, context.config.train
     trained = bool(config.discriminator)
-    if not context.taught or recipe.gan == "none" or recipe.task == "cyclegan":
+    if not context.taught or recipe.gan == "none":
         raise ConfigError(
             "method 'agents' prunes a trained generator beside a discriminator: give a teacher, and a gan"
         )
-    if not trained and not context.data().paired:
-        raise ConfigError("without targets to train one on, agents need the teacher's discriminator: set discriminator")
+    if config.finetune.task == "cyclegan":
+        context.domains()
+    unseen = None if trained or context.data().paired else _domain_b(context)
+    if not trained and not context.data().paired and (unseen is None or recipe.conditional):
+        raise ConfigError(
+            "without targets to train one on, agents need the teacher's discriminator: set discriminator; or, with "
+            "data.kind domains, train.conditional and finetune.conditional to false, to train one on pictures of B"
+        )
     if not trained and recipe.steps <= round(options.discriminator_kimg * 1000 / recipe.batch):
         raise ConfigError(
             f"train.kimg {recipe.kimg} leaves nothing for the search after {options.discriminator_kimg} of the "
@@ -97,6 +108,27 @@ def _usages(context: Context, judge: Supernet, options: AgentsOptions) -> tuple[
     return usage, lambda sizes: judge.macs_many(sizes) / allowed
 
 
+def _domain_b(context: Context) -> Any:
+    """Pictures of the domain that unpaired ones are translated to; None where the data has none."""
+    if context.data().paired:
+        return None
+    try:
+        return context.domains().b
+    except DataError:
+        return None
+
+
+def _manifold(context: Context, options: AgentsOptions) -> Manifold | None:
+    """The neighbourhoods of the teacher's pictures, and of real ones where they belong to no input."""
+    recipe, real = context.config.train, _domain_b(context)
+    if not options.neighbours:  # each picture alone, beside any real one where none belongs to it
+        return None if real is None else Manifold(np.arange(len(context.data()))[:, None], real=real)
+    features = context.embeddings()
+    near = neighbourhoods(features, options.neighbours)
+    real_near = None if real is None else nearest(features, context.embeddings(real), options.neighbours + 1)
+    return Manifold(near, None if recipe.conditional else centred(features), real, real_near)
+
+
 def _task(context: Context) -> Agents:
     """The agents of the run's generator and of its discriminator."""
     recipe, supernet, options = context.config.train, context.supernet(), _options(context)
@@ -108,7 +140,7 @@ def _task(context: Context) -> Agents:
         context.data(),
         recipe,
         teacher=context.teacher(),
-        near=neighbourhoods(context.embeddings(), options.neighbours) if options.neighbours else None,
+        near=_manifold(context, options),
         usage=_usages(context, judge, options),
         trained=bool(context.config.discriminator),
         device=context.config.device,
@@ -119,7 +151,9 @@ def _select(context: Context, task: Agents, model: nn.Module) -> Trained:
     assert isinstance(model, Gated)
     found = kept(model, task.selection())
     partners = {DISCRIMINATOR: kept(task.judge, task.judge_selection())}
-    return Trained(weights=found.weights, config=found.config, partners=partners, notes=(task.outcome(),))
+    return Trained(
+        weights=found.weights, config=found.config, partners=partners, notes=(task.outcome(), task.learned())
+    )
 
 
 def _partner(context: Context, name: str) -> Supernet:
@@ -127,7 +161,19 @@ def _partner(context: Context, name: str) -> Supernet:
 
 
 def _finetune(context: Context, narrow: nn.Module, partners: Nets) -> Task:
-    return context.training(narrow, context.config.finetune, discriminator=partners.get(DISCRIMINATOR))
+    config, judge = context.config, partners.get(DISCRIMINATOR)
+    if config.finetune.task != "cyclegan":
+        return context.training(narrow, config.finetune, discriminator=judge)
+    back = copied(context.teacher()).requires_grad_(True)
+    if (found := context.left_by_teacher("BtoA")) is None:
+        torch.manual_seed(config.finetune.seed)
+        init_weights(back)
+    else:
+        back.load_state_dict(dict(found))
+    cycle = CycleGan(narrow, context.domains(), config.finetune, back=back, judge_b=judge, device=config.device)
+    if (found := context.left_by_teacher("discriminator_A")) is not None:
+        cycle.judges["a"].load_state_dict(dict(found))
+    return cycle
 
 
 AGENTS = Method(

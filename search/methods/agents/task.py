@@ -2,12 +2,14 @@
 
 Two recurrent networks, the agents, open and close the channels of a trained generator and of its discriminator, whose
 weights are frozen. The discriminator's agent maximises, the generator's minimises how well the pruned generator's
-picture of an input can be told from the whole generator's pictures of the input's neighbours. Both pay for MACs. The
-paper's code is not public: ``docs/methods.md`` says what follows it, and what is our reading.
+pictures can be told from the whole generator's within the neighbourhood of a centre: either makes a picture of a
+neighbour, which is judged beside the centre. Both pay for MACs. The paper's code is not public: ``docs/methods.md``
+says what follows it, and what is our reading.
 """
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,12 +17,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from gantailor.search.methods.agents.batches import Manifold, NeighbourBatches, Neighbours
+from gantailor.search.methods.agents.projection import Projection
 from gantailor.search.methods.control import Control, Usage
-from gantailor.search.methods.gated import Gated, logistic_noise
-from gantailor.supernet.calling import Inputs, as_tuple
+from gantailor.search.methods.gated import Gated, gumbel_noise
+from gantailor.supernet.calling import as_tuple, each
 from gantailor.supernet.graph import Selection
 from gantailor.supernet.training import distributed
-from gantailor.supernet.training.batches import Batch, Batches, PairBatches, PairSource, rows_of
+from gantailor.supernet.training.batches import Batches, PairBatches, PairSource
 from gantailor.supernet.training.image_to_image import ImageToImage, judged_pictures
 from gantailor.supernet.training.losses import fake_loss, generator_loss, real_loss
 from gantailor.supernet.training.recipe import Recipe, require
@@ -31,11 +35,13 @@ class AgentsOptions:
     """Settings of the agents, in ``train.method_options``.
 
     Attributes:
-        neighbours: pictures in a neighbourhood beside its centre; 0 matches globally: any picture with any.
+        neighbours: pictures in a neighbourhood beside its centre; 0 matches globally: each picture with its own
+            condition, or without any where the discriminator has none.
+        shuffle: 1: each centre has the neighbourhood of another picture, the same one throughout (an ablation).
         feedback: 0: agents do not see each other's decisions nor what these did to the objective.
         alone: 1: the generator's agent alone; the discriminator stays whole.
-        discriminator_kimg: images that the discriminator is trained on before, against the whole generator, where no
-            trained one is given.
+        discriminator_kimg: images that the discriminator is trained on before, against the whole generator; of one that
+            comes trained only the part that tells it the centre, where it sees no condition.
         discriminator_share: the discriminator's MAC target as a share; 0: the generator's.
         agent_lr: AdamW learning rate of the agents, with ``agent_decay``.
         temperature: of the Gumbel sigmoid.
@@ -44,6 +50,7 @@ class AgentsOptions:
     """
 
     neighbours: int = 5
+    shuffle: int = 0
     feedback: int = 1
     alone: int = 0
     discriminator_kimg: float = 2.0
@@ -81,39 +88,12 @@ def penalty(share: Tensor, allowed: float) -> Tensor:
     return torch.log(share.clamp(min=allowed) / allowed)
 
 
-@dataclass(frozen=True)
-class Neighbours:
-    """The batch of a step: centres, and for each a picture of its neighbourhood."""
-
-    centres: Batch
-    others: Batch
-
-
-@dataclass(frozen=True, eq=False)
-class NeighbourBatches:
-    """Centres in a random order, and one picture from each one's neighbourhood ``near`` (see ``Agents``)."""
-
-    pairs: PairBatches
-    near: np.ndarray | None
-
-    def __call__(self, step: int, part: int = 0, of: int = 1) -> Neighbours:
-        """One of ``of`` equal parts of a step's batch."""
-        recipe, indices = self.pairs.recipe, self.pairs.indices(step)
-        rng = np.random.default_rng((recipe.seed, 3, step))
-        if self.near is None:
-            chosen = rng.integers(0, len(self.pairs.data), len(indices))
-        else:
-            chosen = self.near[indices, rng.integers(0, self.near.shape[1], len(indices))]
-        others = self.pairs.moved(chosen, rng, (recipe.seed, 5, step), rows_of(recipe.batch, part, of))
-        return Neighbours(self.pairs(step, part, of), others)
-
-
 class Agents(ImageToImage):
     """Trains the two agents; nothing else learns once the discriminator is ready.
 
     Args:
         generator, discriminator: frozen networks; the latter sees what the recipe's discriminators see.
-        near: for each picture the indices of its neighbourhood ``[N, k + 1]``; None matches globally.
+        near: neighbourhoods, or their rows ``[N, k + 1]`` alone; None matches globally.
         usage: costs of generator and discriminator, each as a share of its budget.
         trained: whether the discriminator comes trained.
     """
@@ -126,16 +106,24 @@ class Agents(ImageToImage):
         recipe: Recipe,
         *,
         teacher: nn.Module,
-        near: np.ndarray | None,
+        near: Manifold | np.ndarray | None,
         usage: tuple[Usage, Usage],
         trained: bool = False,
         device: str | torch.device = "cpu",
     ) -> None:
         super().__init__(generator, data, recipe, discriminator=discriminator.generator, teacher=teacher, device=device)
         self.options = o = recipe.options_of(AgentsOptions, method=True)
-        self.gated, self.judge = generator, discriminator.to(device)
+        self.gated, self.judge, self.trained_judge = generator, discriminator.to(device), trained
+        near = Manifold(near) if isinstance(near, np.ndarray) else near
+        near = near.shuffled(recipe.seed) if near is not None and o.shuffle else near
         self.batches: Batches = NeighbourBatches(PairBatches(data, recipe), near)
-        self.warmup = 0 if trained else round(o.discriminator_kimg * 1000 / recipe.batch)
+        self.projection: Projection | None = None
+        if near is not None and near.centres is not None:
+            self.projection = Projection(discriminator.supernet, near.centres.shape[1], seed=recipe.seed).to(device)
+            self.optimizers["discriminator"].add_param_group({"params": list(self.projection.parameters())})
+        real = self.data.batch(np.arange(1))[1] is not None or (near is not None and near.real is not None)
+        learns = not trained or (self.projection is not None and real)
+        self.warmup = round(o.discriminator_kimg * 1000 / recipe.batch) if learns else 0
         for name, side in (("generator", self.gated), ("discriminator's agent", self.judge)):
             own = torch.optim.AdamW(side.agent.parameters(), lr=o.agent_lr, weight_decay=o.agent_decay, fused=True)
             self.optimizers[name] = own
@@ -150,35 +138,49 @@ class Agents(ImageToImage):
     def parts(self) -> dict[str, nn.Module]:
         """Both sides with weights, agents and gates, and what the controls remember."""
         states = {f"{control.name} strength": control.state for control in self.controls}
-        return {"generator": self.gated, "discriminator": self.judge, **states}
+        told = {} if self.projection is None else {"projection": self.projection}
+        return {"generator": self.gated, "discriminator": self.judge, **told, **states}
 
     def backward(self, step: int, batch: Neighbours, share: float) -> dict[str, Tensor]:  # type: ignore[override]
         """The discriminator's own training first; then the gradients of the two agents."""
         learning = step < self.warmup
-        self.judge.generator.requires_grad_(learning)
+        self.judge.generator.requires_grad_(learning and not self.trained_judge)
+        if self.projection is not None:
+            self.projection.requires_grad_(learning)
         if learning:
-            return self._teach_discriminator(batch.centres, share)
+            return self._teach_discriminator(batch, share)
         return self._teach_agents(step - self.warmup, batch, share)
 
-    def _teach_discriminator(self, batch: Batch, share: float) -> dict[str, Tensor]:
-        """Real pictures against the whole generator's."""
+    def _teach_discriminator(self, batch: Neighbours, share: float) -> dict[str, Tensor]:
+        """Real pictures of the neighbourhoods against the whole generator's."""
         assert self.teacher is not None
-        inputs, targets = self._placed(batch)
-        assert targets is not None
-        made, _ = self.teacher(inputs, batch.keys)
-        losses = [f(self.recipe.gan, self._judge(inputs, x)) for f, x in ((real_loss, targets), (fake_loss, made))]
-        loss = 0.5 * torch.stack(losses).sum()
+        pruned, gates = self._placed(batch.pruned), torch.ones_like(self.judge.decision)
+        real = batch.others.targets if batch.real is None else batch.real
+        assert real is not None
+        made, _ = self.teacher(pruned.inputs, pruned.keys)
+        loss = self._objective(self._judged(gates, batch, real.to(self.device)), self._judged(gates, batch, made))
         torch.autograd.backward(share * loss)
         return {"discriminator": loss.detach()}
 
-    def _judged(self, gates: Tensor, inputs: Inputs, outputs: Tensor) -> Any:
-        with self._autocast():
+    def _objective(self, real: Any, fake: Any) -> Tensor:
+        """What the discriminator minimises."""
+        gan, reduction = self.recipe.gan, self.recipe.gan_reduction
+        return self.recipe.discriminator_weight * (real_loss(gan, real, reduction) + fake_loss(gan, fake, reduction))
+
+    def _judged(self, gates: Tensor, batch: Neighbours, outputs: Tensor) -> Any:
+        """Whether pictures belong to the neighbourhoods of the batch's centres."""
+        told: AbstractContextManager[None] = nullcontext()
+        inputs = each(batch.centres.inputs, lambda one: one.to(self.device))
+        if self.projection is not None:
+            assert batch.told is not None
+            told = self.projection.given(batch.told.to(self.device), gates)
+        with self._autocast(), told:
             return self.judge.gated(gates, judged_pictures(self.recipe, inputs, outputs))
 
     def _decisions(self, step: int) -> tuple[Tensor, Tensor]:
         """The generator's agent decides first, knowing its peer's last decision; the peer knows this one."""
         random = torch.Generator().manual_seed((self.recipe.seed * 1_000_003 + step) % 2**62)
-        noise = [logistic_noise(len(side.decision), random).to(side.decision) for side in (self.gated, self.judge)]
+        noise = [gumbel_noise(len(side.decision), random).to(side.decision) for side in (self.gated, self.judge)]
         if self._told is None:  # the same for every part of the step
             self._told = self.judge.told()
         opened = self.gated.decide(self._told if self._listens else None, noise[0], self.options.temperature)
@@ -193,15 +195,14 @@ class Agents(ImageToImage):
 
     def _teach_agents(self, step: int, batch: Neighbours, share: float) -> dict[str, Tensor]:
         assert self.teacher is not None
-        inputs, others = (self._placed(side)[0] for side in (batch.centres, batch.others))
-        taught, _ = self.teacher(others, batch.others.keys)
+        others, inputs = self._placed(batch.others), self._placed(batch.pruned).inputs
+        taught, _ = self.teacher(others.inputs, others.keys)
         opened, open_judge = self._decisions(step)
         with self._autocast():
             fake = self.gated.gated(opened, *as_tuple(inputs))
-        judged = self._judged(open_judge, inputs, fake.float())
-        real = real_loss(self.recipe.gan, self._judged(open_judge, others, taught))
-        objective = 0.5 * (real + fake_loss(self.recipe.gan, judged))
-        gan = self.recipe.gan_weight * generator_loss(self.recipe.gan, judged)
+        judged = self._judged(open_judge, batch, fake.float())
+        objective = self._objective(self._judged(open_judge, batch, taught), judged)
+        gan = self.recipe.gan_weight * generator_loss(self.recipe.gan, judged, self.recipe.gan_reduction)
         (judge_slopes,) = torch.autograd.grad(objective, open_judge, retain_graph=True)
         (slopes,) = torch.autograd.grad(gan, opened)
         parts = [share * slopes, share * judge_slopes]
@@ -247,4 +248,12 @@ class Agents(ImageToImage):
 
     def outcome(self) -> str:
         """How the search ended, in a line for each side."""
-        return "\n".join(control.outcome() for control in self.controls[: 1 if self.options.alone else 2])
+        return "\n".join(control.outcome() for control in self._searching)
+
+    def learned(self) -> str:
+        """How much of what is kept was learned, in a line for each side."""
+        return "\n".join(control.learned() for control in self._searching)
+
+    @property
+    def _searching(self) -> tuple[Control, ...]:
+        return self.controls[: 1 if self.options.alone else 2]

@@ -38,7 +38,7 @@ def _options(context: Context) -> SlimmingOptions:
 
 
 def _check(context: Context) -> None:
-    check_settings(context, least=LEAST, branches_may_go=True, cycle=False)
+    check_settings(context, least=LEAST, branches_may_go=True, cycle="no")
     free = prunable(context.space.supernet, free_widths(context), trunk=bool(_options(context).trunk))
     check_budget(context, least=LEAST, free=free, may_go=branches(context))
 
