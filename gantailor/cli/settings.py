@@ -1,4 +1,4 @@
-"""Commands ``settings`` and ``papers``: every setting, made from the configuration itself; the settings of the papers."""
+"""Commands ``settings`` and ``papers``: every setting, made from the configuration itself; those of the papers."""
 
 from __future__ import annotations
 

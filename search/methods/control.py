@@ -218,7 +218,7 @@ class Control:
         )
 
     def learned(self) -> str:
-        """How much of what is kept was learned, in a line: beside what the first values would have kept of this cost."""
+        """How much of what is kept was learned, in a line: beside what the first values would have kept."""
         kept = self._kept()
         cost = self.used(kept)
         begun = strongest(self.gates, self.start, lambda sizes: self.usage(sizes) / (1.0 if self.limited else cost))
