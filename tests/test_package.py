@@ -35,6 +35,7 @@ def test_one_name_is_installed(wheel):
         "gantailor/zoo/weights/openmoji_teacher.safetensors",
         "gantailor/evaluators/labels/cityscapes.csv",
         "gantailor/export/devices.yaml",
+        "gantailor/papers/gan-compression-horse2zebra.yaml",
         "gantailor/reports/report.html",
         "gantailor/supernet/tracing/trace.py",
     ):

@@ -46,8 +46,8 @@ def _add_jobs(add: Add) -> None:
     """Commands that run the job or a part of it."""
     demo = add("demo", "the whole job on the embedded OpenMoji pictures", "jobs:demo")
     demo.add_argument("--from-scratch", action="store_true", help="do not continue from the shipped supernet")
-    whole = add("compress", "the whole job from a YAML file", "jobs:compress")
-    whole.add_argument("config", help="YAML file")
+    whole = add("compress", "the whole job from a YAML file, or as a paper has it", "jobs:compress")
+    whole.add_argument("config", help="YAML file, or a paper's run by its name (gantailor papers)")
     both = [demo, whole]
     for name in ("train", "search", "finetune"):
         stage = add(name, f"the job up to {name}; what is done already is kept", f"jobs:{name}")
@@ -145,6 +145,8 @@ def _add_inspection(add: Add) -> None:
     reference = add("settings", "every setting of a YAML file, with its default", "settings:show_settings")
     reference.add_argument("section", nargs="?", help="data, train, search, evaluation, space, ...")
     reference.add_argument("--markdown", action="store_true", help="as docs/settings.md")
+    published = add("papers", "the papers' runs that gantailor compress NAME starts", "settings:show_papers")
+    published.add_argument("name", nargs="?", help="print its settings and what they depart in")
 
 
 def _count(text: str) -> int:

@@ -1,4 +1,4 @@
-"""Command ``settings``: the reference of every setting, made from the configuration itself."""
+"""Commands ``settings`` and ``papers``: every setting, made from the configuration itself; those of the papers."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from pydantic.fields import FieldInfo
 
 from gantailor.cli.flags import settings
 from gantailor.run.config import Config
+from gantailor.run.loading import paper, papers
 from gantailor.supernet.errors import ConfigError, nearest
 
 
@@ -27,6 +28,21 @@ def show_settings(arguments: argparse.Namespace) -> None:
         if not found:
             raise ConfigError(f"there is no section {section!r}; {nearest(section, Config.model_fields)}")
     print("\n".join(_markdown(found) if arguments.markdown else _text(found)))
+
+
+def show_papers(arguments: argparse.Namespace) -> None:
+    """List the papers' runs, or print the file of one.
+
+    Raises:
+        ConfigError: there is no such run.
+    """
+    if arguments.name is not None:
+        print(paper(arguments.name).read_text(encoding="utf8"), end="")
+        return
+    found = papers()
+    width = max(map(len, found))
+    for name, file in found.items():
+        print(f"{name:<{width}}  {file.read_text(encoding='utf8').splitlines()[0].removeprefix('# ')}")
 
 
 def reference() -> str:

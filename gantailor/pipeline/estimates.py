@@ -19,7 +19,6 @@ from gantailor.pipeline.shapes import trainings
 from gantailor.run.config import Config
 from gantailor.run.run import Run
 from gantailor.run.shapes import first_line
-from gantailor.search.methods.method import Nets
 from gantailor.supernet.errors import ConfigError, GantailorError
 from gantailor.supernet.subnets.copying import copied
 from gantailor.supernet.supernet import Supernet
@@ -99,7 +98,7 @@ def estimate(run: Run, section: str, recipe: Recipe) -> Estimate:
         if section == "train":
             task = run.method.task(context)
         else:
-            task = run.method.finetune(context, context.narrow(), context.partners())
+            task = run.method.finetune(context, *context.narrowed())
         seconds, kept = _measure(task, getattr(context.config, section).batch)
     weights = [sum(p.numel() * p.element_size() for p in net.parameters()) for net in task.parts().values()]
     size = PER_PARAMETER * sum(weights) + int(kept * recipe.batch / recipe.accumulate)
@@ -157,16 +156,15 @@ class _Probe(RunContext):
     def supernet(self) -> Supernet:
         return copied(self.setup.traced)
 
-    def narrow(self) -> nn.Module:
-        """A subnet that meets the budget."""
-        drawn = self.budget.sample(np.random.default_rng(0))
-        return self.setup.traced.extract(self.space.to_config(drawn))
-
-    def partners(self) -> Nets:
-        """The nets that are narrowed along: generators as this one, others whole."""
+    def narrowed(self) -> tuple[nn.Module, dict[str, nn.Module]]:
+        """A subnet that meets the budget, and what would be narrowed along: alike where it is alike, else whole."""
+        config = self.space.to_config(self.budget.sample(np.random.default_rng(0)))
         wholes = {name: self.run.method.partner(self, name) for name in self.run.method.partners}
-        alike = {name: list(whole.graph.index) == list(self.setup.traced.graph.index) for name, whole in wholes.items()}
-        return {n: self.narrow() if alike[n] else w.extract(w.full_config()) for n, w in wholes.items()}
+        partners = {
+            name: whole.extract(config if whole.full_config().keys() == config.keys() else whole.full_config())
+            for name, whole in wholes.items()
+        }
+        return self.setup.traced.extract(config), partners
 
     def training(
         self,

@@ -1,4 +1,7 @@
-"""From YAML and flags to a configuration: defaults of generator and method beneath, all mistakes reported together."""
+"""From YAML and flags to a configuration: defaults of generator and method beneath, all mistakes reported together.
+
+A paper's run is a YAML file that comes with the package (``gantailor/papers/``) and is read by its name.
+"""
 
 from __future__ import annotations
 
@@ -12,15 +15,41 @@ from pydantic import BaseModel, ValidationError
 from gantailor.run.config import SHORT, Config
 from gantailor.supernet.errors import ConfigError, nearest
 
+PAPERS = Path(__file__).parents[1] / "papers"
+
+
+def papers() -> dict[str, Path]:
+    """The papers' runs, by name."""
+    return {file.stem: file for file in sorted(PAPERS.glob("*.yaml"))}
+
+
+def paper(name: str) -> Path:
+    """The file of a paper's run.
+
+    Raises:
+        ConfigError: there is none of this name.
+    """
+    found = papers()
+    if name not in found:
+        raise ConfigError(f"{name!r} is neither a file nor a paper's run; {nearest(name, found)}")
+    return found[name]
+
+
+def _file(source: str) -> Path:
+    """The YAML file; where there is none and the name is no path's, the paper's run that is called so."""
+    file = Path(source)
+    return file if file.exists() or file.suffix or file.name != source else paper(source)
+
 
 def read_yaml(path: str) -> dict[str, Any]:
-    """The settings of a YAML file.
+    """The settings of a YAML file, or of a paper's run by its name.
 
     Raises:
         ConfigError: it cannot be read, or holds no settings.
     """
+    file = _file(path)
     try:
-        values = yaml.safe_load(Path(path).read_text(encoding="utf8")) or {}
+        values = yaml.safe_load(file.read_text(encoding="utf8")) or {}
     except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
         said = " ".join(str(error).split())  # YAML shows the place in lines of its own
         raise ConfigError(f"config {path!r} cannot be read: {said}; give a YAML file, as in examples/") from None

@@ -120,8 +120,9 @@ class Control:
         self.gates, self.usage, self.steps, self.name = gates, usage, max(1, round(steps)), name
         self.first, self.state = strength, _State(strength).to(gates.values.device)
         self.full = self.used(np.ones(len(gates.values), bool))
+        self.limited = self.full > 1  # else there is no budget, and the penalty alone decides what is left
         check_reachable(gates, usage, name)
-        self.begun = strongest(gates, gates.magnitudes(), usage)  # what would be kept if nothing were learned
+        self.start = gates.magnitudes()
 
     def used(self, kept: np.ndarray) -> float:
         """Cost as a share of the budget."""
@@ -164,13 +165,14 @@ class Control:
 
     @torch.no_grad()
     def close(self, magnitudes: Tensor) -> None:
-        """Keep for good the gates of the largest magnitudes ``[units]`` that fit the budget.
+        """Keep for good the gates of the largest magnitudes ``[units]`` that fit the budget; without one, those left.
 
         Raises:
             BudgetError: not even the least of every width fits.
         """
         self.state.ended.fill_(self.left)
-        kept = strongest(self.gates, self._ranked(magnitudes), self.usage)
+        gates = self.gates
+        kept = strongest(gates, self._ranked(magnitudes), self.usage) if self.limited else gates.kept()
         self.gates.open.copy_(torch.from_numpy(kept))
         self.state.reached.fill_(True)
 
@@ -197,10 +199,11 @@ class Control:
         if not self.closed:
             return f"{self.name}: not at its end yet, target {self.target:.3g}"
         now = self.used(self.gates.open.cpu().numpy()) / self.full
+        if not self.limited:
+            return f"{self.name}: {now:.3g} of the cost is left; no budget below it was asked for"
         if ended < 0.9 * self.target:
-            return (
-                f"{self.name}: {ended:.3g} of the cost, target {self.target:.3g}; the strongest opened again: {now:.3g}"
-            )
+            opened = f"; the strongest opened again: {now:.3g}" if now > ended else ""
+            return f"{self.name}: {ended:.3g} of the cost, target {self.target:.3g}{opened}"
         if ended <= 1.02 * self.target:
             pace = 1 - self.target ** (1 / self.steps)
             hurry = (
@@ -215,8 +218,11 @@ class Control:
         )
 
     def learned(self) -> str:
-        """How much of what is kept was learned, in a line."""
-        return f"{self.name}: {learned(self._kept(), self.begun, self.gates.free.cpu().numpy())}"
+        """How much of what is kept was learned, in a line: beside what the first values would have kept."""
+        kept = self._kept()
+        cost = self.used(kept)
+        begun = strongest(self.gates, self.start, lambda sizes: self.usage(sizes) / (1.0 if self.limited else cost))
+        return f"{self.name}: {learned(kept, begun, self.gates.free.cpu().numpy())}"
 
 
 class _State(nn.Module):

@@ -24,7 +24,7 @@ class SparsityOptions:
 
     Attributes:
         strength: weight of the L1 penalty on the gates. 0: chosen. Under a plan such that the mean gate would halve
-            until the budget is due; under a penalty it then follows the cost.
+            until the budget is due; under a penalty it then follows the cost; with ``budget: 1x`` none.
         reach: share of the training after which the budget is met; the rest trains what is left.
         control: what closes gates for good. ``plan``: the smallest, step by step, along a straight line in the
             logarithm of the cost (as weights in Zhu and Gupta 2017, arXiv 1710.01878). ``penalty``: nothing before the
@@ -121,9 +121,9 @@ class L1Sparsity:
         if not control.closed:
             self.measured.see(gates.values)
             before = gates.values.clone()
-            if self.options.shrinks:
+            if self.options.shrinks and (control.limited or self.options.strength):
                 self._shrink(before)
-            met = self.options.control == "penalty" and control.left <= control.target
+            met = self.options.control == "penalty" and control.limited and control.left <= control.target
             if self.options.control == "penalty":
                 if not self.options.strength:
                     control.adapt(step)

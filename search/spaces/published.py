@@ -34,9 +34,8 @@ def published_variables(name: str, supernet: Supernet) -> list[Variable]:
         ConfigError: the generator does not have the table's layers.
     """
     groups = _GROUPS[name.partition("/")[0]](supernet)
-    return [
-        Variable.scaled(label, choices, driven) for (label, driven), choices in zip(groups, TABLES[name], strict=True)
-    ]
+    table = TABLES[name][-len(groups) :]  # of a MUNIT that is given its styles the first has no layers
+    return [Variable.scaled(label, choices, driven) for (label, driven), choices in zip(groups, table, strict=True)]
 
 
 def _resnet(supernet: Supernet) -> list[Group]:
@@ -75,11 +74,16 @@ def _spade(supernet: Supernet) -> list[Group]:
 
 
 def _munit(supernet: Supernet) -> list[Group]:
-    """Style encoder; content stem, downs and two halves of its blocks; two halves of the decoder's blocks; ups."""
+    """Style encoder; content stem, downs and two halves of its blocks; two halves of the decoder's blocks; ups.
+
+    A translator in styles that it is given has no style encoder.
+    """
     width = _finder(supernet, "MUNIT")
     content, decoder = "enc_content.model", "dec.model"
-    groups: list[Group] = [
-        ("style", tuple((width(f"enc_style.model.{i}"), f) for i, f in enumerate((1, 2, 4, 4, 4)))),
+    groups: list[Group] = []
+    if any(made.name.startswith("enc_style.") for made in supernet.graph.widths):
+        groups.append(("style", tuple((width(f"enc_style.model.{i}"), f) for i, f in enumerate((1, 2, 4, 4, 4)))))
+    groups += [
         ("stem", ((width(f"{content}.0"), 1),)),
         ("down1", ((width(f"{content}.1"), 2),)),
         ("trunk", ((width(f"{content}.2"), 4),)),

@@ -1,6 +1,7 @@
 """GAN Slimming: the proximal step, the control of the penalty, and what is kept, against literal references."""
 
 import itertools
+import re
 
 import numpy as np
 import pytest
@@ -265,6 +266,35 @@ def test_ablations_take_away_what_they_say(ablation):
         trainer.train_step()
     text = task.learned()
     assert ("100.0% of the kept" in text) == (ablation == "frozen"), text
+
+
+@pytest.mark.parametrize("control", ["plan", "penalty"])
+def test_without_a_budget_the_strength_alone_decides(control, monkeypatch):
+    """The paper's own way: what the last threshold leaves is kept, nothing is cut and nothing opens again."""
+    net, moved = supernet(), []
+    task, slimmed, recipe = training(net, text="1x", control=control, strength=1.0, steps=10, reach=1.0)
+    after = task.after_step
+    monkeypatch.setattr(
+        task, "after_step", lambda step: (moved.append(slimmed.gates.values.detach().clone()), after(step))
+    )
+    trainer = Trainer(task, recipe)
+    for _ in range(9):
+        trainer.train_step()
+    assert not task.control.closed
+    opened = slimmed.gates.open.clone()
+    trainer.train_step()
+    assert task.control.closed and (bool(opened.all()) == (control == "penalty"))
+    values, starts = moved[-1].abs(), slimmed.gates.places.starts
+    left = (values > 1.0 * 0.1) & opened
+    for low, high in itertools.pairwise(starts):
+        if not left[low:high].any():  # each width keeps its largest
+            left[low + int((values * opened)[low:high].argmax())] = True
+    assert torch.equal(slimmed.gates.open, left) and 10 < int(left.sum()) < len(left) - 10
+    sizes = [len(task.selection()[width.name]) for width in net.graph.widths]
+    assert sizes == [int(left[low:high].sum()) for low, high in itertools.pairwise(starts)]
+    share = net.macs_many(np.array([sizes]))[0] / net.macs(net.full_config())
+    assert task.outcome() == f"scales: {share:.3g} of the cost is left; no budget below it was asked for"
+    assert re.search(r"[\d.]+% of the kept channels are those .* \(chance [\d.]+%\)", task.learned())
 
 
 def test_a_control_that_is_none():
