@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -49,7 +50,7 @@ def match_names(first: Sequence[Path], second: Sequence[Path], *, error: type[Ga
             for several in (group, rest[number]):
                 if len(several) > 1:
                     raise error(f"{_both(several)} differ in zeros only, and one partner fits both; rename one")
-            partners[group[0].stem] = rest[number][0]
+            partners[_stem(group[0])] = rest[number][0]
     taken = set(partners.values())
     return Matched(
         tuple((ones[stem], partners[stem]) for stem in sorted(partners)),
@@ -66,11 +67,17 @@ def by_stem(files: Iterable[Path], *, error: type[GantailorError] = DataError) -
     """
     found: dict[str, Path] = {}
     for file in files:
-        if file.stem in found:
-            both = _both([found[file.stem], file])
+        stem = _stem(file)
+        if stem in found:
+            both = _both([found[stem], file])
             raise error(f"{both} have one name up to the suffix, so nobody knows which is meant; remove or rename one")
-        found[file.stem] = file
+        found[stem] = file
     return found
+
+
+def _stem(file: Path) -> str:
+    """The name up to the suffix; a Mac's "a" and two dots are one letter, as elsewhere."""
+    return unicodedata.normalize("NFC", file.stem)
 
 
 def _both(files: Sequence[Path]) -> str:
@@ -81,5 +88,5 @@ def _by_numbers(files: Iterable[Path]) -> dict[str, list[Path]]:
     """By stems without the zeros in front of their numbers."""
     found = defaultdict(list)
     for file in files:
-        found[re.sub(r"[0-9]+", lambda digits: digits[0].lstrip("0") or "0", file.stem)].append(file)
+        found[re.sub(r"[0-9]+", lambda digits: digits[0].lstrip("0") or "0", _stem(file))].append(file)
     return dict(found)

@@ -120,7 +120,7 @@ class RunContext:
             sample=sample,
             perceptual=_perceptual(setup.scoring, recipe, config.device),
             region=import_name(config.region, "region") if config.region else None,
-            cache_folder=cache_folder(),
+            cache_folder=cache_folder() if recipe.teacher_cache == "disk" else None,
             device=config.device,
         )
         return training.student_task()(model, data, recipe, beside)

@@ -57,8 +57,11 @@ def _first_that_runs(
             raise
         except ConfigError as error:
             failed = failed or error
-    if traits.input_shapes or _required(generator) == 1:
+    if traits.input_shapes:
         raise failed or ConfigError(f"generator {name!r} runs on nothing")
+    if _required(generator) == 1:
+        tried = ", ".join(map(str, CHANNELS))
+        raise ConfigError(f"{failed} Tried were {tried} channels; a generator of others declares input_shapes")
     return None, None
 
 
@@ -139,7 +142,9 @@ def output_of(model: nn.Module, inputs: Inputs, whose: str) -> Tensor:
     except GantailorError:
         raise
     except Exception as error:  # whatever a generator of one's own raises
-        raise ConfigError(f"{whose} cannot run on {shown}: {first_line(error)}; is data.size right?") from error
+        few = isinstance(error, TypeError) and "required positional argument" in str(error)
+        hint = "declare input_shapes on it, a shape for each input" if few else "is data.size right?"
+        raise ConfigError(f"{whose} cannot run on {shown}: {first_line(error)}; {hint}") from error
     if not isinstance(made, Tensor):
         raise NoPicturesError(
             f"{whose} makes {_kind_of(made)} of {shown}; its forward must return one tensor, pictures"

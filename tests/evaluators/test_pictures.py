@@ -350,6 +350,10 @@ def test_names_that_match():
     assert not matched.unmatched()
     both = match_names(paths("a", "x.png", "x.jpg"), paths("b", "x.png", "x.jpg"))
     assert [(a.name, b.name) for a, b in both.pairs] == [("x.jpg", "x.jpg"), ("x.png", "x.png")]
+    decomposed = match_names(
+        paths("a", "e\u0301te\u0301 1.png"), paths("b", "\u00e9t\u00e9 01.png")
+    )  # a Mac's, and others'
+    assert len(decomposed.pairs) == 1 and not decomposed.unmatched()
     exact = match_names(paths("a", "img1.png", "img2.png"), paths("b", "img01.png", "img1.png", "img7.png"))
     assert [(a.name, b.name) for a, b in exact.pairs] == [("img1.png", "img1.png")]
     assert exact.unmatched() == "1 of 'a' (img2.png) and 2 of 'b' (img01.png, img7.png)"

@@ -65,6 +65,13 @@ class Declared(Plain):
         self.input_shape = (options["inputs"], 99, 99)
 
 
+class Masked(Plain):
+    """A second input that nothing tells the shape of."""
+
+    def forward(self, x, mask):
+        return super().forward(x * mask)
+
+
 class Split(Plain):
     """Features that are no tensor."""
 
@@ -214,6 +221,8 @@ def test_whole_runs(case, run, tmp_path):
         ("Plain", {"gives": "dict"}, {}, "makes a dict with 'fake' of [1, 3, 32, 32]"),
         ("Plain", {"outputs": 2}, {}, "makes [1, 2, 32, 32] of [1, 3, 32, 32]; wanted are pictures [N, C, H, W]"),
         ("Plain", {"inputs": 2}, {}, "cannot run on [1, 3, 32, 32]: Given groups=1, weight of size [8, 2, 3, 3]"),
+        ("Plain", {"inputs": 2}, {}, "Tried were 3, 1, 4 channels; a generator of others declares input_shapes"),
+        ("Masked", {}, {}, "missing 1 required positional argument: 'mask'; declare input_shapes on it, a shape for"),
         ("Plain", {"least": 64}, {}, "cannot run on [1, 3, 32, 32]: too small: 32 of 64; is data.size right?"),
         ("Plain", {}, {"data": {"kind": f"{__name__}:SMALL_TARGETS", "path": None}}, "the targets are [2, 3, 16, 16]"),
         ("Plain", {}, {"size": 16}, "discriminator 'patch' of train cannot judge [1, 6, 16, 16], input and"),

@@ -256,6 +256,25 @@ def test_forms_of_a_list(tmp_path, change):
     assert shades(read("list", root / name, direction="unpaired")) == ([0, 20], None)
 
 
+@pytest.mark.parametrize("suffix", ["csv", "jsonl"])
+def test_whole_numbers_with_a_point_are_classes(tmp_path, suffix):
+    """What pandas writes where a column was once incomplete; as names 10.0 would come before 2.0."""
+    root, rows = pictures(tmp_path, "a.png", "b.png"), [("a.png", 10.0), ("b.png", 2.0)]
+    lines = [json.dumps({"input": n, "class": c}) if suffix == "jsonl" else f"{n},{c}" for n, c in rows]
+    head = [] if suffix == "jsonl" else ["input,class"]
+    found = read("list", written(root / f"l.{suffix}", "\n".join([*head, *lines]))).class_labels
+    assert found.values.tolist() == [10, 2] and found.names == () and found.largest == 10
+
+
+def test_losses_are_counted_by_item(tmp_path, caplog):
+    """Not by file: three pairs of which both pictures are squashed are three of three."""
+    for number in range(3):
+        for side in "AB":
+            shade(tmp_path / f"train{side}" / f"{number}.png", number, size=(40, 20))
+    read("folders", tmp_path)
+    assert "of 3 pictures 3 stretched to another shape" in caplog.text
+
+
 @settings(deadline=None, max_examples=50)
 @given(
     st.lists(
@@ -492,6 +511,17 @@ def test_archive_of_stylegan(tmp_path):
     data = read("zip", archive(tmp_path / "vectors.zip", [*STYLEGAN, labels(vectors)]), traits=CLASSES)
     assert data.batch(np.arange(4))[0][1].tolist() == [v for _, v in vectors]
     assert not [*tmp_path.glob("0*")] and len([*tmp_path.iterdir()]) == 3, "nothing is unpacked"
+
+
+def test_an_archive_of_a_folder(tmp_path):
+    """Zipped from outside: names begin with the folder's, those in its ``dataset.json`` do not."""
+    inside = [(f"faces/{name}", content) for name, content in STYLEGAN]
+    name, text = labels([[name, n % 3] for n, (name, _) in enumerate(STYLEGAN)])
+    data = read("zip", archive(tmp_path / "a.zip", [*inside, (f"faces/{name}", text)]), traits=CLASSES)
+    assert data.batch(np.arange(4))[0][1].argmax(1).tolist() == [0, 1, 2, 0]
+    split = [("faces/train/a.png", png(5)), ("faces/test/a.png", png(7))]
+    file = archive(tmp_path / "b.zip", split)
+    assert [shades(read("zip", file, split))[0] for split in ("train", "search", "test")] == [[5], [5], [7]]
 
 
 def test_archives_of_splits(tmp_path):

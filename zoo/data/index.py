@@ -11,6 +11,7 @@ import sys
 import threading
 import zipfile
 import zlib
+from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -132,10 +133,11 @@ class Job:
 
 def read_item(items: Items, number: int, notes: Notes) -> tuple[np.ndarray, ...] | None:
     """The sides of an item; one that is skipped is noted, if not by its files."""
-    skipped = len(notes.skipped)
-    sides = items.read(number, notes)
-    if sides is None and len(notes.skipped) == skipped:
-        notes.skipped.append(items.names[number])
+    own = Notes()
+    sides = items.read(number, own)
+    if sides is None and not own.skipped:
+        own.skipped.append(items.names[number])
+    notes.add(Notes(Counter(own.lost.keys()), own.skipped))  # an item of two files that lose the same is one item
     return sides
 
 

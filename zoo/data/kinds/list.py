@@ -187,9 +187,10 @@ def _picture(file: Path, place: str, text: str) -> Path:
 def _label(place: str, value: Any) -> str | int | None:
     if isinstance(value, str) and value.strip():
         text = value.strip()
-        return int(text) if re.fullmatch(r"[0-9]{1,9}", text) else text
-    if type(value) is int and 0 <= value < 10**9:
-        return value
+        number = re.fullmatch(r"([0-9]{1,9})(\.0*)?", text)  # pandas writes 3.0 where a column was once incomplete
+        return int(number[1]) if number else text
+    if type(value) in (int, float) and 0 <= value < 10**9 and value == int(value):
+        return int(value)
     if value is None:
         return None
     raise DataError(f"{place}: class cannot be {value!r}; give a name, or a whole number from 0")

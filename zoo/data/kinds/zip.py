@@ -134,10 +134,11 @@ def pictures_of(archive: Archive, split: str) -> list[str]:
         DataError: there are none.
     """
     names = archive.pictures()
-    tops = {PurePosixPath(name).parts[0] for name in names}
+    root = _root_of(names)
+    tops = {name[len(root) :].partition("/")[0] for name in names}
     folders = [name for name in FOLDERS[split] if name in tops]
     if folders or "train" in tops:
-        names = [name for name in names if name.startswith(f"{(folders or ['test'])[0]}/")]
+        names = [name for name in names if name.startswith(f"{root}{(folders or ['test'])[0]}/")]
     if not names:
         raise DataError(
             f"archive {str(archive.path)!r} has no pictures of {split}; put them beneath {split}/, or all "
@@ -152,13 +153,15 @@ def labels_of(archive: Archive, names: Sequence[str]) -> ClassLabels | None:
     Raises:
         DataError: the file is damaged, lacks a picture, or its labels are neither numbers nor vectors of one length.
     """
-    if LABELS_FILE not in archive.entries:
+    folders = ("", _root_of(archive.pictures()))
+    folder = next((folder for folder in folders if f"{folder}{LABELS_FILE}" in archive.entries), None)
+    if folder is None:
         return None
     where = f"{LABELS_FILE} of archive {str(archive.path)!r}"
     try:
-        stored = json.loads(archive.read(LABELS_FILE))
+        stored = json.loads(archive.read(f"{folder}{LABELS_FILE}"))
         pairs = stored.get("labels") if isinstance(stored, dict) else stored
-        known = None if pairs is None else {str(name).replace("\\", "/"): label for name, label in pairs}
+        known = None if pairs is None else {folder + str(name).replace("\\", "/"): label for name, label in pairs}
     except (ValueError, TypeError, RecursionError):
         raise DataError(
             f'{where} cannot be read; it holds {{"labels": [["a.png", 0], ...]}}, or null for none'
@@ -171,6 +174,13 @@ def labels_of(archive: Archive, names: Sequence[str]) -> ClassLabels | None:
     values = _numbers(where, names, [known[name] for name in names])
     every = [label for label in known.values() if type(label) is int]
     return ClassLabels(values, largest=max(every) if values.ndim == 1 else None)
+
+
+def _root_of(names: Sequence[str]) -> str:
+    """The folder that was packed, where all lies in one that is no split's: ``faces/``."""
+    tops = {name.partition("/")[0] if "/" in name else "" for name in names}
+    top = tops.pop() if len(tops) == 1 else ""
+    return f"{top}/" if top and not any(top in folders for folders in FOLDERS.values()) else ""
 
 
 def _numbers(where: str, names: Sequence[str], labels: Sequence[Any]) -> np.ndarray:
