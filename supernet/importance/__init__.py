@@ -7,6 +7,7 @@ CRITERIA: dict[str, str] = {
     "none": "gantailor.supernet.importance.ranking:NONE",
     "diversity": "gantailor.supernet.importance.ranking:DIVERSITY",
     "diversity-magnitude": "gantailor.supernet.importance.ranking:DIVERSITY_MAGNITUDE",
+    "diversity-any-direction": "gantailor.supernet.importance.ranking:DIVERSITY_ANY_DIRECTION",
     "content": "gantailor.supernet.importance.ranking:CONTENT",
     "activation": "gantailor.supernet.importance.ranking:ACTIVATION",
 }

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from gantailor.supernet.calling import Inputs, alone, as_tuple, forward, joined, rows_of, size_of
@@ -77,6 +78,7 @@ def diversity_scores(
     batch: int = 5,
     step: float | None = None,
     measure: str = "dispersion",
+    principal: bool = True,
     seed: int = 0,
     on_batch: OnBatch | None = None,
 ) -> Scores:
@@ -91,6 +93,7 @@ def diversity_scores(
     Args:
         inputs: latents or pictures ``[N, ...]``, several as a tuple; the last incomplete batch is dropped.
         directions: drawn for each batch, with replacement.
+        principal: False draws directions evenly over all there are, which takes the method's own idea away.
         step: length of a step; by default 5 in a latent space, and 0.1 root mean square over a picture's values.
 
     Raises:
@@ -101,13 +104,16 @@ def diversity_scores(
     every, options = latents_of(supernet, inputs)
     place = moved_input(every)
     latents = as_tuple(every)[place]
-    basis, shares = principal_directions(latents)
+    basis, shares = principal_directions(latents) if principal else (latents.new_zeros(0), latents.new_zeros(0))
     length = step or (STEP if latents.ndim == 2 else PICTURE_STEP * math.sqrt(latents[0].numel()))
     random = torch.Generator().manual_seed(seed)
     gradients = ChannelGradients(supernet)
     total = np.zeros(gradients.size)
     for part in _batches(every, batch, on_batch):
-        drawn = basis[torch.multinomial(shares, directions, replacement=True, generator=random)]
+        if principal:
+            drawn = basis[torch.multinomial(shares, directions, replacement=True, generator=random)]
+        else:
+            drawn = F.normalize(torch.randn(directions, latents[0].numel(), generator=random))
         rows = []
         for direction in drawn.to(latents):
             moved = _moved(part, place, length * direction.reshape(1, *latents.shape[1:]))

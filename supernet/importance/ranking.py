@@ -94,6 +94,7 @@ RANDOM = Criterion(random_scores, seeded=True)
 NONE = Criterion(no_scores)
 DIVERSITY = Criterion(diversity_scores, 1000)
 DIVERSITY_MAGNITUDE = Criterion(partial(diversity_scores, measure="magnitude"), 1000)
+DIVERSITY_ANY_DIRECTION = Criterion(partial(diversity_scores, principal=False), 1000)
 CONTENT = Criterion(content_scores, 400)
 ACTIVATION = Criterion(activation_scores, 1000)
 

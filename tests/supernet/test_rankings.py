@@ -58,7 +58,7 @@ def case(name, count=10):
     return gantailor.Supernet(make(), (inputs[:1],)), inputs
 
 
-def literal_diversity(net, z, *, directions, batch, step, seed):
+def literal_diversity(net, z, *, directions, batch, step, seed, principal=True):
     """DCP-GAN's loop over directions, written for StyleGAN2's layers by name."""
     with torch.no_grad():
         w = net.mapping(z)
@@ -68,11 +68,16 @@ def literal_diversity(net, z, *, directions, batch, step, seed):
     scores = [np.zeros(layer.conv.weight.shape[2]) for layer in convs]
     for start in range(0, len(w), batch):
         part = w[start : start + batch]
-        chosen = torch.multinomial(shares, directions, replacement=True, generator=random)
+        if principal:
+            lines = [
+                basis[k] for k in torch.multinomial(shares, directions, replacement=True, generator=random).tolist()
+            ]
+        else:
+            lines = [line / line.square().sum().sqrt() for line in torch.randn(directions, 8, generator=random)]
         found = []
-        for number in chosen.tolist():
+        for line in lines:
             net.zero_grad()
-            loss = (net.synthesis(part + step * basis[number]) - net.synthesis(part)).abs().sum()
+            loss = (net.synthesis(part + step * line) - net.synthesis(part)).abs().sum()
             loss.backward()
             row = []
             for layer in convs:
@@ -98,6 +103,16 @@ def test_diversity_is_the_published_loop():
         np.testing.assert_allclose(mine, theirs, rtol=1e-6, atol=0)
     plain = diversity_scores(supernet, z, directions=4, step=2.0, seed=3, measure="magnitude")
     assert not np.allclose(next(iter(plain.values())), expected[0])
+
+
+def test_any_direction_is_the_loop_without_the_principal_ones():
+    net = stylegan2().double()
+    z = torch.randn(15, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    supernet = gantailor.Supernet(net, (z[:1],))
+    found = diversity_scores(supernet, z, directions=4, batch=5, step=2.0, seed=3, principal=False)
+    expected = literal_diversity(net, z, directions=4, batch=5, step=2.0, seed=3, principal=False)
+    for mine, theirs in zip(found.values(), expected, strict=True):
+        np.testing.assert_allclose(mine, theirs, rtol=1e-6, atol=0)
 
 
 def test_directions_are_sklearn_like_pca():
