@@ -134,14 +134,16 @@ def _uniform(budget: Budget, rng: np.random.Generator, count: int) -> np.ndarray
     Raises:
         SearchError: two million draws do not give as many, and the space is too large to be listed.
     """
-    found = np.empty((0, len(budget.space.variables)), np.int64)
+    found: np.ndarray = np.empty((0, len(budget.space.variables)), np.int64)
     for _ in range(DRAWS // AT_ONCE):
         drawn = rng.integers(0, budget.space.largest + 1, (AT_ONCE, found.shape[1]))
         found = np.concatenate([found, drawn[budget.fits(drawn)]])
         if len(found) >= count:
-            return found[:count]
+            first: np.ndarray = found[:count]
+            return first
     if budget.feasible is not None:  # the same distribution
-        return budget.feasible[rng.integers(len(budget.feasible), size=count)]
+        listed: np.ndarray = budget.feasible[rng.integers(len(budget.feasible), size=count)]
+        return listed
     raise SearchError(
         f"evolution draws subnets until they meet the budget, as published, and of {DRAWS:,} random ones "
         f"{len(found) or 'none'} met {budget}; set search.strategy predictor, whose subnets meet it by construction, "
