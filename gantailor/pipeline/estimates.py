@@ -84,7 +84,8 @@ def about(seconds: float) -> str:
     for size, unit in ((86400, "days"), (3600, "hours"), (60, "minutes")):
         if seconds >= 2 * size:
             return f"about {seconds / size:.0f} {unit}"
-    return f"about {max(1, seconds):.0f} seconds"
+    whole = max(1, round(seconds))
+    return f"about {whole} second{'s' if whole > 1 else ''}"
 
 
 def estimate(run: Run, section: str, recipe: Recipe) -> Estimate:
