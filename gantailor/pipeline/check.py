@@ -32,6 +32,7 @@ from gantailor.supernet.plugins import import_name
 from gantailor.supernet.training.distillation import capture
 from gantailor.supernet.training.trainer import check_parts
 from gantailor.supernet.traits import traits_of
+from gantailor.zoo.data import SPLITS
 
 COMPARED = 16  # training pairs that the teacher's two kinds of statistics are compared on
 OTHER_LAYERS = (
@@ -61,7 +62,7 @@ def find_mistakes(run: Run) -> None:
     _ = setup.budget
     _check_untrained(run)
     _check_evolution(run)
-    for split in ("train", "search", "test"):
+    for split in SPLITS:
         setup.data(split)
     _check_statistics(run)
     final = setup.metrics(config.evaluation.final)
@@ -245,6 +246,7 @@ def check(run: Run) -> dict[str, Any]:
     if not folder.trace.exists():  # told once
         note_estimates(run)
     run.claim()
+    _note_other_data(run)
     described = _described(run)
     write_json(folder.trace, described)  # the decisions are replayed, a budget may be another
     if not folder.ranking.exists():  # which may take minutes
@@ -266,4 +268,22 @@ def _described(run: Run) -> dict[str, Any]:
         "budget_macs": budget.macs,
         "convention": budget.convention,
         "space": budget.space.count,
+        "data": _digests(run),
     }
+
+
+def _digests(run: Run) -> dict[str, str]:
+    """What tells whether data are the same, by split."""
+    return {split: run.setup.data(split).digest() for split in SPLITS}
+
+
+def _note_other_data(run: Run) -> None:
+    """A note where the data changed since the run began."""
+    file = run.folder.trace
+    earlier = json.loads(file.read_text()).get("data", {}) if file.exists() else {}
+    found = _digests(run)
+    if changed := [split for split, digest in earlier.items() if found.get(split) != digest]:
+        run.report.note(
+            f"the data of {', '.join(changed)} are others than when this run began; what is done stays, what is "
+            "left goes on with these. Give another --out to start anew"
+        )

@@ -2,8 +2,11 @@
 
 from collections import Counter
 
+import numpy as np
 import pytest
+from PIL import Image
 
+import gantailor
 from gantailor.cli.main import main
 from gantailor.supernet import supernet as supernet_module
 from gantailor.zoo import checkpoints
@@ -40,3 +43,29 @@ def test_teacher_and_graph_are_made_once(tmp_path, tiny_teacher, counted):
     assert (tmp_path / "run/report.html").exists()
     assert counted[tiny_teacher.name] == 1
     assert counted["traces"] == 1
+
+
+def test_data_that_changed_since_are_told(tmp_path, capsys):
+    rng = np.random.default_rng(0)
+    for split in ("train", "search", "test"):
+        (tmp_path / "data" / split).mkdir(parents=True)
+        for name in "abcd":
+            picture = rng.integers(0, 256, (16, 32, 3), dtype=np.uint8)
+            Image.fromarray(picture).save(tmp_path / "data" / split / f"{name}.png")
+    config = {
+        "options": {"ngf": 4},
+        "teacher": "none",
+        "data": {"kind": "folder", "path": str(tmp_path / "data"), "size": 16},
+        "budget": "0.5x",
+        "space": "uniform",
+        "search": {"trials": 1},
+        "train": {"kimg": 0},
+        "finetune": {"kimg": 0.01, "batch": 2, "ndf": 4, "discriminator_layers": 1},
+        "evaluation": {"search": "l1", "final": ["l1"]},
+    }
+    for times in range(2):
+        gantailor.compress(config, out=tmp_path / "run", until="check")
+        assert "are others than" not in capsys.readouterr().err, times
+    Image.new("RGB", (32, 16)).save(tmp_path / "data/test/b.png")
+    gantailor.compress(config, out=tmp_path / "run", until="check")
+    assert "the data of test are others than when this run began" in capsys.readouterr().err
