@@ -406,7 +406,7 @@ def test_the_search_ends_at_the_budget(switches):
     assert share == 1 if switches.get("alone") else 0.25 < share <= 0.3
     lines = task.outcome().splitlines()
     assert len(lines) == (1 if switches.get("alone") else 2)
-    assert float(task.controls[0].state.ended) < 0.4, "the penalty pulled"
+    assert float(task.controls[0].state.ended) < 0.5, "the penalty pulled, from nearly all open"
 
 
 def test_a_penalty_too_weak_says_so():
