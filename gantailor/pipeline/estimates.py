@@ -98,7 +98,8 @@ def estimate(run: Run, section: str, recipe: Recipe) -> Estimate:
         if section == "train":
             task = run.method.task(context)
         else:
-            task = context.training(context.narrow(), context.config.finetune)
+            partners = {name: run.method.partner(context, name).generator for name in run.method.partners}
+            task = run.method.finetune(context, context.narrow(), partners)
         seconds, kept = _measure(task, getattr(context.config, section).batch)
     weights = [sum(p.numel() * p.element_size() for p in net.parameters()) for net in task.parts().values()]
     size = PER_PARAMETER * sum(weights) + int(kept * recipe.batch / recipe.accumulate)
