@@ -59,9 +59,9 @@ def note_estimates(run: Run) -> None:
     """Tell what the run will train on, for how long, and in how much memory.
 
     A training's first step is taken on copies, for two pictures, with a subnet of middling width; its time grows with
-    the batch. Memory on a CPU is the most that the process had so far, and to it weights, gradients and optimisers
-    of the larger training and what autograd keeps of one batch: what layers need for a moment is not in it. Processes that share a training (``torchrun``) work in
-    step, and are told nothing.
+    the batch. Memory on a CPU is the most that the process had so far, and to it weights, gradients and optimisers of
+    the larger training and what autograd keeps of one batch; what layers and scores need for a moment is not in it.
+    Processes that share a training (``torchrun``) work in step, and are told nothing.
 
     Raises:
         GantailorError: the step cannot be taken.
