@@ -1,4 +1,4 @@
-"""How long a run's trainings will take, and how much memory: about, from a step on two pictures."""
+"""About how long a run's trainings will take, and how much memory at least, from a step on two pictures."""
 
 from __future__ import annotations
 
@@ -59,9 +59,9 @@ def note_estimates(run: Run) -> None:
     """Tell what the run will train on, for how long, and in how much memory.
 
     A training's first step is taken on copies, for two pictures, with a subnet of middling width; its time grows with
-    the batch. Memory on a CPU is the most that the process had so far, and to it weights, gradients and optimisers
-    of the larger training and what autograd keeps of one batch. Processes that share a training (``torchrun``) work in
-    step, and are told nothing.
+    the batch. Memory on a CPU is the most that the process had so far, and to it weights, gradients and optimisers of
+    the larger training and what autograd keeps of one batch; what layers and scores need for a moment is not in it.
+    Processes that share a training (``torchrun``) work in step, and are told nothing.
 
     Raises:
         GantailorError: the step cannot be taken.
@@ -75,7 +75,7 @@ def note_estimates(run: Run) -> None:
     lines += map(str, found)
     if found:
         most = before + max(one.size for one in found)
-        lines.append(f"memory: about {most / 2**30:.2g} GiB on {run.config.device}")
+        lines.append(f"memory: at least {most / 2**30:.2g} GiB on {run.config.device}")
     run.report.note("\n".join(lines))
 
 
