@@ -16,6 +16,7 @@ from torch import nn
 import gantailor
 from gantailor.supernet.errors import CheckpointError, GantailorError
 from gantailor.supernet.files import save_tensors
+from gantailor.supernet.traits import traits_of
 from gantailor.zoo.discriminators.patch import PatchDiscriminator
 
 RESNET = {"ngf": 4, "blocks": 6}
@@ -208,7 +209,7 @@ def test_options_are_read_from_the_file(tmp_path, case):
     net = built(name, **TOLD[case])
     torch.save({"netG": prefixed("module.", net)}, tmp_path / "net.pth")
     size = 256 if name in ("spade", "mobile_spade", "unet_256") else 128 if name == "unet_128" else 32
-    shape = (4,) if name == "stylegan2" else (net.input_shape[0], size, size)
+    shape = (4,) if name == "stylegan2" else (traits_of(net).input_shapes[0][0], size, size)
     same(net, tmp_path / "net.pth", generator=name, inputs=(torch.rand(1, *shape) * 2 - 1,))
 
 
