@@ -200,11 +200,11 @@ def _start(_number: int) -> None:
     """In a worker: the training decides when it ends, also where a terminal or a batch system tells every process."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    threading.Thread(target=end_with_parent, daemon=True).start()
 
 
-def _end_with_parent() -> None:
-    """A parent that is killed cannot end its workers."""
+def end_with_parent() -> None:
+    """In a thread of a worker: a parent that is killed cannot end its workers."""
     parent = multiprocessing.parent_process()
     if parent is not None:
         parent.join()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import multiprocessing
-import os
 import signal
 import sys
 import threading
@@ -25,6 +24,7 @@ import numpy as np
 
 from gantailor.evaluators.pictures.reader import Notes
 from gantailor.supernet.errors import DataError
+from gantailor.supernet.training.loading import end_with_parent
 from gantailor.zoo.data.shards import Layout, Shards
 
 if TYPE_CHECKING:
@@ -175,15 +175,7 @@ def _begin(job: Job) -> None:
     global _job  # noqa: PLW0603
     _job = job
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C ends the process that waits, which ends these
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _end_with_parent() -> None:
-    """Nobody is left behind where the process that waits is killed."""
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)
+    threading.Thread(target=end_with_parent, daemon=True).start()
 
 
 def _read(start: int) -> _Chunk:
