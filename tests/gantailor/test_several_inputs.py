@@ -302,7 +302,7 @@ METHODS = {
 
 @pytest.mark.long
 @pytest.mark.parametrize("name", METHODS)
-@pytest.mark.parametrize("case", ["latent", "mask"])
+@pytest.mark.parametrize("case", ["latent", pytest.param("mask", marks=pytest.mark.slow)])
 def test_every_method_compresses_it(own, name, case):
     """Each to the end of its training and search, with the picture and the mask before its discriminator."""
     more = copy.deepcopy(METHODS[name])
@@ -331,12 +331,17 @@ def several(name):
     return module, (torch.rand(3, 3, SIZE, SIZE, generator=random) * 2 - 1, torch.randn(second, generator=random))
 
 
+QUICK = ("onnxruntime", "torch-export")
+
+
 @pytest.mark.long
 @pytest.mark.parametrize(
     ("runtime", "batch"),
     [
-        *((name, "static") for name in TARGETS),
-        *((name, "dynamic") for name in TARGETS if name != "coreml"),  # which has none
+        pytest.param(name, batch, marks=() if name in QUICK else pytest.mark.slow)
+        for batch in ("static", "dynamic")
+        for name in TARGETS
+        if (name, batch) != ("coreml", "dynamic")  # which has none
     ],
 )
 def test_every_runtime_takes_two_inputs(own, runtime, batch):

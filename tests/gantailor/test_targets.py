@@ -35,6 +35,10 @@ class TestOpenvino(TargetConformance):
 class TestExecutorch(TargetConformance):
     runtime = "executorch"
 
+    @pytest.mark.slow  # minutes
+    def test_dynamic_size(self):
+        super().test_dynamic_size()
+
 
 class TestTorchExport(TargetConformance):
     runtime = "torch-export"

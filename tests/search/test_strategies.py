@@ -207,7 +207,7 @@ def test_evolution_is_the_authors(share, seed):
         assert key(Evolution(seed=seed)(history, Recorded(share), np.random.default_rng(9))) == subnets[done]
 
 
-@pytest.mark.long
+@pytest.mark.slow  # the proposals themselves are compared above, subnet for subnet
 @pytest.mark.parametrize("share", [0.3, 0.5])
 def test_evolution_needs_what_the_authors_does(share):
     """With other chances: the median lies in the 95% interval of theirs, with several workers too."""
