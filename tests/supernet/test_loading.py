@@ -136,7 +136,7 @@ def test_the_teacher_is_not_cached_of_crops():
     object.__setattr__(data, "crop", (4, 4))
     recipe = RECIPE.model_copy(update={"teacher_cache": "memory", "shift": 0})
     net = torch.nn.Conv2d(3, 3, 1)
-    with pytest.raises(ConfigError, match=r"teacher_cache 'memory' cannot be with data\.crop"):
+    with pytest.raises(ConfigError, match=r"teacher_cache cannot be 'memory' because of data\.crop"):
         ImageToImage(net, data, recipe, teacher=net)
 
 
