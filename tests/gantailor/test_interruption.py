@@ -30,6 +30,8 @@ def command(folder, out, workers=0):
         "4",
         "--train.gan",
         "none",
+        "--finetune.gan",  # its discriminator would not take 16 pixels, and is not asked for here
+        "none",
         "--data.workers",
         str(workers),
     ]

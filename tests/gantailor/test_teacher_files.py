@@ -89,7 +89,8 @@ def test_batch_statistics_are_the_teachers_alone(pix2pix):
 @pytest.mark.long
 def test_the_check_says_which_statistics_are_nearer(pix2pix, tmp_path, capsys):
     _, settings = pix2pix
-    (tmp_path / "c.yaml").write_text(json.dumps(settings))
+    batch = {"batch": 4}
+    (tmp_path / "c.yaml").write_text(json.dumps({**settings, "train": batch, "finetune": batch}))
     flags = ["compress", str(tmp_path / "c.yaml"), "--out", str(tmp_path / "r"), "--dry-run"]
     assert main(flags) == 0
     said = capsys.readouterr().err
