@@ -17,7 +17,7 @@ from gantailor.evaluators.metric import Metric, MetricContext, Runtime, find_met
 from gantailor.evaluators.metrics import TEACHER_MARK
 from gantailor.evaluators.metrics.perceptual import LPIPS, Lpips
 from gantailor.evaluators.scores import Evaluator, Pairs, Score, to_teacher
-from gantailor.supernet.errors import ConfigError, EvaluationError
+from gantailor.supernet.errors import ConfigError, EvaluationError, first_line
 
 
 @dataclass(frozen=True, eq=False)
@@ -157,9 +157,9 @@ class Scoring:
                 with torch.no_grad():
                     call()
             except RuntimeError as error:
-                said = str(error).splitlines()[0]
                 raise EvaluationError(
-                    f"{name} cannot take pictures {list(made.shape)}: {said}; raise data.size, or choose other scores"
+                    f"{name} cannot take pictures {list(made.shape)}: {first_line(error)}; raise data.size, or choose "
+                    "other scores"
                 ) from error
 
     def lpips(self) -> Lpips:

@@ -7,6 +7,7 @@ The command line prints the message alone and exits with status 2.
 from __future__ import annotations
 
 import difflib
+import traceback
 from collections.abc import Iterable
 
 
@@ -73,3 +74,14 @@ def nearest(name: str, allowed: Iterable[str]) -> str:
     close = difflib.get_close_matches(name, names, n=2, cutoff=0.5)
     hint = f"did you mean {' or '.join(map(repr, close))}? " if close else ""
     return f"{hint}Allowed: {', '.join(names)}"
+
+
+def first_line(error: Exception) -> str:
+    """What an exception says, in one line."""
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__).rstrip(".;:")
+
+
+def with_place(error: Exception) -> str:
+    """An exception and where it was raised: ``KeyError('a') in mine.py, line 3``."""
+    place = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{error!r} in {place.filename}, line {place.lineno}"

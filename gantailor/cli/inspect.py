@@ -10,7 +10,7 @@ from torch import nn
 
 from gantailor.cli.flags import flag_value
 from gantailor.search.spaces.space import space
-from gantailor.supernet.errors import ConfigError
+from gantailor.supernet.errors import ConfigError, first_line
 from gantailor.supernet.supernet import Supernet
 from gantailor.supernet.traits import traits_of
 from gantailor.supernet.verify import verify as prove
@@ -65,8 +65,7 @@ def _supernet(name: str, model: nn.Module, shapes: list[list[int]]) -> Supernet:
     except (RuntimeError, TypeError) as error:
         given = " and ".join("x".join(map(str, shape)) for shape in shapes)
         raise ConfigError(
-            f"{name} cannot run on an input of {given}: {str(error).splitlines()[0]}; "
-            "give the shape of every input with --input"
+            f"{name} cannot run on an input of {given}: {first_line(error)}; give the shape of every input with --input"
         ) from None
 
 

@@ -13,6 +13,7 @@ from gantailor.export.devices import Device
 from gantailor.export.errors import ExportError
 from gantailor.export.target import find_target
 from gantailor.supernet.calling import Inputs, each, first, forward
+from gantailor.supernet.errors import first_line
 from gantailor.supernet.traits import plain_generator, traits_of
 
 Sides = tuple[int, int]  # height and width in pixels
@@ -87,8 +88,7 @@ def other_sides(profile: Device, model: nn.Module, example: Inputs) -> list[Side
             with last:
                 made = forward(model, at_sides(example, sides)).shape
         except Exception as error:  # whatever a generator of one's own raises
-            said = next(iter(str(error).splitlines()), "") or type(error).__name__
-            failed = failed or f"{last.name} at {_shown(sides)}: {said.rstrip('.')}"
+            failed = failed or f"{last.name} at {_shown(sides)}: {first_line(error)}"
             continue
         if made == shape:
             raise ExportError(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from gantailor.export.target import check_device
 from gantailor.pipeline.context import RunContext
 from gantailor.pipeline.estimates import note_estimates
 from gantailor.pipeline.search.study import front_profile
-from gantailor.pipeline.shapes import check_networks, look, trainings
+from gantailor.pipeline.shapes import check_features, check_networks, look, trainings
 from gantailor.run import ranking
 from gantailor.run.config import is_file
 from gantailor.run.inputs import check_size, check_torch_device
@@ -25,19 +25,15 @@ from gantailor.search.methods.method import DISCRIMINATOR
 from gantailor.search.strategies.evolution import Evolution
 from gantailor.supernet.calibration import has_running_statistics, per_picture
 from gantailor.supernet.calling import Inputs, as_tuple, forward, rows_of
-from gantailor.supernet.errors import ConfigError, nearest
+from gantailor.supernet.errors import ConfigError, first_line
 from gantailor.supernet.files import write_json
 from gantailor.supernet.importance.ranking import criterion
 from gantailor.supernet.plugins import import_name
-from gantailor.supernet.training.distillation import capture
 from gantailor.supernet.training.trainer import check_parts
 from gantailor.supernet.traits import traits_of
 from gantailor.zoo.data import SPLITS
 
 COMPARED = 16  # training pairs that the teacher's two kinds of statistics are compared on
-OTHER_LAYERS = (
-    "say teacher.layers {the generator's: the teacher's}, or set train.feature_weight and finetune.feature_weight to 0"
-)
 MUCH_NEARER = 0.8  # share of the L1 below which the other kind is told
 
 
@@ -54,7 +50,7 @@ def find_mistakes(run: Run) -> None:
         check_parts(recipe)
     looked = look(run)
     _check_teacher(run)
-    _check_layers(run)
+    check_features(run, looked.inputs)
     run.method.check(RunContext(run))
     _check_options(run)
     _check_unpaired(run)
@@ -91,7 +87,7 @@ def _check_teacher(run: Run) -> None:
         shapes = " and ".join(str(tuple(one.shape)) for one in as_tuple(setup.example))
         raise ConfigError(
             f"teacher {record.generator!r} cannot run on the generator's input {shapes}: "
-            f"{str(error).splitlines()[0]}; give a teacher for the same data"
+            f"{first_line(error)}; give a teacher for the same data"
         ) from None
     if theirs != mine:
         raise ConfigError(
@@ -100,32 +96,6 @@ def _check_teacher(run: Run) -> None:
         )
     if setup.taken and not config.supernet:
         run.report.note(setup.taken.said(record.generator))
-
-
-def _check_layers(run: Run) -> None:
-    """That the layers whose features are compared are there, and see the same places."""
-    setup, config, pairs = run.setup, run.config, run.setup.layers
-    recipes = [recipe for recipe in (config.train, config.finetune) if recipe.feature_weight]
-    if not setup.taught or not recipes or (config.teacher.layers is None and setup.same_architecture):
-        return
-    features, nets, record = [], (setup.generator, setup.teacher), setup.teacher_record
-    named = (f"generator {config.generator!r}", f"teacher {record.generator!r}" if record is not None else "")
-    for net, side, names in zip(nets, named, (list(pairs), list(pairs.values())), strict=True):
-        layers = [name for name, _ in net.named_modules() if name]
-        if missing := [name for name in names if name not in layers]:
-            raise ConfigError(
-                f"{side} has no {missing[0]!r}, whose features {config.generator!r} is compared by "
-                f"({nearest(missing[0], layers)}); {OTHER_LAYERS}"
-            )
-        with capture(net, names) as found, torch.no_grad():
-            forward(net, setup.example)
-        features.append([found[name].shape for name in names])
-    for (mine, theirs), shape, other in zip(pairs.items(), *features, strict=True):
-        if any(recipe.feature_loss == "mse" for recipe in recipes) and shape[2:] != other[2:]:
-            raise ConfigError(
-                f"features of the generator's {mine!r} are {tuple(shape)}, those of the teacher's {theirs!r} "
-                f"{tuple(other)}: other places; {OTHER_LAYERS}"
-            )
 
 
 def _check_options(run: Run) -> None:
@@ -162,8 +132,7 @@ def _check_handed_on(run: Run) -> None:
         raise ConfigError(
             f"hand_on {config.hand_on!r} needs a discriminator in both trainings; set train.gan and finetune.gan"
         )
-    same = ("discriminator", "ndf", "discriminator_layers", "discriminator_norm", "conditional")
-    if other := [name for name in same if getattr(first, name) != getattr(second, name)]:
+    if other := first.unlike_discriminators(second):
         raise ConfigError(
             f"hand_on {config.hand_on!r} goes on with a discriminator: make {', '.join(other)} the same in train and "
             "finetune"
@@ -246,8 +215,8 @@ def check(run: Run) -> dict[str, Any]:
     if not folder.trace.exists():  # told once
         note_estimates(run)
     run.claim()
-    _note_other_data(run)
     described = _described(run)
+    _note_other_data(run, described["data"])
     write_json(folder.trace, described)  # the decisions are replayed, a budget may be another
     if not folder.ranking.exists():  # which may take minutes
         ranking.save(folder.ranking, setup.scores, **ranking.provenance(setup, run.config.ranking))
@@ -256,33 +225,25 @@ def check(run: Run) -> dict[str, Any]:
 
 def _described(run: Run) -> dict[str, Any]:
     """What ``trace.json`` holds."""
-    supernet, budget, file = run.setup.traced, run.setup.budget, run.folder.trace
+    supernet, budget = run.setup.traced, run.setup.budget
     full, matched = supernet.full_config(), run.setup.loaded.matched if run.setup.taught else None
-    earlier = json.loads(file.read_text()) if file.exists() and not run.setup.proof else {}
     return {
         "graph": str(supernet.graph),
         "decisions": supernet.decisions.to_json(),
         "teacher_names": matched.to_json() if matched is not None else None,
-        "verified": run.setup.proof or earlier.get("verified", ""),
+        "verified": run.setup.proof or run.folder.stored_trace().get("verified", ""),
         "macs_full": {c: supernet.macs(full, convention=c) for c in ("true", "published")},
         "budget_macs": budget.macs,
         "convention": budget.convention,
         "space": budget.space.count,
-        "data": _digests(run),
+        "data": {split: run.setup.data(split).digest() for split in SPLITS},
     }
 
 
-def _digests(run: Run) -> dict[str, str]:
-    """What tells whether data are the same, by split."""
-    return {split: run.setup.data(split).digest() for split in SPLITS}
-
-
-def _note_other_data(run: Run) -> None:
-    """A note where the data changed since the run began."""
-    file = run.folder.trace
-    earlier = json.loads(file.read_text()).get("data", {}) if file.exists() else {}
-    found = _digests(run)
-    if changed := [split for split, digest in earlier.items() if found.get(split) != digest]:
+def _note_other_data(run: Run, digests: Mapping[str, str]) -> None:
+    """A note where the data of a split changed since the run began."""
+    earlier = run.folder.stored_trace().get("data", {})
+    if changed := [split for split, digest in earlier.items() if digests.get(split) != digest]:
         run.report.note(
             f"the data of {', '.join(changed)} are others than when this run began; what is done stays, what is "
             "left goes on with these. Give another --out to start anew"

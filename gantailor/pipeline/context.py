@@ -92,7 +92,7 @@ class RunContext:
         training = find_generator(self.config.generator).training(whole)
         plain, seen = training.discriminator_of(whole, self.data("train"), recipe)
         assert plain is not None, "checked before: it needs a gan"
-        found = Supernet(_continued(plain, self.config.discriminator), (seen,))
+        found = Supernet(continued(plain, self.config.discriminator), (seen,))
         if not found.graph.widths:  # every layer of a multiscale one is compared, so every layer is an output
             raise ConfigError(f"discriminator {recipe.discriminator!r} cannot be pruned; agents work beside patch")
         return found
@@ -111,7 +111,7 @@ class RunContext:
         training = find_generator(config.generator).training(setup.generator)
         if discriminator is None and config.discriminator:
             fresh = training.discriminator_of(setup.generator, data, recipe)[0]
-            discriminator = None if fresh is None else _continued(fresh, config.discriminator)
+            discriminator = None if fresh is None else continued(fresh, config.discriminator)
         beside = StudentContext(
             whole=setup.generator,
             teacher=self.teacher() if distils else None,
@@ -181,7 +181,7 @@ def _perceptual(scoring: Scoring, recipe: Recipe, device: str) -> Callable[[Tens
     return copy.deepcopy(scoring.perceptual(recipe.perceptual_loss)).to(device)
 
 
-def _continued(discriminator: nn.Module, weights: str | None) -> nn.Module:
+def continued(discriminator: nn.Module, weights: str | None) -> nn.Module:
     """The discriminator with the configured weights, if there are any."""
     if weights:
         load_state(discriminator, read_state(Path(weights)), weights)

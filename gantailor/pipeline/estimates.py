@@ -18,8 +18,7 @@ from gantailor.pipeline.fit import peak_memory
 from gantailor.pipeline.shapes import trainings
 from gantailor.run.config import Config
 from gantailor.run.run import Run
-from gantailor.run.shapes import first_line
-from gantailor.supernet.errors import ConfigError, GantailorError
+from gantailor.supernet.errors import ConfigError, GantailorError, first_line
 from gantailor.supernet.subnets.copying import copied
 from gantailor.supernet.supernet import Supernet
 from gantailor.supernet.training import distributed

@@ -2,29 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from gantailor.pipeline.context import continued
 from gantailor.run.run import Run
-from gantailor.run.shapes import first_line, output_of
+from gantailor.run.shapes import output_of
 from gantailor.supernet.calling import Inputs, evaluating, first, forward, input_names, shape_of
-from gantailor.supernet.errors import ConfigError
+from gantailor.supernet.errors import ConfigError, first_line, nearest
 from gantailor.supernet.training import distributed
 from gantailor.supernet.training.batches import Move
 from gantailor.supernet.training.distillation import capture
 from gantailor.supernet.training.recipe import Recipe
 from gantailor.supernet.training.teacher_cache import check_cache
-from gantailor.zoo.checkpoints import load_state, read_state
 from gantailor.zoo.data.vectors import WithVectors
 from gantailor.zoo.generators.record import find_generator
 
 LOOKED_AT = 2  # pictures
+OTHER_LAYERS = "say teacher.layers {the generator's: the teacher's}"
+MAPPED = ("mse", "l1")  # losses of features behind 1x1 maps
 FAR = 2.0  # absolute values from which outputs are said to leave [-1, 1]
 
 
@@ -120,7 +121,7 @@ def _check_finite(outputs: Tensor, whose: str) -> None:
 
 
 def check_networks(run: Run, looked: Looked) -> None:
-    """That discriminators, features and the networks of scores take these pictures, and that there are enough of them.
+    """That discriminators and the networks of scores take these pictures, and that there are enough of them.
 
     A note says where the teacher's are of another range.
 
@@ -135,7 +136,6 @@ def check_networks(run: Run, looked: Looked) -> None:
         same = setup.teacher is setup.generator
         taught = looked.outputs if same else output_of(setup.teacher, looked.inputs, "the teacher")
         _look_at_range(run, looked, taught)
-    _check_features(run, looked.inputs)
     with torch.random.fork_rng(devices=[]):
         for section, recipe in trainings(run):
             _check_discriminator(run, section, recipe)
@@ -156,25 +156,46 @@ def _look_at_range(run: Run, looked: Looked, taught: Tensor) -> None:
         )
 
 
-def _check_features(run: Run, inputs: Inputs) -> None:
-    """That the layers whose features are distilled give what the feature loss compares."""
-    setup, layers = run.setup, run.setup.traits.feature_layers
-    distilled = [(section, recipe) for section, recipe in trainings(run) if recipe.feature_weight]
-    if not (setup.taught and layers and distilled):
+def check_features(run: Run, inputs: Inputs) -> None:
+    """That the layers whose features are distilled are in generator and teacher, and give what the loss compares.
+
+    Raises:
+        ConfigError: they do not; the layer is named.
+    """
+    setup, config, pairs = run.setup, run.config, run.setup.layers
+    if not setup.taught or not any(recipe.feature_weight for recipe in (config.train, config.finetune)):
         return
-    mine = _features(setup.generator, layers, inputs)
-    theirs = mine if setup.teacher is setup.generator else _features(setup.teacher, layers, inputs)
+    record = setup.teacher_record
+    _check_layers(setup.generator, pairs, f"generator {config.generator!r}", config.generator)
+    _check_layers(setup.teacher, pairs.values(), f"teacher {record.generator if record else ''!r}", config.generator)
+    distilled = [(section, recipe) for section, recipe in trainings(run) if recipe.feature_weight]
+    if not distilled:
+        return
+    mine = _features(setup.generator, {name: name for name in pairs}, inputs)
+    alike = setup.teacher is setup.generator and all(name == other for name, other in pairs.items())
+    theirs = mine if alike else _features(setup.teacher, pairs, inputs)
     for section, recipe in distilled:
-        for name in layers:
+        for name in pairs:
             if why := _unlike(recipe.feature_loss, mine.get(name), theirs.get(name)):
                 raise ConfigError(
-                    f"features of {name!r} {why}; set {section}.feature_weight 0, another {section}.feature_loss, or "
-                    "another layer in feature_layers"
+                    f"features of {name!r} {why}; set {section}.feature_weight 0 or another {section}.feature_loss, or "
+                    f"{OTHER_LAYERS}"
                 )
 
 
+def _check_layers(net: nn.Module, names: Iterable[str], whose: str, student: str) -> None:
+    layers = [name for name, _ in net.named_modules() if name]
+    if missing := [name for name in names if name not in layers]:
+        raise ConfigError(
+            f"{whose} has no {missing[0]!r}, whose features {student!r} is compared by "
+            f"({nearest(missing[0], layers)}); set train.feature_weight and finetune.feature_weight to 0, or "
+            f"{OTHER_LAYERS}"
+        )
+
+
 @torch.no_grad()
-def _features(model: nn.Module, layers: tuple[str, ...], inputs: Inputs) -> dict[str, Any]:
+def _features(model: nn.Module, layers: Mapping[str, str], inputs: Inputs) -> dict[str, Any]:
+    """Of the named layers, by the generator's names for them."""
     with evaluating(model), capture(model, layers) as found:
         forward(model, inputs)
     return found
@@ -187,11 +208,11 @@ def _unlike(loss: str, mine: Any, theirs: Any) -> str | None:
             return (
                 f"are {'not computed' if feature is None else f'a {type(feature).__name__}'} in the {whose}'s forward"
             )
-        if loss == "mse" and feature.ndim != 4:
-            return f"are {shape_of(feature)} in the {whose}, feature_loss mse compares [N, C, H, W]"
-    same = {"mse": mine.shape[2:] == theirs.shape[2:], "alignment": mine[:, 0].numel() == theirs[:, 0].numel()}
-    if not same.get(loss, True):
-        return f"are {shape_of(mine)} in the generator and {shape_of(theirs)} in the teacher"
+        if loss in MAPPED and feature.ndim != 4:
+            return f"are {shape_of(feature)} in the {whose}, feature_loss {loss} compares [N, C, H, W]"
+    places = mine.shape[2:] == theirs.shape[2:] if loss in MAPPED else mine[:, 0].numel() == theirs[:, 0].numel()
+    if loss != "relation" and not places:
+        return f"are {shape_of(mine)} in the generator and {shape_of(theirs)} in the teacher, other places"
     return None
 
 
@@ -204,8 +225,7 @@ def _check_discriminator(run: Run, section: str, recipe: Recipe) -> None:
     net, seen = training.discriminator_of(setup.generator, AsTrained(setup.data("train")), recipe)
     if net is None:
         return
-    if config.discriminator:
-        load_state(net, read_state(Path(config.discriminator)), config.discriminator)
+    net = continued(net, config.discriminator)
     try:
         with torch.no_grad():
             net(seen)

@@ -127,6 +127,16 @@ class RunFolder:
             raise RunError(f"{str(self.config)!r} holds no settings; choose another --out, or delete the folder")
         return found
 
+    def stored_trace(self) -> dict[str, Any]:
+        """What tracing and its repair decided for the folder's run; empty where it was not traced yet.
+
+        Raises:
+            RunError: it cannot be read.
+        """
+        with self._usable():
+            found: dict[str, Any] = json.loads(self.trace.read_text()) if self.trace.exists() else {}
+        return found
+
     def lock(self) -> None:
         """Make the folder, and keep other processes from writing here.
 
@@ -164,3 +174,8 @@ class RunFolder:
 def write_config(path: Path, config: SubnetConfig) -> None:
     """Write widths as JSON, atomically."""
     write_bytes(path, (config.to_json() + "\n").encode())
+
+
+def decided(folder: RunFolder | None) -> dict[str, Any]:
+    """What an earlier process decided for a run; empty where there is none, and without a folder."""
+    return {} if folder is None else folder.stored_trace()

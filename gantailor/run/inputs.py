@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from functools import cached_property
 from typing import Any
@@ -12,7 +11,7 @@ import torch
 from torch import nn
 
 from gantailor.run.config import Config
-from gantailor.run.folder import RunFolder
+from gantailor.run.folder import RunFolder, decided
 from gantailor.run.progress import Reporter
 from gantailor.run.shapes import as_generator_has
 from gantailor.run.teacher import Taken, Teacher, take_over
@@ -78,8 +77,7 @@ class Inputs:
         Names that an earlier process of this run matched by the user's example are replayed.
         """
         assert self.teacher_record is not None
-        stored = self.folder.trace if self.folder is not None else None
-        names = json.loads(stored.read_text()).get("teacher_names") if stored is not None and stored.exists() else None
+        names = decided(self.folder).get("teacher_names")
         found = self.teacher_record.load(None if names is None else Matched.from_json(names))
         if found.matched is not None and names is None:
             self.report.note(found.matched.said)

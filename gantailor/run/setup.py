@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from functools import cached_property
 
@@ -13,6 +12,7 @@ from gantailor.evaluators.scoring import Scoring
 from gantailor.export.devices import device
 from gantailor.export.runtimes import latency_runtimes
 from gantailor.run import ranking
+from gantailor.run.folder import decided
 from gantailor.run.inputs import Inputs
 from gantailor.search.budget import Budget
 from gantailor.search.limits import parse_budget
@@ -35,8 +35,7 @@ class Setup(Inputs):
 
         What an earlier process of this run decided is replayed; else the trace is proved, and repaired, here.
         """
-        stored = self.folder.trace if self.folder is not None else None
-        found = json.loads(stored.read_text()).get("decisions") if stored is not None and stored.exists() else None
+        found = decided(self.folder).get("decisions")
         decisions = None if found is None else Decisions.from_json(found)
         supernet = Supernet(self.generator, as_tuple(self.example), decisions=decisions)
         supernet.generator.requires_grad_(True)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from gantailor.supernet.calling import Inputs, as_tuple, evaluating, forward, shape_of
-from gantailor.supernet.errors import ConfigError, GantailorError
+from gantailor.supernet.errors import ConfigError, GantailorError, first_line
 from gantailor.supernet.traits import Traits
 from gantailor.zoo.data.config import DataConfig
 
@@ -154,11 +154,6 @@ def output_of(model: nn.Module, inputs: Inputs, whose: str) -> Tensor:
             f"{whose} makes {shape_of(made)} of {shown}; wanted are pictures [N, C, H, W] of 1, 3 or 4 channels"
         )
     return made
-
-
-def first_line(error: Exception) -> str:
-    """What an exception says, in one line."""
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__).rstrip(".;:")
 
 
 def _kind_of(value: object) -> str:

@@ -10,7 +10,6 @@ import os
 import pickle
 import signal
 import threading
-import traceback
 from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
@@ -21,7 +20,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
-from gantailor.supernet.errors import ConfigError, DataError, GantailorError
+from gantailor.supernet.errors import ConfigError, DataError, GantailorError, with_place
 from gantailor.supernet.training import distributed
 from gantailor.supernet.training.batches import Batches
 from gantailor.supernet.training.recipe import Recipe
@@ -97,8 +96,7 @@ def _told(error: Exception, step: int) -> Exception:
             return pickle.loads(pickle.dumps(error))  # type: ignore[no-any-return]
         except Exception:  # one of their own, with arguments of its own
             return DataError(str(error))
-    place = traceback.extract_tb(error.__traceback__)[-1]
-    return DataError(f"the batch of step {step} cannot be read: {error!r} in {place.filename}, line {place.lineno}")
+    return DataError(f"the batch of step {step} cannot be read: {with_place(error)}")
 
 
 class Loading:

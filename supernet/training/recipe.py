@@ -169,6 +169,11 @@ class Recipe(BaseModel):
         gram = self.perceptual_loss == "gram" and self.perceptual_weight
         return bool(self.output_weight or self.feature_weight or gram)
 
+    def unlike_discriminators(self, other: Recipe) -> list[str]:
+        """Settings that make the discriminator of another recipe another network."""
+        same = ("discriminator", "ndf", "discriminator_layers", "discriminator_norm", "conditional")
+        return [name for name in same if getattr(self, name) != getattr(other, name)]
+
     @property
     def steps(self) -> int:
         """Optimiser steps of the whole training."""

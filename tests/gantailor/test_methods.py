@@ -224,14 +224,19 @@ def test_hypernetwork_end_to_end(tmp_path, pairs):
     assert "output" not in losses[0] and any("cost (target 0.3)" in name for name in losses[-1])
 
 
+def save_domains(folder):
+    """Pictures of two domains, of noise."""
+    rng = np.random.default_rng(0)
+    for split in ("trainA", "trainB", "testA", "testB"):
+        (folder / split).mkdir()
+        for number in range(6 if split.endswith("A") else 8):
+            Image.fromarray(rng.integers(0, 256, (32, 32, 3), dtype=np.uint8)).save(folder / split / f"{number}.png")
+
+
 @pytest.mark.long
 def test_both_generators_of_a_cyclegan(tmp_path):
     """Two hypernetworks, each with its own latents and budget; two narrow generators."""
-    rng = np.random.default_rng(0)
-    for split in ("trainA", "trainB", "testA", "testB"):
-        (tmp_path / split).mkdir()
-        for number in range(6 if split.endswith("A") else 8):
-            Image.fromarray(rng.integers(0, 256, (32, 32, 3), dtype=np.uint8)).save(tmp_path / split / f"{number}.png")
+    save_domains(tmp_path)
     yaml, cycle = tmp_path / "config.yaml", "{preset: teacher-cyclegan, batch: 2, ndf: 4, kimg: 0.04}"
     yaml.write_text(
         f"options: {{ngf: 8}}\ndata: {{kind: domains, path: {tmp_path}, size: 32}}\nmethod: hypernetwork\n"
@@ -280,11 +285,7 @@ def test_agents_end_to_end(tmp_path, tiny_teacher, pairs, capsys):
 @pytest.mark.long
 def test_agents_on_a_cyclegan(tmp_path, capsys):
     """A translator from its teacher's training, a discriminator trained on B, fine-tuned by CycleGAN's own losses."""
-    rng = np.random.default_rng(0)
-    for split in ("trainA", "trainB", "testA", "testB"):
-        (tmp_path / split).mkdir()
-        for number in range(6 if split.endswith("A") else 8):
-            Image.fromarray(rng.integers(0, 256, (32, 32, 3), dtype=np.uint8)).save(tmp_path / split / f"{number}.png")
+    save_domains(tmp_path)
     yaml, cycle = tmp_path / "config.yaml", "{preset: teacher-cyclegan, batch: 2, ndf: 8, kimg: 0.008}"
     data = f"generator: resnet_6blocks\noptions: {{ngf: 8}}\ndata: {{kind: domains, path: {tmp_path}, size: 32}}\n"
     taught, flags = tmp_path / "taught", ["--data.kind", "domains", "--data.path", str(tmp_path), "--data.size", "32"]

@@ -18,6 +18,7 @@ from PIL import Image
 from safetensors.torch import save_file
 from torch.utils.data import Dataset, IterableDataset
 
+from gantailor.evaluators.pictures import reader
 from gantailor.supernet.errors import ConfigError, DataError, GantailorError
 from gantailor.supernet.traits import Traits
 from gantailor.zoo.data.config import DataConfig
@@ -34,7 +35,7 @@ CLASSES = Traits(input_shapes=((3, 16, 16), (3,)))
 @pytest.fixture(autouse=True)
 def own_cache(tmp_path_factory, monkeypatch):
     monkeypatch.setenv("GANTAILOR_CACHE", str(tmp_path_factory.mktemp("cache")))
-    sides._said.clear()
+    monkeypatch.setattr(reader, "_said", set())
 
 
 def shade(file, value, size=(16, 16)):

@@ -11,7 +11,7 @@ from gantailor.supernet.errors import DataError
 from gantailor.supernet.training.batches import corners, in_order, rows_of
 from gantailor.supernet.training.recipe import Recipe
 from gantailor.zoo.data.pairs import Pairs
-from gantailor.zoo.data.pictures import Pictures, mirror, to_float
+from gantailor.zoo.data.pictures import Pictures, cropped, mirror, to_float
 
 NEEDS_TWO = "this teacher needs two sets of pictures: data.kind domains, with trainA and trainB inside, or pairs"
 
@@ -66,7 +66,6 @@ class DomainBatches:
         for images, chosen, stream in ((self.data.a, first, 4), (self.data.b, second, 5)):
             mirrored = [recipe.mirror and rng.random() < 0.5 for _ in chosen]
             begins = corners(self.data, recipe.batch, (recipe.seed, stream, step))
-            height, width = self.data.crop or self.data.size
-            turned = zip(mirror(images[chosen[rows]], mirrored[rows]), begins[rows], strict=True)
-            sides.append(to_float(np.stack([x[top : top + height, left : left + width] for x, (top, left) in turned])))
+            turned = mirror(images[chosen[rows]], mirrored[rows])
+            sides.append(to_float(cropped(turned, begins[rows], self.data.crop or self.data.size)))
         return DomainBatch(*sides)

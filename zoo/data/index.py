@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import multiprocessing
 import signal
@@ -25,12 +24,11 @@ import numpy as np
 from gantailor.evaluators.pictures.reader import Notes
 from gantailor.supernet.errors import DataError
 from gantailor.supernet.training.loading import end_with_parent
-from gantailor.zoo.data.shards import Layout, Shards
+from gantailor.zoo.data.shards import DIGEST_BYTES, Layout, Shards, digest_of
 
 if TYPE_CHECKING:
     from gantailor.zoo.data.items import Items
 
-DIGEST_BYTES = 16
 CHUNK = 64  # items at once in a process
 _listener: ContextVar[Callable[[int, int], None] | None] = ContextVar("listener", default=None)
 
@@ -120,13 +118,13 @@ class Job:
                 continue
             if (layout := Layout.of(sides, self.layout.total)) != self.layout:
                 raise DataError(
-                    f"{self.what}: {self.items.names[number]!r} is {_shapes(layout)}, those before "
-                    f"{_shapes(self.layout)}; all must be alike"
+                    f"{self.what}: {self.items.names[number]!r} is {layout}, those before {self.layout}; "
+                    "all must be alike"
                 )
             if self.shards is not None:
                 self.shards.write(number, sides)
             found.rows.append(number)
-            found.digests.append([hashlib.sha256(side.tobytes()).digest()[:DIGEST_BYTES] for side in sides])
+            found.digests.append([digest_of(side) for side in sides])
             found.vectors.append([sides[k] for k in vectors])
         return found
 
@@ -203,7 +201,3 @@ def _chunks(job: Job, starts: range, workers: int) -> Iterator[_Chunk]:
             ) from None
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
-
-
-def _shapes(layout: Layout) -> str:
-    return " and ".join(f"{np.dtype(kind)} {list(shape)}" for kind, shape in layout.sides)

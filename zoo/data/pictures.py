@@ -49,6 +49,14 @@ def mirror(images: np.ndarray, chosen: Sequence[bool]) -> np.ndarray:
     return np.stack([image[:, ::-1] if turned else image for image, turned in zip(images, chosen, strict=True)])
 
 
+def cropped(images: np.ndarray, corners: Sequence[Sequence[int]], size: tuple[int, int]) -> np.ndarray:
+    """Of each of ``[n, H, W, C]`` the part of a height and width that begins at its own ``[top, left]``."""
+    height, width = size
+    return np.stack(
+        [image[top : top + height, left : left + width] for image, (top, left) in zip(images, corners, strict=True)]
+    )
+
+
 def is_picture(images: Tensor | None) -> TypeGuard[Tensor]:
     """Whether a batch can be shown: ``[N, C, H, W]``, grey, RGB, or RGB and alpha."""
     return images is not None and images.ndim == 4 and images.shape[1] in (1, 3, 4)

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import traceback
 from dataclasses import replace
 
 import numpy as np
 
-from gantailor.supernet.errors import ConfigError, DataError, GantailorError, nearest
+from gantailor.supernet.errors import ConfigError, DataError, GantailorError, nearest, with_place
 from gantailor.supernet.plugins import find
 from gantailor.supernet.traits import Traits
 from gantailor.zoo.data import DATA_KINDS, SPLITS
@@ -85,10 +84,7 @@ def _read(kind: DataKind, config: DataConfig, split: str) -> DataSet:
     except Exception as error:
         if ":" not in config.kind:
             raise
-        place = traceback.extract_tb(error.__traceback__)[-1]
-        raise DataError(
-            f"data kind {config.kind!r} failed at {split} with {error!r} in {place.filename}, line {place.lineno}"
-        ) from error
+        raise DataError(f"data kind {config.kind!r} failed at {split} with {with_place(error)}") from error
     if crop is None:
         return found
     if not isinstance(found, Pairs):

@@ -23,6 +23,7 @@ from gantailor.zoo.data.domains import Domains
 
 # The folders of a split, the first one that there is.
 FOLDERS = {"train": ("train",), "search": ("search", "val", "train"), "test": ("test", "val")}
+SPLIT_NAMES = tuple(dict.fromkeys(name for names in FOLDERS.values() for name in names))
 
 
 class DataSet(PairSource, Pairs, Protocol):

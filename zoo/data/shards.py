@@ -28,6 +28,14 @@ OPEN_FILES = 256
 MEMO_BYTES = 64 * 2**20
 
 
+DIGEST_BYTES = 16
+
+
+def digest_of(values: np.ndarray) -> bytes:
+    """Of one side of an item."""
+    return hashlib.sha256(values.tobytes()).digest()[:DIGEST_BYTES]
+
+
 class NoRoomError(OSError):
     """A shard cannot be written."""
 
@@ -38,6 +46,9 @@ class Layout:
 
     sides: tuple[tuple[str, tuple[int, ...]], ...]
     total: int
+
+    def __str__(self) -> str:
+        return " and ".join(f"{np.dtype(kind)} {list(shape)}" for kind, shape in self.sides)
 
     @classmethod
     def of(cls, sides: tuple[np.ndarray, ...], total: int) -> Layout:

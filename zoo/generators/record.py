@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gantailor.supernet.errors import ConfigError, GantailorError, nearest
+from gantailor.supernet.errors import ConfigError, GantailorError, first_line, nearest
 from gantailor.supernet.plugins import check_name, find, import_name
 from gantailor.zoo.generators import GENERATORS
 from gantailor.zoo.tasks import BY_INPUT, TASKS
@@ -95,8 +95,9 @@ class Generator:
         except GantailorError:
             raise
         except (TypeError, ValueError, RuntimeError, LookupError, ArithmeticError) as error:
-            said = (str(error) or type(error).__name__).splitlines()[0]
-            raise ConfigError(f"generator {self.name!r} cannot be built with options {options}: {said}") from error
+            raise ConfigError(
+                f"generator {self.name!r} cannot be built with options {options}: {first_line(error)}"
+            ) from error
         return made
 
     def state_of(self, checkpoint: Mapping[str, Any], **options: Any) -> Mapping[str, Any]:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from gantailor.evaluators.pictures.reader import PictureReader
 from gantailor.supernet.calling import evaluating
-from gantailor.supernet.errors import CheckpointError, ConfigError
+from gantailor.supernet.errors import CheckpointError, ConfigError, first_line
 from gantailor.supernet.files import load_tensors
 from gantailor.supernet.traits import traits_of
 from gantailor.zoo.data.pictures import to_float
@@ -75,7 +75,7 @@ class Example:
                 made = model(*inputs)
         except (RuntimeError, TypeError) as error:
             shapes = " and ".join(str(list(one.shape)) for one in inputs)
-            said = str(error).splitlines()[0].rstrip(".")
+            said = first_line(error)
             raise CheckpointError(
                 f"teacher.example {self.files[0]!r}: the generator cannot run on {shapes}: {said}; {FORMS}"
             ) from None
@@ -116,8 +116,9 @@ class Example:
                 with np.load(file, allow_pickle=False) as stored:
                     found = {name: torch.from_numpy(np.asarray(stored[name])).float() for name in stored.files}
             except (OSError, ValueError, TypeError, zipfile.BadZipFile) as error:
-                said = str(error).splitlines()[0] if str(error) else type(error).__name__
-                raise CheckpointError(f"teacher.example {str(file)!r} cannot be read: {said}; {FORMS}") from None
+                raise CheckpointError(
+                    f"teacher.example {str(file)!r} cannot be read: {first_line(error)}; {FORMS}"
+                ) from None
         else:
             found = {name: value.float() for name, value in load_tensors(file)[0].items()}
         if "output" not in found or not any(name.startswith("input") for name in found):

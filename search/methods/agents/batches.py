@@ -12,7 +12,7 @@ from torch import Tensor
 
 from gantailor.search.methods.agents.neighbourhoods import other_pictures
 from gantailor.supernet.training.batches import Batch, PairBatches, corners, rows_of
-from gantailor.zoo.data.pictures import mirror, to_float
+from gantailor.zoo.data.pictures import cropped, mirror, to_float
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,7 +91,5 @@ class NeighbourBatches:
         chosen = rng.integers(0, len(real) if near is None else near.shape[1], len(indices))
         chosen = chosen if near is None else near[indices, chosen]
         pictures = mirror(real[chosen[rows]], ((rng.random(len(indices)) < 0.5) & recipe.mirror)[rows].tolist())
-        height, width = getattr(data, "crop", None) or pictures.shape[1:3]
         begins = corners(data, len(indices), (recipe.seed, 7, step))[rows]
-        parts = [x[top : top + height, left : left + width] for x, (top, left) in zip(pictures, begins, strict=True)]
-        return to_float(np.stack(parts))
+        return to_float(cropped(pictures, begins, getattr(data, "crop", None) or pictures.shape[1:3]))

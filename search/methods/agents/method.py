@@ -17,7 +17,7 @@ from gantailor.search.methods.agents.neighbourhoods import centred, nearest, nei
 from gantailor.search.methods.agents.task import Agents, AgentsOptions
 from gantailor.search.methods.control import Usage, check_reachable
 from gantailor.search.methods.gated import LEAST, Gated
-from gantailor.search.methods.method import Context, Method, Nets, Trained
+from gantailor.search.methods.method import DISCRIMINATOR, Context, Method, Nets, Trained
 from gantailor.search.methods.single_channels import (
     EVERY_CHANNEL,
     check_budget,
@@ -33,8 +33,6 @@ from gantailor.supernet.supernet import Supernet
 from gantailor.supernet.training.trainer import Task
 from gantailor.zoo.initialisation import init_weights
 from gantailor.zoo.tasks.cyclegan import CycleGan
-
-DISCRIMINATOR = "discriminator"
 
 
 def _defaults(own: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -84,8 +82,7 @@ def _check_discriminator(context: Context, options: AgentsOptions) -> None:
             f"train.kimg {recipe.kimg} leaves nothing for the search after {options.discriminator_kimg} of the "
             "discriminator's training; raise it, or set discriminator, or lower train.method_options.discriminator_kimg"
         )
-    same = ("discriminator", "ndf", "discriminator_layers", "conditional")
-    if other := [name for name in same if getattr(recipe, name) != getattr(config.finetune, name)]:
+    if other := recipe.unlike_discriminators(config.finetune):
         raise ConfigError(
             f"the pruned discriminator is fine-tuned: make {', '.join(other)} the same in train and finetune"
         )

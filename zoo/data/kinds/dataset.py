@@ -22,7 +22,6 @@ from __future__ import annotations
 
 import hashlib
 import inspect
-import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -31,21 +30,19 @@ from typing import Any, cast
 import numpy as np
 from torch.utils.data import Dataset, IterableDataset
 
-from gantailor.evaluators.pictures.reader import Notes, say
-from gantailor.supernet.errors import ConfigError, DataError, GantailorError, nearest
+from gantailor.evaluators.pictures.reader import Notes, say, tell
+from gantailor.supernet.errors import ConfigError, DataError, GantailorError, nearest, with_place
 from gantailor.zoo.data.class_labels import ClassLabels
 from gantailor.zoo.data.config import DataConfig
 from gantailor.zoo.data.domains import Domains
 from gantailor.zoo.data.fit import Reading
-from gantailor.zoo.data.kinds.sides import tell
 from gantailor.zoo.data.kinds.values import check_range, check_shapes, value_of
 from gantailor.zoo.data.pairs import Pairs
-from gantailor.zoo.data.record import FOLDERS, DataKind, check_options
-from gantailor.zoo.data.shards import Decoded, Layout, Side
+from gantailor.zoo.data.record import FOLDERS, SPLIT_NAMES, DataKind, check_options
+from gantailor.zoo.data.shards import DIGEST_BYTES, Decoded, Layout, Side, digest_of
 
 SAMPLE = 256  # items that are looked at before anything begins, and that the digest is of
 RANGED = 64  # of these, the pictures whose range is looked at
-DIGEST_BYTES = 16
 GIVEN = "python"  # the module of kinds that were given from Python
 ITEM = "give input, (input, target), (input, class number), (input, target, class number) or a dictionary of these"
 _KEYS = ("input", "inputs", "target", "class")
@@ -148,10 +145,7 @@ class DatasetItems:
         except GantailorError:
             raise
         except Exception as error:
-            place = traceback.extract_tb(error.__traceback__)[-1]
-            raise DataError(
-                f"{self.what} failed at item {index} with {error!r} in {place.filename}, line {place.lineno}"
-            ) from error
+            raise DataError(f"{self.what} failed at item {index} with {with_place(error)}") from error
         return parts_of(item, f"{self.what}: item {index}")
 
     def read(self, index: int, note: Notes) -> tuple[np.ndarray, ...]:
@@ -170,14 +164,8 @@ class DatasetItems:
             found.append(np.array([parts.label], np.int64))
         layout = Layout.of(tuple(found), len(self))
         if self.layout is not None and layout != self.layout:
-            raise DataError(
-                f"{said} values are {_shapes(layout)}, those before {_shapes(self.layout)}; make them alike"
-            )
+            raise DataError(f"{said} values are {layout}, those before {self.layout}; make them alike")
         return tuple(found)
-
-
-def _shapes(layout: Layout) -> str:
-    return " and ".join(f"{np.dtype(kind)} {list(shape)}" for kind, shape in layout.sides)
 
 
 def dataset_pairs(dataset: Any, config: DataConfig, what: str, source: str) -> Pairs:
@@ -203,7 +191,7 @@ def dataset_pairs(dataset: Any, config: DataConfig, what: str, source: str) -> P
         sides = items.read(row, notes) if row else first
         kept += [sides] if len(kept) < RANGED else []
         for side, values in enumerate(sides):
-            digests[side, row] = np.frombuffer(hashlib.sha256(values.tobytes()).digest()[:DIGEST_BYTES], np.uint8)
+            digests[side, row] = np.frombuffer(digest_of(values), np.uint8)
     say(f"{what}, the first items", len(rows), notes.summary())
     decoded = Decoded(items, items.layout, None)
     every = np.arange(len(items))
@@ -330,8 +318,8 @@ def give(data: Any, config: DataConfig) -> DataConfig:
     if config.path is not None or config.options:
         raise ConfigError("data= was given, and data.path or data.options as well; leave one out")
     for name in data if isinstance(data, Mapping) else ():
-        if name not in ("train", "search", "val", "test"):
-            raise ConfigError(f"data= has the split {name!r}; {nearest(str(name), ('train', 'search', 'val', 'test'))}")
+        if name not in SPLIT_NAMES:
+            raise ConfigError(f"data= has the split {name!r}; {nearest(str(name), SPLIT_NAMES)}")
     splits = data if isinstance(data, Mapping) else {"": data}
     sha = hashlib.sha256()
     for name, dataset in splits.items():

@@ -14,20 +14,19 @@ from typing import Any
 
 import numpy as np
 
+from gantailor.evaluators.pictures.reader import tell
 from gantailor.supernet.errors import DataError, nearest
 from gantailor.zoo.data.class_labels import ClassLabels
 from gantailor.zoo.data.config import DataConfig
 from gantailor.zoo.data.domains import Domains
 from gantailor.zoo.data.fit import Reading
 from gantailor.zoo.data.kinds.files import FileItems, read_items, unique
-from gantailor.zoo.data.kinds.sides import tell
 from gantailor.zoo.data.pairs import Pairs
-from gantailor.zoo.data.record import FOLDERS, DataKind, check_path
+from gantailor.zoo.data.record import FOLDERS, SPLIT_NAMES, DataKind, check_path
 
 COLUMNS = ("input", "target", "class", "split")
 SUFFIXES = (".csv", ".tsv", ".jsonl")
 LONGEST = 1 << 20  # characters of a line: no table of pictures needs more
-_SPLITS = ("train", "search", "val", "test")
 
 
 @dataclass(frozen=True)
@@ -62,7 +61,7 @@ def table_files(path: Path) -> dict[str, Path]:
     if not path.is_dir():
         raise DataError(f"data.path {str(path)!r} does not exist; give a list of pictures, or a folder of such lists")
     found: dict[str, Path] = {}
-    for split in _SPLITS:
+    for split in SPLIT_NAMES:
         files = [file for suffix in SUFFIXES if (file := path / f"{split}{suffix}").is_file()]
         if len(files) > 1:
             raise DataError(f"{files[0].name!r} and {files[1].name!r} in {str(path)!r} are of one split; remove one")
@@ -198,8 +197,8 @@ def _label(place: str, value: Any) -> str | int | None:
 
 def _split(place: str, text: str) -> str:
     name = text.strip().lower()
-    if name and name not in _SPLITS:
-        raise DataError(f"{place}: split cannot be {text!r}; {nearest(name, _SPLITS)}")
+    if name and name not in SPLIT_NAMES:
+        raise DataError(f"{place}: split cannot be {text!r}; {nearest(name, SPLIT_NAMES)}")
     return name
 
 
@@ -223,10 +222,10 @@ def rows_of(tables: dict[str, list[Row]], split: str) -> list[Row]:
         rows = tables[""]
         if not rows[0].split:
             return rows
-        tables = {name: [row for row in rows if row.split == name] for name in _SPLITS}
+        tables = {name: [row for row in rows if row.split == name] for name in SPLIT_NAMES}
     found = next((tables[name] for name in FOLDERS[split] if tables.get(name)), None)
     if found is None:
-        there = ", ".join(name for name in _SPLITS if tables.get(name))
+        there = ", ".join(name for name in SPLIT_NAMES if tables.get(name))
         raise DataError(
             f"the list has no pictures of {' or '.join(FOLDERS[split])}, which {split} needs; it has {there}"
         )

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from gantailor.evaluators.pictures.files import list_pictures, picture_files
 from gantailor.evaluators.pictures.names import by_stem, match_names
+from gantailor.evaluators.pictures.reader import tell
 from gantailor.supernet.errors import DataError
 from gantailor.zoo.data.record import FOLDERS
 
 # trainA of CycleGAN; train_A; train/A; A/train of pix2pix's combine_A_and_B.py
 LAYOUTS = ("{split}{side}", "{split}_{side}", "{split}/{side}", "{side}/{split}")
-logger = logging.getLogger(__name__)
-_said: set[str] = set()
 
 
 def side_folders(root: Path, split: str, sides: Sequence[str]) -> tuple[Path, ...]:
@@ -108,10 +106,3 @@ def _by_marks(first: Sequence[Path], second: Sequence[Path], sides: Sequence[str
     if odd:
         tell(f"{len(names)} pairs by name; no partner have {len(odd)} ({', '.join(odd[:3])})")
     return Matched(names, tuple((ones[name], others[name]) for name in names))
-
-
-def tell(text: str) -> None:
-    """Say something about the data once in a process."""
-    if text not in _said:
-        _said.add(text)
-        logger.warning(text)

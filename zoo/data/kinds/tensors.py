@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
-from gantailor.supernet.errors import ConfigError, DataError, nearest
+from gantailor.supernet.errors import ConfigError, DataError, first_line, nearest
 from gantailor.zoo.data.class_labels import ClassLabels
 from gantailor.zoo.data.config import DataConfig
 from gantailor.zoo.data.domains import Domains
@@ -122,7 +122,7 @@ def _stored(file: Path) -> dict[str, np.ndarray]:
     except DataError:
         raise
     except (SafetensorError, ValueError, OSError, EOFError, zipfile.BadZipFile, MemoryError, AttributeError) as error:
-        said = (str(error) or type(error).__name__).splitlines()[0][:120]
+        said = first_line(error)[:120]
         if "allow_pickle" in said:
             said = "it holds Python objects, which are not opened"
         raise DataError(

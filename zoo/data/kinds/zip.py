@@ -19,13 +19,13 @@ from typing import Any
 import numpy as np
 
 from gantailor.evaluators.pictures.files import is_picture_name
-from gantailor.supernet.errors import DataError
+from gantailor.supernet.errors import DataError, first_line
 from gantailor.zoo.data.class_labels import ClassLabels
 from gantailor.zoo.data.config import DataConfig
 from gantailor.zoo.data.fit import Reading
 from gantailor.zoo.data.kinds.files import FileItems, read_items
 from gantailor.zoo.data.pairs import Pairs
-from gantailor.zoo.data.record import FOLDERS, DataKind, check_path
+from gantailor.zoo.data.record import FOLDERS, SPLIT_NAMES, DataKind, check_path
 
 LABELS_FILE = "dataset.json"
 LARGEST = 1 << 29  # bytes of one file, unpacked
@@ -85,7 +85,7 @@ class Archive:
         try:
             return self._opened().read(name)
         except _BROKEN as error:
-            raise DamagedEntryError((str(error) or type(error).__name__).splitlines()[0][:120]) from None
+            raise DamagedEntryError(first_line(error)[:120]) from None
 
     def _opened(self) -> zipfile.ZipFile:
         if getattr(self._local, "pid", None) != os.getpid():  # a fork would share the place in the file
@@ -180,7 +180,7 @@ def _root_of(names: Sequence[str]) -> str:
     """The folder that was packed, where all lies in one that is no split's: ``faces/``."""
     tops = {name.partition("/")[0] if "/" in name else "" for name in names}
     top = tops.pop() if len(tops) == 1 else ""
-    return f"{top}/" if top and not any(top in folders for folders in FOLDERS.values()) else ""
+    return f"{top}/" if top and top not in SPLIT_NAMES else ""
 
 
 def _numbers(where: str, names: Sequence[str], labels: Sequence[Any]) -> np.ndarray:

@@ -2,29 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from gantailor.zoo.generators.record import Generator
-
-_BUILD = "gantailor.zoo.generators.munit.generator:MunitGenerator"
-_READ = "gantailor.zoo.generators.munit.checkpoint:read_munit"
-_OPTIONS = "gantailor.zoo.generators.munit.checkpoint:munit_options"
-
-_SIDE = "a2b"  # what is compressed is a translator
 
 MUNIT = Generator(
     name="munit",
-    build=_BUILD,
+    build="gantailor.zoo.generators.munit.generator:MunitGenerator",
     options={"separable": False},
     task="munit",
-    read=_READ,
-    side=_SIDE,
-    options_of_state=_OPTIONS,
+    read="gantailor.zoo.generators.munit.checkpoint:read_munit",
+    side="a2b",  # what is compressed is a translator
+    options_of_state="gantailor.zoo.generators.munit.checkpoint:munit_options",
 )
-MOBILE_MUNIT = Generator(
-    name="mobile_munit",
-    build=_BUILD,
-    options={"separable": True},
-    task="munit",
-    read=_READ,
-    side=_SIDE,
-    options_of_state=_OPTIONS,
-)
+MOBILE_MUNIT = replace(MUNIT, name="mobile_munit", options={"separable": True})
