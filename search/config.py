@@ -13,7 +13,7 @@ class SearchConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     strategy: str = Field("predictor", description=", ".join(STRATEGIES) + ", or module:name")
-    trials: int = Field(40, gt=0, description="subnets that the search evaluates in all")
+    trials: int = Field(40, ge=0, description="subnets that the search evaluates in all; 0: take the path's net")
     front: bool = Field(False, description="search the whole front of score and MACs below the budget")
     front_cost: str = Field("macs", description="the front's cost: macs, params, or latency_ms@PROFILE")
     workers: int = Field(1, gt=0, description="processes that evaluate")

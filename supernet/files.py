@@ -79,6 +79,26 @@ def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         ) from None
 
 
+def stored_info(path: Path) -> dict[str, Any]:
+    """The JSON object of such a file, without reading its tensors; empty where it is a file of another kind.
+
+    Raises:
+        CheckpointError: the file is missing or damaged.
+    """
+    if path.suffix != ".safetensors":
+        return {}
+    if not path.is_file():
+        raise CheckpointError(f"checkpoint {str(path)!r} does not exist; give the path of a .safetensors file")
+    try:
+        with safe_open(path, framework="pt") as file:
+            found = json.loads((file.metadata() or {}).get("info", "{}"))
+    except (SafetensorError, json.JSONDecodeError, OSError) as error:
+        raise CheckpointError(
+            f"{str(path)!r} is not a whole safetensors file ({error}); copy or make it again"
+        ) from None
+    return found if isinstance(found, dict) else {}
+
+
 def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
     """An optimiser's state as flat tensors, ``<parameter number>.<name>``."""
     state = optimizer.state_dict()["state"]

@@ -54,6 +54,24 @@ class GatePlaces:
             result[name] = result[name] * every[index.to(gates.device)].reshape(shape).to(result[name].dtype)
         return result
 
+    def slopes(self, tensors: Mapping[str, Tensor], gradients: Mapping[str, Tensor]) -> Tensor:
+        """Gradient of a loss at gates of 1, ``[units]``: of each the sum of weight times gradient over what reads it.
+
+        Args:
+            gradients: of the loss by tensor; of what is missing it is zero.
+        """
+        found = torch.zeros(int(self.starts[-1]) + 1, dtype=torch.float64)
+        for (name, dimension), index in self._index.items():
+            if name in gradients:
+                product = (tensors[name] * gradients[name]).movedim(dimension, 0).flatten(1).sum(1)
+                found.index_add_(0, index, product.double().cpu())
+        return found[:-1]
+
+    @property
+    def owner(self) -> np.ndarray:
+        """Number of the width of every unit, ``[units]``."""
+        return np.repeat(np.arange(len(self.graph.widths)), np.diff(self.starts))
+
     def by_width(self, gates: np.ndarray) -> dict[str, np.ndarray]:
         """The vector in parts, by the widths' names."""
         parts = np.split(gates, self.starts[1:-1])

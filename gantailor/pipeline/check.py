@@ -164,6 +164,18 @@ def _check_files(run: Run) -> None:
 def _check_untrained(run: Run) -> None:
     config = run.config
     untrained = run.method.searches and config.train.kimg == 0 and config.supernet is None
+    if config.space.name == "path" and not run.method.searches:
+        raise ConfigError(f"space 'path' is the supernet's; method {run.method.name!r} chooses channels itself")
+    if config.space.name == "path" and config.train.kimg == 0 and not run.setup.stored_path():
+        raise ConfigError(
+            "space 'path' is made by a training, and train.kimg is 0; set a train.kimg, or as supernet the file of one "
+            "that was trained along a path"
+        )
+    if config.search.trials == 0 and (config.space.name != "path" or config.search.front):
+        raise ConfigError(
+            "search.trials 0 takes the path's net at the budget; without space path, or with search.front, the search "
+            "needs one or more"
+        )
     if untrained and config.space.name == "uniform" and config.search.trials > 1 and not config.search.front:
         raise ConfigError(
             f"search.trials is {config.search.trials}, but no supernet is trained (train.kimg 0): scores of untrained "

@@ -66,6 +66,10 @@ class RunContext:
             return with_file(self.setup.supernet, self.config.supernet)
         return copied(self.setup.supernet)
 
+    def scores(self) -> Mapping[str, np.ndarray]:
+        """Of each width's channels by the run's ranking, as they lie in ``supernet()``."""
+        return {name: -np.sort(-np.asarray(values)) for name, values in self.setup.scores.items()}
+
     def teacher(self) -> nn.Module:
         """A frozen copy of the teacher."""
         return copied(self.setup.teacher)

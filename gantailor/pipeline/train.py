@@ -31,7 +31,8 @@ def train(run: Run) -> None:
         return
     context = RunContext(run)
     if not recipe.kimg and method.searches:
-        save_tensors(folder.supernet, context.supernet().generator.state_dict(), {"stage": "untrained"})
+        info = {"stage": "untrained"} | run.setup.stored_path()
+        save_tensors(folder.supernet, context.supernet().generator.state_dict(), info)
         return
     task = method.task(context)
     title = "supernet" if method.searches else method.name
@@ -68,6 +69,9 @@ def store(run: Run, trained: Trained) -> None:
     for name, partner in trained.partners.items():
         save_tensors(folder.weights_of(name), partner.weights, info)
         write_config(folder.file(f"{name}.json"), partner.config)
+    if trained.path is not None:
+        info["path"] = trained.path.to_json()
     save_tensors(folder.supernet, trained.weights, info)
+    run.setup.look_again()
     if trained.config is not None:
         write_config(folder.selected, trained.config)

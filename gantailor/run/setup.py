@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from functools import cached_property
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -15,11 +17,14 @@ from gantailor.run import ranking
 from gantailor.run.folder import decided
 from gantailor.run.inputs import Inputs
 from gantailor.search.budget import Budget
-from gantailor.search.limits import parse_budget
+from gantailor.search.costs import CostLimits
+from gantailor.search.limits import Limit, parse_budget
+from gantailor.search.spaces.path import WidthPath, neighbourhood, points
 from gantailor.search.spaces.space import Space, space
 from gantailor.supernet.calling import as_tuple
 from gantailor.supernet.decisions import Decisions
 from gantailor.supernet.errors import ConfigError
+from gantailor.supernet.files import stored_info
 from gantailor.supernet.importance.diversity import Scores
 from gantailor.supernet.importance.ranking import order_channels
 from gantailor.supernet.supernet import Supernet
@@ -73,7 +78,31 @@ class Setup(Inputs):
         if self.config.round_to_device and self.config.devices:
             multiple = max(wanted.rounding, device(self.config.devices[0]).channel_multiple)
             wanted = wanted.model_copy(update={"multiple": multiple})
-        return space(wanted, self.traced)
+        every = space(wanted, self.traced)
+        path = self.stored_path().get("path")
+        if wanted.name != "path" or path is None:
+            return every
+        found = WidthPath.from_json(path, self.traced.graph)
+        if self.config.search.front:
+            return points(found, self.traced, wanted)
+        limits = CostLimits(every, self._limits(self.config.budget), self.config.convention)
+        return neighbourhood(found, self.traced, wanted, limits.usage)
+
+    def stored_path(self) -> dict[str, Any]:
+        """What the trained supernet's file says of a path, as ``path``; that of ``config.supernet`` before a training.
+
+        Raises:
+            CheckpointError: the file is damaged.
+        """
+        own = None if self.folder is None or not self.folder.supernet.exists() else self.folder.supernet
+        file = own or (Path(self.config.supernet) if self.config.supernet else None)
+        info = {} if file is None else stored_info(file)
+        return {"path": info["path"]} if "path" in info else {}
+
+    def look_again(self) -> None:
+        """A training has ended, and with it the space along its path is there."""
+        for name in ("space", "budget"):
+            self.__dict__.pop(name, None)
 
     @cached_property
     def budget(self) -> Budget:
@@ -86,10 +115,13 @@ class Setup(Inputs):
         Raises:
             BudgetError: it cannot be read or reached.
         """
+        return Budget(self.space, self._limits(text), self.config.convention, fill=not self.config.search.front)
+
+    def _limits(self, text: str) -> tuple[Limit, ...]:
         supernet, convention = self.traced, self.config.convention
         config = supernet.full_config()
         full = {"macs": supernet.macs(config, convention=convention), "params": supernet.parameter_count(config)}
-        return Budget(self.space, parse_budget(text, full=full), convention, fill=not self.config.search.front)
+        return parse_budget(text, full=full)
 
     @cached_property
     def scoring(self) -> Scoring:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from gantailor.search.budget import Budget
 from gantailor.search.methods import METHODS
 from gantailor.search.spaces.config import SpaceConfig
+from gantailor.search.spaces.path import WidthPath
 from gantailor.search.spaces.space import Space
 from gantailor.supernet.graph import SubnetConfig
 from gantailor.supernet.plugins import find_record
@@ -76,6 +77,9 @@ class Context(Protocol):
 
     def supernet(self) -> Supernet:
         """A copy whose channels lie in the order of the run's ranking."""
+
+    def scores(self) -> Mapping[str, np.ndarray]:
+        """Of each width's channels by the run's ranking, as they lie in ``supernet()``; the larger stays."""
 
     def teacher(self) -> nn.Module:
         """A frozen copy of the teacher; of the untrained generator where there is none."""
@@ -146,6 +150,7 @@ class Trained:
     Attributes:
         weights: of the whole generator; where channels were chosen, the kept ones come first.
         config: the widths that it chose; None leaves them to the search.
+        path: the order in which a supernet's channels go, where it was trained along one.
         orders: of channels that lie otherwise than in the training, as in ``Kept``.
         partners: other nets that were narrowed along, by the names in ``Method.partners``.
         quantisers: those of a training in few bits.
@@ -154,6 +159,7 @@ class Trained:
 
     weights: Mapping[str, Tensor]
     config: SubnetConfig | None = None
+    path: WidthPath | None = None
     orders: Mapping[str, np.ndarray] = field(default_factory=dict)
     partners: Mapping[str, Kept] = field(default_factory=dict)
     quantisers: Quantisers | None = None

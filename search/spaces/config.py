@@ -13,13 +13,14 @@ class SpaceConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
     name: str = Field(
         "default",
-        description="default, uniform (one share for all widths), every (size), or a table such as resnet/channels-48",
+        description="default, uniform (one share for all widths), every (size), path (along which the supernet is trained), "
+        "or a table such as resnet/channels-48",
     )
     fractions: tuple[float, ...] | None = Field(
         None, description="shares of the full width; 1/4, 1/3, 1/2, 2/3, 5/6 and 1, or every size if uniform"
     )
     multiple: int | None = Field(
-        None, gt=0, description="round widths to this multiple of channels; 4, or 1 if uniform or every"
+        None, gt=0, description="round widths to this multiple of channels; 4, or 1 if uniform, every or path"
     )
     ties: tuple[tuple[str, ...], ...] = Field((), description="default space: lists of widths that shrink together")
     freeze: tuple[str, ...] = Field((), description="default space: widths that stay whole; wildcards allowed")
@@ -39,4 +40,4 @@ class SpaceConfig(BaseModel):
     @property
     def rounding(self) -> int:
         """The multiple, that of the space where none was given."""
-        return self.multiple or (1 if self.name in ("uniform", "every") else 4)
+        return self.multiple or (1 if self.name in ("uniform", "every", "path") else 4)

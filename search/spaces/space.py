@@ -22,10 +22,16 @@ from gantailor.supernet.supernet import Supernet
 
 
 class Space:
-    """All configs of a supernet that a search may look at. ``len(space)`` is their number."""
+    """All configs of a supernet that a search may look at. ``len(space)`` is their number.
 
-    def __init__(self, name: str, variables: Sequence[Variable], supernet: Supernet) -> None:
-        self.name, self.variables, self.supernet = name, tuple(variables), supernet
+    Args:
+        starts: choice indices ``[n_variables]`` of subnets that a search looks at first.
+    """
+
+    def __init__(
+        self, name: str, variables: Sequence[Variable], supernet: Supernet, *, starts: Sequence[np.ndarray] = ()
+    ) -> None:
+        self.name, self.variables, self.supernet, self.starts = name, tuple(variables), supernet, tuple(starts)
         columns = supernet.graph.index
         full = [width.size for width in supernet.graph.widths]
         self._fixed = np.array(full, dtype=np.int64)
@@ -196,18 +202,20 @@ def every_space(supernet: Supernet, config: SpaceConfig) -> Space:
 def space(name: str | SpaceConfig, supernet: Supernet) -> Space:
     """A search space by name (``default``, ``uniform``, ``every``, or a published table), or from its settings.
 
+    ``path`` is every size as long as there is no path (``spaces/path.py``), which a training makes.
+
     Raises:
         ConfigError: unknown name, a table that does not fit the generator, or settings that name no width.
     """
     config = name if isinstance(name, SpaceConfig) else SpaceConfig(name=name)
     if config.name == "default":
         return default_space(supernet, config)
-    if config.name in ("uniform", "every"):
+    if config.name in ("uniform", "every", "path"):
         if config.ties:
             raise ConfigError(f"space {config.name!r} takes no ties; leave them out, or choose 'default'")
         return (uniform_space if config.name == "uniform" else every_space)(supernet, config)
     if config.name not in TABLES:
-        known = [*TABLES, "default", "uniform", "every"]
+        known = [*TABLES, "default", "uniform", "every", "path"]
         raise ConfigError(f"space {config.name!r} is unknown: {nearest(config.name, known)}")
     if config != SpaceConfig(name=config.name):
         raise ConfigError(

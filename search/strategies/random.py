@@ -15,7 +15,10 @@ def random(history: History, budget: Budget, rng: np.random.Generator) -> np.nda
 
 
 def first(history: History, budget: Budget, rng: np.random.Generator) -> np.ndarray | None:
-    """How every search begins: the uniform shrink, then random candidates."""
+    """How every search begins: where its space says, with the uniform shrink, then with random candidates."""
+    for start in budget.space.starts:
+        if key(start) not in history.taken and budget.fits(start)[0]:
+            return start
     uniform = uniform_indices(budget.space, budget.macs, convention=budget.convention)
     if key(uniform) not in history.taken and budget.fits(uniform)[0]:
         return uniform

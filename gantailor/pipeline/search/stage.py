@@ -26,6 +26,8 @@ def search(run: Run) -> SubnetConfig:
     searcher, folder = make_search(run), run.folder
     if folder.selected.exists():
         _take_selected(run, searcher)
+    elif not run.config.search.trials:
+        searcher.take(searcher.budget.space.starts[0], "path")
     else:
         with run.report.counting("search", run.config.search.trials) as listener:
             evaluate_all(run, searcher, listener)

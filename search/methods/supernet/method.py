@@ -1,7 +1,54 @@
-"""Once-for-all supernet and search (GAN Compression, Li et al. 2020, arXiv 2003.08936)."""
+"""Once-for-all supernet and search (GAN Compression, Li et al. 2020, arXiv 2003.08936), and its training on a path."""
 
 from __future__ import annotations
 
-from gantailor.search.methods.method import Method
+from collections.abc import Mapping
+from typing import Any
 
-SUPERNET = Method(name="supernet")
+from torch import nn
+
+from gantailor.search.methods.method import Context, Method, Nets, Trained, all_widths, sampled_training, three_widths
+from gantailor.search.methods.supernet.path import (
+    PathOptions,
+    PathTask,
+    along_path,
+    check_path,
+    path_nets,
+    path_training,
+)
+from gantailor.supernet.errors import ConfigError
+from gantailor.supernet.training.trainer import Task
+
+
+def _on_path(context: Context) -> bool:
+    return context.config.space.name == "path"
+
+
+def _check(context: Context) -> None:
+    if _on_path(context):
+        check_path(context)
+    elif context.config.train.method_options:
+        raise ConfigError(
+            "train.method_options of method 'supernet' are those of a path: set space path, or leave them out"
+        )
+
+
+def _task(context: Context) -> Task:
+    return path_training(context) if _on_path(context) else sampled_training(context)
+
+
+def _watch(context: Context, task: Any, model: nn.Module) -> Nets:
+    return (path_nets if isinstance(task, PathTask) else three_widths)(context, task, model)
+
+
+def _select(context: Context, task: Any, model: nn.Module) -> Trained:
+    return (along_path if isinstance(task, PathTask) else all_widths)(context, task, model)
+
+
+def _defaults(own: Mapping[str, Any]) -> Mapping[str, Any]:
+    return {}
+
+
+SUPERNET = Method(
+    name="supernet", defaults=_defaults, options=PathOptions, check=_check, task=_task, watch=_watch, select=_select
+)
