@@ -26,13 +26,14 @@ from gantailor.search.spaces.path import NEVER, WidthPath
 from gantailor.supernet.errors import ConfigError
 from gantailor.supernet.gates import GatePlaces
 from gantailor.supernet.graph import Selection
+from gantailor.supernet.importance.ranking import l1_scores
 from gantailor.supernet.subnets.copying import copied
 from gantailor.supernet.supernet import Supernet
 from gantailor.supernet.training.recipe import Recipe, require, require_one
 from gantailor.supernet.training.trainer import Task
 
 ORDERS = ("measured", "ranking", "random")
-WARM = 5  # steps before the measured order counts; until then the channels go by the ranking
+WARM = 5  # steps before the measured order counts; until then channels go by the L1 norms of what reads them
 
 
 @dataclass(frozen=True)
@@ -249,6 +250,8 @@ def check_path(context: Context) -> None:
     options = config.train.options_of(PathOptions, method=True)
     if ">=" in config.budget:
         raise ConfigError(f"space 'path' takes upper limits only, not budget {config.budget!r}")
+    if options.order == "ranking" and config.ranking == "none":
+        raise ConfigError("train.method_options.order 'ranking' needs one, and ranking is none; choose l1 or another")
     if _target(context, options) >= 1:
         raise ConfigError(
             f"space 'path' has nowhere to go: budget {config.budget!r} is the whole net's cost; ask for less, or set "
@@ -277,7 +280,7 @@ def path_training(context: Context) -> PathTask:
         places,
         lambda sizes: budget.usage(sizes) / whole,
         target=_target(context, options),
-        first=_first(context, places, options),
+        first=_first(context, supernet, places, options),
         free=np.array([width.name in offered for width in graph.widths])[places.owner],
         least=np.where(least > 1, 1, least),
         steps=recipe.steps,
@@ -286,11 +289,11 @@ def path_training(context: Context) -> PathTask:
     return PathTask(context, frontier, supernet, recipe)
 
 
-def _first(context: Context, places: GatePlaces, options: PathOptions) -> np.ndarray:
+def _first(context: Context, supernet: Supernet, places: GatePlaces, options: PathOptions) -> np.ndarray:
     """Importance before anything is measured, ``[units]``."""
     if options.order == "random":
         return np.random.default_rng((context.config.train.seed, 5)).random(int(places.starts[-1]))
-    scores = context.scores()
+    scores = l1_scores(supernet) if options.order == "measured" else context.scores()
     relative = [scores[width.name] / max(float(np.mean(scores[width.name])), 1e-12) for width in places.graph.widths]
     return np.concatenate(relative)
 
