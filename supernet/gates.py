@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from gantailor.supernet.graph import FIXED, Axis, Selection, WidthGraph
+from gantailor.supernet.subnets.slicing import kept_channels
 
 
 class GatePlaces:
@@ -141,6 +142,29 @@ class Gates(nn.Module):
             if int(kept[low:high].sum()) < least:
                 found.append(low + order[low:high].topk(least).indices)
         return torch.cat(found)
+
+    def opened(self) -> np.ndarray:
+        """Which gates were not closed for good, as a boolean vector."""
+        return (self.open | ~self.free).cpu().numpy()
+
+    def open_features(
+        self, features: Mapping[str, Tensor], *, sliced: bool
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor | slice]]:
+        """As ``ClosesChannels.open_features``.
+
+        Args:
+            sliced: whether the forward left out what was closed for good.
+        """
+        graph, selection = self.places.graph, self.places.selection
+        kept = kept_channels(graph, features, selection(self.kept()))
+        made = kept_channels(graph, features, selection(self.opened())) if sliced else {}
+        found = {}
+        for name, feature in features.items():
+            numbers, held = kept[name], made.get(name)
+            if isinstance(numbers, Tensor) and isinstance(held, Tensor):
+                numbers = torch.searchsorted(held, numbers)
+            found[name] = feature[:, numbers]
+        return found, kept
 
     def kept(self) -> np.ndarray:
         """Which gates are open, as a boolean vector; those that are not trained always are."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -137,10 +137,25 @@ class Supernet(nn.Module):
 
     def forward(self, *inputs: Any, config: Subnet | None = None, **options: Any) -> Any:
         """The generator's own forward, at the widths of ``config`` (a config, a ``Selection``, or full)."""
-        if config is None:
-            return self.generator(*inputs, **options)
-        with narrow_attributes(self.generator, self.graph, self.graph.sizes(config)):
-            return self.call_with(self.sliced(config), inputs, options)
+        return self.generator(*inputs, **options) if config is None else self.call_narrow(config, inputs, options)
+
+    def call_narrow(
+        self,
+        subnet: Subnet,
+        inputs: Sequence[Any],
+        options: Mapping[str, Any] | None = None,
+        *,
+        tensors: Mapping[str, Tensor] | None = None,
+        change: Callable[[Mapping[str, Tensor]], Mapping[str, Tensor]] | None = None,
+    ) -> Any:
+        """The generator's forward with sliced tensors, its own or others of the same names and shapes.
+
+        Args:
+            change: of the sliced tensors before they are used.
+        """
+        with narrow_attributes(self.generator, self.graph, self.graph.sizes(subnet)):
+            sliced = self.sliced(subnet, tensors)
+            return self.call_with(sliced if change is None else change(sliced), inputs, options)
 
     def call_with(
         self, tensors: Mapping[str, Tensor], inputs: Sequence[Any], options: Mapping[str, Any] | None = None

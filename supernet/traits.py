@@ -25,7 +25,7 @@ A submodule, tensor or method of such a name is a part of the generator and decl
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, cast, get_args, runtime_checkable
 
@@ -150,8 +150,11 @@ def plain_generator(model: nn.Module) -> nn.Module:
 class ClosesChannels(Protocol):
     """A module that closes channels of its generator while it trains."""
 
-    def open_channels(self, layers: Sequence[str]) -> dict[str, Tensor | slice]:
-        """For named modules, which channels of their output are still read: their numbers, or all as a slice."""
+    def open_features(self, features: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor | slice]]:
+        """Of outputs of named modules in its forward the channels that are still read.
+
+        Beside them their numbers among the whole module's channels, or all as a slice.
+        """
 
 
 class MapsLatents(Protocol):

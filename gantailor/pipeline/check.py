@@ -163,6 +163,11 @@ def _check_files(run: Run) -> None:
 
 def _check_untrained(run: Run) -> None:
     config = run.config
+    if config.narrowing and config.finetune.bits:
+        raise ConfigError(
+            f"narrowing {config.narrowing} and finetune.bits {config.finetune.bits} do not go together, for ranges "
+            "belong to one net; set one of them to 0"
+        )
     untrained = run.method.searches and config.train.kimg == 0 and config.supernet is None
     if config.space.name == "path" and not run.method.searches:
         raise ConfigError(f"space 'path' is the supernet's; method {run.method.name!r} chooses channels itself")

@@ -17,9 +17,11 @@ from gantailor.supernet.quantization.activation_ranges import (
     set_activation_ranges,
 )
 from gantailor.supernet.quantization.quantisers import Quantised
+from gantailor.supernet.subnets.copying import copied
 from gantailor.supernet.subnets.slicing import kept_channels
 from gantailor.supernet.training import distributed
 from gantailor.supernet.training.distillation import FeatureMaps, for_channels
+from gantailor.supernet.training.narrowing import Narrowing, NarrowingTask
 from gantailor.supernet.training.trainer import Task
 from gantailor.zoo.checkpoints import load_state, read_state
 from gantailor.zoo.tasks.training import judge_of
@@ -34,24 +36,40 @@ def finetune(run: Run) -> None:
     folder, recipe = run.folder, run.config.finetune
     if folder.subnet.exists():
         return
-    _, narrow = run.subnet()
-    quantisers, model = make_quantisers(narrow, recipe), narrow
-    if quantisers is not None:  # the forward rounds, what is stored are the plain weights, and beside them the ranges
-        set_activation_ranges(quantisers, folder.ranges)
-        model = Quantised(narrow, quantisers)
+    model = _tuned(run)
     watcher = None
     if distributed.rank() == 0:
-        watcher = Watcher(run, "finetune", lambda net: {"subnet": net}, best=folder.subnet_best)
+        watcher = Watcher(run, "finetune", lambda net: {"subnet": _at_its_end(net)}, best=folder.subnet_best)
     context = RunContext(run)
     partners = narrow_partners(run, context)
     task = run.method.finetune(context, model, partners)
     _go_on(run, task)
-    tuned = fit(run, task, recipe, checkpoint=folder.subnet_checkpoint, title="fine-tune", on_watch=watcher)
+    if isinstance(model, Narrowing):
+        task = NarrowingTask(task, model, steps=run.narrowing * recipe.steps)
+    trained = fit(run, task, recipe, checkpoint=folder.subnet_checkpoint, title="fine-tune", on_watch=watcher)
+    tuned = _at_its_end(trained)
     if watcher is not None:
         judge = judge_of(task)
         if judge is not None and recipe.kimg and DISCRIMINATOR not in partners:
             save_tensors(folder.subnet_discriminator, judge.state_dict(), {"stage": "finetune"})
         _store(run, tuned, partners, watcher)
+
+
+def _tuned(run: Run) -> nn.Module:
+    """What fine-tuning trains: the narrow net, rounded where that is asked for, or the whole one on its way there."""
+    recipe = run.config.finetune
+    if run.narrowing and recipe.kimg:
+        return Narrowing(copied(run.trained()), run.subnet_config(), convention=run.config.convention)
+    _, narrow = run.subnet()
+    quantisers = make_quantisers(narrow, recipe)
+    if quantisers is None:
+        return narrow
+    set_activation_ranges(quantisers, run.folder.ranges)  # the forward rounds; what is stored are the plain weights
+    return Quantised(narrow, quantisers)
+
+
+def _at_its_end(model: nn.Module) -> nn.Module:
+    return model.narrow() if isinstance(model, Narrowing) else model
 
 
 def _go_on(run: Run, task: Task) -> None:
@@ -70,7 +88,9 @@ def _go_on(run: Run, task: Task) -> None:
         handed.append("discriminator")
     maps = task.parts().get("maps")
     if wanted == "all" and isinstance(maps, FeatureMaps) and folder.supernet_maps.exists():
-        kept = kept_channels(run.setup.supernet.graph, maps.layers, run.subnet_config())
+        graph = run.setup.supernet.graph
+        widths = graph.full_config() if run.narrowing else run.subnet_config()
+        kept = kept_channels(graph, maps.layers, widths)
         maps.take_over(for_channels(load_tensors(folder.supernet_maps)[0], kept))
         handed.append("1x1 maps")
     if not handed:

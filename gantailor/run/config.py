@@ -108,6 +108,13 @@ class Config(BaseModel):
         description="what fine-tuning goes on with of the training before it: nothing, its discriminator, or also its "
         "1x1 feature maps",
     )
+    narrowing: float | None = Field(
+        None,
+        ge=0,
+        le=1,
+        description="share of fine-tuning over which the whole net is led down to its widths, channel by channel; 0 "
+        "cuts it at once, as is best behind a trained supernet; half by default behind a teacher that was only ranked",
+    )
     devices: tuple[str, ...] = Field(("onnxruntime-cpu",), description="what is exported for: names, or FILE.yaml:NAME")
     round_to_device: bool = Field(False, description="widths are multiples of what the first device likes")
     tensorboard: bool = Field(False, description="write losses for TensorBoard into the run folder")

@@ -17,9 +17,11 @@ from gantailor.search.methods.method import Method, method
 from gantailor.supernet.errors import ConfigError, GantailorError, RunError
 from gantailor.supernet.graph import SubnetConfig
 from gantailor.supernet.supernet import Supernet
+from gantailor.supernet.traits import traits_of
 from gantailor.zoo.checkpoints import load_state, read_state
 
 CHANGEABLE = ("search", "budget", "tensorboard", "device", "devices")  # in a run that exists: a search goes on, ...
+NARROWING = 0.5  # share of fine-tuning behind a net that was ranked and not trained
 READING = ("workers", "cache")  # of data: how it is read, which no result depends on
 
 
@@ -93,6 +95,16 @@ class Run:
             config["data"] = {name: value for name, value in config["data"].items() if name not in READING}
         fixed = set() if self.method.searches else {"budget"}  # the others trained to this one
         return [name for name in mine if name not in set(CHANGEABLE) - fixed and known[name] != mine[name]]
+
+    @property
+    def narrowing(self) -> float:
+        """Share of fine-tuning's steps over which the whole net is led down to its widths."""
+        config = self.config
+        if config.narrowing is not None:
+            return config.narrowing
+        ranked = self.method.narrows or (self.method.searches and not config.train.kimg and not config.supernet)
+        pictures = traits_of(self.setup.generator).takes != "latents"
+        return NARROWING if ranked and pictures and self.setup.taught and not config.finetune.bits else 0.0
 
     def trained(self) -> Supernet:
         """The whole generator after the method's training, shared.

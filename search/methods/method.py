@@ -228,6 +228,7 @@ class Method:
         task: what is trained, by ``config.train``.
         watch: of a training, the nets whose pictures and scores are looked at as it goes, by name.
         select: what a finished training leaves behind.
+        narrows: whether its training leaves the whole net as it was, so that fine-tuning leads it down to its widths.
         partners: names of the nets that may be narrowed along; ``partner`` gives for each the whole net, a copy.
         finetune: the training of the narrow generator, with its narrowed partners.
     """
@@ -241,6 +242,7 @@ class Method:
     task: Callable[[Context], Task] = sampled_training
     watch: Callable[[Context, Any, nn.Module], Nets] = three_widths
     select: Callable[[Context, Any, nn.Module], Trained] = all_widths
+    narrows: bool = False
     partners: tuple[str, ...] = ()
     partner: Callable[[Context, str], Supernet] = _no_partner
     finetune: Callable[[Context, nn.Module, Nets], Task] = beside_teacher

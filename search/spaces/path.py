@@ -65,7 +65,7 @@ class WidthPath:
         return self._filled(self.rounded(self.sizes[low], multiple), self.closed[:low][::-1], usage, multiple)
 
     def rounded(self, sizes: np.ndarray, multiple: int) -> np.ndarray:
-        """Sizes ``[..., widths]`` down to a multiple, one multiple at least; whole widths stay, and so do empty ones."""
+        """Sizes ``[..., widths]`` down to a multiple, one multiple at least; whole and empty ones stay."""
         full = self.sizes[0]
         least = np.minimum(np.minimum(multiple, full), sizes * multiple)
         found: np.ndarray = np.where(sizes == full, full, np.maximum(sizes // multiple * multiple, least))

@@ -236,8 +236,7 @@ class ImageToImage:
             if config is not None:
                 kept = kept_channels(self.generator.graph, self.feature_layers, config)  # type: ignore[arg-type]
             elif isinstance(self.generator, ClosesChannels):  # what nothing reads any more must not carry it
-                kept = self.generator.open_channels(self.feature_layers)
-                mine = {name: feature[:, kept[name]] for name, feature in mine.items()}
+                mine, kept = self.generator.open_features({name: mine[name] for name in self.feature_layers})
             loss = self.maps(mine, taught, kept)
         else:
             loss = (alignment_loss if self.recipe.feature_loss == "alignment" else relation_loss)(mine, taught)

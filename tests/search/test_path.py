@@ -131,8 +131,15 @@ def walked(path, usage, multiple):
 
 
 @pytest.mark.parametrize(
-    "text, multiple",
-    [("0.12x", 1), ("params<=0.3x", 1), ("0.5x", 2), ("macs<=0.4x, params<=0.35x", 2), ("0.7x", 4), ("params<=0.8x", 4)],
+    ("text", "multiple"),
+    [
+        ("0.12x", 1),
+        ("params<=0.3x", 1),
+        ("0.5x", 2),
+        ("macs<=0.4x, params<=0.35x", 2),
+        ("0.7x", 4),
+        ("params<=0.8x", 4),
+    ],
 )
 def test_a_budget_is_a_look_up(text, multiple):
     net = supernet()

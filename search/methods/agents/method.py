@@ -175,6 +175,7 @@ def _finetune(context: Context, narrow: nn.Module, partners: Nets) -> Task:
 
 AGENTS = Method(
     name="agents",
+    narrows=True,
     defaults=_defaults,
     options=AgentsOptions,
     searches=False,

@@ -11,7 +11,7 @@ met the weights are made for the channels that are left and the hypernetwork is 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -150,8 +150,14 @@ class Hypernetwork(nn.Module):
         made = {name: maker(latents) for name, maker in zip(self.names, self.makers, strict=True)}
         return self.gates.places.apply({**self.supernet.tensors, **made}, self.gates.open.to(latents.dtype))
 
+    def open_features(self, features: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor | slice]]:
+        """Of outputs of named modules the channels that are still read, and their numbers."""
+        return self.gates.open_features(features, sliced=True)
+
     def forward(self, *inputs: Any, **options: Any) -> Any:
-        return self.supernet.call_with(self.tensors(), inputs, options)
+        """The net without what was closed for good, which is not computed."""
+        subnet = self.gates.places.selection(self.gates.opened())
+        return self.supernet.call_narrow(subnet, inputs, options, tensors=self.tensors())
 
 
 def hypernetwork_task(

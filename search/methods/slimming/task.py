@@ -9,7 +9,7 @@ budget, and the scales that fit, largest first, are kept. What happens after a s
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,7 +22,6 @@ from gantailor.search.methods.l1_sparsity import L1Sparsity, SparsityOptions
 from gantailor.supernet.gates import Gates
 from gantailor.supernet.importance.ranking import l1_scores
 from gantailor.supernet.quantization.quantisers import Quantisers
-from gantailor.supernet.subnets.slicing import kept_channels
 from gantailor.supernet.supernet import Supernet
 from gantailor.supernet.training.recipe import Recipe, require
 from gantailor.supernet.training.trainer import Task
@@ -105,16 +104,19 @@ class Slimmed(nn.Module):
         found: dict[str, Tensor] = self.gates(self.supernet.tensors)
         return found
 
-    def open_channels(self, layers: Sequence[str]) -> dict[str, Tensor | slice]:
-        """For named modules, which channels of their output are still read."""
-        return kept_channels(self.supernet.graph, layers, self.gates.places.selection(self.gates.kept()))
+    def open_features(self, features: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor | slice]]:
+        """Of outputs of named modules the channels that are still read, and their numbers."""
+        return self.gates.open_features(features, sliced=True)
 
     def forward(self, *inputs: Any, **options: Any) -> Any:
-        tensors = self.tensors()
+        """The net without what was closed for good, which is not computed."""
+        subnet = self.gates.places.selection(self.gates.opened())
         if self.quantisers is None:
-            return self.supernet.call_with(tensors, inputs, options)
+            return self.supernet.call_narrow(subnet, inputs, options, tensors=self.tensors())
         with self.quantisers.rounding(self.generator):
-            return self.supernet.call_with(self.quantisers.weights(tensors), inputs, options)
+            return self.supernet.call_narrow(
+                subnet, inputs, options, tensors=self.tensors(), change=self.quantisers.weights
+            )
 
 
 def _writers(supernet: Supernet, number: int) -> set[str]:

@@ -30,7 +30,6 @@ from gantailor.supernet.importance.ranking import l1_scores
 from gantailor.supernet.subnets.copying import copied
 from gantailor.supernet.supernet import Supernet
 from gantailor.supernet.training.recipe import Recipe, require, require_one
-from gantailor.supernet.training.trainer import Task
 
 ORDERS = ("measured", "ranking", "random")
 WARM = 5  # steps before the measured order counts; until then channels go by the L1 norms of what reads them

@@ -1,0 +1,103 @@
+"""Leading a whole net down to its widths while it trains, instead of cutting it at once.
+
+A net that is cut loses what one that is narrowed channel by channel hands over to the channels that stay. The cost
+falls along a straight line in its logarithm (gradual pruning, Zhu and Gupta 2017, arXiv 1710.01878); of every width the
+last channels go first, all widths by the same share of what they have to lose.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from gantailor.supernet.graph import SubnetConfig
+from gantailor.supernet.subnets.slicing import kept_channels
+from gantailor.supernet.supernet import Supernet
+from gantailor.supernet.training.trainer import Task
+
+
+class Narrowing(nn.Module):
+    """A supernet that runs at the widths of the moment.
+
+    Args:
+        supernet: channels in the order in which they stay; it is trained.
+        target: the widths at the end.
+
+    Attributes:
+        config: the widths of the moment, whole at first.
+    """
+
+    wraps_generator = True
+
+    def __init__(self, supernet: Supernet, target: SubnetConfig, *, convention: str = "true") -> None:
+        super().__init__()
+        self.supernet, self.target, self.convention = supernet, target, convention
+        self.config = supernet.full_config()
+
+    @property
+    def generator(self) -> nn.Module:
+        """The user's generator."""
+        return self.supernet.generator
+
+    def at(self, share: float) -> SubnetConfig:
+        """Widths on the way, of a cost that has come down by a share of its logarithm: 0 is the whole net, 1 the end.
+
+        The widest whose cost is not above.
+        """
+        graph = self.supernet.graph
+        full, end = (np.array(graph.sizes(c)) for c in (graph.full_config(), self.target))
+        if share <= 0:
+            return graph.full_config()
+        parts = np.linspace(0, 1, 1 + int((full - end).max(initial=0)))[:, None]  # a channel of the widest each
+        rows = end + np.floor(parts * (full - end) + 1e-9).astype(np.int64)
+        costs = self.supernet.macs_many(rows, convention=self.convention)
+        allowed = float(costs[-1]) * (float(costs[0]) / float(costs[-1])) ** min(1.0, share)
+        chosen = rows[max(0, int(np.searchsorted(costs, allowed * (1 + 1e-12), "right")) - 1)]
+        return SubnetConfig({width.name: int(n) for width, n in zip(graph.widths, chosen, strict=True)})
+
+    def open_features(self, features: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor | slice]]:
+        """The outputs of named modules, which are narrow already, and the numbers of their channels."""
+        return dict(features), kept_channels(self.supernet.graph, features, self.config)
+
+    def narrow(self) -> nn.Module:
+        """The net at its end."""
+        return self.supernet.extract(self.target)
+
+    def forward(self, *inputs: Any, **options: Any) -> Any:
+        return self.supernet(*inputs, config=self.config, **options)
+
+
+class NarrowingTask:
+    """Any training task of a ``Narrowing``: after a share of the steps it is at its target, which the rest trains."""
+
+    def __init__(self, task: Task, model: Narrowing, *, steps: float) -> None:
+        self.task, self.model, self.steps, self.batches = task, model, max(1.0, steps), task.batches
+
+    @property
+    def optimizers(self) -> dict[str, torch.optim.Optimizer]:
+        """The task's."""
+        return self.task.optimizers
+
+    @property
+    def generator(self) -> nn.Module:
+        """What is narrowed."""
+        return self.task.generator
+
+    def parts(self) -> dict[str, nn.Module]:
+        """Everything with state; the widths are a function of the step."""
+        return self.task.parts()
+
+    def backward(self, step: int, batch: Any, share: float) -> dict[str, Tensor]:
+        """The task's losses at the widths of the step, and what these cost."""
+        model = self.model
+        model.config = model.at((step + 1) / self.steps)
+        left = model.supernet.macs(model.config) / model.supernet.macs(model.supernet.full_config())
+        return {**self.task.backward(step, batch, share), "cost": torch.tensor(left)}
+
+    def after_step(self, step: int) -> None:
+        """The task's."""
+        self.task.after_step(step)
