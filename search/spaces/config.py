@@ -13,7 +13,7 @@ class SpaceConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
     name: str = Field(
         "default",
-        description="default, uniform (one share for all widths), every (size), path (the supernet is trained along it), "
+        description="default, uniform (one share for all widths), every (size), path (the supernet trains along it), "
         "or a table such as resnet/channels-48",
     )
     fractions: tuple[float, ...] | None = Field(
