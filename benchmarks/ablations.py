@@ -95,7 +95,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--kimg", type=float, default=2.4)
     arguments = parser.parse_args()
-    run = Run(arguments.out, load_config(None, {}))
+    run = Run(arguments.out, load_config({"space": "default", "train": {"lr": 2e-4}, "finetune": {"lr": 2e-4}}))
     run.claim()
     results, space, budget = run.folder.file("results.csv"), run.setup.space, run.setup.budget
     done = set(map(tuple, pd.read_csv(results)[["variant", "seed"]].to_numpy())) if results.exists() else set()

@@ -48,7 +48,7 @@ def main() -> None:
     parser.add_argument("--kimg", type=float, default=8, help="training from scratch")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
-    run = Run(arguments.out, load_config(None, {}))
+    run = Run(arguments.out, load_config({"space": "default", "train": {"lr": 2e-4}, "finetune": {"lr": 2e-4}}))
     run.claim()
     results, space = run.folder.file("results.csv"), run.setup.space
     supernet = with_file(run.setup.traced, DEMO_SUPERNET)

@@ -31,7 +31,12 @@ def seconds(workers: int, trials: int) -> tuple[float, float]:
     cluster.wait_for_nodes()
     with tempfile.TemporaryDirectory() as folder:
         flags = {"search.ray_address": cluster.address, "search.workers": workers, "search.trials": trials}
-        run = Run(folder, load_config(None, {**flags, "search.strategy": "random", "evaluation.search_images": 64}))
+        run = Run(
+            folder,
+            load_config(
+                None, {**flags, "space": "default", "search.strategy": "random", "evaluation.search_images": 64}
+            ),
+        )
         shutil.copy(DEMO_SUPERNET, run.folder.supernet)
         searcher, times = make_search(run), []
         started = time.monotonic()

@@ -29,7 +29,8 @@ def settings_of(arm: str, seed: int, arguments: argparse.Namespace) -> dict[str,
     """The run of an arm."""
     flags: dict[str, Any] = {"budget": arguments.budget, "seed": seed, "train.seed": seed, "finetune.seed": seed}
     flags |= {"devices": ["onnxruntime-cpu", "onnxruntime-cpu-int8"], "evaluation.final": ["l1", "fid", "kid"]}
-    flags |= {"train.watch_kimg": 0, "finetune.watch_kimg": 0}
+    flags |= {"train.watch_kimg": 0, "finetune.watch_kimg": 0, "narrowing": 0}
+    flags |= {"train.lr": 2e-4, "finetune.lr": 2e-4}
     if arm == "stack":
         whole = {"ranking": "l1", "space.name": "uniform", "search.trials": 1, "train.kimg": 0}
         return flags | whole | {"finetune.kimg": arguments.slim_kimg + arguments.tune_kimg}

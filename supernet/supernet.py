@@ -137,25 +137,7 @@ class Supernet(nn.Module):
 
     def forward(self, *inputs: Any, config: Subnet | None = None, **options: Any) -> Any:
         """The generator's own forward, at the widths of ``config`` (a config, a ``Selection``, or full)."""
-        return self.generator(*inputs, **options) if config is None else self.call_narrow(config, inputs, options)
-
-    def call_narrow(
-        self,
-        subnet: Subnet,
-        inputs: Sequence[Any],
-        options: Mapping[str, Any] | None = None,
-        *,
-        tensors: Mapping[str, Tensor] | None = None,
-        change: Callable[[Mapping[str, Tensor]], Mapping[str, Tensor]] | None = None,
-    ) -> Any:
-        """The generator's forward with sliced tensors, its own or others of the same names and shapes.
-
-        Args:
-            change: of the sliced tensors before they are used.
-        """
-        with narrow_attributes(self.generator, self.graph, self.graph.sizes(subnet)):
-            sliced = self.sliced(subnet, tensors)
-            return self.call_with(sliced if change is None else change(sliced), inputs, options)
+        return self.generator(*inputs, **options) if config is None else call_narrow(self, config, inputs, options)
 
     def call_with(
         self, tensors: Mapping[str, Tensor], inputs: Sequence[Any], options: Mapping[str, Any] | None = None
@@ -210,6 +192,25 @@ class Supernet(nn.Module):
         """
         reorder_(self.tensors, self.graph, orders)
         return self
+
+
+def call_narrow(
+    supernet: Supernet,
+    subnet: Subnet,
+    inputs: Sequence[Any],
+    options: Mapping[str, Any] | None = None,
+    *,
+    tensors: Mapping[str, Tensor] | None = None,
+    change: Callable[[Mapping[str, Tensor]], Mapping[str, Tensor]] | None = None,
+) -> Any:
+    """The generator's forward with sliced tensors, its own or others of the same names and shapes.
+
+    Args:
+        change: of the sliced tensors before they are used.
+    """
+    with narrow_attributes(supernet.generator, supernet.graph, supernet.graph.sizes(subnet)):
+        sliced = supernet.sliced(subnet, tensors)
+        return supernet.call_with(sliced if change is None else change(sliced), inputs, options)
 
 
 def _gone(supernet: Supernet, sizes: Sequence[int]) -> list[int]:

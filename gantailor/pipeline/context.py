@@ -137,29 +137,16 @@ class RunContext:
         """
         data, teacher, name = self.data("train"), self.setup.teacher, self.config.embedding
         if name is not None:
-            return self._embedded(import_name(name, "embedding"), pictures)
+            return _embedded(self, import_name(name, "embedding"), pictures)
         extractor = self.setup.scoring.extractor()
         if pictures is not None:
-            return self._embedded(extractor, pictures)
+            return _embedded(self, extractor, pictures)
         what = f"{data.digest()}|{extractor.weights_hash}|{extractor.resize}"
         file = cache_folder() / f"embedded-{state_digest(teacher, what)[:16]}.npy"
         if not file.exists():
-            write_array(file, self._embedded(extractor))
+            write_array(file, _embedded(self, extractor))
         found: np.ndarray = np.load(file)
         return found
-
-    def _embedded(self, embed: Any, pictures: Any = None) -> np.ndarray:
-        data, rows, where = self.data("train"), [], self.config.device
-        teacher, count = self.teacher().to(where), len(data if pictures is None else pictures)
-        listener = self.run.report.pictures("neighbourhoods")
-        for chosen in np.array_split(np.arange(count), -(-count // BATCH)):
-            if pictures is None:
-                seen = forward(teacher, each(data.batch(chosen)[0], lambda one: one.to(where))).cpu()
-            else:
-                seen = to_float(pictures[chosen])
-            rows.append(torch.as_tensor(embed(seen)).float().flatten(1).cpu().numpy())
-            listener(int(chosen[-1]) + 1, count)
-        return np.concatenate(rows)
 
     def left_by_teacher(self, what: str) -> Mapping[str, Tensor] | None:
         """Weights in a file beside the teacher's, under our names or pytorch-CycleGAN-and-pix2pix's."""
@@ -177,6 +164,20 @@ class RunContext:
         if what == "BtoA":
             return replace(record, weights=str(file)).load().module.state_dict()
         return read_state(file)
+
+
+def _embedded(context: RunContext, embed: Any, pictures: Any = None) -> np.ndarray:
+    data, rows, where = context.data("train"), [], context.config.device
+    teacher, count = context.teacher().to(where), len(data if pictures is None else pictures)
+    listener = context.run.report.pictures("neighbourhoods")
+    for chosen in np.array_split(np.arange(count), -(-count // BATCH)):
+        if pictures is None:
+            seen = forward(teacher, each(data.batch(chosen)[0], lambda one: one.to(where))).cpu()
+        else:
+            seen = to_float(pictures[chosen])
+        rows.append(torch.as_tensor(embed(seen)).float().flatten(1).cpu().numpy())
+        listener(int(chosen[-1]) + 1, count)
+    return np.concatenate(rows)
 
 
 def _perceptual(scoring: Scoring, recipe: Recipe, device: str) -> Callable[[Tensor, Tensor], Tensor] | None:

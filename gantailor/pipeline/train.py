@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
@@ -61,7 +62,8 @@ def _hand_on(run: Run, task: Task, orders: Mapping[str, np.ndarray]) -> None:
 
 def store(run: Run, trained: Trained) -> None:
     """Write what a training left behind; the file that marks it as done comes last."""
-    folder, info = run.folder, {"stage": "supernet" if trained.config is None else run.method.name}
+    folder = run.folder
+    info: dict[str, Any] = {"stage": "supernet" if trained.config is None else run.method.name}
     for note in trained.notes:
         run.report.note(note)
     if trained.quantisers is not None:

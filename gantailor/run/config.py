@@ -96,7 +96,7 @@ class Config(BaseModel):
     region: str | None = Field(
         None, description="part of the teacher's picture that distillation looks at, module:function (latents only)"
     )
-    train: Recipe = Recipe(kimg=6, output_weight=10, feature_weight=1)
+    train: Recipe = Recipe(kimg=6, lr=1e-3, output_weight=10, feature_weight=1)
     search: SearchConfig = SearchConfig()
     discriminator: str | None = Field(
         None,
@@ -119,7 +119,7 @@ class Config(BaseModel):
     round_to_device: bool = Field(False, description="widths are multiples of what the first device likes")
     tensorboard: bool = Field(False, description="write losses for TensorBoard into the run folder")
     evaluation: EvaluationConfig = EvaluationConfig()
-    finetune: Recipe = Recipe(kimg=12, output_weight=10, feature_weight=1)
+    finetune: Recipe = Recipe(kimg=12, lr=1e-3, output_weight=10, feature_weight=1)
     device: str = Field("cpu", description="cpu or cuda")
     seed: int = Field(0, ge=0, description="of the search, and of trainings that name no seed of their own")
 

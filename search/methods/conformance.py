@@ -26,6 +26,7 @@ from gantailor.search.budget import Budget
 from gantailor.search.methods.method import Context, Method, Trained, method
 from gantailor.search.spaces.config import SpaceConfig
 from gantailor.search.spaces.space import Space, space
+from gantailor.supernet.importance.ranking import l1_scores
 from gantailor.supernet.supernet import Supernet
 from gantailor.supernet.training.image_to_image import Sampler
 from gantailor.supernet.training.recipe import Recipe
@@ -50,6 +51,7 @@ class SmallSettings:
     space: SpaceConfig
     generator: str = "resnet_6blocks"
     budget: str = "0.4x"
+    ranking: str = "l1"
     round_to_device: bool = False
     discriminator: str | None = None
     embedding: str | None = None
@@ -88,6 +90,10 @@ class SmallContext:
     def supernet(self) -> Supernet:
         """A copy of the whole generator's supernet."""
         return copy.deepcopy(self._supernet)
+
+    def scores(self) -> Mapping[str, np.ndarray]:
+        """L1 norms, of channels as they lie."""
+        return l1_scores(self._supernet)
 
     def teacher(self) -> nn.Module:
         """A frozen copy of the whole generator."""

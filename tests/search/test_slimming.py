@@ -17,6 +17,7 @@ from gantailor.search.spaces.space import space
 from gantailor.supernet.errors import BudgetError, ConfigError
 from gantailor.supernet.gates import Gates
 from gantailor.supernet.quantization.quantisers import Quantisers
+from gantailor.supernet.training.distillation import capture
 from gantailor.supernet.training.image_to_image import ImageToImage
 from gantailor.supernet.training.recipe import Recipe
 from gantailor.supernet.training.trainer import Trainer
@@ -168,6 +169,32 @@ def test_training_meets_the_budget(bits):
     with torch.no_grad():
         expected = slimmed(inputs)
         torch.testing.assert_close(net.extract(selection, slimmed.tensors())(inputs), expected, atol=1e-5, rtol=1e-4)
+
+
+@torch.no_grad()
+def test_what_is_closed_is_left_out():
+    """The sliced forward is the one whose closed gates are zero, and its features are the open channels of that."""
+    net = supernet().double()
+    slimmed, inputs = Slimmed(net).double(), torch.randn(2, 3, 32, 32, dtype=torch.float64)
+    random = torch.Generator().manual_seed(1)
+    gates = slimmed.gates
+    gates.open.copy_(torch.rand(len(gates.open), generator=random) < 0.5)
+    gates.open[gates.places.starts[:-1]] = True
+    gates.values[1::7] = 0  # not closed for good: still computed, but nothing reads it
+    layers = ["model.4", "model.10", "model.13"]
+    with capture(slimmed.generator, layers) as narrow:
+        found = slimmed(inputs)
+    with capture(slimmed.generator, layers) as whole:
+        expected = net.call_with(slimmed.tensors(), (inputs,))
+    torch.testing.assert_close(found, expected, atol=1e-12, rtol=1e-9)
+    shown, numbers = slimmed.open_features(narrow)
+    assert narrow["model.10"].shape[1] < whole["model.10"].shape[1]
+    for name in layers:
+        torch.testing.assert_close(shown[name], whole[name][:, numbers[name]], atol=1e-10, rtol=1e-9)
+    assert any(shown[name].shape[1] < narrow[name].shape[1] for name in layers), "what is at zero is not read"
+    masks = net.graph.masks(gates.places.selection(gates.kept()))
+    for name in layers:
+        assert numbers[name].tolist() == net.graph.activations[name].kept(masks).tolist()
 
 
 @pytest.mark.long

@@ -34,8 +34,8 @@ def _defaults(own: Mapping[str, Any]) -> Mapping[str, Any]:
     return {
         "teacher": "none",
         **EVERY_CHANNEL,
-        "train": {"kimg": 24.0, "output_weight": 0.0, "feature_weight": 0.0, "ema_kimg": 0.0},
-        "finetune": {"kimg": 24.0, "output_weight": 0.0, "feature_weight": 0.0},
+        "train": {"kimg": 24.0, "lr": 2e-4, "output_weight": 0.0, "feature_weight": 0.0, "ema_kimg": 0.0},
+        "finetune": {"kimg": 24.0, "lr": 2e-4, "output_weight": 0.0, "feature_weight": 0.0},
     }
 
 

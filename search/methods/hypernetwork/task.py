@@ -23,7 +23,7 @@ from gantailor.search.methods.control import Usage
 from gantailor.search.methods.l1_sparsity import L1Sparsity, SparsityOptions
 from gantailor.supernet.gates import Gates
 from gantailor.supernet.quantization.quantisers import LAYERS
-from gantailor.supernet.supernet import Supernet
+from gantailor.supernet.supernet import Supernet, call_narrow
 from gantailor.supernet.training.recipe import Recipe, require
 from gantailor.supernet.training.trainer import Task
 
@@ -157,7 +157,7 @@ class Hypernetwork(nn.Module):
     def forward(self, *inputs: Any, **options: Any) -> Any:
         """The net without what was closed for good, which is not computed."""
         subnet = self.gates.places.selection(self.gates.opened())
-        return self.supernet.call_narrow(subnet, inputs, options, tensors=self.tensors())
+        return call_narrow(self.supernet, subnet, inputs, options, tensors=self.tensors())
 
 
 def hypernetwork_task(

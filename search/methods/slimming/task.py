@@ -22,7 +22,7 @@ from gantailor.search.methods.l1_sparsity import L1Sparsity, SparsityOptions
 from gantailor.supernet.gates import Gates
 from gantailor.supernet.importance.ranking import l1_scores
 from gantailor.supernet.quantization.quantisers import Quantisers
-from gantailor.supernet.supernet import Supernet
+from gantailor.supernet.supernet import Supernet, call_narrow
 from gantailor.supernet.training.recipe import Recipe, require
 from gantailor.supernet.training.trainer import Task
 
@@ -112,10 +112,10 @@ class Slimmed(nn.Module):
         """The net without what was closed for good, which is not computed."""
         subnet = self.gates.places.selection(self.gates.opened())
         if self.quantisers is None:
-            return self.supernet.call_narrow(subnet, inputs, options, tensors=self.tensors())
+            return call_narrow(self.supernet, subnet, inputs, options, tensors=self.tensors())
         with self.quantisers.rounding(self.generator):
-            return self.supernet.call_narrow(
-                subnet, inputs, options, tensors=self.tensors(), change=self.quantisers.weights
+            return call_narrow(
+                self.supernet, subnet, inputs, options, tensors=self.tensors(), change=self.quantisers.weights
             )
 
 

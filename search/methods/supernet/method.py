@@ -46,7 +46,17 @@ def _select(context: Context, task: Any, model: nn.Module) -> Trained:
 
 
 def _defaults(own: Mapping[str, Any]) -> Mapping[str, Any]:
-    return {}
+    """A path, whose net is taken as it is, where a training is due and nothing asks for another space or sampling."""
+    train, space, search = ({**(own.get(section) or {})} for section in ("train", "space", "search"))
+    sampled = {"preset", "sampling", "subnets", "in_place_weight"} & set(train)
+    if sampled or train.get("kimg") == 0 or own.get("supernet") or ">=" in str(own.get("budget", "")):
+        return {"space": {"name": "default"}}
+    if space.get("name", "path") != "path" or {"fractions", "ties"} & set(space):
+        return {}
+    found: dict[str, Any] = {"space": {"name": "path"}}
+    if not search.get("front"):  # around the path's own net a search found no more than the seeds' spread
+        found["search"] = {"trials": 0}
+    return found
 
 
 SUPERNET = Method(

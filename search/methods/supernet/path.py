@@ -251,16 +251,11 @@ def check_path(context: Context) -> None:
         raise ConfigError(f"space 'path' takes upper limits only, not budget {config.budget!r}")
     if options.order == "ranking" and config.ranking == "none":
         raise ConfigError("train.method_options.order 'ranking' needs one, and ranking is none; choose l1 or another")
-    if _target(context, options) >= 1:
-        raise ConfigError(
-            f"space 'path' has nowhere to go: budget {config.budget!r} is the whole net's cost; ask for less, or set "
-            "train.method_options.smallest"
-        )
 
 
 def _target(context: Context, options: PathOptions) -> float:
-    """Share of the whole cost that the path ends at."""
-    return options.smallest or 1 / float(context.budget.usage(_full(context.space.supernet))[0])
+    """Share of the whole cost that the path ends at; 1 where the budget is no less."""
+    return options.smallest or min(1.0, 1 / float(context.budget.usage(_full(context.space.supernet))[0]))
 
 
 def _full(supernet: Supernet) -> np.ndarray:
