@@ -192,7 +192,7 @@ def _check_untrained(run: Run) -> None:
 def _check_evolution(run: Run) -> None:
     """That random subnets meet the budget, as the published evolution needs; a note where trials are too few for it."""
     settings = run.config.search
-    if not run.method.searches or settings.strategy != "evolution":
+    if not run.method.searches or not settings.trials or settings.strategy != "evolution":
         return
     if remark := Evolution(seed=run.config.seed).remark(run.setup.budget, settings.trials):
         run.report.note(remark)
@@ -252,7 +252,7 @@ def _described(run: Run) -> dict[str, Any]:
         "macs_full": {c: supernet.macs(full, convention=c) for c in ("true", "published")},
         "budget_macs": budget.macs,
         "convention": budget.convention,
-        "space": budget.space.count,
+        "space": run.setup.offered.count,
         "data": {split: run.setup.data(split).digest() for split in SPLITS},
     }
 

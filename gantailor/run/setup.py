@@ -19,6 +19,7 @@ from gantailor.run.inputs import Inputs
 from gantailor.search.budget import Budget
 from gantailor.search.costs import CostLimits
 from gantailor.search.limits import Limit, parse_budget
+from gantailor.search.spaces.config import SpaceConfig
 from gantailor.search.spaces.path import WidthPath, neighbourhood, points
 from gantailor.search.spaces.space import Space, space
 from gantailor.supernet.calling import as_tuple
@@ -71,22 +72,31 @@ class Setup(Inputs):
         order_channels(ranked, self.scores)
         return ranked
 
+    def _wanted(self) -> SpaceConfig:
+        """Settings of the space, rounded to what the first device likes if that is asked for."""
+        wanted = self.config.space
+        if not self.config.round_to_device or not self.config.devices:
+            return wanted
+        multiple = max(wanted.rounding, device(self.config.devices[0]).channel_multiple)
+        return wanted.model_copy(update={"multiple": multiple})
+
+    @cached_property
+    def offered(self) -> Space:
+        """The search space as settings describe it."""
+        return space(self._wanted(), self.traced)
+
     @cached_property
     def space(self) -> Space:
-        """The search space, its widths rounded to what the first device likes if that is asked for."""
-        wanted = self.config.space
-        if self.config.round_to_device and self.config.devices:
-            multiple = max(wanted.rounding, device(self.config.devices[0]).channel_multiple)
-            wanted = wanted.model_copy(update={"multiple": multiple})
-        every = space(wanted, self.traced)
+        """The search space: where there is a path, what lies along it, or around its net at the budget."""
+        config, every = self._wanted(), self.offered
         path = self.stored_path().get("path")
-        if wanted.name != "path" or path is None:
+        if config.name != "path" or path is None:
             return every
         found = WidthPath.from_json(path, self.traced.graph)
         if self.config.search.front:
-            return points(found, self.traced, wanted)
+            return points(found, self.traced, config)
         limits = CostLimits(every, self._limits(self.config.budget), self.config.convention)
-        return neighbourhood(found, self.traced, wanted, limits.usage)
+        return neighbourhood(found, self.traced, config, limits.usage)
 
     def stored_path(self) -> dict[str, Any]:
         """What the trained supernet's file says of a path, as ``path``; that of ``config.supernet`` before a training.

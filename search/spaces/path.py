@@ -129,8 +129,9 @@ def neighbourhood(path: WidthPath, supernet: Supernet, config: SpaceConfig, usag
 
 
 def points(path: WidthPath, supernet: Supernet, config: SpaceConfig) -> Space:
-    """Nets along the path as the choices of one variable, evenly in the logarithm of their MACs."""
-    rounded = np.unique(np.stack([path.rounded(row, config.rounding) for row in path.sizes]), axis=0)
+    """Nets along the path, as far as it was trained, as the choices of one variable, evenly in the logarithm of MACs."""
+    trained = int((path.times != NEVER).sum()) or len(path.closed)
+    rounded = np.unique(path.rounded(path.sizes[: trained + 1], config.rounding), axis=0)
     costs = supernet.macs_many(rounded)
     order = np.argsort(costs, kind="stable")
     rounded, costs = rounded[order], costs[order]

@@ -197,9 +197,9 @@ def test_wrong_settings(tmp_path, capsys, flag, value, said):
 
 def test_all_config_mistakes_at_once(tmp_path, capsys):
     yaml = tmp_path / "c.yaml"
-    yaml.write_text("search: {trials: 0}\ntrain: {lrr: 1, batch: 0}\n")
+    yaml.write_text("search: {trials: -1}\ntrain: {lrr: 1, batch: 0}\n")
     message = fails(capsys, "compress", str(yaml))
-    assert "search.trials cannot be 0" in message
+    assert "search.trials cannot be -1" in message
     assert "train.lrr is no setting; did you mean 'lr'" in message
     assert "train.batch cannot be 0" in message
 

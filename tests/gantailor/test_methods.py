@@ -333,7 +333,7 @@ def test_pictures_can_be_ranked_too(tiny_teacher, tmp_path):
 
 def test_methods_fill_in_what_the_user_leaves_out():
     plain = load_config(None, {})
-    assert plain.ranking == "l1" and plain.space.name == "default"
+    assert plain.ranking == "l1" and plain.space.name == "path"
     pruning = load_config(None, {"method": "diversity", "train.kimg": 3})
     assert (pruning.ranking, pruning.space.name, pruning.train.kimg) == ("diversity", "uniform", 3)
     assert pruning.train.output_weight == plain.train.output_weight

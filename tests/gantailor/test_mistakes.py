@@ -46,9 +46,13 @@ def told(tmp_path, tiny_teacher, capsys, monkeypatch):
             ["--finetune.perceptual_weight", "1", "--finetune.perceptual_loss", "gram"],
             "gram needs VGG16's weights: set evaluation.lpips_network vgg and lpips_features",
         ),
-        (["--train.method_options", "{reach: 1}"], "method 'supernet' has no train.method_options"),
+        (["--space", "default", "--train.method_options", "{reach: 1}"], "are those of a path: set space path"),
+        (["--method", "diversity", "--train.method_options", "{reach: 1}"], "'diversity' has no train.method_options"),
         (["--options", "{ngf: many}"], "'resnet_6blocks' cannot be built with options {'ngf': 'many'}"),
-        (["--search.strategy", "evolution", "--budget", "1.76M"], "set search.strategy predictor, whose subnets"),
+        (
+            ["--space", "default", "--search.strategy", "evolution", "--budget", "1.76M"],
+            "set search.strategy predictor, whose subnets",
+        ),
         (["--evaluation.final", "l1"], "evaluation.final cannot be 'l1': give a list, [l1]"),
     ],
 )

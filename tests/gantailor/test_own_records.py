@@ -92,6 +92,8 @@ def test_a_strategy_and_a_metric_of_ones_own_are_searched_by(own):
         "4",
         "--trials",
         "20",
+        "--space.name",
+        "default",
         "--space.multiple",
         "1",
     ]

@@ -19,6 +19,8 @@ from gantailor.search.methods.supernet.path import (
 from gantailor.supernet.errors import ConfigError
 from gantailor.supernet.training.trainer import Task
 
+SMALLEST = 0.05  # share of the cost that a path goes down to where a whole front is asked for
+
 
 def _on_path(context: Context) -> bool:
     return context.config.space.name == "path"
@@ -53,10 +55,9 @@ def _defaults(own: Mapping[str, Any]) -> Mapping[str, Any]:
         return {"space": {"name": "default"}}
     if space.get("name", "path") != "path" or {"fractions", "ties"} & set(space):
         return {}
-    found: dict[str, Any] = {"space": {"name": "path"}}
-    if not search.get("front"):  # around the path's own net a search found no more than the seeds' spread
-        found["search"] = {"trials": 0}
-    return found
+    if search.get("front"):  # of every budget below the run's, that one may be the whole net
+        return {"space": {"name": "path"}, "train": {"method_options": {"smallest": SMALLEST}}}
+    return {"space": {"name": "path"}, "search": {"trials": 0}}  # around its net a search found no more than seeds do
 
 
 SUPERNET = Method(
