@@ -65,9 +65,13 @@ def demo(arguments: argparse.Namespace) -> None:
     if arguments.from_scratch:
         base |= {"train.kimg": 12, "finetune.kimg": 8}
     elif DEMO_SUPERNET.exists() and vars(arguments)["set:method"] in (None, "supernet"):  # others train their own
-        base |= {"supernet": str(DEMO_SUPERNET), "space.name": "path", "search.trials": 0}
-        base |= {"train.kimg": 0, "finetune.kimg": 8}
-        print("the shipped supernet has a path for every budget; --from-scratch trains one", file=sys.stderr)
+        base |= {"supernet": str(DEMO_SUPERNET), "finetune.kimg": 8}
+        if vars(arguments)["set:space"] in (None, "path"):
+            base |= {"space.name": "path", "search.trials": 0, "train.kimg": 0}
+            print("the shipped supernet has a path for every budget; --from-scratch trains one", file=sys.stderr)
+        else:
+            base["train.kimg"] = 4
+            print("continuing from the shipped supernet; --from-scratch trains it from the teacher", file=sys.stderr)
     _run(arguments, config_of(arguments, base), "report")
 
 

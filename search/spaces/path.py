@@ -129,7 +129,7 @@ def neighbourhood(path: WidthPath, supernet: Supernet, config: SpaceConfig, usag
 
 
 def points(path: WidthPath, supernet: Supernet, config: SpaceConfig) -> Space:
-    """Nets along the path, as far as it was trained, as the choices of one variable, evenly in the logarithm of MACs."""
+    """Nets along the path, as far as it was trained, as choices of one variable, evenly in the logarithm of MACs."""
     trained = int((path.times != NEVER).sum()) or len(path.closed)
     rounded = np.unique(path.rounded(path.sizes[: trained + 1], config.rounding), axis=0)
     costs = supernet.macs_many(rounded)

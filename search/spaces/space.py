@@ -196,7 +196,7 @@ def every_space(supernet: Supernet, config: SpaceConfig) -> Space:
     choices = {name: sorted({*range(step, size, step), size}) for name, size in full.items() if name not in frozen}
     for name in droppable(supernet, config) & set(choices):
         choices[name].insert(0, 0)
-    return Space("every", [Variable.scaled(name, sizes, [(name, 1)]) for name, sizes in choices.items()], supernet)
+    return Space(config.name, [Variable.scaled(name, sizes, [(name, 1)]) for name, sizes in choices.items()], supernet)
 
 
 def space(name: str | SpaceConfig, supernet: Supernet) -> Space:

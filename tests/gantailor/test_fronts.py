@@ -25,11 +25,9 @@ def runs(tmp_path_factory, tiny_teacher):
     """A whole front, and a random search at one budget."""
     folder = tmp_path_factory.mktemp("fronts")
     settings = f"generator: resnet_6blocks\noptions: {{ngf: 8}}\nteacher: {tiny_teacher}\ndata: {{size: 32}}\n"
-    settings += "train: {kimg: 0.03, batch: 8}\nevaluation: {search: l1, search_images: 16}\n"
-    (folder / "front.yaml").write_text(settings + "space: default\nbudget: 1x\nsearch: {trials: 22, front: true}\n")
-    (folder / "random.yaml").write_text(
-        settings + "space: default\nbudget: 0.3x\nsearch: {trials: 18, strategy: random}\n"
-    )
+    settings += "space: default\ntrain: {kimg: 0.03, batch: 8}\nevaluation: {search: l1, search_images: 16}\n"
+    (folder / "front.yaml").write_text(settings + "budget: 1x\nsearch: {trials: 22, front: true}\n")
+    (folder / "random.yaml").write_text(settings + "budget: 0.3x\nsearch: {trials: 18, strategy: random}\n")
     for name in ("front", "random"):
         assert main(["search", str(folder / f"{name}.yaml"), "--out", str(folder / name)]) == 0
     return folder

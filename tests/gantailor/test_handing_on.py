@@ -144,7 +144,7 @@ def test_the_discriminator_alone_or_nothing(tasks, tiny_teacher, tmp_path):
     old, new = tasks["train"], tasks["finetune"]
     fresh = [bool((bias == 0).all()) for bias in new.maps.biases]
     assert equal(old.discriminator, new.discriminator) and all(fresh)
-    run = through(tmp_path / "none", settings(str(tiny_teacher)))
+    run = through(tmp_path / "none", settings(str(tiny_teacher), space="default"))
     new = tasks["finetune"]
     assert equal(make_discriminator(run.config.finetune, input_nc=3, output_nc=3), new.discriminator)
     stored, _ = load_tensors(run.folder.supernet_discriminator)  # is left for whoever wants it

@@ -47,7 +47,7 @@ def told(tmp_path, tiny_teacher, capsys, monkeypatch):
             "gram needs VGG16's weights: set evaluation.lpips_network vgg and lpips_features",
         ),
         (["--space", "default", "--train.method_options", "{reach: 1}"], "are those of a path: set space path"),
-        (["--method", "diversity", "--train.method_options", "{reach: 1}"], "'diversity' has no train.method_options"),
+        (["--method", "diversity", "--train.method_options", "{reach: 1}"], "has no train.method_options"),
         (["--options", "{ngf: many}"], "'resnet_6blocks' cannot be built with options {'ngf': 'many'}"),
         (
             ["--space", "default", "--search.strategy", "evolution", "--budget", "1.76M"],

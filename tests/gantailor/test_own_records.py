@@ -92,7 +92,7 @@ def test_a_strategy_and_a_metric_of_ones_own_are_searched_by(own):
         "4",
         "--trials",
         "20",
-        "--space.name",
+        "--space",
         "default",
         "--space.multiple",
         "1",
