@@ -276,7 +276,8 @@ def test_inspect_knows_native_inputs(capsys):
 def test_dry_run_writes_nothing(tmp_path, capsys):
     assert main(["demo", "--dry-run", "--out", str(tmp_path / "r")]) == 0
     assert "budget 124.7M MACs (true)" in capsys.readouterr().out
-    assert main(["demo", "--dry-run", "--out", str(tmp_path / "r"), "--strategy", "evolution"]) == 0
+    searched = ["--strategy", "evolution", "--trials", "40"]
+    assert main(["demo", "--dry-run", "--out", str(tmp_path / "r"), *searched]) == 0
     assert capsys.readouterr().err.count("with search.trials 40 it is a random search") == 1
     assert not (tmp_path / "r").exists()
 
