@@ -60,7 +60,8 @@ def taylor_scores(
 def _response(made: Tensor, random: torch.Generator) -> Tensor:
     """The outputs' sum with random signs, over the root of their number."""
     signs = torch.randint(0, 2, made.shape, generator=random).to(made) * 2 - 1
-    return (made * signs).sum() / made.numel() ** 0.5
+    response: Tensor = (made * signs).sum() / made.numel() ** 0.5
+    return response
 
 
 def _precision(supernet: Supernet) -> torch.dtype:
