@@ -199,11 +199,12 @@ def run_all(entries: Sequence[Entry]) -> dict[str, str]:
 
 
 def take_supernet(entry: Entry, entries: Sequence[Entry]) -> None:
-    """A supernet is trained once for all budgets: the one of a run that differs in nothing else is copied."""
+    """A supernet is trained once for all budgets and searches: that of a run that differs in nothing else is copied."""
     if not find_method(entry.config.method).searches or (entry.folder / SUPERNET[-1]).exists():
         return
     for other in entries:
-        same = other.config.model_copy(update={"budget": entry.config.budget}) == entry.config
+        theirs = {"budget": entry.config.budget, "search": entry.config.search}
+        same = other.config.model_copy(update=theirs) == entry.config
         if same and (other.folder / SUPERNET[-1]).exists():
             entry.folder.mkdir(parents=True, exist_ok=True)
             for file in (other.folder / name for name in SUPERNET):
