@@ -180,6 +180,22 @@ def _check_strategy(run: Run) -> None:
     remark = getattr(make_strategy(settings.strategy, seed=run.config.seed), "remark", None)
     if remark is not None and (said := remark(run.setup.budget, settings.trials)):
         run.report.note(said)
+    if settings.tuning_kimg:
+        _check_tuning(run)
+
+
+def _check_tuning(run: Run) -> None:
+    """That finalists can be tuned, and how much that is."""
+    settings, length = run.config.search, run.config.finetune.kimg
+    if settings.tuning_kimg > length:
+        raise ConfigError(
+            f"search.tuning_kimg {settings.tuning_kimg:g} is more than finetune.kimg {length:g}, of which it is the "
+            "beginning; lower it"
+        )
+    if settings.front:
+        raise ConfigError("search.front answers every budget by inherited scores; leave search.tuning_kimg out")
+    most = settings.finalists * settings.tuning_kimg
+    run.report.note(f"search: {settings.finalists} finalists are tuned at its end, on {most:g} kimg in all at most")
 
 
 def _check_statistics(run: Run) -> None:

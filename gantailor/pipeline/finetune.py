@@ -34,18 +34,12 @@ def finetune(run: Run) -> None:
     folder, recipe = run.folder, run.config.finetune
     if folder.subnet.exists():
         return
-    _, narrow = run.subnet()
-    quantisers, model = make_quantisers(narrow, recipe), narrow
-    if quantisers is not None:  # the forward rounds, what is stored are the plain weights, and beside them the ranges
-        set_activation_ranges(quantisers, folder.ranges)
-        model = Quantised(narrow, quantisers)
     watcher = None
     if distributed.rank() == 0:
         watcher = Watcher(run, "finetune", lambda net: {"subnet": net}, best=folder.subnet_best)
-    context = RunContext(run)
-    partners = narrow_partners(run, context)
-    task = run.method.finetune(context, model, partners)
-    _go_on(run, task)
+    task, partners, handed = tuning_of(run, run.subnet_config())
+    if handed and distributed.rank() == 0:
+        run.report.note(f"fine-tuning goes on with the {' and the '.join(handed)} of the training before it")
     tuned = fit(run, task, recipe, checkpoint=folder.subnet_checkpoint, title="fine-tune", on_watch=watcher)
     if watcher is not None:
         judge = judge_of(task)
@@ -54,8 +48,27 @@ def finetune(run: Run) -> None:
         _store(run, tuned, partners, watcher)
 
 
-def _go_on(run: Run, task: Task) -> None:
-    """Put into a training what the one before it handed on, as ``hand_on`` says.
+def tuning_of(run: Run, config: SubnetConfig) -> tuple[Task, dict[str, nn.Module], list[str]]:
+    """The fine-tuning of a subnet of these widths from the weights that it inherits, at its beginning.
+
+    Its task, the nets that were narrowed along, and what was handed on by the training before.
+
+    Raises:
+        GantailorError: what should be handed on is not there.
+    """
+    narrow = run.setup.calibrated(run.trained().extract(config))
+    quantisers, model = make_quantisers(narrow, run.config.finetune), narrow
+    if quantisers is not None:  # the forward rounds, what is stored are the plain weights, and beside them the ranges
+        set_activation_ranges(quantisers, run.folder.ranges)
+        model = Quantised(narrow, quantisers)
+    context = RunContext(run)
+    partners = narrow_partners(run, context)
+    task = run.method.finetune(context, model, partners)
+    return task, partners, _go_on(run, task, config)
+
+
+def _go_on(run: Run, task: Task, config: SubnetConfig) -> list[str]:
+    """Put into a training what the one before it handed on, as ``hand_on`` says; what that was.
 
     Raises:
         CheckpointError: the file of a discriminator is missing, or belongs to another.
@@ -63,20 +76,19 @@ def _go_on(run: Run, task: Task) -> None:
     """
     folder, wanted, judge = run.folder, run.config.hand_on, judge_of(task)
     if wanted == "none" or not run.config.finetune.kimg or DISCRIMINATOR in run.method.partners:
-        return
+        return []
     handed = []
     if judge is not None:
         load_state(judge, read_state(folder.supernet_discriminator), str(folder.supernet_discriminator))
         handed.append("discriminator")
     maps = task.parts().get("maps")
     if wanted == "all" and isinstance(maps, FeatureMaps) and folder.supernet_maps.exists():
-        kept = kept_channels(run.setup.supernet.graph, maps.layers, run.subnet_config())
+        kept = kept_channels(run.setup.supernet.graph, maps.layers, config)
         maps.take_over(for_channels(load_tensors(folder.supernet_maps)[0], kept))
         handed.append("1x1 maps")
     if not handed:
         raise RunError(f"hand_on is {wanted!r}, but the training before left nothing to go on with; set it to none")
-    if distributed.rank() == 0:
-        run.report.note(f"fine-tuning goes on with the {' and the '.join(handed)} of the training before it")
+    return handed
 
 
 def narrow_partners(run: Run, context: RunContext) -> dict[str, nn.Module]:
