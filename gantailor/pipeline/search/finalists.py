@@ -11,12 +11,12 @@ import torch
 
 from gantailor.evaluators.scores import Subset
 from gantailor.pipeline.finetune import tuning_of
+from gantailor.pipeline.search.halving import Finalists, Tune
 from gantailor.pipeline.search.processes import run_workers
 from gantailor.pipeline.search.study import make_search
 from gantailor.run.config import Config
 from gantailor.run.folder import write_config
 from gantailor.run.run import Run
-from gantailor.search.finalists import Finalists, Tune
 from gantailor.search.study import Search
 from gantailor.supernet.errors import ConfigError
 from gantailor.supernet.files import write_bytes, write_json

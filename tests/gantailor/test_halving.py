@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
+from gantailor.pipeline.search.halving import Finalists, best_rows
 from gantailor.search.conformance import StrategyConformance, small_space
-from gantailor.search.finalists import Finalists, best_rows
 from gantailor.search.results import best_trial
 from gantailor.search.spaces.space import uniform_indices
 from gantailor.search.storage import open_study
