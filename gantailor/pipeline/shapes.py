@@ -24,7 +24,7 @@ from gantailor.zoo.data.vectors import WithVectors
 from gantailor.zoo.generators.record import find_generator
 
 LOOKED_AT = 2  # pictures
-OTHER_LAYERS = "say teacher.layers, a list or {the generator's: the teacher's}"
+OTHER_LAYERS = "say teacher.layers {the generator's: the teacher's}"
 MAPPED = ("mse", "l1")  # losses of features behind 1x1 maps
 FAR = 2.0  # absolute values from which outputs are said to leave [-1, 1]
 

@@ -98,6 +98,7 @@ def test_images_of_all_finalists_count(tuned):
     tuned.folder.scores.unlink()
 
 
+@pytest.mark.slow  # four processes
 def test_two_workers(settings, tmp_path):
     """Each finalist is tuned once, by either; the trials were there before."""
     compress(begun(tmp_path / "run", settings, search={"trials": 4, "strategy": "random"}), until="search")
