@@ -4,6 +4,7 @@ import json
 import shutil
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from PIL import Image
@@ -14,6 +15,7 @@ from gantailor.pipeline.finetune import finetune
 from gantailor.pipeline.search.stage import search
 from gantailor.run.loading import load_config
 from gantailor.run.run import Run, open_run
+from gantailor.search.errors import SearchError
 from gantailor.search.storage import load_study
 from gantailor.supernet.errors import ConfigError
 from gantailor.supernet.files import load_tensors
@@ -83,10 +85,18 @@ def test_fine_tuning_goes_on_with_it(tuned, settings, tmp_path):
     assert mine.keys() == theirs.keys() and all(torch.equal(mine[name], theirs[name]) for name in mine)
 
 
-def test_again_tunes_nothing(tuned):
+def test_again_tunes_nothing(tuned, capsys):
+    """It tells what the pick gained over uniform widths, as inherited and as tuned."""
     before = {file: file.stat().st_mtime_ns for file in tuned.folder.path.glob("finalists/*/*")}
     search(open_run(tuned.folder.path))
     assert {file: file.stat().st_mtime_ns for file in tuned.folder.path.glob("finalists/*/*")} == before
+    table, found = pd.read_csv(tuned.folder.front), looks(tuned)
+    uniform = table["l1"][0]
+    assert f"l1 inherited: {table['l1'].min():.5g}, of uniform widths {uniform:.5g}, " in (
+        said := capsys.readouterr().err
+    )
+    ended = sum("8" in scores for scores in found.values())
+    assert f"{ended} of 3 finalists were tuned on 0.032 kimg, others on less; l1 after " in said
 
 
 def test_images_of_all_finalists_count(tuned):
@@ -96,6 +106,13 @@ def test_images_of_all_finalists_count(tuned):
     others = [max(map(int, scores)) * 4 / 1000 for widths, scores in looks(tuned).items() if widths != chosen]
     assert len(others) == 2 and row["kimg"] == pytest.approx(0.064 + sum(others)) and row["seconds"] > 0
     tuned.folder.scores.unlink()
+
+
+def test_none_can_be_tuned(settings, tmp_path, monkeypatch):
+    """One line with the reason."""
+    monkeypatch.setattr("gantailor.pipeline.search.finalists.tuning_of", lambda run, config: 1 / 0)
+    with pytest.raises(SearchError, match="no finalist could be tuned, the last for: ZeroDivisionError: division by"):
+        compress(begun(tmp_path / "run", settings), until="search")
 
 
 @pytest.mark.slow  # four processes

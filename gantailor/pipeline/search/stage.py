@@ -13,6 +13,7 @@ from gantailor.pipeline.search.study import evaluate_all, make_search
 from gantailor.run.folder import write_config
 from gantailor.run.run import Run
 from gantailor.search.budget import Budget
+from gantailor.search.errors import SearchError
 from gantailor.search.results import best_config, best_trial, table
 from gantailor.search.spaces.space import uniform_indices
 from gantailor.search.study import Search
@@ -48,10 +49,10 @@ def search(run: Run) -> SubnetConfig:
 def _tell_gain(run: Run, searcher: Search) -> None:
     """What the search's pick gained over uniform widths, by the scores that it followed."""
     history, budget = searcher.history(), searcher.budget
-    uniform = (history.indices == _uniform(budget)).all(1)
-    if uniform.any():
-        best, sign = history.values[budget.fits(history.indices), 0].min(), _sign(searcher)
-        compared = _gained(sign * float(best), sign * float(history.values[uniform, 0][0]), sign)
+    uniform, within = (history.indices == _uniform(budget)).all(1), history.values[budget.fits(history.indices), 0]
+    if uniform.any() and len(within) > 1:
+        sign = _sign(searcher)
+        compared = _gained(sign * float(within.min()), sign * float(history.values[uniform, 0][0]), sign)
         run.report.note(f"{searcher.objectives[0].name} inherited: {compared}")
 
 
@@ -69,11 +70,19 @@ def _gained(best: float, uniform: float, sign: int) -> str:
 
 
 def _best_tuned(run: Run, searcher: Search) -> SubnetConfig:
-    """The best of the finalists after tuning."""
+    """The best of the finalists after tuning.
+
+    Raises:
+        SearchError: none could be tuned.
+    """
     finalists = tune_finalists(run, searcher)
+    trials = finalists.study.get_trials(deepcopy=False)
+    ended = sum(trial.state == TrialState.COMPLETE for trial in trials)
+    if not ended:
+        reasons = [trial.user_attrs["reason"] for trial in trials if "reason" in trial.user_attrs]
+        raise SearchError(f"no finalist could be tuned, the last for: {reasons[-1] if reasons else 'nobody knows'}")
     _, indices = best_trial(finalists.study, finalists.budget, provenance=finalists.provenance)
     mine, uniform = finalists.tuned(indices), finalists.tuned(_uniform(finalists.budget))
-    ended = sum(trial.state == TrialState.COMPLETE for trial in finalists.study.get_trials(deepcopy=False))
     said = f"{ended} of {len(finalists.rows)} finalists were tuned on {finalists.lengths[-1]:g} kimg, others on less"
     if uniform:
         rung = len(uniform) - 1
