@@ -82,9 +82,13 @@ class Budget(CostLimits):
         drawn = rng.integers(0, self.space.largest + 1)
         if self.fill or any(limit.lower for limit in self.bounds):
             return self.settle(drawn, rng)
+        return self.capped(rng).settle(drawn, rng)
+
+    def capped(self, rng: np.random.Generator) -> Budget:
+        """This budget below a random MAC limit too, evenly in its logarithm: a part of the front."""
         low = max(1.0, float(self.cost(self.space.smallest)[0]))
         cap = Limit("macs", upper=low * (max(self.macs, low) / low) ** rng.random())
-        return replace(self, limits=(*self.bounds, cap), fill=True).settle(drawn, rng)
+        return replace(self, limits=(*self.bounds, cap), fill=True)
 
     def settle(self, indices: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """A candidate near ``indices`` that fits: narrowed until the upper limits hold, then widened while they do."""

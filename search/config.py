@@ -14,6 +14,10 @@ class SearchConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
     strategy: str = Field("predictor", description=", ".join(STRATEGIES) + ", or module:name")
     trials: int = Field(40, ge=0, description="subnets that the search evaluates in all; 0: take the path's net")
+    tuning_kimg: float = Field(
+        0.0, ge=0, description="thousand images that the best subnets are tuned on before one is chosen; 0: none are"
+    )
+    finalists: int = Field(8, gt=1, description="best subnets of the search that are tuned, if tuning_kimg is set")
     front: bool = Field(False, description="search the whole front of score and MACs below the budget")
     front_cost: str = Field("macs", description="the front's cost: macs, params, or latency_ms@PROFILE")
     workers: int = Field(1, gt=0, description="processes that evaluate")

@@ -12,6 +12,7 @@ import os
 import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,12 +29,13 @@ from gantailor.search.scoring import Objective, Scorer, score_candidate
 from gantailor.search.spaces.space import as_mapping
 from gantailor.search.storage import exclusive
 from gantailor.search.strategies import make_strategy
-from gantailor.search.strategies.common import History
+from gantailor.search.strategies.common import History, Strategy, listed
 from gantailor.search.strategies.random import first
 from gantailor.search.workers import UNFINISHED, Worker, can_tell, give_back, make_worker, release_lost
 
 FAILURES = 10  # in a row, and the search stops
 START = 16  # trials of any strategy that are the uniform shrink and random candidates: the baseline of every plot
+EVERY = 1_000_000  # trials: until a strategy proposes nothing more
 PATIENCE = 0.5  # seconds between two looks at what other workers still evaluate
 
 logger = logging.getLogger(__name__)
@@ -45,10 +47,14 @@ class Search:
     Args:
         objectives: in the order of the study's directions.
         score: from a subnet to its named scores; what it raises marks the trial failed.
-        strategy: a name of ``gantailor.search.strategies``, or one's own as ``module:name``.
-        start: how many trials are the uniform shrink and random candidates, before the strategy chooses.
+        strategy: a name of ``gantailor.search.strategies``, one's own as ``module:name``, or the strategy itself.
+        start: how many trials are the uniform shrink and random candidates, before the strategy chooses; it may have a
+            ``start`` of its own.
         provenance: identifies weights, data and scores: earlier trials count only where it is the same.
         lock: file that keeps the processes of one machine from choosing at the same moment.
+
+    Attributes:
+        probing: the search, in a study of its own, for what the strategy has to know first; None for most.
     """
 
     def __init__(
@@ -58,15 +64,17 @@ class Search:
         score: Scorer,
         *,
         objectives: Sequence[Objective] = (Objective("score"),),
-        strategy: str = "predictor",
+        strategy: str | Strategy = "predictor",
         seed: int = 0,
         start: int = START,
         provenance: str = "",
         lock: Path | None = None,
     ) -> None:
         self.study, self.budget, self.score, self.objectives = study, budget, score, tuple(objectives)
-        self.strategy_name, self.strategy, self.seed = strategy, make_strategy(strategy, seed=seed), seed
-        self.start, self.provenance, self.lock = start, provenance, lock
+        self.strategy_name, self.seed = (strategy if isinstance(strategy, str) else "given"), seed
+        self.strategy = make_strategy(strategy, seed=seed) if isinstance(strategy, str) else strategy
+        self.start, self.provenance, self.lock = getattr(self.strategy, "start", start), provenance, lock
+        self.probing = _probing(self)
         self._failures = 0
         self._worker: Worker | None = None
 
@@ -86,6 +94,8 @@ class Search:
             SearchError: ten evaluations in a row failed.
         """
         release_lost(self.study)
+        if self.probing is not None and self.history().counted < trials:
+            self.probing.run(EVERY)
         while True:
             claimed = self.claim(trials)
             if claimed is None:
@@ -131,7 +141,11 @@ class Search:
         values = np.array(list(done.values()), np.float64).reshape(-1, len(self.objectives))
         if whole_front and mine:  # a later, tighter budget has those that meet it
             mine = {c for c, fits in zip(mine, self.budget.fits(np.array(list(mine))), strict=True) if fits}
-        return History(indices, values, frozenset(taken), len(mine), frozenset(given & done.keys()))
+        known = History(indices, values, frozenset(taken), len(mine), frozenset(given & done.keys()))
+        if self.probing is None:
+            return known
+        probed = self.probing.history()
+        return replace(known, probes=(probed.indices, probed.values))
 
     def _trials(self, before: int | None = None) -> Iterable[tuple[tuple[int, ...], FrozenTrial]]:
         """Candidates that need no proposal any more, and their trials."""
@@ -263,6 +277,30 @@ class Search:
         if self._failures >= FAILURES:
             raise SearchError(f"{FAILURES} evaluations in a row failed, the last with: {values}")
         return self.history().counted
+
+
+def _probing(search: Search) -> Search | None:
+    """The search for a strategy's ``probes``: a study beside its own in the same storage, without its budget."""
+    probes = getattr(search.strategy, "probes", None)
+    if probes is None:
+        return None
+    space, convention = search.budget.space, search.budget.convention
+    study = optuna.create_study(
+        study_name=f"{search.study.study_name}-probes",
+        storage=search.study._storage,
+        directions=search.study.directions,
+        load_if_exists=True,
+    )
+    return Search(
+        study,
+        Budget(space, int(space.macs(space.largest, convention=convention)[0]), convention),
+        search.score,
+        objectives=search.objectives,
+        strategy=listed(probes(space)),
+        start=0,
+        provenance=search.provenance,
+        lock=search.lock,
+    )
 
 
 def _trial_id(study: optuna.Study, number: int) -> int:

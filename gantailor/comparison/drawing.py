@@ -40,16 +40,19 @@ def _metrics(wide: pd.DataFrame) -> list[str]:
     return [name for name in dict.fromkeys(wide.columns.get_level_values(0)) if name not in COSTS]
 
 
-def markdown(wide: pd.DataFrame, teacher: Mapping[str, float]) -> str:
-    """The table: a line for each method and budget, mean and standard deviation over seeds."""
+def markdown(wide: pd.DataFrame, untrained: Mapping[str, Mapping[str, float]]) -> str:
+    """The table: a line for each method and budget, mean and standard deviation over seeds.
+
+    Above them what nothing is trained for, the teacher and the input, with scores and MACs of their own.
+    """
     metrics = _metrics(wide)
     lines = [
         "| method | budget | MACs | " + " | ".join(metrics) + " | kimg | training | seeds |",
         "|---" * (len(metrics) + 6) + "|",
     ]
-    if teacher:
-        cells = " | ".join(f"{teacher[name]:.4g}" if name in teacher else "" for name in metrics)
-        lines.append(f"| teacher | | {format_macs(teacher['macs'])} | {cells} | | | |")
+    for name, scores in untrained.items():
+        cells = " | ".join(f"{scores[metric]:.4g}" if metric in scores else "" for metric in metrics)
+        lines.append(f"| {name} | | {format_macs(scores['macs'])} | {cells} | | | |")
     for (method, budget), row in wide.iterrows():
         cells = " | ".join(_with_spread(row[name, "mean"], row[name, "std"]) for name in metrics)
         costs = f"{row['kimg', 'mean']:g} | {row['seconds', 'mean'] / 60:.1f} min | {int(row['seeds', ''])}"
@@ -61,7 +64,7 @@ def _with_spread(mean: float, std: float) -> str:
     return f"{mean:.4g}" if np.isnan(std) else f"{mean:.4g} ± {std:{'.0f' if std >= 100 else '.2g'}}"
 
 
-def draw(wide: pd.DataFrame, teacher: Mapping[str, float]) -> Figure:
+def draw(wide: pd.DataFrame, untrained: Mapping[str, Mapping[str, float]]) -> Figure:
     """Each score against MACs, a line for each method, and against training time: mean, and the spread over seeds."""
     from matplotlib.figure import Figure
     from matplotlib.ticker import NullFormatter
@@ -88,8 +91,10 @@ def draw(wide: pd.DataFrame, teacher: Mapping[str, float]) -> Figure:
                     axis.annotate(str(budget), at, xytext=(4, 4), textcoords="offset points", fontsize=7)
             axis.grid(alpha=0.3)
             axis.set_ylabel(f"{metric} ({metric_of(metric).direction} is better)")
-        if metric in teacher:
-            grid[0, column].axhline(teacher[metric], color="0.4", linestyle=":", label="teacher")
+        for name, scores in untrained.items():
+            if metric in scores:
+                style = ":" if name == "teacher" else "--"
+                grid[0, column].axhline(scores[metric], color="0.4", linestyle=style, label=name)
         grid[0, column].set_xscale("log")
         grid[0, column].set_xlabel("MACs")
         budgets = wide["macs", "mean"].groupby(level="budget", sort=False).max()

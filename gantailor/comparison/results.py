@@ -23,6 +23,11 @@ from gantailor.supernet.quantization.activation_ranges import load_fake_quantize
 from gantailor.zoo.data.pictures import is_picture, picture_grid, to_rgb
 
 SHOWN = 6  # pictures in the grid
+UNTRAINED = (
+    "teacher",
+    "input",
+    "input, enlarged",
+)  # rows of scores.json that every run has alike, as the table has them
 
 
 def results(entries: Sequence[Entry]) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -36,15 +41,24 @@ def results(entries: Sequence[Entry]) -> tuple[pd.DataFrame, pd.DataFrame]:
     return frame, wide
 
 
-def teacher_scores(entries: Sequence[Entry]) -> dict[str, float]:
-    """The teacher's scores and MACs, from the first run that has a teacher."""
+def references(entries: Sequence[Entry]) -> dict[str, dict[str, float]]:
+    """Scores and MACs of what nothing is trained for, each from the first run that has it.
+
+    The ``teacher``, and the ``input`` as it is (``input, enlarged`` where outputs are larger): no generator at all, so
+    no MACs.
+    """
+    found: dict[str, dict[str, float]] = {}
     for entry in entries:
-        scores = entry.scores()
-        if "teacher" in scores:
-            teacher = entry.open().setup.traced_teacher
-            macs = teacher.macs(teacher.full_config(), convention=entry.config.convention)
-            return {"macs": macs} | {name: score["value"] for name, score in scores["teacher"].items()}
-    return {}
+        for name, scores in entry.scores().items():
+            if name in UNTRAINED and name not in found:
+                macs = 0 if name != "teacher" else _teacher_macs(entry)
+                found[name] = {"macs": macs} | {metric: score["value"] for metric, score in scores.items()}
+    return {name: found[name] for name in UNTRAINED if name in found}
+
+
+def _teacher_macs(entry: Entry) -> int:
+    teacher = entry.open().setup.traced_teacher
+    return teacher.macs(teacher.full_config(), convention=entry.config.convention)
 
 
 def histories(entries: Sequence[Entry]) -> pd.DataFrame:
@@ -88,8 +102,8 @@ def pictures(entries: Sequence[Entry]) -> tuple[list[str], bytes]:
 def write_comparison(entries: Sequence[Entry], folder: Path) -> str:
     """Everything that is made of finished runs; the table."""
     frame, wide = results(entries)
-    teacher, history = teacher_scores(entries), histories(entries)
-    text, figure = drawing.markdown(wide, teacher), drawing.draw(wide, teacher)
+    untrained, history = references(entries), histories(entries)
+    text, figure = drawing.markdown(wide, untrained), drawing.draw(wide, untrained)
     images = {"compare": ("Scores against MACs and training time", figures.rendered(figure, "png"))}
     if not history.empty:
         write_bytes(folder / "history.csv", history.to_csv(index=False).encode())

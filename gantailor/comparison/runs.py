@@ -144,17 +144,28 @@ class Entry:
         scores = self.scores()
         subnet = SubnetConfig.from_json((self.folder / "subnet.json").read_text())
         macs = self.open().setup.traced.macs(subnet, convention=self.config.convention)
-        lengths = self.config.train.kimg + self.config.finetune.kimg
+        logs = [self.folder / f"{name}.ckpt.jsonl" for name in ("supernet", "subnet")]
+        logs += (beside := self._beside(subnet))
+        lengths = self.config.train.kimg + self.config.finetune.kimg + sum(_rows(log)[-1]["kimg"] for log in beside)
         row = {"method": self.method, "budget": self.budget, "seed": self.seed, "macs": macs, "kimg": lengths}
-        row["seconds"] = sum(_seconds(self.folder / f"{name}.ckpt.jsonl") for name in ("supernet", "subnet"))
+        row["seconds"] = sum(map(_seconds, logs))
         found = scores.get("subnet, 8 bits simulated", scores["subnet"])  # slimming's result is the one in 8 bits
         return row | {name: score["value"] for name, score in found.items()}
+
+    def _beside(self, subnet: SubnetConfig) -> list[Path]:
+        """Logs of the finalists' tunings, but for the chosen one's, which its fine-tuning began with."""
+        folders = sorted(file.parent for file in self.folder.glob("finalists/*/subnet.json"))
+        others = [f for f in folders if SubnetConfig.from_json((f / "subnet.json").read_text()) != subnet]
+        return [log for folder in others if _rows(log := folder / "subnet.ckpt.jsonl")]
+
+
+def _rows(log: Path) -> list[dict[str, float]]:
+    return [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
 
 
 def _seconds(log: Path) -> float:
     """What a training took, from its log: interruptions and scoring not counted."""
-    rows = [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
-    latest = {row["kimg"]: row["images_per_second"] for row in rows}  # after a resume some lines come again
+    latest = {row["kimg"]: row["images_per_second"] for row in _rows(log)}  # after a resume some lines come again
     points = sorted(latest)
     spent = (1000 * (b - a) / latest[b] for a, b in itertools.pairwise([0.0, *points]) if latest[b])
     return float(sum(spent))
@@ -199,11 +210,12 @@ def run_all(entries: Sequence[Entry]) -> dict[str, str]:
 
 
 def take_supernet(entry: Entry, entries: Sequence[Entry]) -> None:
-    """A supernet is trained once for all budgets: the one of a run that differs in nothing else is copied."""
+    """A supernet is trained once for all budgets and searches: that of a run that differs in nothing else is copied."""
     if not find_method(entry.config.method).searches or (entry.folder / SUPERNET[-1]).exists():
         return
     for other in entries:
-        same = other.config.model_copy(update={"budget": entry.config.budget}) == entry.config
+        theirs = {"budget": entry.config.budget, "search": entry.config.search}
+        same = other.config.model_copy(update=theirs) == entry.config
         if same and (other.folder / SUPERNET[-1]).exists():
             entry.folder.mkdir(parents=True, exist_ok=True)
             for file in (other.folder / name for name in SUPERNET):

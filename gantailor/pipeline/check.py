@@ -22,7 +22,7 @@ from gantailor.run.config import is_file
 from gantailor.run.inputs import check_size, check_torch_device
 from gantailor.run.run import Run, with_file
 from gantailor.search.methods.method import DISCRIMINATOR
-from gantailor.search.strategies.evolution import Evolution
+from gantailor.search.strategies import make_strategy
 from gantailor.supernet.calibration import has_running_statistics, per_picture
 from gantailor.supernet.calling import Inputs, as_tuple, forward, rows_of
 from gantailor.supernet.errors import ConfigError, first_line
@@ -57,7 +57,7 @@ def find_mistakes(run: Run) -> None:
     _check_handed_on(run)
     _ = setup.budget
     _check_untrained(run)
-    _check_evolution(run)
+    _check_strategy(run)
     for split in SPLITS:
         setup.data(split)
     _check_statistics(run)
@@ -189,13 +189,30 @@ def _check_untrained(run: Run) -> None:
         )
 
 
-def _check_evolution(run: Run) -> None:
-    """That random subnets meet the budget, as the published evolution needs; a note where trials are too few for it."""
+def _check_strategy(run: Run) -> None:
+    """That the strategy can begin with this budget (evolution's random subnets have to meet it), and what it says."""
     settings = run.config.search
-    if not run.method.searches or not settings.trials or settings.strategy != "evolution":
+    if not run.method.searches or not settings.trials:
         return
-    if remark := Evolution(seed=run.config.seed).remark(run.setup.budget, settings.trials):
-        run.report.note(remark)
+    remark = getattr(make_strategy(settings.strategy, seed=run.config.seed), "remark", None)
+    if remark is not None and (said := remark(run.setup.budget, settings.trials)):
+        run.report.note(said)
+    if settings.tuning_kimg:
+        _check_tuning(run)
+
+
+def _check_tuning(run: Run) -> None:
+    """That finalists can be tuned, and how much that is."""
+    settings, length = run.config.search, run.config.finetune.kimg
+    if settings.tuning_kimg > length:
+        raise ConfigError(
+            f"search.tuning_kimg {settings.tuning_kimg:g} is more than finetune.kimg {length:g}, of which it is the "
+            "beginning; lower it"
+        )
+    if settings.front:
+        raise ConfigError("search.front answers every budget by inherited scores; leave search.tuning_kimg out")
+    most = settings.finalists * settings.tuning_kimg
+    run.report.note(f"search: {settings.finalists} finalists are tuned at its end, on {most:g} kimg in all at most")
 
 
 def _check_statistics(run: Run) -> None:

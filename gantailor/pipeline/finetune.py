@@ -36,18 +36,14 @@ def finetune(run: Run) -> None:
     folder, recipe = run.folder, run.config.finetune
     if folder.subnet.exists():
         return
-    model = _tuned(run)
     watcher = None
     if distributed.rank() == 0:
-        watcher = Watcher(run, "finetune", lambda net: {"subnet": _at_its_end(net)}, best=folder.subnet_best)
-    context = RunContext(run)
-    partners = narrow_partners(run, context)
-    task = run.method.finetune(context, model, partners)
-    _go_on(run, task)
-    if isinstance(model, Narrowing):
-        task = NarrowingTask(task, model, steps=run.narrowing * recipe.steps)
+        watcher = Watcher(run, "finetune", lambda net: {"subnet": at_its_end(net)}, best=folder.subnet_best)
+    task, partners, handed = tuning_of(run, run.subnet_config())
+    if handed and distributed.rank() == 0:
+        run.report.note(f"fine-tuning goes on with the {' and the '.join(handed)} of the training before it")
     trained = fit(run, task, recipe, checkpoint=folder.subnet_checkpoint, title="fine-tune", on_watch=watcher)
-    tuned = _at_its_end(trained)
+    tuned = at_its_end(trained)
     if watcher is not None:
         judge = judge_of(task)
         if judge is not None and recipe.kimg and DISCRIMINATOR not in partners:
@@ -55,12 +51,29 @@ def finetune(run: Run) -> None:
         _store(run, tuned, partners, watcher)
 
 
-def _tuned(run: Run) -> nn.Module:
+def tuning_of(run: Run, config: SubnetConfig) -> tuple[Task, dict[str, nn.Module], list[str]]:
+    """The fine-tuning of a subnet of these widths from the weights that it inherits, at its beginning.
+
+    Its task, the nets that were narrowed along, and what was handed on by the training before.
+
+    Raises:
+        GantailorError: what should be handed on is not there.
+    """
+    model, context = _tuned(run, config), RunContext(run)
+    partners = narrow_partners(run, context)
+    task = run.method.finetune(context, model, partners)
+    handed = _go_on(run, task, config)
+    if isinstance(model, Narrowing):
+        task = NarrowingTask(task, model, steps=run.narrowing * run.config.finetune.steps)
+    return task, partners, handed
+
+
+def _tuned(run: Run, config: SubnetConfig) -> nn.Module:
     """What fine-tuning trains: the narrow net, rounded where that is asked for, or the whole one on its way there."""
     recipe = run.config.finetune
     if run.narrowing and recipe.kimg:
-        return Narrowing(copied(run.trained()), run.subnet_config(), convention=run.config.convention)
-    _, narrow = run.subnet()
+        return Narrowing(copied(run.trained()), config, convention=run.config.convention)
+    narrow = run.setup.calibrated(run.trained().extract(config))
     quantisers = make_quantisers(narrow, recipe)
     if quantisers is None:
         return narrow
@@ -68,12 +81,13 @@ def _tuned(run: Run) -> nn.Module:
     return Quantised(narrow, quantisers)
 
 
-def _at_its_end(model: nn.Module) -> nn.Module:
+def at_its_end(model: nn.Module) -> nn.Module:
+    """The narrow net of a fine-tuning, which may still be on its way there."""
     return model.narrow() if isinstance(model, Narrowing) else model
 
 
-def _go_on(run: Run, task: Task) -> None:
-    """Put into a training what the one before it handed on, as ``hand_on`` says.
+def _go_on(run: Run, task: Task, config: SubnetConfig) -> list[str]:
+    """Put into a training what the one before it handed on, as ``hand_on`` says; what that was.
 
     Raises:
         CheckpointError: the file of a discriminator is missing, or belongs to another.
@@ -81,7 +95,7 @@ def _go_on(run: Run, task: Task) -> None:
     """
     folder, wanted, judge = run.folder, run.config.hand_on, judge_of(task)
     if wanted == "none" or not run.config.finetune.kimg or DISCRIMINATOR in run.method.partners:
-        return
+        return []
     handed = []
     if judge is not None:
         load_state(judge, read_state(folder.supernet_discriminator), str(folder.supernet_discriminator))
@@ -89,14 +103,12 @@ def _go_on(run: Run, task: Task) -> None:
     maps = task.parts().get("maps")
     if wanted == "all" and isinstance(maps, FeatureMaps) and folder.supernet_maps.exists():
         graph = run.setup.supernet.graph
-        widths = graph.full_config() if run.narrowing else run.subnet_config()
-        kept = kept_channels(graph, maps.layers, widths)
+        kept = kept_channels(graph, maps.layers, graph.full_config() if run.narrowing else config)
         maps.take_over(for_channels(load_tensors(folder.supernet_maps)[0], kept))
         handed.append("1x1 maps")
     if not handed:
         raise RunError(f"hand_on is {wanted!r}, but the training before left nothing to go on with; set it to none")
-    if distributed.rank() == 0:
-        run.report.note(f"fine-tuning goes on with the {' and the '.join(handed)} of the training before it")
+    return handed
 
 
 def narrow_partners(run: Run, context: RunContext) -> dict[str, nn.Module]:

@@ -165,6 +165,9 @@ def check_features(run: Run, inputs: Inputs) -> None:
     setup, config, pairs = run.setup, run.config, run.setup.layers
     if not setup.taught or not any(recipe.feature_weight for recipe in (config.train, config.finetune)):
         return
+    if setup.proposed_layers:
+        named = ", ".join(setup.proposed_layers)
+        run.report.note(f"features are compared behind {named}, proposed from the graph; teacher.layers sets others")
     record = setup.teacher_record
     _check_layers(setup.generator, pairs, f"generator {config.generator!r}", config.generator)
     _check_layers(setup.teacher, pairs.values(), f"teacher {record.generator if record else ''!r}", config.generator)

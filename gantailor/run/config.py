@@ -37,8 +37,8 @@ class TeacherConfig(BaseModel):
     )
     layers: dict[str, str] | None = Field(
         None,
-        description="layers whose features are compared, {the generator's: the teacher's}; those that both declare, in "
-        "their order, if missing",
+        description="layers whose features are compared, a list or {the generator's: the teacher's}; those that both "
+        "declare, in their order, if missing, or where none are declared some that the graph proposes",
     )
     side: Literal["a", "b", "a2b", "b2a"] | None = Field(
         None,
@@ -59,6 +59,17 @@ class TeacherConfig(BaseModel):
     def _files(cls, value: Any) -> Any:
         """``input.png,output.png`` is a list too."""
         return tuple(part.strip() for part in value.split(",")) if isinstance(value, str) else value
+
+    @field_validator("layers", mode="before")
+    @classmethod
+    def _called_the_same(cls, value: Any) -> Any:
+        """``[body.2, body.5]``, and ``body.2, body.5``, are called the same in the teacher."""
+        named = [part.strip() for part in value.split(",")] if isinstance(value, str) and "=" not in value else value
+        if not isinstance(named, list | tuple):
+            return value
+        if not all(isinstance(name, str) and name for name in named):
+            raise ValueError("give a list of the names of modules, or a mapping {the generator's: the teacher's}")
+        return {name: name for name in named}
 
     @field_validator("rename", mode="before")
     @classmethod

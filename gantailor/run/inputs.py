@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from functools import cached_property
 from typing import Any
 
@@ -103,15 +102,6 @@ class Inputs:
         return fresh.eval().requires_grad_(False)
 
     taken: Taken | None = None  # what a generator of another kind has of the teacher
-
-    @cached_property
-    def layers(self) -> Mapping[str, str]:
-        """Layers of the generator whose features are compared, and what they are called in the teacher."""
-        mine = self.traits.feature_layers
-        if self.config.teacher.layers is not None:
-            return self.config.teacher.layers
-        theirs = mine if self.same_architecture or not self.taught else traits_of(self.teacher).feature_layers
-        return dict(zip(mine, theirs if len(theirs) == len(mine) else mine, strict=True))
 
     @property
     def options(self) -> dict[str, Any]:

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 import gantailor
 from gantailor.run.config import is_file
 from gantailor.run.inputs import check_torch_device
-from gantailor.supernet.calling import Inputs, each
+from gantailor.supernet.calling import Inputs, each, forward, rows_of, size_of
 from gantailor.supernet.errors import ConfigError
 from gantailor.supernet.files import cache_folder, state_digest, write_json
 from gantailor.supernet.importance import CRITERIA
@@ -38,14 +39,37 @@ def compute(setup: Setup, name: str, *, inputs: int | None = None) -> Scores:
         return criterion_scores(setup.traced, name, seed=setup.config.seed)
     data, count = setup.data("train"), inputs or wanted
     chosen: Inputs
+    real: Tensor | None = None
     if isinstance(data, Latents):  # as many as are wanted, however few the real pictures
         chosen = torch.randn(count, data.width, generator=torch.Generator().manual_seed(0))
     else:
-        chosen = data.batch(np.random.default_rng(0).permutation(len(data))[:count])[0]
+        chosen, real = data.batch(np.random.default_rng(0).permutation(len(data))[:count])[:2]
+    aim = _compared(setup, name)
+    targets = real if aim == "targets" else _taught(setup, chosen) if aim == "teacher" else None
     chosen = each(chosen, lambda one: one.to(setup.config.device))
     listener, device = setup.report.pictures(f"ranking by {name}", "inputs"), setup.config.device
     supernet = setup.traced if torch.device(device).type == "cpu" else copied(setup.traced).to(device)
-    return criterion_scores(supernet, name, chosen, on_batch=listener)
+    return criterion_scores(supernet, name, chosen, targets=targets, on_batch=listener)
+
+
+def _compared(setup: Setup, name: str) -> str:
+    """What a criterion compares the generator's outputs with, as the run's training does.
+
+    ``targets`` where there are any and the training looks at them; the outputs of a ``teacher`` that is another
+    generator than the one to compress; else nothing (``""``): the generator's own outputs, which are the teacher's.
+    """
+    if not criterion(name).compares:
+        return ""
+    if setup.config.finetune.target_weight and setup.data("train").paired:
+        return "targets"
+    return "teacher" if setup.taught and not setup.same_architecture else ""
+
+
+@torch.no_grad()
+def _taught(setup: Setup, inputs: Inputs) -> Tensor:
+    """The teacher's outputs for these inputs."""
+    rows = (rows_of(inputs, slice(number, number + 1)) for number in range(size_of(inputs)))
+    return torch.cat([forward(setup.teacher, row) for row in rows])
 
 
 def save(path: Path, scores: Scores, **provenance: Any) -> None:
@@ -91,7 +115,8 @@ def scores_of(setup: Setup) -> Scores:
         return load(name, setup.traced)
     if not criterion(name).inputs:
         return compute(setup, name)
-    what = f"{name}|{setup.data('train').digest()}|{gantailor.__version__}"
+    what, aim = f"{name}|{setup.data('train').digest()}|{gantailor.__version__}", _compared(setup, name)
+    what += f"|{aim}{state_digest(setup.teacher) if aim == 'teacher' else ''}" if aim else ""
     file = cache_folder() / f"ranking-{state_digest(setup.traced.generator, what)[:16]}.json"  # it may take minutes
     if not file.exists():
         save(file, compute(setup, name), **provenance(setup, name))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,8 @@ from gantailor.supernet.files import stored_info
 from gantailor.supernet.importance.diversity import Scores
 from gantailor.supernet.importance.ranking import order_channels
 from gantailor.supernet.supernet import Supernet
+from gantailor.supernet.training.distillation import proposed_layers
+from gantailor.supernet.traits import traits_of
 from gantailor.supernet.verify import verify
 
 
@@ -59,6 +61,28 @@ class Setup(Inputs):
         ):  # with other statistics it is another module of the same costs
             return self.traced
         return Supernet(self.teacher, as_tuple(self.example), unknown="freeze")
+
+    @cached_property
+    def layers(self) -> Mapping[str, str]:
+        """Layers of the generator whose features are compared, and what they are called in the teacher.
+
+        Those that are set; those that the generator declares, in the order of the teacher's; else, of the teacher's own
+        architecture, those that the graph proposes.
+        """
+        if self.config.teacher.layers is not None:
+            return self.config.teacher.layers
+        mine = self.traits.feature_layers or self.proposed_layers
+        theirs = mine if self.same_architecture or not self.taught else traits_of(self.teacher).feature_layers
+        return dict(zip(mine, theirs if len(theirs) == len(mine) else mine, strict=True))
+
+    @cached_property
+    def proposed_layers(self) -> tuple[str, ...]:
+        """Layers to compare of a generator that declares none, unless some are set, or no training compares any."""
+        wanted = any(recipe.kimg and recipe.feature_weight for recipe in (self.config.train, self.config.finetune))
+        known = self.traits.feature_layers or self.config.teacher.layers is not None
+        if known or not wanted or not self.same_architecture:
+            return ()
+        return proposed_layers(self.traced)
 
     @cached_property
     def scores(self) -> Scores:

@@ -2,7 +2,10 @@
 
 A strategy is a function of what is known, the budget and a random generator (``common.Strategy``); it keeps nothing
 between calls, so a search that was killed goes on as if it had not been. Or it is a class: made with ``seed=...``, its
-instances are such functions. ``gantailor.search.conformance`` has the tests that each passes.
+instances are such functions. A class may also have ``probes(space)``: subnets that are scored before anything else,
+whatever they cost (``History.probes``; a study of their own beside the search's); ``start``: how many trials are the
+beginning that all searches have; ``remark(budget, trials)``: a line that is told before one.
+``gantailor.search.conformance`` has the tests that each passes.
 """
 
 from __future__ import annotations
@@ -18,6 +21,7 @@ if TYPE_CHECKING:
 STRATEGIES = {
     "predictor": "gantailor.search.strategies.predictor:predictor",
     "evolution": "gantailor.search.strategies.evolution:Evolution",
+    "sensitivity": "gantailor.search.strategies.sensitivity:Sensitivity",
     "random": "gantailor.search.strategies.random:random",
     "exhaustive": "gantailor.search.strategies.exhaustive:exhaustive",
     "tpe": "gantailor.search.strategies.optuna_samplers:TPE",

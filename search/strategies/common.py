@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -16,7 +16,8 @@ class History:
 
     ``taken`` are the candidates that need no proposal any more: evaluated, running or failed; ``counted`` of them count
     as trials of this budget. ``given`` are those of the rows that the strategy did not choose for this budget: a
-    search's beginning, what a method kept, trials of other strategies and budgets.
+    search's beginning, what a method kept, trials of other strategies and budgets. ``probes`` are the rows and values
+    of what a strategy with ``probes`` asked for, within the budget or not; they are among nothing else here.
     """
 
     indices: np.ndarray
@@ -24,6 +25,9 @@ class History:
     taken: frozenset[tuple[int, ...]]
     counted: int = 0
     given: frozenset[tuple[int, ...]] = frozenset()
+    probes: tuple[np.ndarray, np.ndarray] = field(
+        default_factory=lambda: (np.empty((0, 0), np.int64), np.empty((0, 1)))
+    )
 
 
 Strategy = Callable[[History, Budget, np.random.Generator], np.ndarray | None]
@@ -32,6 +36,15 @@ Strategy = Callable[[History, Budget, np.random.Generator], np.ndarray | None]
 def key(indices: np.ndarray) -> tuple[int, ...]:
     """A candidate as a hashable."""
     return tuple(int(i) for i in indices)
+
+
+def listed(rows: np.ndarray) -> Strategy:
+    """These candidates, one after the other."""
+
+    def proposed(history: History, budget: Budget, rng: np.random.Generator) -> np.ndarray | None:
+        return next((row for row in rows if key(row) not in history.taken), None)
+
+    return proposed
 
 
 def untaken(

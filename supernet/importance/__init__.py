@@ -3,6 +3,7 @@
 CRITERIA: dict[str, str] = {
     "l1": "gantailor.supernet.importance.ranking:L1",
     "l1-producers": "gantailor.supernet.importance.ranking:L1_PRODUCERS",
+    "taylor": "gantailor.supernet.importance.ranking:TAYLOR",
     "random": "gantailor.supernet.importance.ranking:RANDOM",
     "none": "gantailor.supernet.importance.ranking:NONE",
     "diversity": "gantailor.supernet.importance.ranking:DIVERSITY",

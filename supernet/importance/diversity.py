@@ -109,7 +109,7 @@ def diversity_scores(
     random = torch.Generator().manual_seed(seed)
     gradients = ChannelGradients(supernet)
     total = np.zeros(gradients.size)
-    for part in _batches(every, batch, on_batch):
+    for part in batches(every, batch, on_batch):
         if principal:
             drawn = basis[torch.multinomial(shares, directions, replacement=True, generator=random)]
         else:
@@ -149,7 +149,7 @@ def content_scores(
     random = torch.Generator().manual_seed(seed)
     gradients = ChannelGradients(supernet)
     total = np.zeros(gradients.size)
-    for part in _batches(latents, batch, on_batch):
+    for part in batches(latents, batch, on_batch):
         made = gradients.render(part, options)
         shape = (len(made), 1, *made.shape[2:])
         struck = (torch.rand(shape, generator=random) < probability).to(made.device)
@@ -172,7 +172,7 @@ def activation_scores(
     last = {next(iter(axis.counts)): name for name, axis in graph.activations.items() if axis.leading is not None}
     sums: dict[int, list[Tensor]] = {}
     count = 0
-    for part in _batches(inputs, min(batch, size_of(inputs)), on_batch):
+    for part in batches(inputs, min(batch, size_of(inputs)), on_batch):
         with capture(supernet.generator, list(last.values())) as features:
             forward(supernet.generator, part)
         count += size_of(part)
@@ -187,7 +187,7 @@ def activation_scores(
     return scores
 
 
-def _batches(inputs: Inputs, size: int, on_batch: OnBatch | None) -> Iterator[Inputs]:
+def batches(inputs: Inputs, size: int, on_batch: OnBatch | None) -> Iterator[Inputs]:
     """Whole batches of the inputs; ``on_batch`` is told how many inputs are done, and of how many."""
     count = size_of(inputs) // size
     if not count:

@@ -12,11 +12,13 @@ from functools import partial
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from gantailor.supernet.calling import Inputs
 from gantailor.supernet.errors import ConfigError
 from gantailor.supernet.importance import CRITERIA
 from gantailor.supernet.importance.diversity import OnBatch, Scores, activation_scores, content_scores, diversity_scores
+from gantailor.supernet.importance.taylor import taylor_scores
 from gantailor.supernet.plugins import find_record
 from gantailor.supernet.supernet import Supernet
 
@@ -81,15 +83,19 @@ class Criterion:
         scores: from a supernet, and from inputs where there are any, to a score for each unit; larger stays.
         inputs: how many latents or pictures it looks at; 0 for one that reads the weights alone.
         seeded: whether it is drawn: ``scores`` then takes a ``seed``.
+        compares: whether it looks at a loss: ``scores`` then takes ``targets``, what the outputs for these inputs
+            should be, or None where that is what the whole generator makes.
     """
 
     scores: Callable[..., Scores]
     inputs: int = 0
     seeded: bool = False
+    compares: bool = False
 
 
 L1 = Criterion(l1_scores)
 L1_PRODUCERS = Criterion(producer_scores)
+TAYLOR = Criterion(taylor_scores, 64, compares=True)
 RANDOM = Criterion(random_scores, seeded=True)
 NONE = Criterion(no_scores)
 DIVERSITY = Criterion(diversity_scores, 1000)
@@ -113,6 +119,7 @@ def criterion_scores(
     name: str,
     inputs: Inputs | None = None,
     *,
+    targets: Tensor | None = None,
     on_batch: OnBatch | None = None,
     seed: int = 0,
 ) -> Scores:
@@ -121,6 +128,7 @@ def criterion_scores(
     Args:
         inputs: ``[N, ...]``, several as a tuple, for those that look at inputs; drawn from a normal distribution if
             missing, which is right for latents only.
+        targets: what the outputs for these inputs should be, for criteria that compare; None: what the generator makes.
         seed: of the random ranking.
 
     Raises:
@@ -135,7 +143,8 @@ def criterion_scores(
             raise ConfigError(f"ranking {name!r} looks at pictures; give inputs, about {chosen.inputs} of them")
         drawn = torch.randn(chosen.inputs, example.shape[1], generator=torch.Generator().manual_seed(0))
         inputs = drawn.to(example)
-    return chosen.scores(supernet, inputs, on_batch=on_batch)
+    compared = {"targets": targets} if chosen.compares else {}
+    return chosen.scores(supernet, inputs, on_batch=on_batch, **compared)
 
 
 def order_channels(supernet: Supernet, scores: Mapping[str, np.ndarray]) -> None:

@@ -15,7 +15,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from gantailor.supernet.calling import as_tuple, evaluating
 from gantailor.supernet.errors import ConfigError, nearest
+from gantailor.supernet.graph import FIXED, Axis
+from gantailor.supernet.supernet import Supernet
 from gantailor.supernet.training.losses import l1_loss, mse_loss
 
 
@@ -41,6 +44,60 @@ def capture(model: nn.Module, layers: Iterable[str] | Mapping[str, str]) -> Iter
     finally:
         for handle in handles:
             handle.remove()
+
+
+def proposed_layers(supernet: Supernet, count: int = 4) -> tuple[str, ...]:
+    """Modules of a generator whose outputs are worth comparing, in forward order: for one that declares none itself.
+
+    The forward is cut into ``count`` parts of equal MACs. Of those that end in the middle half of a part the outermost
+    module is taken (a block, before the layers in it), of equally deep ones, or where none ends there, the nearest to
+    the part's middle, and the last there (behind norm and activation). Only outputs ``[N, C, H, W]`` of several places
+    count whose channels can be narrowed; a part may have none.
+    """
+    layers = {name for name, _ in supernet.generator.named_modules()}
+    costs: dict[str, float] = {}
+    for term in supernet.graph.terms:
+        cost = term.coefficients["true"] * _length(term.rows) * _length(term.columns)
+        costs[term.layer] = costs.get(term.layer, 0.0) + (cost if term.layer in layers else 0.0)
+    done, whole = 0.0, sum(costs.values())
+    parts: list[list[tuple[bool, int, float, int, str]]] = [[] for _ in range(count)]
+    for number, (name, shape) in enumerate(_outputs(supernet).items()):
+        done += costs.get(name, 0.0)
+        axis = supernet.graph.activations.get(name)
+        if len(shape) != 4 or shape[2] * shape[3] == 1 or axis is None or not (axis.width != FIXED).any() or not done:
+            continue
+        place = count * done / whole
+        part = min(int(place), count - 1)
+        off = round(abs(place - part - 0.5), 6)
+        parts[part].append((off > 0.25, name.count(".") if off <= 0.25 else 0, off, -number, name))
+    return tuple(min(found)[-1] for found in parts if found)
+
+
+def _length(axis: Axis | None) -> int:
+    return 1 if axis is None else len(axis)
+
+
+@torch.no_grad()
+def _outputs(supernet: Supernet) -> dict[str, tuple[int, ...]]:
+    """Shapes of the outputs of all modules that give a tensor, in the order in which they end for the last time."""
+    shapes: dict[str, tuple[int, ...]] = {}
+    handles = []
+    for path, module in supernet.generator.named_modules():
+
+        def hook(_module: nn.Module, _inputs: object, output: object, *, name: str = path) -> None:
+            shapes.pop(name, None)
+            if isinstance(output, Tensor):
+                shapes[name] = tuple(output.shape)
+
+        if path:
+            handles.append(module.register_forward_hook(hook))
+    try:
+        with evaluating(supernet.generator):
+            supernet.generator(*as_tuple(supernet.example_inputs))
+    finally:
+        for handle in handles:
+            handle.remove()
+    return shapes
 
 
 class FeatureMaps(nn.Module):

@@ -51,7 +51,9 @@ def test_every_run_is_in_the_table(compared):
     whole = json.loads((out / "agents-0.3x-0" / "trace.json").read_text())["macs_full"]["true"]
     assert all(row["macs"] <= budget[row["budget"]] * whole for _, row in frame.iterrows())
     lines = (out / "table.md").read_text().splitlines()
-    assert lines[2].startswith("| teacher |") and len([line for line in lines if line.startswith("|")]) == 9
+    assert lines[2].startswith("| teacher |") and len([line for line in lines if line.startswith("|")]) == 10
+    untouched = json.loads((out / "uniform-0.3x-0" / "scores.json").read_text())["input"]["l1"]["value"]
+    assert lines[3].startswith(f"| input | | 0 | {untouched:.4g} |")
     mean = frame[(frame["method"] == "agents") & (frame["budget"] == "0.5x")]["psnr"]
     assert f"{mean.mean():.4g} ± {mean.std():.2g}" in (out / "table.md").read_text()
     history = pd.read_csv(out / "history.csv")
@@ -60,7 +62,7 @@ def test_every_run_is_in_the_table(compared):
         assert Image.open(out / name).width > 100
     page = (out / "compare.html").read_text()
     assert (
-        page.count("data:image/png") == 4 and page.count("<tr>") == 8 and "Budget 0.5x: input, teacher, agents" in page
+        page.count("data:image/png") == 4 and page.count("<tr>") == 9 and "Budget 0.5x: input, teacher, agents" in page
     )
     assert "<svg" in (out / "compare.svg").read_text()
 
@@ -141,7 +143,10 @@ def test_a_method_of_ones_own_by_its_name(tmp_path):
 @pytest.mark.long
 def test_a_supernet_is_trained_once_for_all_budgets(tmp_path):
     file = tmp_path / "compare.yaml"
-    file.write_text("methods: [supernet, slimming]\nbudgets: [0.5x, 0.2x]\nseeds: [0, 1]\n")
+    file.write_text(
+        "methods:\n  supernet: {}\n  slimming: {}\n  random: {method: supernet, search: {trials: 8}}\n"
+        "  ranked: {method: supernet, ranking: none}\nbudgets: [0.5x, 0.2x]\nseeds: [0, 1]\n"
+    )
     entries = Comparison.read(str(file)).entries(tmp_path / "out")
     by_name = {entry.folder.name: entry for entry in entries}
     for name in ("supernet-0.5x-0", "slimming-0.5x-0"):
@@ -150,7 +155,8 @@ def test_a_supernet_is_trained_once_for_all_budgets(tmp_path):
     for entry in entries:
         take_supernet(entry, entries)
     assert (by_name["supernet-0.2x-0"].folder / "supernet.safetensors").read_bytes() == b"supernet-0.5x-0"
-    others = ("supernet-0.5x-1", "supernet-0.2x-1", "slimming-0.2x-0", "slimming-0.5x-1")
+    assert (by_name["random-0.2x-0"].folder / "supernet.safetensors").read_bytes() == b"supernet-0.5x-0"
+    others = ("ranked-0.5x-0", "supernet-0.5x-1", "supernet-0.2x-1", "slimming-0.2x-0", "slimming-0.5x-1")
     assert not any((by_name[name].folder / "supernet.safetensors").exists() for name in others)
 
 
@@ -161,6 +167,7 @@ def test_shipped_comparisons_are_read(tmp_path):
         "examples/compare": 30,
         "benchmarks/hypernetwork": 36,
         "benchmarks/agents": 48,
+        "benchmarks/baselines": 63,
         "benchmarks/hypernetwork_ablations": 12,
         "benchmarks/slimming_ablations": 15,
     }

@@ -12,6 +12,9 @@ import torch
 
 import gantailor
 from gantailor.cli.main import main
+from gantailor.pipeline.compress import compress
+from gantailor.run.loading import load_config
+from gantailor.run.run import Run
 
 DOCS = (Path(__file__).parents[2] / "docs" / "extending.md").read_text()
 WRITES_A_NUMBER = '''
@@ -45,7 +48,7 @@ def own(tmp_path, monkeypatch):
     """The current folder, with the documentation's module and configuration, and a teacher."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
-    for name in ("mine", "numbered"):
+    for name in ("mine", "numbered", "bare"):
         monkeypatch.delitem(sys.modules, name, raising=False)
     (tmp_path / "mine.py").write_text("\n\n".join(blocks("python")))
     (tmp_path / "numbered.py").write_text(WRITES_A_NUMBER)
@@ -56,7 +59,7 @@ def own(tmp_path, monkeypatch):
         torch.save(gantailor.build(name).state_dict(), tmp_path / f"{name.partition(':')[0]}.pt")
     (tmp_path / "mine.pt").rename(tmp_path / "teacher.pt")
     yield tmp_path
-    for name in ("mine", "numbered"):
+    for name in ("mine", "numbered", "bare"):
         sys.modules.pop(name, None)
 
 
@@ -171,3 +174,28 @@ def test_a_kind_of_data_that_fails_is_told_in_a_line(own, capsys):
 def test_what_is_no_export_is_told(own):
     with pytest.raises(gantailor.GantailorError, match=r"gantailor\.load_teacher"):
         gantailor.load("teacher.pt")
+
+
+@pytest.mark.long
+def test_features_of_ones_own_are_compared(own, capsys):
+    """Without ``feature_layers``: layers are proposed and told, trained with, and others can be set."""
+    (own / "bare.py").write_text((own / "mine.py").read_text().replace("    feature_layers =", "    no_layers ="))
+    config = (own / "config.yaml").read_text().replace("mine:NET", "bare:NET")
+    (own / "config.yaml").write_text(config.replace("method: mine:MIDDLE", "train: {kimg: 0, batch: 4}"))
+    assert main(["compress", "config.yaml", "--out", "run", "--dry-run"]) == 0
+    assert "features are compared behind first, middle, proposed from the graph" in capsys.readouterr().err
+    flags = {"search.trials": 1, "search.strategy": "random", "budget": "0.6x"}
+    run = Run("run", load_config("config.yaml", flags))
+    run.claim()
+    compress(run, until="finetune")
+    (*_, last) = (own / "run/subnet.ckpt.jsonl").read_text().splitlines()
+    assert json.loads(last)["feature"] > 0
+    assert main(["compress", "config.yaml", "--out", "run", "--dry-run", "--teacher.layers", "[first]"]) == 2
+    assert "other settings (teacher" in capsys.readouterr().err
+    for value in ("first", ["first"], {"first": "first"}):
+        run = Run("x", load_config("config.yaml", {"teacher.layers": value}))
+        assert dict(run.setup.layers) == {"first": "first"} and not run.setup.proposed_layers
+    assert main(["compress", "config.yaml", "--out", "new", "--dry-run", "--teacher.layers", "frist"]) == 2
+    assert "did you mean 'first'" in capsys.readouterr().err
+    assert main(["compress", "config.yaml", "--out", "new", "--dry-run", "--teacher.layers", "[1, 2]"]) == 2
+    assert "give a list of the names of modules" in capsys.readouterr().err

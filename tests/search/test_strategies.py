@@ -15,10 +15,12 @@ from gantailor.search.errors import SearchError
 from gantailor.search.pareto import ranked
 from gantailor.search.spaces.config import SpaceConfig
 from gantailor.search.spaces.space import default_space
+from gantailor.search.storage import open_study
 from gantailor.search.strategies import STRATEGIES, check_strategy, make_strategy
 from gantailor.search.strategies.common import History, key
 from gantailor.search.strategies.evolution import Evolution
 from gantailor.search.strategies.predictor import _gaussian_process
+from gantailor.search.strategies.sensitivity import CALLS, Sensitivity, in_order, sensitivities
 from gantailor.supernet.errors import ConfigError
 
 TABLE = pd.read_csv(Path(__file__).parents[2] / "benchmarks/results/recorded_table.csv").to_numpy()
@@ -264,3 +266,107 @@ def test_evolution_ends(monkeypatch):
         Evolution().remark(budget, 40)
     assert "first 100 subnets are random: with search.trials 40" in Evolution().remark(Recorded(0.3), 40)
     assert Evolution().remark(Recorded(0.3), 101) == ""
+
+
+class Separable(StrategyConformance):
+    """Each variable has a loss of its own for each choice, at random, the narrower the more."""
+
+    strategy = "sensitivity"
+
+    def __init__(self, *, failing=()):
+        rng = np.random.default_rng(0)
+        self.losses = [np.cumsum(rng.random(len(v.choices)))[::-1] for v in small_space().variables]
+        self.failing, self.asked = set(failing), []
+
+    def score(self, config):
+        row = [variable.choices.index(variable.choice_of(config)) for variable in small_space().variables]
+        self.asked.append(tuple(row))
+        if tuple(row) in self.failing:
+            raise ValueError("no score")
+        return {"score": sum(float(loss[choice]) for loss, choice in zip(self.losses, row, strict=True))}
+
+    def true(self, rows):
+        return sum(loss[rows[:, v]] for v, loss in enumerate(self.losses))
+
+
+@pytest.mark.parametrize("share", [0.15, 0.3, 0.6])
+def test_sensitivity_of_a_sum_is_the_best_sum(share):
+    """Where losses add up, its proposals are those of a sorted list of everything."""
+    tests = Separable()
+    search = tests.search(share=share)
+    search.run(6)
+    rows = search.budget.feasible
+    proposed = tests.true(search.history().indices)
+    assert proposed.tolist() == pytest.approx(np.sort(tests.true(rows))[:6].tolist())
+    assert len(tests.asked) == 6 + 1 + sum(small_space().largest)
+    whole = small_space().largest
+    assert all((np.array(row) != whole).sum() <= 1 for row in tests.asked[:16])
+
+
+@pytest.mark.parametrize("share", [0.15, 0.3, 0.6])
+@pytest.mark.parametrize("seed", range(3))
+def test_sensitivity_where_a_space_cannot_be_listed(share, seed, monkeypatch):
+    """Greedy narrowing and exchanges come within 2% of the best sum."""
+    losses = [np.cumsum(np.random.default_rng((seed, v)).random(4))[::-1] for v in range(5)]
+    losses = [loss - loss[-1] for loss in losses]
+    space = small_space()
+    listed = Budget(space, int(share * space.macs(space.largest)[0]))
+
+    def total(row):
+        return sum(loss[choice] for loss, choice in zip(losses, row, strict=True))
+
+    best = min(map(total, listed.feasible))
+    monkeypatch.setattr("gantailor.search.costs.ENUMERATED", 1)
+    budget = Budget(space, listed.macs)
+    assert budget.feasible is None
+    rows = in_order(losses, budget, np.random.default_rng(0))
+    assert budget.fits(rows).all() and len({key(row) for row in rows}) == len(rows) > 5
+    assert total(rows[0]) == min(map(total, rows)) <= 1.02 * best
+
+
+def test_sensitivities_between_what_was_scored():
+    """Interpolated over channels, never less than of a wider choice; below the narrowest known one hopeless."""
+    space = small_space()
+    whole, variable = space.largest, space.variables[0]
+    rows, values = [whole], [[5.0]]
+    for choice, value in ((0, 9.0), (2, 4.5)):  # the second is noise: better than the whole
+        rows.append(np.where(np.arange(5) == 0, choice, whole))
+        values.append([value])
+    found = sensitivities(space, np.array(rows), np.array(values))
+    sizes = np.array(variable.choices)
+    assert found[0].tolist() == pytest.approx([4, 4 * (sizes[2] - sizes[1]) / (sizes[2] - sizes[0]), 0, 0])
+    unknown = sensitivities(space, np.array(rows[:1] + rows[2:]), np.array(values[:1] + values[2:]))
+    assert unknown[0][2] == 0 and unknown[0][0] == unknown[0][1] >= 100
+    assert sensitivities(space, np.array(rows[1:]), np.array(values[1:])) is None
+
+
+def test_sensitivity_is_about_35_calls():
+    """In a space with many choices, every variable's narrowest first, then the middles."""
+    space = default_space(small_space().supernet, SpaceConfig(fractions=tuple(np.linspace(0.05, 1, 20).round(3))))
+    rows = Sensitivity().probes(space)
+    assert len(rows) == CALLS == len({key(row) for row in rows})
+    count = len(space.variables)
+    assert (rows[0] == space.largest).all() and (rows[1 : count + 1] == np.where(np.eye(count), 0, space.largest)).all()
+    middle = rows[count + 1][0]
+    choices = np.array(space.variables[0].choices)
+    assert abs(choices[middle] - choices.mean()) <= np.diff(choices).max() or 0 < middle < space.largest[0]
+    assert len(Sensitivity(calls=3).probes(space)) == count + 1
+
+
+def test_sensitivity_goes_on_and_shares(tmp_path):
+    """What was scored before a stop, or by another process, is not scored again; one net that fails is done without."""
+    whole = small_space().largest
+    tests = Separable(failing=[key(np.where(np.arange(5) == 1, 0, whole))])
+
+    def opened():
+        return tests.search(study=open_study(tmp_path / "search.journal", name="search"))
+
+    for _ in range(7):
+        opened().probing.claim(100)  # killed right after
+    one, other = opened(), opened()
+    assert len(one.probing.study.trials) == 7
+    one.probing.run(9)
+    other.run(4)
+    one.run(6)
+    assert len(tests.asked) == 16 + 6 and len(set(tests.asked[:16])) == 16
+    assert len(one.history().values) == 6 and one.budget.fits(one.history().indices).all()

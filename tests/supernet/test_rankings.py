@@ -17,6 +17,7 @@ from gantailor.supernet.importance.diversity import (
     principal_directions,
 )
 from gantailor.supernet.importance.ranking import criterion_scores, order_channels, rank_channels
+from gantailor.supernet.importance.taylor import taylor_scores
 
 CHANNELS = {4: 6, 8: 5, 16: 4}
 GOLDEN_MACS, GOLDEN_PRUNED = 45_124_673_536, 4_123_578_080  # FFHQ at 256 px, as DCP-GAN counts
@@ -149,6 +150,47 @@ def test_activation_is_the_variance_over_inputs():
         supernet.generator(z)
     np.testing.assert_allclose(found["convs.1.conv"], seen[0].var(0, unbiased=False).mean((1, 2)).numpy(), rtol=1e-4)
     assert (found["conv1.conv.modulation"] == 0).all(), "the constant input does not vary"
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_taylor_is_equation_8(name):
+    """The literal sum of weight times gradient over all weights that read a channel, squared, mean over pictures."""
+    supernet, inputs = case(name, 3)
+    net, graph = supernet.double().generator, supernet.graph
+    inputs = inputs.double()
+    with torch.no_grad():
+        targets = torch.tanh(net(inputs) + torch.randn_like(net(inputs)))
+    found = taylor_scores(supernet, inputs, targets=targets)
+    expected = {width.name: np.zeros(width.size) for width in graph.widths}
+    for row in range(3):
+        net.zero_grad()
+        (net(inputs[row : row + 1]) - targets[row : row + 1]).abs().mean().backward()
+        for number, width in enumerate(graph.widths):
+            sums = np.zeros(width.size)
+            for tensor, dimension in graph.consumers[number]:
+                weight, axis = net.get_parameter(tensor), graph.axes[tensor][dimension]
+                products = (weight * weight.grad).movedim(dimension, 0).flatten(1).sum(1).tolist()
+                for product, owner, unit in zip(products, axis.width, axis.unit, strict=True):
+                    sums[unit] += product if owner == number else 0
+            expected[width.name] += sums**2 / 3
+    for width, values in expected.items():
+        np.testing.assert_allclose(found[width], values, rtol=1e-9, atol=1e-20)
+    assert any(values.any() for values in expected.values())
+
+
+def test_taylor_without_targets_is_what_a_channel_changes():
+    """Mean squared slope of every output value by the gate, here from one backward pass a value."""
+    torch.manual_seed(3)
+    net = nn.Sequential(nn.Linear(4, 5), nn.Tanh(), nn.Linear(5, 6)).double()
+    supernet = gantailor.Supernet(net, (torch.randn(1, 4, dtype=torch.float64),))
+    inputs = torch.randn(1, 4, dtype=torch.float64)
+    found = taylor_scores(supernet, inputs.repeat(1000, 1))
+    gates = torch.ones(5, dtype=torch.float64, requires_grad=True)
+    made = net[2](torch.tanh(net[0](inputs)) * gates)[0]
+    slopes = torch.stack([torch.autograd.grad(value, gates, retain_graph=True)[0] for value in made])
+    np.testing.assert_allclose(found["0"], slopes.square().mean(0).numpy(), rtol=0.2)
+    with pytest.raises(ConfigError, match="a loss compares"):
+        taylor_scores(supernet, inputs, targets=torch.zeros(1, 3))
 
 
 @pytest.mark.parametrize("criterion", [name for name in CRITERIA if name not in ("random", "none")])

@@ -7,6 +7,7 @@ from torch import nn
 import gantailor
 from gantailor.supernet.errors import ConfigError
 from gantailor.supernet.quantization.quantisers import Quantised, Quantisers
+from gantailor.supernet.training.distillation import proposed_layers
 from gantailor.supernet.traits import Traits, WrapsGenerator, maps_latents, plain_generator, traits_of
 
 
@@ -87,3 +88,40 @@ def test_only_a_forward_that_takes_them_is_given_mapped_latents():
     options = {"size": 8, "style_dim": 4, "n_mlp": 1, "channels": {4: 4, 8: 4}}
     assert maps_latents(gantailor.build("stylegan2", **options))
     assert not maps_latents(Net(mapping=nn.Linear(3, 3)))
+
+
+class Block(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.one, self.two = nn.Conv2d(8, 4, 3, padding=1), nn.Conv2d(4, 8, 3, padding=1)
+        self.squeeze = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Conv2d(8, 8, 1), nn.Sigmoid())
+
+    def forward(self, x):
+        y = self.two(self.one(x).relu())
+        return x + y * self.squeeze(y)
+
+
+class Blocks(nn.Module):
+    """A trunk of blocks between a stem and a head, in ``body`` or right here."""
+
+    def __init__(self, count, flat=False):
+        super().__init__()
+        self.stem, self.head = nn.Conv2d(3, 8, 1), nn.Conv2d(8, 3, 1)
+        self.body = nn.Sequential(*(Block() for _ in range(count)))
+        if flat:
+            self.body, self.flat = None, nn.Sequential(*(layer for _ in range(count) for layer in (Block(), nn.ReLU())))
+
+    def forward(self, x):
+        return torch.tanh(self.head((self.body or self.flat)(self.stem(x))))
+
+
+def test_layers_are_proposed_evenly_over_the_macs():
+    """Whole blocks in the middle of each quarter, behind the activation; no layer in them, no squeezed vector."""
+    example = torch.randn(1, 3, 8, 8)
+    found = proposed_layers(gantailor.Supernet(Blocks(8), example))
+    assert found == ("body.0", "body.2", "body.4", "body.6")
+    flat = proposed_layers(gantailor.Supernet(Blocks(8, flat=True), example))
+    assert flat == ("flat.1", "flat.5", "flat.9", "flat.13")
+    assert proposed_layers(gantailor.Supernet(Net(), example)) == ("stem",)
+    vectors = nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 3))
+    assert proposed_layers(gantailor.Supernet(vectors, torch.randn(1, 4))) == ()

@@ -33,8 +33,10 @@ class _Batch:
     attempts: int = 0
 
 
-def evaluate_with_ray(run: Run, searcher: Search, *, on_trial: Callable[[int], None]) -> None:
-    """Evaluate until the configured number of subnets have scores.
+def evaluate_with_ray(
+    run: Run, searcher: Search, *, on_trial: Callable[[int], None], trials: int | None = None
+) -> None:
+    """Evaluate until the configured number of subnets have scores, or another number.
 
     The scorer (supernet, pictures, reference statistics) is put into the object store once. A killed node or worker
     costs its running trials only; a killed driver goes on from the study.
@@ -59,7 +61,7 @@ def evaluate_with_ray(run: Run, searcher: Search, *, on_trial: Callable[[int], N
                 f"no Ray cluster at {settings.ray_address!r}: {error}; start one with ray start --head"
             ) from None
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # its tracebacks of lost workers; ours is one line
-    queue = _Queue(searcher, settings.trials, on_trial)
+    queue = _Queue(searcher, trials or settings.trials, on_trial)
     threads = max(1, int(settings.ray_cpus))
     evaluation = tune.with_parameters(
         _evaluation(), score=searcher.score, budget=searcher.budget, objectives=searcher.objectives, threads=threads

@@ -6,11 +6,16 @@ import hashlib
 from pathlib import Path
 
 import numpy as np
+from optuna.trial import TrialState
 
+from gantailor.pipeline.search.finalists import go_on_with, tune_finalists
 from gantailor.pipeline.search.study import evaluate_all, make_search
 from gantailor.run.folder import write_config
 from gantailor.run.run import Run
-from gantailor.search.results import best_config, table
+from gantailor.search.budget import Budget
+from gantailor.search.errors import SearchError
+from gantailor.search.results import best_config, best_trial, table
+from gantailor.search.spaces.space import uniform_indices
 from gantailor.search.study import Search
 from gantailor.supernet.errors import RunError
 from gantailor.supernet.files import write_bytes
@@ -21,7 +26,8 @@ def search(run: Run) -> SubnetConfig:
     """Choose the subnet within the budget; writes ``subnet.json`` and ``front.csv``.
 
     A study that has enough trials for the budget is not searched again; more ``trials`` add to it. A study of a whole
-    front answers every later budget. What a method chose itself is the study's only subnet.
+    front answers every later budget. With ``search.tuning_kimg`` the best are tuned before one is chosen. What a method
+    chose itself is the study's only subnet.
     """
     searcher, folder = make_search(run), run.folder
     if folder.selected.exists():
@@ -33,9 +39,59 @@ def search(run: Run) -> SubnetConfig:
             evaluate_all(run, searcher, listener)
     write_bytes(folder.front, table(searcher.study).to_csv(index=False).encode())
     best = best_config(searcher.study, searcher.budget, provenance=searcher.provenance)
+    if not folder.selected.exists() and not run.config.search.front:
+        _tell_gain(run, searcher)
+        best = _best_tuned(run, searcher) if run.config.search.tuning_kimg else best
     _set_aside(run, best)
     write_config(folder.subnet_config, best)
+    go_on_with(run, best, searcher.provenance)
     return best
+
+
+def _tell_gain(run: Run, searcher: Search) -> None:
+    """What the search's pick gained over uniform widths, by the scores that it followed."""
+    history, budget = searcher.history(), searcher.budget
+    uniform, within = (history.indices == _uniform(budget)).all(1), history.values[budget.fits(history.indices), 0]
+    if uniform.any() and len(within) > 1:
+        sign = _sign(searcher)
+        compared = _gained(sign * float(within.min()), sign * float(history.values[uniform, 0][0]), sign)
+        run.report.note(f"{searcher.objectives[0].name} inherited: {compared}")
+
+
+def _uniform(budget: Budget) -> np.ndarray:
+    return uniform_indices(budget.space, budget.macs, convention=budget.convention)
+
+
+def _sign(searcher: Search) -> int:
+    return 1 if searcher.objectives[0].minimize else -1
+
+
+def _gained(best: float, uniform: float, sign: int) -> str:
+    gain = sign * (uniform - best) / max(abs(uniform), 1e-12)
+    return f"{best:.5g}, of uniform widths {uniform:.5g}, " + (f"{gain:.1%} gained" if gain > 0 else "nothing gained")
+
+
+def _best_tuned(run: Run, searcher: Search) -> SubnetConfig:
+    """The best of the finalists after tuning.
+
+    Raises:
+        SearchError: none could be tuned.
+    """
+    finalists = tune_finalists(run, searcher)
+    trials = finalists.study.get_trials(deepcopy=False)
+    ended = sum(trial.state == TrialState.COMPLETE for trial in trials)
+    if not ended:
+        reasons = [trial.user_attrs["reason"] for trial in trials if "reason" in trial.user_attrs]
+        raise SearchError(f"no finalist could be tuned, the last for: {reasons[-1] if reasons else 'nobody knows'}")
+    _, indices = best_trial(finalists.study, finalists.budget, provenance=finalists.provenance)
+    mine, uniform = finalists.tuned(indices), finalists.tuned(_uniform(finalists.budget))
+    said = f"{ended} of {len(finalists.rows)} finalists were tuned on {finalists.lengths[-1]:g} kimg, others on less"
+    if uniform:
+        rung = len(uniform) - 1
+        compared = _gained(mine[rung], uniform[rung], _sign(finalists))
+        said += f"; {finalists.objectives[0].name} after {finalists.lengths[rung]:g}: {compared}"
+    run.report.note(said)
+    return finalists.budget.space.to_config(indices)
 
 
 def _take_selected(run: Run, searcher: Search) -> None:

@@ -19,7 +19,7 @@ from gantailor.search.latency import LatencyProfile
 from gantailor.search.scoring import Objective, Scorer
 from gantailor.search.spaces.space import Space
 from gantailor.search.storage import open_study
-from gantailor.search.study import Search
+from gantailor.search.study import EVERY, Search
 from gantailor.supernet.files import write_json
 from gantailor.supernet.graph import SubnetConfig
 
@@ -111,6 +111,8 @@ def evaluate_all(run: Run, searcher: Search, listener: Listener) -> None:
     if settings.ray_address:
         from gantailor.pipeline.search.ray import evaluate_with_ray
 
+        if searcher.probing is not None:
+            evaluate_with_ray(run, searcher.probing, on_trial=lambda done: None, trials=EVERY)
         evaluate_with_ray(run, searcher, on_trial=best)
     elif settings.workers == 1:
         searcher.run(settings.trials, on_trial=best)
@@ -128,7 +130,7 @@ def _evaluate_in_processes(run: Run, searcher: Search, on_trial: Callable[[int],
         if history.counted != shown:
             shown = history.counted
             on_trial(shown)
-        return len(history.values)
+        return len(history.values) + len(history.probes[0])
 
     threads = max(1, torch.get_num_threads() // workers)
     run_workers(work, (str(run.folder), run.config.model_dump(mode="json"), threads), count=workers, results=results)

@@ -1,0 +1,104 @@
+"""The finalists of a run's search: short tunings, each the beginning of a fine-tuning, which the best goes on with."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from gantailor.evaluators.scores import Subset
+from gantailor.pipeline.finetune import at_its_end, tuning_of
+from gantailor.pipeline.search.halving import Finalists, Tune
+from gantailor.pipeline.search.processes import run_workers
+from gantailor.pipeline.search.study import make_search
+from gantailor.run.config import Config
+from gantailor.run.folder import write_config
+from gantailor.run.run import Run
+from gantailor.search.study import Search
+from gantailor.supernet.errors import ConfigError
+from gantailor.supernet.files import write_bytes, write_json
+from gantailor.supernet.graph import SubnetConfig
+from gantailor.supernet.subnets.copying import copied
+from gantailor.supernet.training import distributed
+from gantailor.supernet.training.trainer import Trainer
+
+
+def tune_finalists(run: Run, searcher: Search) -> Finalists:
+    """Tune the best subnets of a search whose trials are done, in as many processes.
+
+    Raises:
+        ConfigError: they would train under ``torchrun``, where this stage is one process's.
+        SearchError: workers are lost one after the other.
+    """
+    finalists, settings = make_finalists(run, searcher), run.config.search
+    count = len(finalists.rows)
+    if not finalists.unfinished(count):
+        return finalists
+    if distributed.world() > 1:
+        raise ConfigError(
+            "search.tuning_kimg tunes in processes of its own, not under torchrun; run gantailor search with the same "
+            "settings in this folder first (search.workers shares it), then this again"
+        )
+    if settings.workers == 1 or settings.ray_address:
+        finalists.run(count)
+    else:
+        threads = max(1, torch.get_num_threads() // settings.workers)
+        arguments = (str(run.folder), run.config.model_dump(mode="json"), threads)
+        run_workers(work, arguments, count=settings.workers, results=lambda: finalists.history().counted)
+    return finalists
+
+
+def work(folder: str, config: dict[str, Any], threads: int) -> None:
+    """A worker process."""
+    torch.set_num_threads(threads)
+    run = Run(folder, Config.model_validate(config))
+    finalists = make_finalists(run, make_search(run))
+    finalists.run(len(finalists.rows))
+
+
+def make_finalists(run: Run, searcher: Search) -> Finalists:
+    """The finalists, with the run's own fine-tuning."""
+    settings = run.config.search
+    tuning = f"{run.config.finetune.model_dump_json()}|{run.config.hand_on}|{run.narrowing}"
+    tune = _tune(run, searcher.provenance)
+    return Finalists(searcher, tune, count=settings.finalists, kimg=settings.tuning_kimg, settings=tuning)
+
+
+def _folder(run: Run, config: SubnetConfig, provenance: str) -> Path:
+    known = f"{config.to_json()}|{provenance}"
+    return run.folder.file("finalists") / hashlib.sha256(known.encode()).hexdigest()[:12]
+
+
+def _tune(run: Run, provenance: str) -> Tune:
+    """Fine-tuning by the run's own recipe, from where it stopped to a number of images; the search's score then."""
+    recipe, metric = run.config.finetune, run.setup.search_metric
+    pairs, evaluator = Subset(run.setup.data("search"), run.config.evaluation.search_images), None
+
+    def tune(config: SubnetConfig, kimg: float) -> float:
+        nonlocal evaluator
+        folder, step = _folder(run, config, provenance), max(1, round(kimg * 1000 / recipe.batch))
+        file = folder / "scores.json"
+        known: dict[str, float] = json.loads(file.read_text()) if file.exists() else {}
+        if str(step) not in known:
+            write_config(folder / "subnet.json", config)
+            trainer = Trainer(tuning_of(run, config)[0], recipe, workers=run.config.data.workers)
+            trained = trainer.run(folder / "subnet.ckpt.safetensors", stop_after=step)
+            evaluator = evaluator or run.setup.scoring.evaluator([metric])
+            known[str(step)] = next(iter(evaluator(copied(at_its_end(trained)).to("cpu"), pairs).values())).value
+            write_json(file, known)
+            run.report.note(f"finalist {folder.name}: {metric} {known[str(step)]:.5g} after {kimg:g} kimg")
+        return known[str(step)]
+
+    return tune
+
+
+def go_on_with(run: Run, config: SubnetConfig, provenance: str) -> None:
+    """Fine-tuning of the chosen subnet, if that has not begun, goes on where its tuning stopped."""
+    checkpoint = run.folder.subnet_checkpoint
+    if checkpoint.exists() or run.folder.subnet.exists():
+        return
+    for theirs in sorted(_folder(run, config, provenance).glob("subnet.ckpt.*")):  # the log first: both or none count
+        write_bytes(checkpoint.with_name(theirs.name), theirs.read_bytes())
