@@ -49,16 +49,18 @@ def search(run: Run) -> SubnetConfig:
 
 
 def _tell_gain(run: Run, searcher: Search) -> None:
-    """What the search's pick gained over uniform widths, by the scores that it followed."""
+    """What the search's pick gained over uniform widths, or the path's net, by the scores that it followed."""
     history, budget = searcher.history(), searcher.budget
-    uniform, within = (history.indices == _uniform(budget)).all(1), history.values[budget.fits(history.indices), 0]
-    if uniform.any() and len(within) > 1:
-        sign = _sign(searcher)
-        compared = _gained(sign * float(within.min()), sign * float(history.values[uniform, 0][0]), sign)
+    begun, within = (history.indices == _baseline(budget)).all(1), history.values[budget.fits(history.indices), 0]
+    if begun.any() and len(within) > 1:
+        sign, name = _sign(searcher), "the path's net" if budget.space.starts else "uniform widths"
+        compared = _gained(sign * float(within.min()), sign * float(history.values[begun, 0][0]), sign, name)
         run.report.note(f"{searcher.objectives[0].name} inherited: {compared}")
 
 
-def _uniform(budget: Budget) -> np.ndarray:
+def _baseline(budget: Budget) -> np.ndarray:
+    if budget.space.starts:
+        return budget.space.starts[0]
     return uniform_indices(budget.space, budget.macs, convention=budget.convention)
 
 
@@ -66,9 +68,9 @@ def _sign(searcher: Search) -> int:
     return 1 if searcher.objectives[0].minimize else -1
 
 
-def _gained(best: float, uniform: float, sign: int) -> str:
-    gain = sign * (uniform - best) / max(abs(uniform), 1e-12)
-    return f"{best:.5g}, of uniform widths {uniform:.5g}, " + (f"{gain:.1%} gained" if gain > 0 else "nothing gained")
+def _gained(best: float, begun: float, sign: int, name: str = "uniform widths") -> str:
+    gain = sign * (begun - best) / max(abs(begun), 1e-12)
+    return f"{best:.5g}, of {name} {begun:.5g}, " + (f"{gain:.1%} gained" if gain > 0 else "nothing gained")
 
 
 def _best_tuned(run: Run, searcher: Search) -> SubnetConfig:
