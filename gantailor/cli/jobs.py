@@ -27,6 +27,7 @@ from gantailor.zoo import DEMO_SUPERNET
 
 def _run(arguments: argparse.Namespace, config: Config, until: str) -> None:
     run = Run(arguments.out, config)
+    run.until = until
     if arguments.dry_run:
         _print_plan(run, verbose=arguments.verbose)
         return

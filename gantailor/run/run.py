@@ -31,7 +31,10 @@ class Run:
         config: its settings.
         setup: what these make: data, teacher, supernet, space, budget.
         report: where progress is told.
+        until: the last stage that is wanted, see ``gantailor.pipeline.compress``.
     """
+
+    until = "report"
 
     def __init__(self, folder: str | Path, config: Config, *, report: Reporter | None = None) -> None:
         self.folder, self.config = RunFolder(folder), config
