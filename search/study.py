@@ -31,6 +31,7 @@ from gantailor.search.strategies import make_strategy
 from gantailor.search.strategies.common import History
 from gantailor.search.strategies.random import first
 from gantailor.search.workers import UNFINISHED, Worker, can_tell, give_back, make_worker, release_lost
+from gantailor.supernet.errors import first_line
 
 FAILURES = 10  # in a row, and the search stops
 START = 16  # trials of any strategy that are the uniform shrink and random candidates: the baseline of every plot
@@ -132,6 +133,15 @@ class Search:
         if whole_front and mine:  # a later, tighter budget has those that meet it
             mine = {c for c, fits in zip(mine, self.budget.fits(np.array(list(mine))), strict=True) if fits}
         return History(indices, values, frozenset(taken), len(mine), frozenset(given & done.keys()))
+
+    def failures(self) -> list[str]:
+        """Why subnets of this budget have no score, in the order of their trials."""
+        budget, whole_front = str(self.budget), len(self.objectives) > 1
+        return [
+            first_line(ValueError(trial.user_attrs["reason"]))
+            for _, trial in self._trials()
+            if trial.state == TrialState.FAIL and (whole_front or trial.user_attrs.get("budget") == budget)
+        ]
 
     def _trials(self, before: int | None = None) -> Iterable[tuple[tuple[int, ...], FrozenTrial]]:
         """Candidates that need no proposal any more, and their trials."""

@@ -43,7 +43,7 @@ def _print_plan(run: Run, *, verbose: bool) -> None:
     print(supernet.graph)
     print(f"generator {format_macs(supernet.macs(supernet.full_config(), convention=budget.convention))} MACs")
     print(f"budget {format_macs(budget.macs)} MACs ({budget.convention}), space of {budget.space.count:,} subnets")
-    settings = run.config.model_dump(mode="json")
+    settings = run.config.shown()
     print(yaml.safe_dump(settings if verbose else changed(settings, Config().model_dump(mode="json")), sort_keys=False))
     sys.stdout.flush()
     note_estimates(run)

@@ -8,7 +8,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from gantailor.evaluators.config import EvaluationConfig
-from gantailor.search.config import SearchConfig
+from gantailor.search.config import SearchConfig, shown
 from gantailor.search.methods import METHODS
 from gantailor.search.spaces.config import SpaceConfig
 from gantailor.supernet.importance import CRITERIA
@@ -115,6 +115,13 @@ class Config(BaseModel):
     finetune: Recipe = Recipe(kimg=12, output_weight=10, feature_weight=1)
     device: str = Field("cpu", description="cpu or cuda")
     seed: int = Field(0, ge=0, description="of the search, and of trainings that name no seed of their own")
+
+    def shown(self) -> dict[str, Any]:
+        """The settings as JSON values, for whoever may see them: a database's password is ``***``."""
+        values: dict[str, Any] = self.model_dump(mode="json")
+        if self.search.storage is not None:
+            values["search"]["storage"] = shown(self.search.storage)
+        return values
 
     @field_validator("budget", mode="before")
     @classmethod

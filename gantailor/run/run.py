@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import torch
+import yaml
 from torch import nn
 
 from gantailor.run.config import Config
@@ -13,11 +16,14 @@ from gantailor.run.folder import RunFolder
 from gantailor.run.loading import stored_config
 from gantailor.run.progress import Reporter
 from gantailor.run.setup import Setup
+from gantailor.search.latency import LatencyProfile
 from gantailor.search.methods.method import Method, method
+from gantailor.supernet.decisions import Decisions
 from gantailor.supernet.errors import ConfigError, GantailorError, RunError
 from gantailor.supernet.graph import SubnetConfig
 from gantailor.supernet.supernet import Supernet
 from gantailor.zoo.checkpoints import load_state, read_state
+from gantailor.zoo.generators.record import build
 
 CHANGEABLE = ("search", "budget", "tensorboard", "device", "devices")  # in a run that exists: a search goes on, ...
 READING = ("workers", "cache")  # of data: how it is read, which no result depends on
@@ -34,7 +40,7 @@ class Run:
         until: the last stage that is wanted, see ``gantailor.pipeline.compress``.
     """
 
-    until = "report"
+    until, replayed = "report", False
 
     def __init__(self, folder: str | Path, config: Config, *, report: Reporter | None = None) -> None:
         self.folder, self.config = RunFolder(folder), config
@@ -72,7 +78,8 @@ class Run:
         self.folder.lock()
         try:
             self.check_folder()
-            self.folder.store_config(self.config.model_dump(mode="json"))
+            settings = self.config.model_dump(mode="json")
+            self.folder.store_config(settings, private=settings != self.config.shown())
         except GantailorError:
             self.folder.release()
             raise
@@ -97,6 +104,18 @@ class Run:
         fixed = set() if self.method.searches else {"budget"}  # the others trained to this one
         return [name for name in mine if name not in set(CHANGEABLE) - fixed and known[name] != mine[name]]
 
+    def replay(self) -> None:
+        """Take the graph as the run's first process wrote it down, so that neither data nor teacher is needed for it.
+
+        What an earlier version wrote down does not say enough; it is then traced as ever.
+        """
+        stored = self.folder.stored_trace()
+        if "input_shapes" in stored and "traced" not in vars(self.setup):
+            options = yaml.safe_load(stored["options"])
+            self.setup.traced = rebuilt({"generator": self.config.generator, **stored, "options": options})
+            self.setup.profiles = {name: LatencyProfile.of(raw) for name, raw in stored["profiles"].items()}
+            self.replayed = True
+
     def trained(self) -> Supernet:
         """The whole generator after the method's training, shared.
 
@@ -109,7 +128,8 @@ class Run:
         state = file.stat()
         key = (state.st_mtime_ns, state.st_size)
         if self._trained is None or self._trained[0] != key:
-            self._trained = (key, with_file(self.setup.supernet, file))
+            whole = self.setup.traced if self.replayed else self.setup.supernet
+            self._trained = (key, with_file(whole, file))
         return self._trained[1]
 
     def subnet_config(self) -> SubnetConfig:
@@ -156,6 +176,17 @@ def with_file(supernet: Supernet, file: str | Path) -> Supernet:
     found = supernet.with_weights(supernet.generator.state_dict())
     load_state(found.generator, read_state(Path(file)), str(file))
     return found
+
+
+def rebuilt(origin: Mapping[str, Any]) -> Supernet:
+    """A supernet with any weights, from ``generator``, ``options``, ``input_shapes`` and ``decisions``.
+
+    Raises:
+        ConfigError: its generator cannot be imported.
+    """
+    whole = build(origin["generator"], **origin["options"])
+    inputs = tuple(torch.zeros(shape) for shape in origin["input_shapes"])
+    return Supernet(whole, inputs, decisions=Decisions.from_json(origin["decisions"]))
 
 
 def open_run(folder: str | Path, *, report: Reporter | None = None) -> Run:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import cached_property
+from types import MappingProxyType
 
 import numpy as np
 
@@ -15,6 +16,7 @@ from gantailor.run import ranking
 from gantailor.run.folder import decided
 from gantailor.run.inputs import Inputs
 from gantailor.search.budget import Budget
+from gantailor.search.latency import LatencyProfile
 from gantailor.search.limits import parse_budget
 from gantailor.search.spaces.space import Space, space
 from gantailor.supernet.calling import as_tuple
@@ -43,6 +45,7 @@ class Setup(Inputs):
             self.proof = str(verify(supernet, repair=True))
         return supernet
 
+    profiles: Mapping[str, LatencyProfile] = MappingProxyType({})  # by the names that budgets have; others are read
     proof = ""  # what the proof of the trace measured, where it was made here
 
     @cached_property
@@ -89,7 +92,8 @@ class Setup(Inputs):
         supernet, convention = self.traced, self.config.convention
         config = supernet.full_config()
         full = {"macs": supernet.macs(config, convention=convention), "params": supernet.parameter_count(config)}
-        return Budget(self.space, parse_budget(text, full=full), convention, fill=not self.config.search.front)
+        limits, fill = parse_budget(text, full=full), not self.config.search.front
+        return Budget(self.space, limits, convention, profiles=dict(self.profiles), fill=fill)
 
     @cached_property
     def scoring(self) -> Scoring:

@@ -7,10 +7,12 @@ from pathlib import Path
 
 import numpy as np
 
-from gantailor.pipeline.search.study import evaluate_all, make_search
+from gantailor.pipeline.search.study import evaluate_all, make_search, storage_of
+from gantailor.reports.tables import csv_bytes
 from gantailor.run.folder import write_config
 from gantailor.run.run import Run
 from gantailor.search.results import best_config, table
+from gantailor.search.storage import reaching
 from gantailor.search.study import Search
 from gantailor.supernet.errors import RunError
 from gantailor.supernet.files import write_bytes
@@ -23,14 +25,17 @@ def search(run: Run) -> SubnetConfig:
     A study that has enough trials for the budget is not searched again; more ``trials`` add to it. A study of a whole
     front answers every later budget. What a method chose itself is the study's only subnet.
     """
-    searcher, folder = make_search(run), run.folder
-    if folder.selected.exists():
-        _take_selected(run, searcher)
-    else:
-        with run.report.counting("search", run.config.search.trials) as listener:
-            evaluate_all(run, searcher, listener)
-    write_bytes(folder.front, table(searcher.study).to_csv(index=False).encode())
-    best = best_config(searcher.study, searcher.budget, provenance=searcher.provenance)
+    folder = run.folder
+    with reaching(storage_of(run)):
+        searcher = make_search(run)
+        if folder.selected.exists():
+            _take_selected(run, searcher)
+        else:
+            with run.report.counting("search", run.config.search.trials) as listener:
+                evaluate_all(run, searcher, listener)
+        found = table(searcher.study, searcher.budget.space, provenance=searcher.provenance)
+        best = best_config(searcher.study, searcher.budget, provenance=searcher.provenance)
+    write_bytes(folder.front, csv_bytes(found))
     _set_aside(run, best)
     write_config(folder.subnet_config, best)
     return best
