@@ -113,7 +113,7 @@ def check_storage(storage: str | Path, *, name: str | None = None, objectives: S
     elif file is not None and (file.is_dir() or not os.access(file, os.W_OK)):
         raise ConfigError(f"search.storage {str(storage)!r} is no file to write in; choose another")
     if name is not None and file is not None:
-        with suppress(KeyError), reaching(storage):
+        with reaching(storage), suppress(KeyError):
             check_study(optuna.load_study(study_name=name, storage=_place(storage)), objectives)
 
 

@@ -117,6 +117,7 @@ class Search:
         taken: set[tuple[int, ...]] = set()
         mine: set[tuple[int, ...]] = set()
         given: set[tuple[int, ...]] = set()
+        failed: list[str] = []
         whole_front, budget = len(self.objectives) > 1, str(self.budget)
         signs = [1 if objective.minimize else -1 for objective in self.objectives]
         for candidate, trial in trials:
@@ -126,22 +127,15 @@ class Search:
                 mine.add(candidate)
             if not here or trial.user_attrs.get("origin") != self.strategy_name:
                 given.add(candidate)
+            if here and trial.state == TrialState.FAIL:
+                failed.append(first_line(ValueError(trial.user_attrs["reason"])))
             if trial.state == TrialState.COMPLETE:
                 done.setdefault(candidate, [s * v for s, v in zip(signs, trial.values, strict=True)])
         indices = np.array(list(done), np.int64).reshape(-1, len(space.variables))
         values = np.array(list(done.values()), np.float64).reshape(-1, len(self.objectives))
         if whole_front and mine:  # a later, tighter budget has those that meet it
             mine = {c for c, fits in zip(mine, self.budget.fits(np.array(list(mine))), strict=True) if fits}
-        return History(indices, values, frozenset(taken), len(mine), frozenset(given & done.keys()))
-
-    def failures(self) -> list[str]:
-        """Why subnets of this budget have no score, in the order of their trials."""
-        budget, whole_front = str(self.budget), len(self.objectives) > 1
-        return [
-            first_line(ValueError(trial.user_attrs["reason"]))
-            for _, trial in self._trials()
-            if trial.state == TrialState.FAIL and (whole_front or trial.user_attrs.get("budget") == budget)
-        ]
+        return History(indices, values, frozenset(taken), len(mine), frozenset(given & done.keys()), tuple(failed))
 
     def _trials(self, before: int | None = None) -> Iterable[tuple[tuple[int, ...], FrozenTrial]]:
         """Candidates that need no proposal any more, and their trials."""

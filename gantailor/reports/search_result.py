@@ -53,7 +53,11 @@ class SearchResult:
             SearchError: no evaluated subnet meets the budget.
         """
         run = open_run(folder)
-        run.replay()
+        try:
+            _ = run.setup.budget
+        except GantailorError:  # the data, the teacher or a latency profile are elsewhere
+            if not run.replay():
+                raise
         return cls.of(run, budget=budget)
 
     @classmethod

@@ -104,17 +104,20 @@ class Run:
         fixed = set() if self.method.searches else {"budget"}  # the others trained to this one
         return [name for name in mine if name not in set(CHANGEABLE) - fixed and known[name] != mine[name]]
 
-    def replay(self) -> None:
+    def replay(self) -> bool:
         """Take the graph as the run's first process wrote it down, so that neither data nor teacher is needed for it.
 
-        What an earlier version wrote down does not say enough; it is then traced as ever.
+        Returns:
+            Whether it could; what an earlier version wrote down does not say enough.
         """
         stored = self.folder.stored_trace()
-        if "input_shapes" in stored and "traced" not in vars(self.setup):
-            options = yaml.safe_load(stored["options"])
-            self.setup.traced = rebuilt({"generator": self.config.generator, **stored, "options": options})
-            self.setup.profiles = {name: LatencyProfile.of(raw) for name, raw in stored["profiles"].items()}
-            self.replayed = True
+        if "input_shapes" not in stored:
+            return False
+        options = yaml.safe_load(stored["options"])
+        self.setup.traced = rebuilt({"generator": self.config.generator, **stored, "options": options})
+        self.setup.profiles = {name: LatencyProfile.of(raw) for name, raw in stored["profiles"].items()}
+        self.replayed = True
+        return True
 
     def trained(self) -> Supernet:
         """The whole generator after the method's training, shared.

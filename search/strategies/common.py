@@ -16,7 +16,8 @@ class History:
 
     ``taken`` are the candidates that need no proposal any more: evaluated, running or failed; ``counted`` of them count
     as trials of this budget. ``given`` are those of the rows that the strategy did not choose for this budget: a
-    search's beginning, what a method kept, trials of other strategies and budgets.
+    search's beginning, what a method kept, trials of other strategies and budgets. ``failed`` says why subnets of this
+    budget have no score.
     """
 
     indices: np.ndarray
@@ -24,6 +25,7 @@ class History:
     taken: frozenset[tuple[int, ...]]
     counted: int = 0
     given: frozenset[tuple[int, ...]] = frozenset()
+    failed: tuple[str, ...] = ()
 
 
 Strategy = Callable[[History, Budget, np.random.Generator], np.ndarray | None]

@@ -356,13 +356,13 @@ def test_a_storage_that_cannot_be_used(tmp_path, storage, said):
 
 
 def test_a_storage_that_can_be_used(tmp_path):
-    for storage in (f"sqlite:///{tmp_path}/x.db", str(tmp_path / "x.journal")):
-        check_storage(storage, name="s", objectives=ONE)
+    for place in (f"sqlite:///{tmp_path}/x.db", str(tmp_path / "x.journal")):
+        check_storage(place, name="s", objectives=ONE)
         assert not list(tmp_path.glob("x*")), "nothing is written"
-        open_study(storage, name="s", objectives=ONE)
-        check_storage(storage, name="s", objectives=ONE)
+        open_study(place, name="s", objectives=ONE)
+        check_storage(place, name="s", objectives=ONE)
         with pytest.raises(ConfigError, match="study 's' searches for score, not for score, macs; choose"):
-            check_storage(storage, name="s", objectives=FRONT)
+            check_storage(place, name="s", objectives=FRONT)
         for file in tmp_path.glob("x*"):
             file.unlink() if file.is_file() else shutil.rmtree(file)
 
@@ -376,9 +376,9 @@ def test_a_study_of_another_space_is_refused(tmp_path):
         for config in others.values():
             with pytest.raises(ConfigError, match=r"study 's' holds subnets of another space .*search.study"):
                 open_study(place, name="s", space=gantailor.space(SpaceConfig(**config), SUPERNET))
+        foreign = optuna.create_study(study_name="f", storage=search(place).study._storage)
+        foreign.add_trial(optuna.create_trial(value=1.0))
         with pytest.raises(ConfigError, match="is none of gantailor's"):
-            foreign = optuna.create_study(study_name="f", storage=search(place).study._storage)
-            foreign.add_trial(optuna.create_trial(value=1.0))
             open_study(place, name="f")
 
 
@@ -425,9 +425,9 @@ def test_a_database_that_goes_away_is_one_line(tmp_path, gone):
         return {"score": 1.0}
 
     run.score = away
-    with pytest.raises(SearchError, match=r"the study in .*x.db' cannot be reached: .*the same command continues") as said:
-        with reaching(url):
-            run.run(3)
+    text = r"the study in .*x.db' cannot be reached: .*the same command continues"
+    with pytest.raises(SearchError, match=text) as said, reaching(url):
+        run.run(3)
     assert "\n" not in str(said.value) and "sqlalche.me" not in str(said.value)
 
 

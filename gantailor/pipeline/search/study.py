@@ -120,7 +120,7 @@ def _note_what_is_missing(run: Run, searcher: Search) -> None:
             f"the search ends with {history.counted} of {trials} subnets: {run.config.search.strategy} found no other "
             f"in the space that meets {searcher.budget}"
         )
-    if failed := searcher.failures():
+    if failed := history.failed:
         run.report.note(f"{len(failed)} subnets have no score, the last because of {failed[-1]}")
 
 
