@@ -128,3 +128,6 @@ def _print_exported(run: Run, manifest: dict[str, Any]) -> None:
             print(f"  {ms['subnet']:.3g} ms, the teacher {ms['teacher']:.3g} ms ({found['threads']} threads)")
         else:
             print("  not timed here; on the device: python bench.py checks and times it")
+    if timing := manifest.get("timing"):
+        load = f"load {timing['load']} on {timing['cpus']} CPUs"
+        print(f"timed in turn on {timing['processor']}, {load}, {timing['date']}")
