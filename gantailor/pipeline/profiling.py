@@ -116,22 +116,22 @@ def add_latencies(run: Run, narrow: nn.Module, example: Inputs, devices: dict[st
     profiles = {name: profile for name, profile in profiles.items() if timed_here(profile)}
     limits = _limits(run, narrow, example)
     calls: dict[str, Call] = {f"{n}|budget": limit.pop("call") for n, limit in enumerate(limits) if limit["call"]}
-    feeds, teachers = arrays(example), dict[str, Any]()
+    feeds, teachers = arrays(example), dict[str, str]()
     with tempfile.TemporaryDirectory() as scratch:
         for name, profile in profiles.items():
             runner = load_runner(run.folder.export / name / devices[name]["file"], profile)
-            whole = _in_float32(profile)
-            if (key := repr(whole.model_copy(update={"name": ""}))) not in teachers:
-                teacher = export_model(Path(scratch) / name, run.setup.teacher, example, whole, pictures=example)
-                teachers[key] = load_runner(Path(scratch) / name / teacher["file"], whole)
             calls[f"{name}|subnet"] = _bound(runner, feeds)
-            calls[f"{name}|teacher"] = _bound(teachers[key], feeds)
+            whole = _in_float32(profile)
+            teachers[name] = key = f"teacher|{whole.model_copy(update={'name': ''})!r}"
+            if key not in calls:  # one for all precisions of a runtime
+                teacher = export_model(Path(scratch) / name, run.setup.teacher, example, whole, pictures=example)
+                calls[key] = _bound(load_runner(Path(scratch) / name / teacher["file"], whole), feeds)
         timing = circumstances() | {"together": list(profiles)}
         threads = max((limit["threads"] for limit in limits), default=1)
         with torch_threads(threads), torch.inference_mode():
             times = interleaved(calls, warm_up=WARM_UP, runs=RUNS)
     for name in profiles:
-        both = {who: times[f"{name}|{who}"] for who in ("subnet", "teacher")}
+        both = {"subnet": times[f"{name}|subnet"], "teacher": times[teachers[name]]}
         devices[name]["latency_ms"] = {who: round(float(np.median(ms)), 3) for who, ms in both.items()}
         devices[name]["latency_p95_ms"] = {who: round(float(np.quantile(ms, 0.95)), 3) for who, ms in both.items()}
         devices[name]["timing"] = timing

@@ -34,9 +34,8 @@ def small():
 
 
 def bench(folder, *more):
-    done = subprocess.run(
-        [sys.executable, "bench.py", "--runs", "2", *more], capture_output=True, text=True, cwd=folder
-    )
+    command = [sys.executable, "bench.py", "--runs", "2", *more]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=folder, check=False)
     rows = list(csv.DictReader(io.StringIO(done.stdout)))
     return done, rows[0] if rows else {}
 
@@ -121,7 +120,7 @@ class Rough(nn.Module):
         self.out = nn.Conv2d(8, 3, 1)
 
     def forward(self, x):
-        return torch.tanh(self.out(self.norm(self.norm(self.conv(x) * 3 + 1))))
+        return torch.tanh(self.out(self.norm(self.conv(x) * 1000)))
 
 
 def test_a_plain_picture_does_not_judge_an_export():
@@ -228,9 +227,7 @@ def test_grouped_transposed_convolutions_in_eight_bits(inside, outside, groups, 
     pictures = torch.rand(4, 3, 16, 16, generator=torch.Generator().manual_seed(0)) * 2 - 1
     found = export_model(tmp_path, model, pictures[:1], device("onnxruntime-cpu-int8"), pictures=pictures)
     assert found["psnr_to_pytorch"] > 30
-    assert (
-        QuantType.QInt8 and load_runner(tmp_path / "model.onnx", device("onnxruntime-cpu"))(pictures[:1].numpy()).any()
-    )
+    assert ("kept in float: 2" in found["delegated"]) == (bias and outside > groups)
 
 
 def test_layers_of_a_program_are_told_by_their_whole_path():
