@@ -30,7 +30,7 @@ class SearchConfig(BaseModel):
     workers: int = Field(1, gt=0, description="processes that evaluate")
     ray_address: str | None = Field(None, description="evaluate on a Ray cluster: auto, or its address")
     ray_cpus: float = Field(1.0, gt=0, description="CPUs of a Ray worker")
-    ray_gpus: float = Field(0.0, ge=0, description="GPUs of a Ray worker, a fraction if you like")
+    ray_gpus: float = Field(0.0, ge=0, description="GPUs reserved for a Ray worker, for metrics of one's own")
     storage: str | None = Field(
         None,
         repr=False,  # it may hold a password

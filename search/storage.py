@@ -101,6 +101,8 @@ def check_storage(storage: str | Path, *, name: str | None = None, objectives: S
         ConfigError: the storage cannot be read or reached, a driver is missing, or the study is another one.
     """
     file = _file_of(str(storage))
+    if file is None and str(storage).startswith("sqlite"):
+        raise ConfigError(f"search.storage {str(storage)!r} forgets everything with its process; give sqlite:///FILE")
     if file is not None and not file.exists():
         if file.is_dir() or not file.parent.is_dir() or not os.access(file.parent, os.W_OK):
             raise ConfigError(
@@ -112,13 +114,29 @@ def check_storage(storage: str | Path, *, name: str | None = None, objectives: S
         _connect(str(storage))
     elif file is not None and (file.is_dir() or not os.access(file, os.W_OK)):
         raise ConfigError(f"search.storage {str(storage)!r} is no file to write in; choose another")
-    if name is not None and file is not None:
+    if name is not None:
         with reaching(storage), suppress(KeyError):
             check_study(optuna.load_study(study_name=name, storage=_place(storage)), objectives)
 
 
+def prepare_storage(storage: str | Path) -> None:
+    """Make what a study needs in a database, or find that it is there and of Optuna's version.
+
+    Raises:
+        ConfigError: there is no right to, or another version of Optuna made it.
+    """
+    if "://" not in str(storage):
+        return
+    try:
+        _place(storage)
+    except Exception as error:
+        if not (_is_of_storage(error) or isinstance(error, RuntimeError)):
+            raise
+        raise ConfigError(f"search.storage {shown(storage)!r} cannot be used: {_said(error, storage)}") from None
+
+
 def _file_of(storage: str) -> Path | None:
-    """The file of a journal or of SQLite; none for a server, and for a database in memory."""
+    """The file of a journal or of SQLite; none for a server, and for SQLite in memory."""
     if "://" not in storage:
         return Path(storage)
     kind, _, rest = storage.partition("://")

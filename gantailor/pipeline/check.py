@@ -25,7 +25,7 @@ from gantailor.run.config import is_file
 from gantailor.run.inputs import check_size, check_torch_device
 from gantailor.run.run import Run, with_file
 from gantailor.search.methods.method import DISCRIMINATOR
-from gantailor.search.storage import check_storage
+from gantailor.search.storage import check_storage, prepare_storage
 from gantailor.search.strategies.evolution import Evolution
 from gantailor.supernet.calibration import has_running_statistics, per_picture
 from gantailor.supernet.calling import Inputs, as_tuple, forward, rows_of
@@ -229,6 +229,7 @@ def check(run: Run) -> dict[str, Any]:
     if not folder.trace.exists():  # told once
         note_estimates(run)
     run.claim()
+    prepare_storage(storage_of(run))
     described = _described(run)
     _note_other_data(run, described["data"])
     write_json(folder.trace, described)  # the decisions are replayed, a budget may be another

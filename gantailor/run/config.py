@@ -113,7 +113,9 @@ class Config(BaseModel):
     tensorboard: bool = Field(False, description="write losses for TensorBoard into the run folder")
     evaluation: EvaluationConfig = EvaluationConfig()
     finetune: Recipe = Recipe(kimg=12, output_weight=10, feature_weight=1)
-    device: str = Field("cpu", description="cpu or cuda")
+    device: str = Field(
+        "cpu", description="of trainings and rankings: cpu, cuda, cuda:N or mps; search and scores compute on the CPU"
+    )
     seed: int = Field(0, ge=0, description="of the search, and of trainings that name no seed of their own")
 
     def shown(self) -> dict[str, Any]:

@@ -29,7 +29,7 @@ from gantailor.search.pareto import front, hypervolume
 from gantailor.search.results import best_config, pareto_rows, table
 from gantailor.search.scoring import Objective
 from gantailor.search.spaces.config import SpaceConfig
-from gantailor.search.storage import check_storage, open_study, reaching
+from gantailor.search.storage import check_storage, open_study, prepare_storage, reaching
 from gantailor.search.study import Search
 from gantailor.search.workers import release_lost
 from gantailor.supernet.errors import ConfigError
@@ -345,6 +345,8 @@ def test_no_password_is_shown(url, seen):
         ("sqlite:///{}", "no folder|cannot be reached|no file"),
         ("postgresql://gan:hunter2@localhost:port/x", "cannot be read; give|needs a driver"),
         ("://", "cannot be read; give"),
+        ("sqlite://", "forgets everything with its process"),
+        ("sqlite:///:memory:", "forgets everything with its process"),
     ],
 )
 def test_a_storage_that_cannot_be_used(tmp_path, storage, said):
@@ -365,6 +367,17 @@ def test_a_storage_that_can_be_used(tmp_path):
             check_storage(place, name="s", objectives=FRONT)
         for file in tmp_path.glob("x*"):
             file.unlink() if file.is_file() else shutil.rmtree(file)
+
+
+def test_a_storage_of_another_version_is_told(tmp_path):
+    url = f"sqlite:///{tmp_path}/x.db"
+    prepare_storage(url)
+    prepare_storage(tmp_path / "no.journal")
+    with sqlite3.connect(tmp_path / "x.db") as other:
+        other.execute("UPDATE alembic_version SET version_num = 'v99.0.0.z'")
+    with pytest.raises(ConfigError, match="x.db' cannot be used: ") as said:
+        prepare_storage(url)
+    assert "\n" not in str(said.value) and not (tmp_path / "no.journal").exists()
 
 
 def test_a_study_of_another_space_is_refused(tmp_path):
