@@ -111,7 +111,8 @@ def check_storage(storage: str | Path, *, name: str | None = None, objectives: S
             )
         return
     if "://" in str(storage):
-        _connect(str(storage))
+        if "studies" not in _connect(str(storage)):
+            return
     elif file is not None and (file.is_dir() or not os.access(file, os.W_OK)):
         raise ConfigError(f"search.storage {str(storage)!r} is no file to write in; choose another")
     if name is not None:
@@ -144,8 +145,8 @@ def _file_of(storage: str) -> Path | None:
     return Path(path) if kind.partition("+")[0] == "sqlite" and path not in ("", ":memory:") else None
 
 
-def _connect(url: str) -> None:
-    """One connection to a database, and away again.
+def _connect(url: str) -> list[str]:
+    """One connection to a database, and away again; its tables.
 
     Raises:
         ConfigError: it is not possible; says what to install, or what the database said.
@@ -158,7 +159,7 @@ def _connect(url: str) -> None:
         engine = sqlalchemy.create_engine(url)
         try:
             with engine.connect() as connection:
-                sqlalchemy.inspect(connection).get_table_names()  # a file may be anything
+                return list(sqlalchemy.inspect(connection).get_table_names())  # a file may be anything
         finally:
             engine.dispose()
     except exc.NoSuchModuleError:

@@ -375,7 +375,7 @@ def test_a_storage_of_another_version_is_told(tmp_path):
     prepare_storage(tmp_path / "no.journal")
     with sqlite3.connect(tmp_path / "x.db") as other:
         other.execute("UPDATE alembic_version SET version_num = 'v99.0.0.z'")
-    with pytest.raises(ConfigError, match="x.db' cannot be used: ") as said:
+    with pytest.raises(ConfigError, match=r"x\.db' cannot be used: ") as said:
         prepare_storage(url)
     assert "\n" not in str(said.value) and not (tmp_path / "no.journal").exists()
 
