@@ -22,14 +22,14 @@ from gantailor.export.checking import arrays
 from gantailor.export.devices import Device
 from gantailor.export.export import export_model, load_runner
 from gantailor.export.runtimes import latency_runtimes
-from gantailor.export.target import find_target, timed_here
+from gantailor.export.target import Runner, find_target, timed_here
 from gantailor.run.run import Run
 from gantailor.run.setup import Setup
 from gantailor.search.budget import Budget
 from gantailor.search.latency import LatencyProfile
 from gantailor.search.spaces.space import Space
 from gantailor.supernet.calling import Inputs, alone, as_tuple, rows_of
-from gantailor.supernet.errors import ConfigError
+from gantailor.supernet.errors import ConfigError, GantailorError
 
 
 def spread_subnets(space: Space, count: int, *, seed: int = 0) -> np.ndarray:
@@ -112,41 +112,48 @@ def add_latencies(run: Run, narrow: nn.Module, example: Inputs, devices: dict[st
     Returns:
         For the manifest: ``timing``, and where the budget is in milliseconds ``budget_ms``, what the subnet takes.
     """
-    profiles = {name: _profile(name, found) for name, found in devices.items()}
-    profiles = {name: profile for name, profile in profiles.items() if timed_here(profile)}
+    loaded = {name: _loaded(run, name, found) for name, found in devices.items()}
+    runners = {name: both for name, both in loaded.items() if both is not None}
     limits = _limits(run, narrow, example)
     calls: dict[str, Call] = {f"{n}|budget": limit.pop("call") for n, limit in enumerate(limits) if limit["call"]}
     feeds, teachers = arrays(example), dict[str, str]()
     with tempfile.TemporaryDirectory() as scratch:
-        for name, profile in profiles.items():
-            runner = load_runner(run.folder.export / name / devices[name]["file"], profile)
+        for name, (profile, runner) in runners.items():
             calls[f"{name}|subnet"] = _bound(runner, feeds)
             whole = _in_float32(profile)
             teachers[name] = key = f"teacher|{whole.model_copy(update={'name': ''})!r}"
             if key not in calls:  # one for all precisions of a runtime
                 teacher = export_model(Path(scratch) / name, run.setup.teacher, example, whole, pictures=example)
                 calls[key] = _bound(load_runner(Path(scratch) / name / teacher["file"], whole), feeds)
-        timing = circumstances() | {"together": list(profiles)}
+        timing = circumstances() | {"together": list(runners)}
         threads = max((limit["threads"] for limit in limits), default=1)
         with torch_threads(threads), torch.inference_mode():
             times = interleaved(calls, warm_up=WARM_UP, runs=RUNS)
-    for name in profiles:
+    for name in runners:
         both = {"subnet": times[f"{name}|subnet"], "teacher": times[teachers[name]]}
         devices[name]["latency_ms"] = {who: round(float(np.median(ms)), 3) for who, ms in both.items()}
         devices[name]["latency_p95_ms"] = {who: round(float(np.quantile(ms, 0.95)), 3) for who, ms in both.items()}
         devices[name]["timing"] = timing
     told = [_told(run, limit, times.get(f"{n}|budget")) for n, limit in enumerate(limits)]
-    return ({"timing": timing} if profiles else {}) | ({"budget_ms": told} if told else {})
+    return ({"timing": timing} if runners else {}) | ({"budget_ms": told} if told else {})
 
 
 def _bound(runner: Callable[..., object], feeds: tuple[np.ndarray, ...]) -> Call:
     return lambda: runner(*feeds)
 
 
-def _profile(name: str, found: Mapping[str, Any]) -> Device:
-    """The profile that a manifest's entry was made with."""
+def _loaded(run: Run, name: str, found: Mapping[str, Any]) -> tuple[Device, Runner] | None:
+    """The profile that a manifest's entry was made with, and its model; none where it cannot be timed here (any more).
+
+    What was exported earlier may need a package, or a module of one's own, that is gone.
+    """
     said = {field: found[field] for field in Device.model_fields if field in found and field != "name"}
-    return Device.model_validate({**said, "name": name, "threads": found.get("threads_asked", found["threads"])})
+    asked = found.get("threads_asked", found["threads"])
+    profile = Device.model_validate({**said, "name": name, "threads": asked})
+    with suppress(GantailorError):
+        if timed_here(profile):
+            return profile, load_runner(run.folder.export / name / found["file"], profile)
+    return None
 
 
 def _in_float32(profile: Device) -> Device:
