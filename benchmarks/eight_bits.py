@@ -19,7 +19,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from gantailor.export.export import psnr
+from gantailor.export.checking import psnr
 from gantailor.run.run import open_run
 from gantailor.supernet.quantization.activation_ranges import load_fake_quantized
 

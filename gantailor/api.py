@@ -6,24 +6,20 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import nn
 
 from gantailor.export.weights import read_weights
 from gantailor.pipeline.compress import compress as run_stages
 from gantailor.run.config import Config
 from gantailor.run.loading import load_config
-from gantailor.run.run import Run
+from gantailor.run.run import Run, rebuilt
 from gantailor.run.run import open_run as open_folder
-from gantailor.supernet.decisions import Decisions
 from gantailor.supernet.errors import CheckpointError, ConfigError, RunError
 from gantailor.supernet.graph import SubnetConfig
-from gantailor.supernet.supernet import Supernet
 from gantailor.supernet.training import distributed
 from gantailor.zoo.checkpoints import load_state
 from gantailor.zoo.data.config import DataConfig
 from gantailor.zoo.data.kinds.dataset import give, is_given
-from gantailor.zoo.generators.record import build
 
 __all__ = ["compress", "load", "open_run"]
 
@@ -104,9 +100,6 @@ def load(file: str | Path) -> nn.Module:
             "by gantailor.load_teacher"
         )
     state, origin = read_weights(Path(file))
-    whole = build(origin["generator"], **origin["options"])
-    inputs = tuple(torch.zeros(shape) for shape in origin["input_shapes"])
-    supernet = Supernet(whole, inputs, decisions=Decisions.from_json(origin["decisions"]))
-    narrow = supernet.extract(SubnetConfig(origin["config"]))
+    narrow = rebuilt(origin).extract(SubnetConfig(origin["config"]))
     load_state(narrow, state, str(file))
     return narrow.eval()

@@ -2,10 +2,21 @@
 
 from __future__ import annotations
 
+import re
+
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from gantailor.search.limits import COSTS
 from gantailor.search.strategies import STRATEGIES, check_strategy
+
+_USER = re.compile(r"(?<=://)([^:/?]*):(.*)@")  # up to the last @: one inside a password is no reason to show the rest
+_SECRET = re.compile(r"([?&;][^=&;]*(?:pass|pwd|secret|token|odbc)[^=&;]*=)[^&;]*", re.IGNORECASE)
+
+
+def shown(storage: object) -> str:
+    """A journal or a database's URL as it may be seen by others: passwords are ``***``."""
+    text = str(storage)
+    return _SECRET.sub(r"\1***", _USER.sub(r"\1:***@", text)) if "://" in text else text
 
 
 class SearchConfig(BaseModel):
@@ -23,9 +34,17 @@ class SearchConfig(BaseModel):
     workers: int = Field(1, gt=0, description="processes that evaluate")
     ray_address: str | None = Field(None, description="evaluate on a Ray cluster: auto, or its address")
     ray_cpus: float = Field(1.0, gt=0, description="CPUs of a Ray worker")
-    ray_gpus: float = Field(0.0, ge=0, description="GPUs of a Ray worker, a fraction if you like")
+    ray_gpus: float = Field(0.0, ge=0, description="GPUs reserved for a Ray worker, for metrics of one's own")
     storage: str | None = Field(
-        None, description="Optuna storage URL for clusters; a journal file in the run if missing"
+        None,
+        repr=False,  # it may hold a password
+        description="Optuna storage URL for clusters; a journal file in the run if missing",
+    )
+    study: str | None = Field(
+        None,
+        min_length=1,
+        max_length=500,
+        description="the study's name there, the same on every machine that shares it; the run's own if missing",
     )
 
     @field_validator("front_cost")

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -89,6 +90,12 @@ class LatencyProfile:
         write_json(path, asdict(self))
 
     @classmethod
+    def of(cls, raw: Mapping[str, Any]) -> LatencyProfile:
+        """From the JSON object that ``save`` writes."""
+        coefficients = tuple(map(float, raw["coefficients"]))
+        return cls(raw["device"], tuple(raw["widths"]), coefficients, raw["error"], raw.get("margin", 0.0))
+
+    @classmethod
     def load(cls, path: str | Path) -> LatencyProfile:
         """Read what ``save`` wrote.
 
@@ -96,14 +103,7 @@ class LatencyProfile:
             ConfigError: no such file, or another content.
         """
         try:
-            raw = json.loads(Path(path).read_text())
-            return cls(
-                raw["device"],
-                tuple(raw["widths"]),
-                tuple(map(float, raw["coefficients"])),
-                raw["error"],
-                raw.get("margin", 0.0),
-            )
+            return cls.of(json.loads(Path(path).read_text()))
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise ConfigError(
                 f"latency profile {str(path)!r} cannot be read ({error}); make one with: gantailor profile"

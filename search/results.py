@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 def key_of(params: Mapping[str, Any], space: Space) -> tuple[int, ...] | None:
     """Choice indices of a trial's parameters; ``None`` for those of another space."""
+    if len(params) != len(space.variables):
+        return None
     try:
         return tuple(v.choices.index(params[v.name]) for v in space.variables)
     except (KeyError, ValueError):
@@ -57,20 +59,37 @@ def best_config(
     return budget.space.to_config(best_trial(study, budget, objective=objective, provenance=provenance)[1])
 
 
-def table(study: optuna.Study) -> pd.DataFrame:
-    """All finished trials: a row each, with costs, scores, every width's choice and the provenance."""
+def table(study: optuna.Study, space: Space | None = None, *, provenance: str | None = None) -> pd.DataFrame:
+    """Finished trials: a row each, with costs, scores, every width's choice and the provenance.
+
+    ``convention`` says which column ``macs`` repeats: ``macs_true``, ``macs_published``, ...
+
+    Args:
+        space, provenance: only those of this space, and of these weights, data and score; all if missing.
+    """
     import pandas as pd
 
     names = study.user_attrs.get("objectives", ["score"])
-    return pd.DataFrame([_row(trial, names) for trial in study.get_trials(states=(TrialState.COMPLETE,))])
+    found = [
+        trial
+        for trial in study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+        if (space is None or key_of(trial.params, space) is not None)
+        and (provenance is None or trial.user_attrs.get("provenance", "") == provenance)
+    ]
+    return pd.DataFrame([_row(trial, names) for trial in found])
 
 
 def _row(trial: FrozenTrial, names: Sequence[str]) -> dict[str, Any]:
-    costs = ("macs", "convention", "macs_true", "macs_published", "params")
-    row: dict[str, Any] = {"trial": trial.number, **{name: trial.user_attrs.get(name) for name in costs}}
-    row |= {name: value for name, value in zip(names, trial.values, strict=True) if name not in costs}
+    attributes = trial.user_attrs
+    row: dict[str, Any] = {
+        "trial": trial.number,
+        "macs": attributes.get("macs"),
+        "convention": f"macs_{attributes.get('convention', 'true')}",  # ``true`` alone would be read as a truth value
+        **{name: attributes.get(name) for name in ("macs_true", "macs_published", "params")},
+    }
+    row |= {name: value for name, value in zip(names, trial.values, strict=True) if name not in row}
     stamps = ("origin", "budget", "provenance")
-    return {**row, **trial.params, **{name: trial.user_attrs.get(name, "") for name in stamps}}
+    return {**row, **trial.params, **{name: attributes.get(name, "") for name in stamps}}
 
 
 def pareto_rows(frame: pd.DataFrame, *, macs: str = "macs", score: str = "score", minimize: bool = True) -> pd.Series:

@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import fcntl
+import os
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import optuna
-from optuna.exceptions import ExperimentalWarning
+from optuna.exceptions import ExperimentalWarning, StorageInternalError
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend
 
+from gantailor.search.config import shown
+from gantailor.search.errors import SearchError
 from gantailor.search.scoring import Objective
-from gantailor.supernet.errors import ConfigError
+from gantailor.search.spaces.space import Space
+from gantailor.supernet.errors import ConfigError, first_line
 
 HEARTBEAT, GRACE = 20, 120  # seconds: how often a running trial of a database shows that it lives, and when it is lost
+DRIVERS = {"psycopg2": "psycopg2-binary", "psycopg": "psycopg[binary]", "MySQLdb": "mysqlclient"}  # as pip calls them
+DATABASES = "sqlite:///FILE, postgresql://USER:PASSWORD@HOST/NAME or mysql+pymysql://..."
 
 
 class JournalFile(JournalStorage):
@@ -28,25 +34,49 @@ class JournalFile(JournalStorage):
 
 
 def open_study(
-    storage: str | Path, *, name: str, objectives: Sequence[Objective] = (Objective("score"),)
+    storage: str | Path,
+    *,
+    name: str,
+    objectives: Sequence[Objective] = (Objective("score"),),
+    space: Space | None = None,
 ) -> optuna.Study:
     """The study in a journal file, or behind a database URL (``postgresql://...``), made if missing.
 
     Raises:
-        ConfigError: a study of that name has other objectives.
+        ConfigError: a study of that name has other objectives, or trials of another space.
     """
     place = _place(storage)
     kinds = optuna.study.StudyDirection
     wanted = [kinds.MINIMIZE if objective.minimize else kinds.MAXIMIZE for objective in objectives]
     study = optuna.create_study(study_name=name, storage=place, directions=wanted, load_if_exists=True)
     known = study.user_attrs.get("objectives")
-    if known is None:
+    if known is None and not study.get_trials(deepcopy=False):
         study.set_user_attr("objectives", [objective.name for objective in objectives])
-    elif known != [objective.name for objective in objectives]:
-        raise ConfigError(
-            f"study {name!r} searches for {', '.join(known)}; choose another run folder for other objectives"
-        )
+    check_study(study, objectives, space)
     return study
+
+
+def check_study(study: optuna.Study, objectives: Sequence[Objective], space: Space | None = None) -> None:
+    """That a study is one of these objectives, and that its trials chose from this space.
+
+    Optuna keeps one set of choices for each parameter of a study, so that two spaces cannot share one.
+
+    Raises:
+        ConfigError: it is another one.
+    """
+    known, wanted = study.user_attrs.get("objectives"), [objective.name for objective in objectives]
+    mend = "choose another run folder, or another name with search.study"
+    if known != wanted:
+        of = f"searches for {', '.join(known)}" if known else "is none of gantailor's"
+        raise ConfigError(f"study {study.study_name!r} {of}, not for {', '.join(wanted)}; {mend}")
+    choices = {} if space is None else {variable.name: tuple(variable.choices) for variable in space.variables}
+    for trial in study.get_trials(deepcopy=False) if choices else ():
+        for parameter, has in trial.distributions.items():
+            if choices.get(parameter, ()) != tuple(getattr(has, "choices", ())):
+                raise ConfigError(
+                    f"study {study.study_name!r} holds subnets of another space (trial {trial.number}, {parameter}); "
+                    f"{mend}"
+                )
 
 
 def load_study(storage: str | Path, *, name: str) -> optuna.Study:
@@ -58,7 +88,124 @@ def load_study(storage: str | Path, *, name: str) -> optuna.Study:
     if "://" in str(storage) or Path(storage).exists():
         with suppress(KeyError):
             return optuna.load_study(study_name=name, storage=_place(storage))
-    raise ConfigError(f"nothing was searched yet in {str(storage)!r}")
+    raise ConfigError(f"nothing was searched yet in {shown(storage)!r}")
+
+
+def check_storage(storage: str | Path, *, name: str | None = None, objectives: Sequence[Objective] = ()) -> None:
+    """That a study can be kept there; writes nothing.
+
+    Args:
+        name, objectives: where a study of that name is there already it must be one of these objectives.
+
+    Raises:
+        ConfigError: the storage cannot be read or reached, a driver is missing, or the study is another one.
+    """
+    file = _file_of(str(storage))
+    if file is None and str(storage).startswith("sqlite"):
+        raise ConfigError(f"search.storage {str(storage)!r} forgets everything with its process; give sqlite:///FILE")
+    if file is not None and not file.exists():
+        if file.is_dir() or not file.parent.is_dir() or not os.access(file.parent, os.W_OK):
+            raise ConfigError(
+                f"search.storage {shown(storage)!r} cannot be made: {str(file.parent)!r} is no folder to write in; "
+                "make it, or choose another"
+            )
+        return
+    if "://" in str(storage):
+        if "studies" not in _connect(str(storage)):
+            return
+    elif file is not None and (file.is_dir() or not os.access(file, os.W_OK)):
+        raise ConfigError(f"search.storage {str(storage)!r} is no file to write in; choose another")
+    if name is not None:
+        with reaching(storage), suppress(KeyError):
+            check_study(optuna.load_study(study_name=name, storage=_place(storage)), objectives)
+
+
+def prepare_storage(storage: str | Path) -> None:
+    """Make what a study needs in a database, or find that it is there and of Optuna's version.
+
+    Raises:
+        ConfigError: there is no right to, or another version of Optuna made it.
+    """
+    if "://" not in str(storage):
+        return
+    try:
+        _place(storage)
+    except Exception as error:
+        if not (_is_of_storage(error) or isinstance(error, RuntimeError)):
+            raise
+        raise ConfigError(f"search.storage {shown(storage)!r} cannot be used: {_said(error, storage)}") from None
+
+
+def _file_of(storage: str) -> Path | None:
+    """The file of a journal or of SQLite; none for a server, and for SQLite in memory."""
+    if "://" not in storage:
+        return Path(storage)
+    kind, _, rest = storage.partition("://")
+    path = rest.partition("?")[0].removeprefix("/")
+    return Path(path) if kind.partition("+")[0] == "sqlite" and path not in ("", ":memory:") else None
+
+
+def _connect(url: str) -> list[str]:
+    """One connection to a database, and away again; its tables.
+
+    Raises:
+        ConfigError: it is not possible; says what to install, or what the database said.
+    """
+    import sqlalchemy
+    from sqlalchemy import exc
+
+    told = f"search.storage {shown(url)!r}"
+    try:
+        engine = sqlalchemy.create_engine(url)
+        try:
+            with engine.connect() as connection:
+                return list(sqlalchemy.inspect(connection).get_table_names())  # a file may be anything
+        finally:
+            engine.dispose()
+    except exc.NoSuchModuleError:
+        raise ConfigError(f"{told} is of no known kind; give {DATABASES}") from None
+    except ImportError as error:
+        driver = (error.name or str(error)).partition(".")[0]
+        raise ConfigError(f"{told} needs a driver; run: pip install '{DRIVERS.get(driver, driver)}'") from None
+    except (exc.ArgumentError, ValueError):
+        raise ConfigError(f"{told} cannot be read; give {DATABASES}") from None
+    except Exception as error:  # drivers raise what they like
+        raise ConfigError(f"{told} cannot be reached: {_said(error, url)}; start it, or mend the address") from None
+
+
+@contextmanager
+def reaching(storage: str | Path) -> Iterator[None]:
+    """Within the block a database, or a journal, that cannot be used any more is one line.
+
+    Raises:
+        SearchError: what it said.
+    """
+    try:
+        yield
+    except Exception as error:
+        if not _is_of_storage(error):
+            raise
+        raise SearchError(
+            f"the study in {shown(storage)!r} cannot be reached: {_said(error, storage)}; what it holds is kept, and "
+            "the same command continues once it is back"
+        ) from None
+
+
+def _is_of_storage(error: Exception) -> bool:
+    """Whether Optuna, SQLAlchemy or a driver raised it: the study, or all of it, is away."""
+    if isinstance(error, StorageInternalError):
+        return True
+    if isinstance(error, KeyError):  # Optuna's own word for a study that somebody deleted
+        return str(error.args[:1]).startswith("('Record does not exist")
+    return any(kind.__module__.partition(".")[0] == "sqlalchemy" for kind in type(error).__mro__)
+
+
+def _said(error: BaseException, storage: str | Path) -> str:
+    """What the driver said at first, in a line, without the password."""
+    while (cause := getattr(error, "orig", None) or error.__cause__) is not None:
+        error = cause
+    text = str(error.args[0]) if isinstance(error, KeyError) and error.args else first_line(error)  # type: ignore[arg-type]
+    return text.replace(str(storage), shown(storage)).rstrip(".")
 
 
 def _place(storage: str | Path) -> BaseStorage:

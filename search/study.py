@@ -32,6 +32,7 @@ from gantailor.search.strategies import make_strategy
 from gantailor.search.strategies.common import History, Strategy, listed
 from gantailor.search.strategies.random import first
 from gantailor.search.workers import UNFINISHED, Worker, can_tell, give_back, make_worker, release_lost
+from gantailor.supernet.errors import first_line
 
 FAILURES = 10  # in a row, and the search stops
 START = 16  # trials of any strategy that are the uniform shrink and random candidates: the baseline of every plot
@@ -126,6 +127,7 @@ class Search:
         taken: set[tuple[int, ...]] = set()
         mine: set[tuple[int, ...]] = set()
         given: set[tuple[int, ...]] = set()
+        failed: list[str] = []
         whole_front, budget = len(self.objectives) > 1, str(self.budget)
         signs = [1 if objective.minimize else -1 for objective in self.objectives]
         for candidate, trial in trials:
@@ -135,13 +137,15 @@ class Search:
                 mine.add(candidate)
             if not here or trial.user_attrs.get("origin") != self.strategy_name:
                 given.add(candidate)
+            if here and trial.state == TrialState.FAIL:
+                failed.append(first_line(ValueError(trial.user_attrs["reason"])))
             if trial.state == TrialState.COMPLETE:
                 done.setdefault(candidate, [s * v for s, v in zip(signs, trial.values, strict=True)])
         indices = np.array(list(done), np.int64).reshape(-1, len(space.variables))
         values = np.array(list(done.values()), np.float64).reshape(-1, len(self.objectives))
         if whole_front and mine:  # a later, tighter budget has those that meet it
             mine = {c for c, fits in zip(mine, self.budget.fits(np.array(list(mine))), strict=True) if fits}
-        known = History(indices, values, frozenset(taken), len(mine), frozenset(given & done.keys()))
+        known = History(indices, values, frozenset(taken), len(mine), frozenset(given & done.keys()), tuple(failed))
         if self.probing is None:
             return known
         probed = self.probing.history()

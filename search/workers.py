@@ -26,6 +26,7 @@ from optuna.storages import BaseStorage, fail_stale_trials
 from optuna.trial import FrozenTrial, TrialState
 
 from gantailor.search.storage import GRACE, JournalFile
+from gantailor.supernet.errors import first_line
 
 UNFINISHED = (TrialState.WAITING, TrialState.RUNNING)
 
@@ -116,7 +117,7 @@ def _beat(storage: Any, held: set[int], stop: threading.Event) -> None:
             try:
                 storage.record_heartbeat(trial_id)
             except Exception as error:  # the database may be back at the next
-                logger.warning("no heartbeat could be recorded: %s", error)
+                logger.warning("no heartbeat could be recorded: %s", first_line(error))
 
 
 def make_worker(study: optuna.Study) -> Worker:

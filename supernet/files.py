@@ -8,6 +8,7 @@ import json
 import os
 import tempfile
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,35 +18,60 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from gantailor.supernet.errors import CheckpointError
+from gantailor.supernet.errors import CheckpointError, ConfigError
+
+
+def cache_path() -> Path:
+    """``$GANTAILOR_CACHE``, or ``gantailor`` in the user's cache folder, whether it is there or not."""
+    default = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    folder = Path(os.environ.get("GANTAILOR_CACHE") or Path(default) / "gantailor")
+    with suppress(RuntimeError):  # there is no home
+        folder = folder.expanduser()
+    return folder.absolute()
 
 
 def cache_folder() -> Path:
-    """``$GANTAILOR_CACHE``, or ``gantailor`` in the user's cache folder; made if missing."""
-    default = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "gantailor"
-    folder = Path(os.environ.get("GANTAILOR_CACHE", default))
-    folder.mkdir(parents=True, exist_ok=True)
+    """``cache_path``, made if missing.
+
+    Raises:
+        ConfigError: it cannot be made.
+    """
+    folder = cache_path()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(
+            f"the cache folder {str(folder)!r} cannot be made: {error.strerror}; set $GANTAILOR_CACHE to one that can"
+        ) from None
     return folder
 
 
-def write_bytes(path: Path, content: bytes) -> None:
-    """Write ``content`` so that a reader, or a kill at any moment, sees the old file or the new one."""
+def write_bytes(path: Path, content: bytes, *, mode: int = 0o644) -> None:
+    """Write ``content`` so that a reader, or a kill at any moment, sees the old file or the new one.
+
+    Args:
+        mode: who may read it.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
-        try:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        except BaseException:
-            Path(file.name).unlink()
-            raise
-    Path(file.name).chmod(0o644)  # NamedTemporaryFile makes them private
-    Path(file.name).replace(path)
+    try:
+        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
+            try:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            except BaseException:
+                Path(file.name).unlink()
+                raise
+        Path(file.name).chmod(mode)  # NamedTemporaryFile makes them private
+        Path(file.name).replace(path)
+    except OSError as error:
+        error.filename = str(path)  # not the scratch file's name; a full disk gives none at all
+        raise
 
 
-def write_json(path: Path, value: Any) -> None:
+def write_json(path: Path, value: Any, *, mode: int = 0o644) -> None:
     """Write ``value`` as indented JSON, atomically."""
-    write_bytes(path, (json.dumps(value, indent=2) + "\n").encode())
+    write_bytes(path, (json.dumps(value, indent=2) + "\n").encode(), mode=mode)
 
 
 def write_array(path: Path, array: np.ndarray) -> None:

@@ -27,6 +27,7 @@ from gantailor.zoo import DEMO_SUPERNET
 
 def _run(arguments: argparse.Namespace, config: Config, until: str) -> None:
     run = Run(arguments.out, config)
+    run.until = until
     if arguments.dry_run:
         _print_plan(run, verbose=arguments.verbose)
         return
@@ -42,7 +43,7 @@ def _print_plan(run: Run, *, verbose: bool) -> None:
     print(supernet.graph)
     print(f"generator {format_macs(supernet.macs(supernet.full_config(), convention=budget.convention))} MACs")
     print(f"budget {format_macs(budget.macs)} MACs ({budget.convention}), space of {budget.space.count:,} subnets")
-    settings = run.config.model_dump(mode="json")
+    settings = run.config.shown()
     print(yaml.safe_dump(settings if verbose else changed(settings, Config().model_dump(mode="json")), sort_keys=False))
     sys.stdout.flush()
     note_estimates(run)
@@ -132,3 +133,6 @@ def _print_exported(run: Run, manifest: dict[str, Any]) -> None:
             print(f"  {ms['subnet']:.3g} ms, the teacher {ms['teacher']:.3g} ms ({found['threads']} threads)")
         else:
             print("  not timed here; on the device: python bench.py checks and times it")
+    if timing := manifest.get("timing"):
+        load = f"load {timing['load']} on {timing['cpus']} CPUs"
+        print(f"timed in turn on {timing['processor']}, {load}, {timing['date']}")

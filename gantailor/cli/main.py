@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import errno
 import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
+from pathlib import Path
 
 import gantailor
 from gantailor.supernet.errors import GantailorError
+
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # such errors name no file
 
 
 def _unknown(given: str, command: argparse.ArgumentParser) -> str:
@@ -26,9 +30,18 @@ def _message(error: GantailorError | OSError) -> str:
     """What to say of a mistake; an ``OSError`` about no file is none of the user's."""
     if isinstance(error, GantailorError):
         return str(error)
-    if error.filename is None:
+    if error.filename is None and error.errno not in FULL:
         raise error
-    return f"{str(error.filename)!r} cannot be used: {error.strerror}; choose another"
+    if error.filename is None:
+        return f"nothing more can be written: {error.strerror}; make room, the same command continues"
+    from gantailor.supernet.files import cache_path
+
+    place = "set $GANTAILOR_CACHE to another folder" if _within(error.filename, cache_path()) else "choose another"
+    return f"{str(error.filename)!r} cannot be used: {error.strerror}; {place}"
+
+
+def _within(file: object, folder: Path) -> bool:
+    return isinstance(file, str) and Path(file).absolute().is_relative_to(folder)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

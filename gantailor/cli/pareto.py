@@ -8,6 +8,7 @@ from typing import Any
 
 from gantailor.reports import figures, fronts
 from gantailor.reports.search_result import SearchResult, table_of
+from gantailor.reports.tables import csv_bytes
 from gantailor.run.folder import write_config
 from gantailor.search.limits import format_macs
 from gantailor.supernet.errors import ConfigError
@@ -58,7 +59,7 @@ def _check_table(path: Path) -> None:
 
 def _write_table(frame: Any, path: Path) -> None:
     try:
-        frame.to_csv(path, index=False) if path.suffix == ".csv" else frame.to_parquet(path, index=False)
+        path.write_bytes(csv_bytes(frame)) if path.suffix == ".csv" else frame.to_parquet(path, index=False)
     except ImportError:
         raise ConfigError("Parquet needs pyarrow; run: pip install pyarrow, or choose .csv") from None
     except OSError as error:

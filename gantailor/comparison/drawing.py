@@ -26,7 +26,8 @@ td, th { padding: .25rem .7rem; text-align: right; border-bottom: 1px solid #888
 td:first-child, th:first-child { text-align: left }
 figure { margin: 1.5rem 0 } img { max-width: 100%; background: #fff } figcaption { opacity: .75 }
 </style><h1>Methods compared</h1>
-<p>Mean and standard deviation over seeds, on the test split. MACs: {{ convention }}.</p>
+<p>Mean and standard deviation over seeds, on the test split. MACs: {{ convention }}.{% if missing %}
+{{ missing }}{% endif %}</p>
 <table><tr>{% for cell in rows[0] %}<th>{{ cell }}</th>{% endfor %}</tr>
 {% for row in rows[1:] %}<tr>{% for cell in row %}<td>{{ cell }}</td>{% endfor %}</tr>
 {% endfor %}</table>
@@ -40,10 +41,13 @@ def _metrics(wide: pd.DataFrame) -> list[str]:
     return [name for name in dict.fromkeys(wide.columns.get_level_values(0)) if name not in COSTS]
 
 
-def markdown(wide: pd.DataFrame, untrained: Mapping[str, Mapping[str, float]]) -> str:
+def markdown(wide: pd.DataFrame, untrained: Mapping[str, Mapping[str, float]], missing: Sequence[str] = ()) -> str:
     """The table: a line for each method and budget, mean and standard deviation over seeds.
 
     Above them what nothing is trained for, the teacher and the input, with scores and MACs of their own.
+
+    Args:
+        missing: runs that are not in it, which is said below.
     """
     metrics = _metrics(wide)
     lines = [
@@ -57,7 +61,14 @@ def markdown(wide: pd.DataFrame, untrained: Mapping[str, Mapping[str, float]]) -
         cells = " | ".join(_with_spread(row[name, "mean"], row[name, "std"]) for name in metrics)
         costs = f"{row['kimg', 'mean']:g} | {row['seconds', 'mean'] / 60:.1f} min | {int(row['seeds', ''])}"
         lines.append(f"| {method} | {budget} | {format_macs(row['macs', 'mean'])} | {cells} | {costs} |")
+    if missing:
+        lines += ["", said_missing(missing)]
     return "\n".join(lines) + "\n"
+
+
+def said_missing(missing: Sequence[str]) -> str:
+    """That a table is not of all runs."""
+    return f"Without {', '.join(missing)}: no scores yet."
 
 
 def _with_spread(mean: float, std: float) -> str:
@@ -137,10 +148,12 @@ def draw_histories(frame: pd.DataFrame, score: str, order: Sequence[str]) -> Fig
     return figure
 
 
-def page(table: str, images: Mapping[str, bytes], convention: str) -> str:
+def page(table: str, images: Mapping[str, bytes], convention: str, missing: Sequence[str] = ()) -> str:
     """One self-contained page: the table, and PNG pictures by their captions."""
     lines = [line for line in table.splitlines() if line.startswith("|") and not line.startswith("|---")]
     rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
     sources = [(title, figures.data_url(data)) for title, data in images.items()]
     environment = jinja2.Environment(autoescape=True)
-    return environment.from_string(PAGE).render(rows=rows, images=sources, convention=convention)
+    return environment.from_string(PAGE).render(
+        rows=rows, images=sources, convention=convention, missing=said_missing(missing) if missing else ""
+    )

@@ -11,9 +11,10 @@ import pandas as pd
 import torch
 from torch import nn
 
-from gantailor.comparison import drawing
+from gantailor.comparison import drawing, runs
 from gantailor.comparison.runs import Entry
 from gantailor.reports import figures
+from gantailor.reports.tables import csv_bytes
 from gantailor.run.run import Run
 from gantailor.search.methods.method import method as find_method
 from gantailor.supernet import calling
@@ -31,11 +32,12 @@ UNTRAINED = (
 
 
 def results(entries: Sequence[Entry]) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """A row for each finished run, and mean and standard deviation for each method and budget."""
+    """A row for each finished run, and mean and standard deviation of what was measured, by method and budget."""
     frame = pd.DataFrame([entry.row() for entry in entries if entry.done])
     if frame.empty:
         raise ConfigError(f"{str(entries[0].folder.parent)!r} has no finished run yet")
-    grouped = frame.drop(columns="seed").groupby(["method", "budget"], sort=False)
+    measured = [name for name in frame.columns if name not in (*runs.STAMPS, "seed", "params")]
+    grouped = frame[measured].groupby(["method", "budget"], sort=False)
     wide = grouped.agg(["mean", "std"])
     wide["seeds"] = grouped.size()
     return frame, wide
@@ -103,10 +105,11 @@ def write_comparison(entries: Sequence[Entry], folder: Path) -> str:
     """Everything that is made of finished runs; the table."""
     frame, wide = results(entries)
     untrained, history = references(entries), histories(entries)
-    text, figure = drawing.markdown(wide, untrained), drawing.draw(wide, untrained)
+    missing = [entry.folder.name for entry in entries if not entry.done]
+    text, figure = drawing.markdown(wide, untrained, missing), drawing.draw(wide, untrained)
     images = {"compare": ("Scores against MACs and training time", figures.rendered(figure, "png"))}
     if not history.empty:
-        write_bytes(folder / "history.csv", history.to_csv(index=False).encode())
+        write_bytes(folder / "history.csv", csv_bytes(history))
         order = list(dict.fromkeys(wide.index.get_level_values("method")))
         drawn = drawing.draw_histories(history, entries[0].open().setup.search_metric, order)
         title = "The search's score while each method decides, a thin line for each seed"
@@ -115,11 +118,11 @@ def write_comparison(entries: Sequence[Entry], folder: Path) -> str:
         if done := [entry for entry in entries if entry.done and entry.budget == budget]:
             shown, sheet = pictures(done)
             images[f"pictures-{budget}"] = (f"Budget {budget}: {', '.join(shown)}", sheet)
-    write_bytes(folder / "results.csv", frame.to_csv(index=False).encode())
+    write_bytes(folder / "results.csv", csv_bytes(frame))
     write_bytes(folder / "table.md", text.encode())
     figures.save(figure, folder / "compare.svg")
     for name, (_, data) in images.items():
         write_bytes(folder / f"{name}.png", data)
-    page = drawing.page(text, dict(images.values()), entries[0].config.convention)
+    page = drawing.page(text, dict(images.values()), entries[0].config.convention, missing)
     write_bytes(folder / "compare.html", page.encode())
     return text

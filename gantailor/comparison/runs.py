@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import json
 import re
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +28,9 @@ from gantailor.supernet.errors import BusyError, ConfigError, GantailorError, ne
 from gantailor.supernet.files import write_bytes
 from gantailor.supernet.graph import SubnetConfig
 
+STAMPS = ("convention", "units", "data", "weights", "settings", "version", "date")  # of a row: what its figures are of
+WEIGHTS = "subnet.safetensors"
+PATIENCE = 5.0  # seconds between two looks at what another process works on
 # Files of a trained supernet, which another run may go on with; the last one counts.
 SUPERNET = ("trace.json", "ranking.json", "supernet.ckpt.jsonl", "supernet.watch.jsonl", "supernet.safetensors")
 
@@ -140,23 +146,47 @@ class Entry:
         return json.loads((self.folder / "scores.json").read_text()) if self.done else {}
 
     def row(self) -> dict[str, Any]:
-        """Costs and scores on the test split."""
-        scores = self.scores()
+        """Costs and scores on the test split, and what they are of: ``STAMPS``."""
+        scores, traced = self.scores(), self.open().setup.traced
         subnet = SubnetConfig.from_json((self.folder / "subnet.json").read_text())
-        macs = self.open().setup.traced.macs(subnet, convention=self.config.convention)
         logs = [self.folder / f"{name}.ckpt.jsonl" for name in ("supernet", "subnet")]
         logs += (beside := self._beside(subnet))
-        lengths = self.config.train.kimg + self.config.finetune.kimg + sum(_rows(log)[-1]["kimg"] for log in beside)
-        row = {"method": self.method, "budget": self.budget, "seed": self.seed, "macs": macs, "kimg": lengths}
-        row["seconds"] = sum(map(_seconds, logs))
         found = scores.get("subnet, 8 bits simulated", scores["subnet"])  # slimming's result is the one in 8 bits
-        return row | {name: score["value"] for name, score in found.items()}
+        row: dict[str, Any] = {"method": self.method, "budget": self.budget, "seed": self.seed}
+        row["macs"] = traced.macs(subnet, convention=self.config.convention)
+        row["params"] = traced.parameter_count(subnet)
+        tuned = sum(_rows(log)[-1]["kimg"] for log in beside)
+        row["kimg"] = self.config.train.kimg + self.config.finetune.kimg + tuned
+        row["seconds"] = sum(map(_seconds, logs))
+        row |= {name: score["value"] for name, score in found.items()}
+        return row | self._stamps(found)
 
     def _beside(self, subnet: SubnetConfig) -> list[Path]:
         """Logs of the finalists' tunings, but for the chosen one's, which its fine-tuning began with."""
         folders = sorted(file.parent for file in self.folder.glob("finalists/*/subnet.json"))
         others = [f for f in folders if SubnetConfig.from_json((f / "subnet.json").read_text()) != subnet]
         return [log for folder in others if _rows(log := folder / "subnet.ckpt.jsonl")]
+
+    def _stamps(self, scores: Mapping[str, Any]) -> dict[str, str]:
+        """What a row's figures are of, in words that a reader of the CSV takes for words."""
+        units = {"macs": "multiply-accumulates a picture", "params": "parameters", "kimg": "thousand pictures"}
+        units |= {"seconds": "s"} | {name: score["unit"] for name, score in scores.items()}
+        weights = next(f for f in map(self.folder.joinpath, (WEIGHTS, SUPERNET[-1])) if f.exists())
+        first, written = next(iter(scores.values())), (self.folder / "scores.json").stat().st_mtime
+        settings = json.dumps(self.config.shown(), sort_keys=True).encode()
+        return {
+            "convention": f"macs_{self.config.convention}",
+            "units": "; ".join(f"{name}: {unit}" for name, unit in units.items()),
+            "data": f"{first['provenance'].get('reference')}, {first['provenance'].get('reference_hash')}",
+            "weights": _sha256(weights.read_bytes()),
+            "settings": _sha256(settings),
+            "version": f"gantailor {first['provenance'].get('gantailor', 'unknown')}",
+            "date": datetime.fromtimestamp(written, UTC).isoformat(timespec="seconds"),
+        }
+
+
+def _sha256(content: bytes) -> str:
+    return f"sha256:{hashlib.sha256(content).hexdigest()[:16]}"
 
 
 def _rows(log: Path) -> list[dict[str, float]]:
@@ -186,27 +216,55 @@ def check_folders(entries: Sequence[Entry]) -> None:
 
 
 def run_all(entries: Sequence[Entry]) -> dict[str, str]:
-    """Every run to its scores; what is done stays, what another process works on is left to it. Failures by name."""
-    report, failed = Reporter(), {}
-    for number, entry in enumerate(entries):
-        name = entry.folder.name
-        report.note(f"==== {name}, {number + 1} of {len(entries)}{', done' if entry.done else ''}")
-        if entry.done:
-            continue
-        run = entry.open(report)
-        try:
-            find_mistakes(run)
-            run.claim()  # the folder is this process's from here on
-            take_supernet(entry, entries)
-            compress(run, until="evaluate")
-        except BusyError:
-            report.note(f"{name} is in work in another process")
-        except GantailorError as error:  # one that fails does not take the others with it
-            failed[name] = str(error)
-            report.note(f"{name} failed: {error}")
-        finally:
-            run.release()
+    """Every run to its scores; what is done stays, and what another process works on is waited for. Failures by name.
+
+    A process that ends lets its folder go: what it left is then done here.
+    """
+    report, failed = Reporter(), dict[str, str]()
+    left = list(enumerate(entries, 1))
+    while left:
+        busy: list[tuple[int, Entry]] = []
+        for number, entry in left:
+            name = entry.folder.name
+            report.note(f"==== {name}, {number} of {len(entries)}{', done' if entry.done else ''}")
+            try:
+                _to_its_scores(entry, entries, report)
+            except BusyError:
+                busy.append((number, entry))
+            except GantailorError as error:  # one that fails does not take the others with it
+                failed[name] = str(error)
+                report.note(f"{name} failed: {error}")
+        if busy:
+            names = ", ".join(entry.folder.name for _, entry in busy)
+            report.note(f"{names}: in work in another process, which is waited for")
+            _wait([entry for _, entry in busy])
+        left = busy
     return failed
+
+
+def _to_its_scores(entry: Entry, entries: Sequence[Entry], report: Reporter) -> None:
+    """One run, if it has no scores yet.
+
+    Raises:
+        BusyError: another process works on it.
+        GantailorError: it failed.
+    """
+    if entry.done:
+        return
+    run = entry.open(report)
+    try:
+        find_mistakes(run)
+        run.claim()  # the folder is this process's from here on
+        take_supernet(entry, entries)
+        compress(run, until="evaluate")
+    finally:
+        run.release()
+
+
+def _wait(entries: Sequence[Entry]) -> None:
+    """Until one of them is done, or let go."""
+    while not any(entry.done or entry.open().folder.free for entry in entries):
+        time.sleep(PATIENCE)
 
 
 def take_supernet(entry: Entry, entries: Sequence[Entry]) -> None:

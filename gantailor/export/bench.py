@@ -5,7 +5,9 @@
     python bench.py --size 512x384       # height and width, where manifest.json says that they are free
 
 ``runtime.py`` beside this file loads the model. Before timing, the output for the stored input is compared with the one
-that PyTorch gave. Times are for its size, or for that of ``--size``.
+that PyTorch gave; where it differs by more than the manifest allows, nothing is timed and the exit status is 1.
+Threads, precision and ``on`` (provider or processor) are what the runtime says, not what was asked. Times are for the
+stored input's size, or for that of ``--size``.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ import json
 import pathlib
 import platform
 import runpy
+import sys
 import time
 import types
 from typing import Any
@@ -38,7 +41,10 @@ def main() -> None:
     load = runpy.run_path(str(HERE / "runtime.py"))["load"]
     run = load(HERE / manifest["file"], types.SimpleNamespace(**{**manifest, "threads": threads}))
     feeds = [stored[name] for name in stored.files if name.startswith("input")]
-    difference = float(np.abs(run(*feeds) - stored["output"]).max())
+    output = np.asarray(run(*feeds))
+    difference = checked(output, stored["output"], manifest)
+    ran = {"threads": "unknown", "precision": manifest["precision"], "on": "unknown", **getattr(run, "ran", {})}
+    told(ran, threads, manifest)
     if arguments.size:
         feeds = resized(feeds, arguments.size, manifest)
     for _ in range(arguments.warm_up):
@@ -48,11 +54,38 @@ def main() -> None:
         start = time.perf_counter()
         run(*feeds)
         times.append(1000 * (time.perf_counter() - start))
-    print("device,runtime,precision,threads,runs,median_ms,p95_ms,max_difference,shape")
+    print("device,runtime,precision,threads,runs,median_ms,p95_ms,max_difference,expected_difference,on,shape")
     machine = (platform.node() + " " + platform.machine()).replace(",", " ")
-    row = [machine, manifest["runtime"], manifest["precision"], threads, arguments.runs]
+    row = [machine, manifest["runtime"], ran["precision"], ran["threads"], arguments.runs]
     row += [f"{np.median(times):.3f}", f"{np.quantile(times, 0.95):.3f}", f"{difference:.2e}"]
+    expected = manifest.get("max_difference")
+    row += ["unknown" if expected is None else f"{expected:.2e}", ran["on"]]
     print(*row, "x".join(map(str, feeds[0].shape)), sep=",")
+
+
+def checked(output: np.ndarray, expected: np.ndarray, manifest: dict[str, Any]) -> float:
+    """How much the output differs from PyTorch's at most; ends the program where that is more than is allowed."""
+    if output.shape != expected.shape:
+        raise SystemExit(f"wrong: the output has the shape {list(output.shape)}, PyTorch's {list(expected.shape)}")
+    difference = float(np.abs(output - expected).max())
+    decibels = 10 * np.log10(4 / max(float(np.square(output - expected).mean()), 1e-20))
+    bound = manifest["allowed"]
+    good = difference <= bound["max_difference"] if "max_difference" in bound else decibels >= bound["psnr"]
+    if good and np.isfinite(output).all():
+        return difference
+    known = f"{manifest['max_difference']:.2e}" if "max_difference" in manifest else "unknown"
+    raise SystemExit(
+        f"wrong: the output differs from PyTorch's by {difference:.2e} ({decibels:.0f} dB); allowed: {bound}, where it "
+        f"was exported: {known}"
+    )
+
+
+def told(ran: dict[str, Any], threads: int, manifest: dict[str, Any]) -> None:
+    """Warnings where the runtime does something else than was asked of it."""
+    wanted = (manifest.get("providers") or ["unknown"])[0] if str(ran["on"]).endswith("Provider") else ran["on"]
+    for name, have, asked in (("threads", ran["threads"], threads), ("on", ran["on"], wanted)):
+        if have not in (asked, "unknown"):
+            print(f"warning: {name} {asked} was asked for, {manifest['runtime']} has {have}", file=sys.stderr)
 
 
 def resized(feeds: list[np.ndarray], size: str, manifest: dict[str, Any]) -> list[np.ndarray]:

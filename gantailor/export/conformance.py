@@ -27,9 +27,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from gantailor.export.checking import LARGEST, LEAST_PSNR, psnr
 from gantailor.export.devices import Device
 from gantailor.export.errors import ExportError
-from gantailor.export.export import LARGEST, LEAST_PSNR, Exported, export_model, load_runner, psnr
+from gantailor.export.export import Exported, export_model, load_runner
 from gantailor.export.sides import PROVED, at_sides, sides_of
 from gantailor.export.target import PRECISIONS, Target, check_device, find_target
 

@@ -14,6 +14,18 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from gantailor.export.checking import (
+    Sample,
+    allowed,
+    arrays,
+    as_inputs,
+    checked,
+    in_float64,
+    psnr,
+    sample_of,
+    samples_of,
+    steadiest,
+)
 from gantailor.export.devices import Device, device
 from gantailor.export.errors import ExportError
 from gantailor.export.helpers import quietly
@@ -22,11 +34,8 @@ from gantailor.export.rewrites import rewritten
 from gantailor.export.sides import at_sides, is_free, other_sides, sides_of, with_sides
 from gantailor.export.target import Runner, Target, check_device, find_target
 from gantailor.supernet.calling import Inputs, as_tuple, each, forward, joined, rows_of, size_of
-from gantailor.supernet.files import write_bytes
+from gantailor.supernet.files import write_bytes, write_json
 from gantailor.supernet.quantization.quantisers import LAYERS, Quantised, Quantisers
-
-LARGEST = 1e-4  # difference of a float32 model from PyTorch
-LEAST_PSNR = {"float16": 40.0, "int8": 20.0}  # dB; a coarser model below is broken; one pixel may be off by more
 
 
 class Exported(nn.Module):
@@ -42,11 +51,6 @@ class Exported(nn.Module):
         return torch.from_numpy(np.concatenate([self.runner(*arrays(part)) for part in parts]))
 
 
-def arrays(inputs: Inputs) -> tuple[np.ndarray, ...]:
-    """What a runner is given."""
-    return tuple(np.ascontiguousarray(one.numpy()) for one in as_tuple(inputs))
-
-
 def export_model(
     folder: Path,
     model: nn.Module,
@@ -56,51 +60,66 @@ def export_model(
     pictures: Inputs | None = None,
     trained: Quantisers | None = None,
 ) -> dict[str, Any]:
-    """Write the model for a device, with ``check.npz``, ``bench.py`` and ``runtime.py`` to time it there.
+    """Write the model for a device, with ``manifest.json``, ``check.npz``, ``bench.py`` and ``runtime.py``.
 
     Args:
-        example: one input, ``[1, ...]``; a tuple of such where the model takes several, in the order of its forward.
+        example: inputs ``[N, ...]``, the first of which is traced and all compared; a tuple of such where the model
+            takes several, in the order of its forward.
         pictures: to calibrate 8 bits with, ``[N, ...]``, in the same form.
         trained: quantisers that the model was trained with in 8 bits; the result is compared with what they compute.
 
     Returns:
-        The profile, and ``file``, ``delegated`` (how much the fast part of the runtime takes, in words), ``bytes``,
-        ``shapes`` (of each input, with ``batch``, ``height`` and ``width`` where they are free), ``weights`` (how many
-        numbers of each type the file holds, where that can be read); where the file runs here ``max_difference`` and
-        ``psnr_to_pytorch`` (dB), with ``trained`` quantisers ``psnr_to_simulated``, and for a dynamic size ``proved``,
-        the other heights and widths at which it equals PyTorch as nearly.
+        The manifest. It holds the profile, and ``file``, ``delegated`` (how much the fast part of the runtime takes, in
+        words), ``bytes``, ``shapes`` (of each input, with ``batch``, ``height`` and ``width`` where they are free),
+        ``weights`` (how many numbers of each type the file holds, where that can be read), ``allowed`` (what an output
+        may differ by from the stored one); where the file runs here ``max_difference`` and ``psnr_to_pytorch`` (dB),
+        ``checked`` (on how many inputs), ``ran`` (what the runtime says of itself), with ``trained`` quantisers
+        ``psnr_to_simulated``, and for a dynamic size ``proved``, the other heights and widths at which it equals
+        PyTorch as nearly.
 
     Raises:
         ExportError: the target has not this precision, batch or size, an extra is missing, an operator is not
             supported, or the written model computes something else, at this size or others.
     """
-    target, example = find_target(profile.runtime), each(example, Tensor.contiguous)
+    target, given = find_target(profile.runtime), as_inputs(example)
+    one = rows_of(given, slice(1))
+    pictures = None if pictures is None else as_inputs(pictures)
     check_device(profile)
-    profile = with_sides(profile, model, example)
+    profile = with_sides(profile, model, one)
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / target.file
     with quietly(target):
-        coverage = _write(file, model, example, profile, pictures, trained)
+        coverage = _write(file, model, one, profile, pictures, trained)
         held = {} if target.weights is None else {"weights": dict(target.weights(file))}
     simulated = Quantised(model, trained).eval() if trained is not None and profile.precision == "int8" else None
     reference = model if simulated is None else simulated  # what was trained in 8 bits may be far from its float form
     result: dict[str, Any] = {"device": profile.name, **profile.model_dump(mode="json", exclude={"name"})}
     size = sum(path.stat().st_size for path in model_files(folder, target))
-    result |= {"file": target.file, "shapes": _shapes(example, profile), "delegated": coverage, "bytes": size, **held}
+    result |= {"file": target.file, "shapes": _shapes(one, profile), "delegated": coverage, "bytes": size, **held}
+    samples = samples_of(reference, given, exact=simulated is None)
+    shown = steadiest(samples)
+    result["allowed"] = allowed(shown, profile)
     if target.here:
         with _running(profile):
             runner = load_runner(file, profile)
-        result |= _equal(runner, reference, example, profile)
+        result |= _compared(runner, reference, samples, profile)
+        result["ran"] = ran = dict(getattr(runner, "ran", {}))
+        result["threads"] = ran.get("threads", profile.threads)
         if profile.size == "dynamic":
-            result["proved"] = _proved(runner, reference, example, profile, model_files(folder, target))
+            result["proved"] = _proved(runner, reference, shown.inputs, profile, model_files(folder, target))
         if simulated is not None:
-            shown = example if pictures is None else pictures
-            exported = Exported(runner, batch=None if profile.batch == "dynamic" else 1)
-            with torch.no_grad():
-                result["psnr_to_simulated"] = psnr(forward(exported, shown).numpy(), forward(simulated, shown).numpy())
-    with torch.no_grad():
-        _write_bench(folder, target, example, forward(reference, example).numpy())
+            result["psnr_to_simulated"] = _to_simulated(
+                runner, simulated, one if pictures is None else pictures, profile
+            )
+    _write_bench(folder, target, shown)
+    write_json(folder / "manifest.json", result)
     return result
+
+
+@torch.no_grad()
+def _to_simulated(runner: Runner, simulated: nn.Module, pictures: Inputs, profile: Device) -> float:
+    exported = Exported(runner, batch=None if profile.batch == "dynamic" else 1)
+    return psnr(forward(exported, pictures).numpy(), forward(simulated, pictures).numpy())
 
 
 def _shapes(example: Inputs, profile: Device) -> list[list[int | str]]:
@@ -118,9 +137,10 @@ def _proved(
 ) -> list[list[int]]:
     """The other sizes at which the written model equals PyTorch; where it does not, its files are taken away."""
     found = other_sides(profile, reference, example)
+    exact = not isinstance(reference, Quantised)
     try:
         for sides in found:
-            _equal(runner, reference, at_sides(example, sides), profile)
+            _compared(runner, reference, samples_of(reference, at_sides(example, sides), exact=exact), profile)
     except ExportError as error:
         for file in files:
             file.unlink()
@@ -181,12 +201,12 @@ def model_files(folder: Path, target: Target) -> list[Path]:
     return sorted(folder.glob(f"{target.file.partition('.')[0]}.*"))
 
 
-def _write_bench(folder: Path, target: Target, example: Inputs, expected: np.ndarray) -> None:
+def _write_bench(folder: Path, target: Target, shown: Sample) -> None:
     """What checks and times the model on the device itself: an input with its output, the script, the loader."""
     buffer = io.BytesIO()
-    feeds = arrays(example)
+    feeds = arrays(shown.inputs)
     names = ["input"] if len(feeds) == 1 else [f"input_{number}" for number in range(len(feeds))]
-    np.savez(buffer, output=expected, **dict(zip(names, feeds, strict=True)))  # type: ignore[arg-type]
+    np.savez(buffer, output=shown.expected, **dict(zip(names, feeds, strict=True)))  # type: ignore[arg-type]
     write_bytes(folder / "check.npz", buffer.getvalue())
     shutil.copy(Path(__file__).with_name("bench.py"), folder / "bench.py")
     write_bytes(folder / "runtime.py", target.loader_source().encode())
@@ -207,14 +227,28 @@ def load_runner(file: Path, profile: Device) -> Runner:
         return target.load(file, profile)
 
 
-def _equal(runner: Runner, reference: nn.Module, example: Inputs, profile: Device) -> dict[str, float]:
-    """What the written model, loaded again, differs by from PyTorch, if that is allowed."""
-    inputs = joined([example, each(example, _flipped), example]) if profile.batch == "dynamic" else example
-    with torch.no_grad():
-        expected = forward(reference, inputs).numpy()
-    with _running(profile):
-        output = runner(*arrays(inputs))
-    return _checked(output, expected, profile)
+def _compared(runner: Runner, reference: nn.Module, samples: list[Sample], profile: Device) -> dict[str, Any]:
+    """What the written model, loaded again, differs by from PyTorch, if that is allowed: on each input.
+
+    The figures are those of inputs on which rounding does not show, the largest of several; of the best one where it
+    shows on all.
+    """
+    if profile.batch == "dynamic":
+        one, exact = samples[0].inputs, not isinstance(reference, Quantised)
+        three = joined([one, each(one, _flipped), one])
+        samples = [sample_of(reference, three, in_float64(reference) if exact else None), *samples]
+    found = []
+    for sample in samples:
+        with _running(profile):
+            output = runner(*arrays(sample.inputs))
+        found.append(checked(output, sample, profile))
+    steady = [figures for figures, sample in zip(found, samples, strict=True) if sample.steady]
+    judged = steady or [found[samples.index(steadiest(samples))]]
+    return {
+        "max_difference": max(figures["max_difference"] for figures in judged),
+        "psnr_to_pytorch": min(figures["psnr_to_pytorch"] for figures in judged),
+        "checked": {"inputs": len(samples), "of them steady in float32": len(steady)},
+    }
 
 
 @contextlib.contextmanager
@@ -236,30 +270,6 @@ def _changed(model: nn.Module, made: nn.Module) -> list[str]:
     layers = {name: layer for name, layer in model.named_modules() if isinstance(layer, LAYERS)}
     others = {name: layer for name, layer in made.named_modules() if isinstance(layer, LAYERS)}
     return [n for n, layer in layers.items() if n not in others or not torch.equal(layer.weight, others[n].weight)]
-
-
-def psnr(first: np.ndarray, second: np.ndarray) -> float:
-    """In dB, for pictures in [-1, 1]."""
-    return float(10 * np.log10(4 / max(float(np.square(first - second).mean()), 1e-20)))
-
-
-def _checked(output: np.ndarray, expected: np.ndarray, profile: Device) -> dict[str, float]:
-    """What the written model's outputs differ by, if that is allowed in its precision."""
-    if output.shape != expected.shape:
-        raise ExportError(
-            f"the {profile.name} model makes {list(output.shape)} where PyTorch makes {list(expected.shape)}; choose "
-            "another device"
-        )
-    difference = float(np.abs(output - expected).max())
-    found = psnr(output, expected)
-    least = LEAST_PSNR.get(profile.precision)
-    if not (difference <= LARGEST if least is None else found >= least):
-        raise ExportError(
-            f"the {profile.name} model differs from PyTorch by {difference:.1e} ({found:.0f} dB); "
-            + (f"allowed is {LARGEST}" if least is None else f"at least {least:.0f} dB are expected")
-            + "; choose another device or precision"
-        )
-    return {"max_difference": difference, "psnr_to_pytorch": found}
 
 
 def local_runtime(name: str, *, threads: int = 1) -> Callable[[nn.Module, Inputs], Callable[[], object]]:

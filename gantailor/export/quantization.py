@@ -66,6 +66,13 @@ def kept_in_float(model: nn.Module, pictures: Inputs) -> list[str]:
     return kept
 
 
+def layer_names(model: nn.Module) -> dict[str, str]:
+    """Every path of every module, and the first one of the same module: a shared layer has several."""
+    firsts: dict[int, str] = {}
+    paths = dict(model.named_modules(remove_duplicate=False))
+    return {path: firsts.setdefault(id(module), path) for path, module in paths.items()}
+
+
 def quantise(model: nn.Module, pictures: Inputs, path: Path, device: Device, trained: Quantisers | None = None) -> str:
     """Write an 8-bit model for the device's runtime.
 

@@ -49,6 +49,8 @@ class Target:
             examples, and its file takes them in this order.
         load: ``(path, device)`` to a function that runs the file. It must stand on its own (imports inside, nothing of
             its module): its source goes beside the model for ``bench.py``, where the device is the manifest's entries.
+            The function may have ``ran``, what the runtime says of itself after a call: ``threads``, ``precision``,
+            ``on`` (provider or processor).
         packages: import names that writing needs.
         extra: the extra of gantailor that installs them; none where they are installed by their own names.
         precisions: of float32, float16 and int8 those that the written file really holds.

@@ -38,7 +38,7 @@ def write_weights(folder: Path, narrow: nn.Module, origin: Mapping[str, Any]) ->
         )
     stored: dict[str, Any] = {"gantailor": gantailor.__version__}
     for name in ORIGIN:
-        value = _plain(origin[name])
+        value = plain(origin[name])
         try:
             stored[name] = yaml.safe_dump(value, default_flow_style=True) if name == "options" else value
             lossless = name == "options" or json.loads(json.dumps(value)) == value
@@ -68,8 +68,8 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     return tensors, {**origin, "options": yaml.safe_load(origin["options"])}
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """The value in dictionaries and lists."""
     if isinstance(value, Mapping):
-        return {key: _plain(inner) for key, inner in value.items()}
-    return [_plain(inner) for inner in value] if isinstance(value, list | tuple) else value
+        return {key: plain(inner) for key, inner in value.items()}
+    return [plain(inner) for inner in value] if isinstance(value, list | tuple) else value

@@ -3,25 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+import yaml
 from torch import Tensor, nn
 
 from gantailor.export.devices import device
 from gantailor.export.sides import check_sides
 from gantailor.export.target import check_device
+from gantailor.export.weights import plain
 from gantailor.pipeline.context import RunContext
 from gantailor.pipeline.estimates import note_estimates
-from gantailor.pipeline.search.study import front_profile
+from gantailor.pipeline.search.study import front_profile, objectives_of, storage_of
 from gantailor.pipeline.shapes import check_features, check_networks, look, trainings
 from gantailor.run import ranking
 from gantailor.run.config import is_file
 from gantailor.run.inputs import check_size, check_torch_device
 from gantailor.run.run import Run, with_file
 from gantailor.search.methods.method import DISCRIMINATOR
+from gantailor.search.storage import check_storage, prepare_storage
 from gantailor.search.strategies import make_strategy
 from gantailor.supernet.calibration import has_running_statistics, per_picture
 from gantailor.supernet.calling import Inputs, as_tuple, forward, rows_of
@@ -58,6 +62,7 @@ def find_mistakes(run: Run) -> None:
     _ = setup.budget
     _check_untrained(run)
     _check_strategy(run)
+    _check_storage(run)
     for split in SPLITS:
         setup.data(split)
     _check_statistics(run)
@@ -189,6 +194,15 @@ def _check_untrained(run: Run) -> None:
         )
 
 
+def _check_storage(run: Run) -> None:
+    """That the study can be kept where it is meant to be: searching begins hours later."""
+    settings = run.config.search
+    if run.until in ("check", "train") and not settings.storage:
+        return
+    if settings.storage or run.folder.search.exists():
+        check_storage(storage_of(run), name=settings.study, objectives=objectives_of(run))
+
+
 def _check_strategy(run: Run) -> None:
     """That the strategy can begin with this budget (evolution's random subnets have to meet it), and what it says."""
     settings = run.config.search
@@ -249,6 +263,7 @@ def check(run: Run) -> dict[str, Any]:
     if not folder.trace.exists():  # told once
         note_estimates(run)
     run.claim()
+    prepare_storage(storage_of(run))
     described = _described(run)
     _note_other_data(run, described["data"])
     write_json(folder.trace, described)  # the decisions are replayed, a budget may be another
@@ -263,12 +278,15 @@ def _described(run: Run) -> dict[str, Any]:
     full, matched = supernet.full_config(), run.setup.loaded.matched if run.setup.taught else None
     return {
         "graph": str(supernet.graph),
+        "options": yaml.safe_dump(plain(run.setup.options), default_flow_style=True),  # keys may be numbers
+        "input_shapes": [list(one.shape) for one in as_tuple(run.setup.example)],
         "decisions": supernet.decisions.to_json(),
         "teacher_names": matched.to_json() if matched is not None else None,
         "verified": run.setup.proof or run.folder.stored_trace().get("verified", ""),
         "macs_full": {c: supernet.macs(full, convention=c) for c in ("true", "published")},
         "budget_macs": budget.macs,
         "convention": budget.convention,
+        "profiles": {name: asdict(profile) for name, profile in budget.profiles.items()},
         "space": run.setup.offered.count,
         "data": {split: run.setup.data(split).digest() for split in SPLITS},
     }

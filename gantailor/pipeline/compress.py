@@ -46,6 +46,7 @@ STAGES: dict[str, Stage] = {
 
 def compress(run: Run, *, until: str = "report") -> None:
     """All stages in order, up to and including one; what is already done is not done again."""
+    run.until = until
     try:
         for name, stage in STAGES.items():
             if distributed.rank() == 0:

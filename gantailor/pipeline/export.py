@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,20 +12,22 @@ import numpy as np
 from torch import Tensor, nn
 
 import gantailor
-from gantailor.evaluators.metrics.cost import interleaved, measured_macs
+from gantailor.evaluators.metrics.cost import measured_macs
 from gantailor.evaluators.scoring import scores_to_json
 from gantailor.export.devices import Device, device
 from gantailor.export.errors import ExportError
-from gantailor.export.export import Exported, arrays, export_model, load_runner, model_files
+from gantailor.export.export import Exported, export_model, load_runner, model_files
 from gantailor.export.target import find_target, timed_here
 from gantailor.export.weights import write_weights
+from gantailor.pipeline.profiling import add_latencies
 from gantailor.run.run import Run
-from gantailor.supernet.calling import Inputs, as_tuple, each, input_names
+from gantailor.supernet.calling import Inputs, as_tuple, each, input_names, rows_of
 from gantailor.supernet.files import write_json
 from gantailor.supernet.graph import SubnetConfig
 from gantailor.supernet.quantization.activation_ranges import load_quantisers
 
 CALIBRATION_PICTURES = 64
+CHECKED_PICTURES = 4
 
 
 def export(run: Run) -> dict[str, Any]:
@@ -40,13 +41,16 @@ def export(run: Run) -> dict[str, Any]:
 
 def _is_done(devices: Mapping[str, Any], target: Device) -> bool:
     """Whether a device was exported for as its profile says; what the export filled in counts for nothing."""
-    wanted = target.model_dump(mode="json", exclude={"name", "size_multiple", "largest_side"})
+    wanted = target.model_dump(mode="json", exclude={"name", "size_multiple", "largest_side", "threads"})
     known = {"size": "fixed", **devices.get(target.name, {})}
-    return target.name in devices and all(known.get(key) == value for key, value in wanted.items())
+    asked = known.get("threads_asked", known.get("threads"))
+    return target.name in devices and asked == target.threads and all(known.get(k) == v for k, v in wanted.items())
 
 
 def export_run(run: Run, devices: list[Device]) -> dict[str, Any]:
     """Write ``export/``: the subnet's weights, and a folder for each device; the manifest of all.
+
+    What was exported of the same subnet for other devices stays in the manifest; all of them are timed anew together.
 
     Raises:
         ExportError: see ``export_model``; or the subnet does not cost what was planned.
@@ -58,7 +62,8 @@ def export_run(run: Run, devices: list[Device]) -> dict[str, Any]:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ExportError(f"{str(folder)!r} cannot be written: {error}") from None
-    example = each(run.setup.data("test").batch(np.arange(1))[0], Tensor.contiguous)
+    shown = shown_inputs(run)
+    example = rows_of(shown, slice(1))
     measured, planned = measured_macs(narrow, example), run.setup.traced.macs(config)
     if measured != planned:
         raise ExportError(f"the exported generator needs {measured} MACs, {planned} were planned")
@@ -70,19 +75,41 @@ def export_run(run: Run, devices: list[Device]) -> dict[str, Any]:
         "decisions": run.setup.traced.decisions.to_json(),
     }
     weights = write_weights(folder, narrow, origin)
-    manifest = _manifest(run, config) | _described(narrow, example) | {"sha256": {weights.name: _digest(weights)}}
-    manifest |= {"made_from": made_from(run), "devices": {}}
+    manifest = _manifest(run, config) | _described(narrow, shown) | {"sha256": {weights.name: digest_of(weights)}}
+    manifest |= {"made_from": made_from(run), "devices": _earlier(run)}
     for target in devices:
         try:
-            found = _for_device(run, narrow, example, folder / target.name, target)
+            manifest["devices"][target.name] = _for_device(run, narrow, shown, folder / target.name, target)
         except OSError as error:
             raise ExportError(f"{str(folder / target.name)!r} cannot be written: {error}") from None
-        manifest["devices"][target.name] = found
+    manifest |= add_latencies(run, narrow, example, manifest["devices"])
+    for name, found in manifest["devices"].items():
         inside = {key: value for key, value in manifest.items() if key not in ("devices", "sha256")}
-        inside |= _described(narrow, example, found)
-        write_json(folder / target.name / "manifest.json", {**inside, **found})
+        inside |= _described(narrow, shown, found)
+        write_json(folder / name / "manifest.json", {**inside, **found})
     write_json(folder / "manifest.json", manifest)
     return manifest
+
+
+def shown_inputs(run: Run) -> Inputs:
+    """A few inputs of the test split, spread over it, for exports to be compared on."""
+    test = run.setup.data("test")
+    rows = np.unique(np.linspace(0, len(test) - 1, min(CHECKED_PICTURES, len(test))).astype(int))
+    return each(test.batch(rows)[0], Tensor.contiguous)
+
+
+def _earlier(run: Run) -> dict[str, Any]:
+    """What the manifest says of devices that the same subnet was exported for before, and that still lie there."""
+    file = run.folder.manifest
+    done = json.loads(file.read_text()) if file.exists() else {}
+    if done.get("made_from") != made_from(run):
+        return {}
+    folder = run.folder.export
+    return {
+        name: found
+        for name, found in done["devices"].items()
+        if all((folder / name / path).exists() for path in found.get("sha256", {}))
+    }
 
 
 def _manifest(run: Run, config: SubnetConfig) -> dict[str, Any]:
@@ -102,16 +129,24 @@ def _manifest(run: Run, config: SubnetConfig) -> dict[str, Any]:
     }
 
 
-def _described(narrow: nn.Module, example: Inputs, found: Mapping[str, Any] | None = None) -> dict[str, Any]:
+def _described(narrow: nn.Module, shown: Inputs, found: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """What the model takes: ``inputs``, in the order of its forward, and where there is one, ``input`` too.
 
     Args:
+        shown: what it was fed, ``[N, ...]``.
         found: what its export for a device says; names stand for what is free there, and ``multiple_of`` for sides.
     """
-    several = as_tuple(example)
-    shapes = [list(one.shape) for one in several] if found is None else found["shapes"]
+    several = as_tuple(shown)
+    shapes = [[1, *one.shape[1:]] for one in several] if found is None else found["shapes"]
     inputs = [
-        {"name": name, "shape": shape, "dtype": "float32", "range": _range(one), "layout": _layout(one)}
+        {
+            "name": name,
+            "shape": shape,
+            "dtype": str(one.dtype).removeprefix("torch."),
+            "range": range_of(one),
+            "fed": [round(float(one.min()), 4), round(float(one.max()), 4)],
+            "layout": _layout(one),
+        }
         for name, one, shape in zip(input_names(narrow, len(several)), several, shapes, strict=True)
     ]
     for one in inputs:
@@ -124,38 +159,32 @@ def _described(narrow: nn.Module, example: Inputs, found: Mapping[str, Any] | No
 
 
 def _layout(one: Tensor) -> str:
-    return "NCHW" if one.ndim == 4 else "NC"
+    return {3: "NCL", 4: "NCHW", 5: "NCDHW"}.get(one.ndim, "NC")
 
 
-def _range(one: Tensor) -> list[int] | None:
-    """Pictures lie in [-1, 1], one-hot maps and classes in [0, 1]; latents are normal, without bounds."""
-    if bool(((one == 0) | (one == 1)).all()):
+def range_of(one: Tensor) -> list[int] | None:
+    """Pictures lie in [-1, 1], one-hot maps and classes in [0, 1]; latents are normal, without bounds.
+
+    A picture has no zero (of 8 bits 127.5 would be), so a plain white one is no map; a latent of one pixel is none.
+    """
+    if bool(((one == 0) | (one == 1)).all()) and bool((one == 0).any()):
         return [0, 1]
-    return [-1, 1] if one.ndim == 4 else None
+    pixels = one.ndim == 4 and one.shape[2] * one.shape[3] > 1
+    return [-1, 1] if pixels and float(one.abs().max()) <= 1 else None
 
 
-def _for_device(run: Run, narrow: nn.Module, example: Inputs, folder: Path, profile: Device) -> dict[str, Any]:
-    """One device's folder and what was measured: latency beside the teacher's, scores where precision was lost."""
+def _for_device(run: Run, narrow: nn.Module, shown: Inputs, folder: Path, profile: Device) -> dict[str, Any]:
+    """One device's folder, and where precision was lost its scores."""
     pictures, target = None, find_target(profile.runtime)
     if profile.precision == "int8":
         train = run.setup.data("train")
         pictures = train.batch(np.linspace(0, len(train) - 1, min(CALIBRATION_PICTURES, len(train))).astype(int))[0]
     trained = load_quantisers(run.folder.subnet_ranges, narrow)
-    found = export_model(folder, narrow, example, profile, pictures=pictures, trained=trained)
-    found["sha256"] = {path.name: _digest(path) for path in model_files(folder, target)}
-    if not timed_here(profile):
-        return found
-    runner = load_runner(folder / target.file, profile)
-    with tempfile.TemporaryDirectory() as scratch:
-        whole = profile.model_copy(update={"precision": "float32"} if "float32" in target.precisions else {})
-        export_model(Path(scratch), run.setup.teacher, example, whole, pictures=pictures)
-        runners = {"subnet": runner, "teacher": load_runner(Path(scratch) / target.file, whole)}
-        feeds = arrays(example)
-        calls = {name: lambda call=call: call(*feeds) for name, call in runners.items()}
-        times = interleaved(calls, warm_up=3, runs=15)
-    found["latency_ms"] = {name: round(float(np.median(ms)), 3) for name, ms in times.items()}
-    if profile.precision != "float32":
-        batch = None if profile.batch == "dynamic" else 1
+    found = export_model(folder, narrow, shown, profile, pictures=pictures, trained=trained)
+    found["threads_asked"] = profile.threads
+    found["sha256"] = {path.name: digest_of(path) for path in model_files(folder, target)}
+    if profile.precision != "float32" and timed_here(profile):
+        runner, batch = load_runner(folder / target.file, profile), None if profile.batch == "dynamic" else 1
         scores = run.setup.scoring.evaluator(run.setup.metrics(run.config.evaluation.final))(
             Exported(runner, batch=batch), run.setup.data("test")
         )
@@ -177,5 +206,6 @@ def made_from(run: Run) -> str:
     return hashlib.sha256(b"|".join(file.read_bytes() for file in files if file.exists())).hexdigest()
 
 
-def _digest(path: Path) -> str:
+def digest_of(path: Path) -> str:
+    """sha256 of a file."""
     return hashlib.sha256(path.read_bytes()).hexdigest()

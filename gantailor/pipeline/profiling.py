@@ -1,23 +1,35 @@
-"""Latency profiles: subnets measured on this machine, or on a device, for budgets such as ``latency_ms<=12@FILE``."""
+"""Latencies on this machine: profiles for budgets such as ``latency_ms<=12@FILE``, and those of what was exported."""
 
 from __future__ import annotations
 
+import os
 import platform
-from collections.abc import Callable
+import re
+import tempfile
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
+from torch import nn
 
 from gantailor.evaluators.metrics.cost import interleaved, torch_threads
+from gantailor.export.checking import arrays
+from gantailor.export.devices import Device
+from gantailor.export.export import export_model, load_runner
 from gantailor.export.runtimes import latency_runtimes
+from gantailor.export.target import Runner, find_target, timed_here
+from gantailor.run.run import Run
 from gantailor.run.setup import Setup
 from gantailor.search.budget import Budget
 from gantailor.search.latency import LatencyProfile
 from gantailor.search.spaces.space import Space
-from gantailor.supernet.calling import alone, as_tuple, rows_of
-from gantailor.supernet.errors import ConfigError
+from gantailor.supernet.calling import Inputs, alone, as_tuple, rows_of
+from gantailor.supernet.errors import ConfigError, GantailorError
 
 
 def spread_subnets(space: Space, count: int, *, seed: int = 0) -> np.ndarray:
@@ -84,3 +96,131 @@ def profile_from_table(setup: Setup, path: str | Path, *, device: str) -> Latenc
     return LatencyProfile.fit(
         setup.traced, table[names].to_numpy(np.int64), table["latency_ms"].to_numpy(np.float64), device=device
     )
+
+
+WARM_UP, RUNS = 3, 15  # of what was exported
+Call = Callable[[], object]
+
+
+def add_latencies(run: Run, narrow: nn.Module, example: Inputs, devices: dict[str, Any]) -> dict[str, Any]:
+    """Times the exported subnet, beside the teacher, on every device that runs here: all in turn, at one moment.
+
+    Args:
+        devices: what the manifest says of each; gets ``latency_ms`` and ``latency_p95_ms`` of ``subnet`` and
+            ``teacher``, and ``timing``, the circumstances.
+
+    Returns:
+        For the manifest: ``timing``, and where the budget is in milliseconds ``budget_ms``, what the subnet takes.
+    """
+    loaded = {name: _loaded(run, name, found) for name, found in devices.items()}
+    runners = {name: both for name, both in loaded.items() if both is not None}
+    limits = _limits(run, narrow, example)
+    calls: dict[str, Call] = {f"{n}|budget": limit.pop("call") for n, limit in enumerate(limits) if limit["call"]}
+    feeds, teachers = arrays(example), dict[str, str]()
+    with tempfile.TemporaryDirectory() as scratch:
+        for name, (profile, runner) in runners.items():
+            calls[f"{name}|subnet"] = _bound(runner, feeds)
+            whole = _in_float32(profile)
+            teachers[name] = key = f"teacher|{whole.model_copy(update={'name': ''})!r}"
+            if key not in calls:  # one for all precisions of a runtime
+                teacher = export_model(Path(scratch) / name, run.setup.teacher, example, whole, pictures=example)
+                calls[key] = _bound(load_runner(Path(scratch) / name / teacher["file"], whole), feeds)
+        timing = circumstances() | {"together": list(runners)}
+        threads = max((limit["threads"] for limit in limits), default=1)
+        with torch_threads(threads), torch.inference_mode():
+            times = interleaved(calls, warm_up=WARM_UP, runs=RUNS)
+    for name in runners:
+        both = {"subnet": times[f"{name}|subnet"], "teacher": times[teachers[name]]}
+        devices[name]["latency_ms"] = {who: round(float(np.median(ms)), 3) for who, ms in both.items()}
+        devices[name]["latency_p95_ms"] = {who: round(float(np.quantile(ms, 0.95)), 3) for who, ms in both.items()}
+        devices[name]["timing"] = timing
+    told = [_told(run, limit, times.get(f"{n}|budget")) for n, limit in enumerate(limits)]
+    return ({"timing": timing} if runners else {}) | ({"budget_ms": told} if told else {})
+
+
+def _bound(runner: Callable[..., object], feeds: tuple[np.ndarray, ...]) -> Call:
+    return lambda: runner(*feeds)
+
+
+def _loaded(run: Run, name: str, found: Mapping[str, Any]) -> tuple[Device, Runner] | None:
+    """The profile that a manifest's entry was made with, and its model; none where it cannot be timed here (any more).
+
+    What was exported earlier may need a package, or a module of one's own, that is gone.
+    """
+    said = {field: found[field] for field in Device.model_fields if field in found and field != "name"}
+    asked = found.get("threads_asked", found["threads"])
+    profile = Device.model_validate({**said, "name": name, "threads": asked})
+    with suppress(GantailorError):
+        if timed_here(profile):
+            return profile, load_runner(run.folder.export / name / found["file"], profile)
+    return None
+
+
+def _in_float32(profile: Device) -> Device:
+    """The same device, as the teacher is timed on it."""
+    return profile.model_copy(
+        update={"precision": "float32"} if "float32" in find_target(profile.runtime).precisions else {}
+    )
+
+
+def circumstances() -> dict[str, Any]:
+    """What a timing depends on: processor, CPUs, load of the last minute, runs, date (UTC)."""
+    load = None
+    with suppress(OSError):
+        load = round(os.getloadavg()[0], 2)
+    date = datetime.now(UTC).isoformat(timespec="seconds")
+    return {
+        "processor": _processor(),
+        "cpus": os.cpu_count(),
+        "load": load,
+        "warm_up": WARM_UP,
+        "runs": RUNS,
+        "date": date,
+    }
+
+
+def _processor() -> str:
+    with suppress(OSError, StopIteration):
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf8").splitlines()
+        return next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return platform.processor() or platform.machine()
+
+
+def _limits(run: Run, narrow: nn.Module, example: Inputs) -> list[dict[str, Any]]:
+    """The budget's limits in milliseconds, and where this machine can time them, a ``call`` that does."""
+    budget, supernet, found = run.setup.budget, run.setup.traced, []
+    sizes = np.array([list(run.subnet_config().values())])
+    for limit in budget.bounds:
+        if limit.metric != "latency_ms":
+            continue
+        profile = budget.profiles[limit.profile]
+        known = re.match(r"(\S+), (\d+) threads, .*, (\S+)$", profile.device)
+        threads, call = int(known[2]) if known else 1, None
+        if known and known[3] == platform.machine() and known[1] in (runtimes := latency_runtimes(threads)):
+            call = runtimes[known[1]](narrow, example)
+        predicted = round(float(profile.predict_sizes(supernet, sizes)[0]), 3)
+        found.append(
+            {
+                "limit": limit.upper,
+                "device": profile.device,
+                "threads": threads,
+                "predicted": predicted,
+                "call": call,
+            }
+        )
+    return found
+
+
+def _told(run: Run, limit: dict[str, Any], times: np.ndarray | None) -> dict[str, Any]:
+    """A limit with what was measured; a note where it is not kept, or cannot be measured."""
+    told = {key: value for key, value in limit.items() if key not in ("call", "threads")}
+    if times is None:
+        run.report.note(f"the budget of {limit['limit']:g} ms is of {limit['device']}, which cannot be timed here")
+        return {**told, "measured": None, "met": None}
+    measured = round(float(np.median(times)), 3)
+    if measured > limit["limit"]:
+        run.report.note(
+            f"the subnet takes {measured:g} ms on {limit['device']}, more than the budget of {limit['limit']:g} ms "
+            f"(predicted: {limit['predicted']:g}); search again with a smaller one, or measure on a quiet machine"
+        )
+    return {**told, "measured": measured, "met": measured <= limit["limit"]}

@@ -26,6 +26,7 @@ from gantailor.zoo.generators.record import find_generator
 LOOKED_AT = 2  # pictures
 OTHER_LAYERS = "say teacher.layers {the generator's: the teacher's}"
 MAPPED = ("mse", "l1")  # losses of features behind 1x1 maps
+UNTUNED = ("check", "train", "search")  # stages whose job ends before fine-tuning
 FAR = 2.0  # absolute values from which outputs are said to leave [-1, 1]
 
 
@@ -131,7 +132,8 @@ def check_networks(run: Run, looked: Looked) -> None:
     setup = run.setup
     if setup.traits.takes != "latents":  # of which each step has others
         for section, recipe in trainings(run):
-            check_batch(recipe, len(setup.data("train")), section)
+            if section == "train" or run.until not in UNTUNED:
+                check_batch(recipe, len(setup.data("train")), section)
     if setup.taught:
         same = setup.teacher is setup.generator
         taught = looked.outputs if same else output_of(setup.teacher, looked.inputs, "the teacher")

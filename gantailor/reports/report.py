@@ -120,7 +120,7 @@ def write_report(run: Run, front: Figure, *, pictures: int = 12) -> None:
         front=figures.svg(front, salt="front"),
         curves=_curves(run),
         amplified=AMPLIFIED,
-        config=run.config.model_dump(mode="json"),
+        config=run.config.shown(),
         manifest={
             key: value for key, value in manifest.items() if key not in ("devices", "scores", "config", "options")
         },

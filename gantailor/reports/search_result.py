@@ -17,9 +17,9 @@ from gantailor.run.run import Run, open_run
 from gantailor.run.study import study_of
 from gantailor.search.budget import Budget
 from gantailor.search.results import best_trial, pareto_rows, table
-from gantailor.search.storage import load_study
+from gantailor.search.storage import load_study, reaching
 from gantailor.supernet.calling import first, forward
-from gantailor.supernet.errors import ConfigError
+from gantailor.supernet.errors import ConfigError, GantailorError
 from gantailor.supernet.graph import SubnetConfig
 from gantailor.zoo.data.pictures import is_picture, to_rgb
 
@@ -52,21 +52,29 @@ class SearchResult:
             ConfigError: nothing was searched there.
             SearchError: no evaluated subnet meets the budget.
         """
-        return cls.of(open_run(folder), budget=budget)
+        run = open_run(folder)
+        try:
+            _ = run.setup.budget
+        except GantailorError:  # the data, the teacher or a latency profile are elsewhere
+            if not run.replay():
+                raise
+        return cls.of(run, budget=budget)
 
     @classmethod
     def of(cls, run: Run, *, budget: str | None = None) -> SearchResult:
         """From a run; as ``read``."""
         folder = run.folder.path
         name, provenance = study_of(run)
-        study = load_study(run.config.search.storage or run.folder.search, name=name)
-        frame = table(study)
-        if len(frame):  # of the same weights and score, whatever else the study holds
-            frame = frame[frame["provenance"] == (provenance or frame["provenance"].iloc[-1])].reset_index(drop=True)
-        if frame.empty:
-            raise ConfigError(f"{str(folder)!r} has no evaluated subnet yet; run a search there first")
-        limits = run.setup.budget if budget is None else run.setup.budget_of(budget)
-        number, indices = best_trial(study, limits, provenance=frame["provenance"].iloc[-1])
+        storage = run.config.search.storage or run.folder.search
+        with reaching(storage):
+            study = load_study(storage, name=name)
+            frame = table(study, run.setup.space, provenance=provenance)
+            if frame.empty:
+                raise ConfigError(f"{str(folder)!r} has no evaluated subnet yet; run a search there first")
+            if provenance is None:  # of an earlier version: what was searched last
+                frame = frame[frame["provenance"] == frame["provenance"].iloc[-1]].reset_index(drop=True)
+            limits = run.setup.budget if budget is None else run.setup.budget_of(budget)
+            number, indices = best_trial(study, limits, provenance=frame["provenance"].iloc[-1])
         chosen = int(frame.index[frame["trial"] == number][0])
         score = study.user_attrs["objectives"][0]
         return cls(Path(folder).resolve().name, run, score, frame, limits, chosen, limits.space.to_config(indices))
@@ -89,7 +97,17 @@ class SearchResult:
         return rows
 
     def pictures(self, rows: Sequence[int], *, count: int = 3) -> dict[int, str]:
-        """For each row a strip of outputs on search pictures, as a JPEG data URL; row -1 is their inputs."""
+        """For each row a strip of outputs on search pictures, as a JPEG data URL; row -1 is their inputs.
+
+        None, and a note, where the run's pictures or weights are not at hand.
+        """
+        try:
+            return self._strips(rows, count) if rows else {}
+        except GantailorError as error:
+            self.run.report.note(f"{self.name}: no sample pictures, for {error}")
+            return {}
+
+    def _strips(self, rows: Sequence[int], count: int) -> dict[int, str]:
         supernet, pairs = self.run.trained(), self.run.setup.data("search")
         inputs, _ = pairs.batch(np.linspace(0, len(pairs) - 1, count).astype(int))
         background = self.run.config.data.background

@@ -8,7 +8,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from gantailor.evaluators.config import EvaluationConfig
-from gantailor.search.config import SearchConfig
+from gantailor.search.config import SearchConfig, shown
 from gantailor.search.methods import METHODS
 from gantailor.search.spaces.config import SpaceConfig
 from gantailor.supernet.importance import CRITERIA
@@ -131,8 +131,17 @@ class Config(BaseModel):
     tensorboard: bool = Field(False, description="write losses for TensorBoard into the run folder")
     evaluation: EvaluationConfig = EvaluationConfig()
     finetune: Recipe = Recipe(kimg=12, lr=1e-3, output_weight=10, feature_weight=1)
-    device: str = Field("cpu", description="cpu or cuda")
+    device: str = Field(
+        "cpu", description="of trainings and rankings: cpu, cuda, cuda:N or mps; search and scores compute on the CPU"
+    )
     seed: int = Field(0, ge=0, description="of the search, and of trainings that name no seed of their own")
+
+    def shown(self) -> dict[str, Any]:
+        """The settings as JSON values, for whoever may see them: a database's password is ``***``."""
+        values: dict[str, Any] = self.model_dump(mode="json")
+        if self.search.storage is not None:
+            values["search"]["storage"] = shown(self.search.storage)
+        return values
 
     @field_validator("budget", mode="before")
     @classmethod

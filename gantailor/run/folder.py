@@ -98,14 +98,17 @@ class RunFolder:
         """A line of JSON for each look at a training."""
         return self.path / f"{training}.watch.jsonl"
 
-    def store_config(self, config: dict[str, Any]) -> None:
+    def store_config(self, config: dict[str, Any], *, private: bool = False) -> None:
         """Store the settings of the run.
+
+        Args:
+            private: whether they hold what nobody else may read.
 
         Raises:
             RunError: there is no right to write.
         """
         with self._usable():
-            write_json(self.config, config)
+            write_json(self.config, config, mode=0o600 if private else 0o644)
 
     @contextmanager
     def _usable(self) -> Iterator[None]:
@@ -163,6 +166,16 @@ class RunFolder:
         lock.write(f"{os.getpid()}\n")
         lock.flush()
         self._lock = lock
+
+    @property
+    def free(self) -> bool:
+        """Whether no process writes here at this moment."""
+        try:
+            with self.file(".lock").open("a") as lock:
+                fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        return True
 
     def release(self) -> None:
         """Let other processes write here."""

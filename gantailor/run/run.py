@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import torch
+import yaml
 from torch import nn
 
 from gantailor.run.config import Config
@@ -13,12 +16,15 @@ from gantailor.run.folder import RunFolder
 from gantailor.run.loading import stored_config
 from gantailor.run.progress import Reporter
 from gantailor.run.setup import Setup
+from gantailor.search.latency import LatencyProfile
 from gantailor.search.methods.method import Method, method
+from gantailor.supernet.decisions import Decisions
 from gantailor.supernet.errors import ConfigError, GantailorError, RunError
 from gantailor.supernet.graph import SubnetConfig
 from gantailor.supernet.supernet import Supernet
 from gantailor.supernet.traits import traits_of
 from gantailor.zoo.checkpoints import load_state, read_state
+from gantailor.zoo.generators.record import build
 
 CHANGEABLE = ("search", "budget", "tensorboard", "device", "devices")  # in a run that exists: a search goes on, ...
 NARROWING = 0.5  # share of fine-tuning behind a net that was ranked and not trained
@@ -33,7 +39,10 @@ class Run:
         config: its settings.
         setup: what these make: data, teacher, supernet, space, budget.
         report: where progress is told.
+        until: the last stage that is wanted, see ``gantailor.pipeline.compress``.
     """
+
+    until, replayed = "report", False
 
     def __init__(self, folder: str | Path, config: Config, *, report: Reporter | None = None) -> None:
         self.folder, self.config = RunFolder(folder), config
@@ -71,7 +80,8 @@ class Run:
         self.folder.lock()
         try:
             self.check_folder()
-            self.folder.store_config(self.config.model_dump(mode="json"))
+            settings = self.config.model_dump(mode="json")
+            self.folder.store_config(settings, private=settings != self.config.shown())
         except GantailorError:
             self.folder.release()
             raise
@@ -106,6 +116,21 @@ class Run:
         pictures = traits_of(self.setup.generator).takes != "latents"
         return NARROWING if ranked and pictures and self.setup.taught and not config.finetune.bits else 0.0
 
+    def replay(self) -> bool:
+        """Take the graph as the run's first process wrote it down, so that neither data nor teacher is needed for it.
+
+        Returns:
+            Whether it could; what an earlier version wrote down does not say enough.
+        """
+        stored = self.folder.stored_trace()
+        if "input_shapes" not in stored:
+            return False
+        options = yaml.safe_load(stored["options"])
+        self.setup.traced = rebuilt({"generator": self.config.generator, **stored, "options": options})
+        self.setup.profiles = {name: LatencyProfile.of(raw) for name, raw in stored["profiles"].items()}
+        self.replayed = True
+        return True
+
     def trained(self) -> Supernet:
         """The whole generator after the method's training, shared.
 
@@ -118,7 +143,8 @@ class Run:
         state = file.stat()
         key = (state.st_mtime_ns, state.st_size)
         if self._trained is None or self._trained[0] != key:
-            self._trained = (key, with_file(self.setup.supernet, file))
+            whole = self.setup.traced if self.replayed else self.setup.supernet
+            self._trained = (key, with_file(whole, file))
         return self._trained[1]
 
     def subnet_config(self) -> SubnetConfig:
@@ -165,6 +191,17 @@ def with_file(supernet: Supernet, file: str | Path) -> Supernet:
     found = supernet.with_weights(supernet.generator.state_dict())
     load_state(found.generator, read_state(Path(file)), str(file))
     return found
+
+
+def rebuilt(origin: Mapping[str, Any]) -> Supernet:
+    """A supernet with any weights, from ``generator``, ``options``, ``input_shapes`` and ``decisions``.
+
+    Raises:
+        ConfigError: its generator cannot be imported.
+    """
+    whole = build(origin["generator"], **origin["options"])
+    inputs = tuple(torch.zeros(shape) for shape in origin["input_shapes"])
+    return Supernet(whole, inputs, decisions=Decisions.from_json(origin["decisions"]))
 
 
 def open_run(folder: str | Path, *, report: Reporter | None = None) -> Run:

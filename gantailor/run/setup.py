@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from functools import cached_property
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from gantailor.run.folder import decided
 from gantailor.run.inputs import Inputs
 from gantailor.search.budget import Budget
 from gantailor.search.costs import CostLimits
+from gantailor.search.latency import LatencyProfile
 from gantailor.search.limits import Limit, parse_budget
 from gantailor.search.spaces.config import SpaceConfig
 from gantailor.search.spaces.path import WidthPath, neighbourhood, points
@@ -51,6 +53,7 @@ class Setup(Inputs):
             self.proof = str(verify(supernet, repair=True))
         return supernet
 
+    profiles: Mapping[str, LatencyProfile] = MappingProxyType({})  # by the names that budgets have; others are read
     proof = ""  # what the proof of the trace measured, where it was made here
 
     @cached_property
@@ -119,7 +122,8 @@ class Setup(Inputs):
         found = WidthPath.from_json(path, self.traced.graph)
         if self.config.search.front:
             return points(found, self.traced, config)
-        limits = CostLimits(every, self._limits(self.config.budget), self.config.convention)
+        wanted = self._limits(self.config.budget)
+        limits = CostLimits(every, wanted, self.config.convention, profiles=dict(self.profiles))
         return neighbourhood(found, self.traced, config, limits.usage)
 
     def stored_path(self) -> dict[str, Any]:
@@ -149,7 +153,8 @@ class Setup(Inputs):
         Raises:
             BudgetError: it cannot be read or reached.
         """
-        return Budget(self.space, self._limits(text), self.config.convention, fill=not self.config.search.front)
+        limits, fill = self._limits(text), not self.config.search.front
+        return Budget(self.space, limits, self.config.convention, profiles=dict(self.profiles), fill=fill)
 
     def _limits(self, text: str) -> tuple[Limit, ...]:
         supernet, convention = self.traced, self.config.convention

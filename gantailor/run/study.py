@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+from collections.abc import Sequence
 
 from gantailor.run.run import Run
+from gantailor.search.scoring import Objective
+from gantailor.search.spaces.space import Space
 
-STUDY = "gantailor"  # in a run's own journal; in a database that several runs share, what it is of follows
+STUDY = "gantailor"  # in a run's own journal; in a database that several runs share, the run's name follows
 
 
 def study_of(run: Run) -> tuple[str, str | None]:
@@ -14,3 +18,27 @@ def study_of(run: Run) -> tuple[str, str | None]:
     file = run.folder.study
     stored = json.loads(file.read_text()) if file.exists() else {}
     return stored.get("name", STUDY), stored.get("provenance")
+
+
+def study_name(run: Run, provenance: str, objectives: Sequence[Objective], space: Space) -> str:
+    """What a search's study is called: as ``search.study`` says, or by the run.
+
+    In a database the name holds the run folder's, which of the folders of that name it is, and what is searched there
+    (weights, data, score, objectives, space). A folder that was moved keeps the name that it has.
+    """
+    settings = run.config.search
+    if settings.study:
+        return settings.study
+    if not settings.storage:
+        return STUDY
+    choices = [(variable.name, variable.choices) for variable in space.variables]
+    what = digest(provenance.encode(), repr(tuple(objectives)).encode(), repr(choices).encode())
+    known, folder = study_of(run)[0], run.folder.path.resolve()
+    if known.startswith(f"{STUDY}-") and known.endswith(f"-{what}"):
+        return known
+    return f"{STUDY}-{folder.name}-{digest(str(folder).encode())[:6]}-{what}"
+
+
+def digest(*parts: bytes) -> str:
+    """Identifies what some bytes say, in 12 hexadecimal digits."""
+    return hashlib.sha256(b"|".join(parts)).hexdigest()[:12]

@@ -17,7 +17,8 @@ class History:
     ``taken`` are the candidates that need no proposal any more: evaluated, running or failed; ``counted`` of them count
     as trials of this budget. ``given`` are those of the rows that the strategy did not choose for this budget: a
     search's beginning, what a method kept, trials of other strategies and budgets. ``probes`` are the rows and values
-    of what a strategy with ``probes`` asked for, within the budget or not; they are among nothing else here.
+    of what a strategy with ``probes`` asked for, within the budget or not; they are among nothing else here. ``failed``
+    says why subnets of this budget have no score.
     """
 
     indices: np.ndarray
@@ -28,6 +29,7 @@ class History:
     probes: tuple[np.ndarray, np.ndarray] = field(
         default_factory=lambda: (np.empty((0, 0), np.int64), np.empty((0, 1)))
     )
+    failed: tuple[str, ...] = ()
 
 
 Strategy = Callable[[History, Budget, np.random.Generator], np.ndarray | None]

@@ -1,5 +1,6 @@
 """Several methods side by side: runs, table, plot and pictures."""
 
+import hashlib
 import json
 from pathlib import Path
 
@@ -9,8 +10,11 @@ import pytest
 from PIL import Image
 
 from gantailor.cli.main import main
+from gantailor.comparison import drawing, runs
+from gantailor.comparison.results import results
 from gantailor.comparison.runs import Comparison, take_supernet
-from gantailor.supernet.errors import ConfigError
+from gantailor.run.folder import RunFolder
+from gantailor.supernet.errors import BusyError, ConfigError
 
 SMALL = "batch: 4, ndf: 8, watch_kimg: 0"
 
@@ -173,3 +177,65 @@ def test_shipped_comparisons_are_read(tmp_path):
     }
     for name, count in counts.items():
         assert len(Comparison.read(str(root / f"{name}.yaml")).entries(tmp_path)) == count, name
+
+
+class Held:
+    """Entries whose runs another process works on for a while."""
+
+    def __init__(self, name, *, busy):
+        self.folder, self.busy, self.done, self.free = Path(name), busy, False, False
+
+
+def test_what_another_process_holds_is_waited_for(monkeypatch):
+    """It is done there, or let go undone and done here; a failure there is one here."""
+    entries = [Held("mine", busy=0), Held("theirs", busy=2), Held("left", busy=1), Held("broken", busy=1)]
+    done, waited = [], []
+
+    def run(entry, every, report):
+        if entry.busy:
+            raise BusyError("held")
+        if entry.folder.name == "broken":
+            raise ConfigError("no such thing")
+        if not entry.done:
+            done.append(entry.folder.name)
+            entry.done = True
+
+    def wait(left):
+        waited.append([entry.folder.name for entry in left])
+        for entry in left:
+            entry.busy -= 1
+            entry.done = entry.folder.name == "theirs" and not entry.busy
+
+    monkeypatch.setattr(runs, "_to_its_scores", run)
+    monkeypatch.setattr(runs, "_wait", wait)
+    assert runs.run_all(entries) == {"broken": "no such thing"}
+    assert done == ["mine", "left"] and waited == [["theirs", "left", "broken"], ["theirs"]]
+    assert [entry.done for entry in entries] == [True, True, True, False]
+
+
+def test_a_folder_is_free_when_nobody_writes_there(tmp_path):
+    mine, theirs = RunFolder(tmp_path / "run"), RunFolder(tmp_path / "run")
+    mine.lock()
+    assert not theirs.free
+    mine.release()
+    assert theirs.free
+    theirs.lock()
+    assert not mine.free
+
+
+@pytest.mark.long
+def test_results_come_back_with_what_they_are_of(compared):
+    file, out = compared
+    entries = Comparison.read(str(file)).entries(out)
+    frame, wide = results(entries)
+    pd.testing.assert_frame_equal(pd.read_csv(out / "results.csv"), frame)
+    row = frame[(frame["method"] == "agents") & (frame["seed"] == 1)].iloc[0]
+    assert row["convention"] == "macs_true" and row["version"].startswith("gantailor ")
+    assert "l1: of the range [-1, 1]; psnr: dB" in row["units"] and row["date"].endswith("+00:00")
+    weights = (out / f"agents-{row['budget']}-1" / "subnet.safetensors").read_bytes()
+    assert row["weights"] == f"sha256:{hashlib.sha256(weights).hexdigest()[:16]}"
+    assert frame["weights"].nunique() == frame["settings"].nunique() == 12 and frame["data"].nunique() == 1
+    assert (frame["params"] > 0).all() and set(wide.columns.get_level_values(0)) == {
+        *("macs", "kimg", "seconds", "l1", "psnr", "seeds")
+    }
+    assert "Without a, b: no scores yet." in drawing.markdown(wide, {}, ["a", "b"])

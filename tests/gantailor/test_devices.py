@@ -11,9 +11,10 @@ import torch
 from torch import nn
 
 import gantailor
+from gantailor.export.checking import Sample, checked
 from gantailor.export.devices import device
 from gantailor.export.errors import ExportError
-from gantailor.export.export import Exported, _checked, export_model, load_runner
+from gantailor.export.export import Exported, export_model, load_runner
 from gantailor.export.quantization import kept_in_float, quantise, sensitivities
 from gantailor.export.rewrites import HalfPrecision, PlainInstanceNorm, SlicedReflectionPad, rewritten
 from gantailor.export.target import check_device, find_target, timed_here
@@ -273,7 +274,7 @@ def test_what_may_differ(name, everywhere, one, fine):
     output = expected + np.float32(everywhere)
     output[0, 0, 0, 0] += one
     if fine:
-        assert _checked(output, expected, device(name))["psnr_to_pytorch"] > 20
+        assert checked(output, Sample(torch.zeros(1), expected), device(name))["psnr_to_pytorch"] > 20
     else:
         with pytest.raises(ExportError, match="; choose another device or precision"):
-            _checked(output, expected, device(name))
+            checked(output, Sample(torch.zeros(1), expected), device(name))

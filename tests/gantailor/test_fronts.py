@@ -15,6 +15,8 @@ from gantailor.reports import fronts
 from gantailor.reports.search_result import SearchResult, table_of
 from gantailor.run.run import open_run
 from gantailor.search.latency import LatencyProfile
+from gantailor.search.scoring import Objective
+from gantailor.search.storage import open_study
 from gantailor.supernet.errors import ConfigError
 
 pytestmark = pytest.mark.long
@@ -217,3 +219,49 @@ def test_page_on_a_phone_in_the_dark(runs, tmp_path, browser):
     with browser(tmp_path / "front.html", viewport={"width": 390, "height": 800}, color_scheme="dark") as view:
         assert view.evaluate("document.documentElement.scrollWidth") <= 390
         assert view.evaluate("getComputedStyle(document.querySelector('.plot svg')).filter").startswith("invert")
+
+
+def test_a_finished_run_is_looked_at_elsewhere(runs, tmp_path, capsys):
+    """Without data, teacher and latency profile, from another folder: pictures are missing, nothing else."""
+    folder = tmp_path / "run"
+    shutil.copytree(runs / "random", folder)
+    here = SearchResult.read(folder)
+    config = json.loads((folder / "config.json").read_text())
+    config["data"]["path"], config["teacher"]["weights"] = "gone", "gone.pth"
+    (folder / "config.json").write_text(json.dumps(config))
+    there = SearchResult.read(folder)
+    pd.testing.assert_frame_equal(here.frame, there.frame)
+    assert (there.config, there.chosen, str(there.budget)) == (here.config, here.chosen, str(here.budget))
+    assert main(["pareto", str(folder), "--out", str(tmp_path)]) == 0
+    said = capsys.readouterr()
+    assert "run: no sample pictures, for " in said.err + said.out and "gone" in said.err + said.out
+    assert (tmp_path / "front.html").exists()
+
+
+def test_runs_share_a_study_that_they_name(runs, tmp_path, capsys):
+    """Two folders, as on two machines: what one evaluated the other knows; a third names none and sees nothing."""
+    config, place = str(runs / "random.yaml"), f"sqlite:///{tmp_path}/x.db"
+    storage = ["--search.storage", place, "--search.trials", "3"]
+    for name in ("a", "b"):
+        shutil.copytree(runs / "random", tmp_path / name)
+        assert main(["search", config, "--out", str(tmp_path / name), *storage, "--search.study", "ours"]) == 0
+    assert main(["search", config, "--out", str(tmp_path / "a"), *storage, "--search.study", "mine"]) == 0
+    studies = [open_study(place, name=name, objectives=(Objective("l1"),)) for name in ("ours", "mine")]
+    assert [len(study.trials) for study in studies] == [3, 3]
+    (tmp_path / "b").rename(tmp_path / "moved")
+    assert len(SearchResult.read(tmp_path / "moved").frame) == 3
+    capsys.readouterr()
+    wrong = ["--search.study", "ours", "--search.front", "true", "--out", str(tmp_path / "c")]
+    assert main(["search", config, *wrong, *storage]) == 2
+    assert "study 'ours' searches for l1, not for l1, macs" in capsys.readouterr().err
+    assert not (tmp_path / "c" / "supernet.safetensors").exists()
+
+
+def test_a_search_that_ends_early_says_so(runs, tmp_path, capsys):
+    folder = tmp_path / "run"
+    shutil.copytree(runs / "random", folder)
+    space = open_run(folder).setup.space
+    lowest = int(space.macs(space.smallest)[0])
+    more = ["--budget", str(lowest), "--search.trials", "5", "--out", str(folder)]
+    assert main(["search", str(folder / "config.json"), *more]) == 0
+    assert "the search ends with 1 of 5 subnets: random found no other" in capsys.readouterr().err

@@ -14,8 +14,9 @@ from torch import nn
 import gantailor
 from gantailor.cli.main import main
 from gantailor.evaluators.scores import render
+from gantailor.export.checking import psnr
 from gantailor.export.devices import Device, device
-from gantailor.export.export import Exported, export_model, load_runner, psnr
+from gantailor.export.export import Exported, export_model, load_runner
 from gantailor.export.target import find_target
 from gantailor.export.targets import TARGETS
 from gantailor.pipeline.check import find_mistakes

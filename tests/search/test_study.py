@@ -1,29 +1,35 @@
 """Studies: failures, resuming, many processes, several machines on one database."""
 
 import errno
+import io
 import multiprocessing
 import os
 import shutil
 import signal
 import socket
+import sqlite3
 import threading
 import time
 from functools import partial
 
 import numpy as np
 import optuna
+import pandas as pd
 import pytest
 import torch
 
 import gantailor
+from gantailor.reports.tables import csv_bytes
+from gantailor.run.config import Config
 from gantailor.search import storage
 from gantailor.search.budget import Budget
+from gantailor.search.config import SearchConfig, shown
 from gantailor.search.errors import SearchError
 from gantailor.search.pareto import front, hypervolume
 from gantailor.search.results import best_config, pareto_rows, table
 from gantailor.search.scoring import Objective
 from gantailor.search.spaces.config import SpaceConfig
-from gantailor.search.storage import open_study
+from gantailor.search.storage import check_storage, open_study, prepare_storage, reaching
 from gantailor.search.study import Search
 from gantailor.search.workers import release_lost
 from gantailor.supernet.errors import ConfigError
@@ -306,3 +312,140 @@ def test_front_and_hypervolume():
         dominated |= (grid[:, None] > x) & (grid[None] > y)
     assert hypervolume(values, (1, 1)) == pytest.approx(dominated.mean(), abs=0.01)
     assert hypervolume(values, (0, 0)) == 0
+
+
+@pytest.mark.parametrize(
+    ("url", "seen"),
+    [
+        ("postgresql://gan:hunter2@db/x", "postgresql://gan:***@db/x"),
+        ("postgresql+psycopg://gan:p@ss/hunter2@db:5432/x", "postgresql+psycopg://gan:***@db:5432/x"),
+        ("mysql://db/x?user=gan&password=hunter2&ssl=1", "mysql://db/x?user=gan&password=***&ssl=1"),
+        ("postgresql://:hunter2@db/x", "postgresql://:***@db/x"),
+        ("mssql+pyodbc:///?odbc_connect=UID%3Dgan%3BPWD%3Dhunter2", "mssql+pyodbc:///?odbc_connect=***"),
+        ("sqlite:////home/a@b:c/x.db", "sqlite:////home/a@b:c/x.db"),
+        ("postgresql://gan@db/x", "postgresql://gan@db/x"),
+        ("runs/a@b:hunter2@c", "runs/a@b:hunter2@c"),
+    ],
+)
+def test_no_password_is_shown(url, seen):
+    settings = SearchConfig(storage=url)
+    assert shown(url) == seen and url not in repr(settings)
+    if "***" in seen:
+        assert Config(search=settings).shown()["search"]["storage"] == seen
+
+
+@pytest.mark.parametrize(
+    ("storage", "said"),
+    [
+        ("postgresql://gan:hunter2@localhost/studies", "needs a driver; run: pip install 'psycopg"),
+        ("postgre://gan:hunter2@x/y", "is of no known kind; give sqlite"),
+        ("sqlite:///{}/nowhere/x.db", "nowhere' is no folder to write in"),
+        ("{}/nowhere/x.journal", "nowhere' is no folder to write in"),
+        ("sqlite:///{}/text.db", "cannot be reached: file is not a database"),
+        ("sqlite:///{}", "no folder|cannot be reached|no file"),
+        ("postgresql://gan:hunter2@localhost:port/x", "cannot be read; give|needs a driver"),
+        ("://", "cannot be read; give"),
+        ("sqlite://", "forgets everything with its process"),
+        ("sqlite:///:memory:", "forgets everything with its process"),
+    ],
+)
+def test_a_storage_that_cannot_be_used(tmp_path, storage, said):
+    (tmp_path / "text.db").write_text("no database, but some text\n" * 100)
+    with pytest.raises(ConfigError, match=said) as error:
+        check_storage(storage.format(tmp_path))
+    assert "hunter2" not in str(error.value) and "\n" not in str(error.value)
+    assert not (tmp_path / "nowhere").exists()
+
+
+def test_a_storage_that_can_be_used(tmp_path):
+    for place in (f"sqlite:///{tmp_path}/x.db", str(tmp_path / "x.journal")):
+        check_storage(place, name="s", objectives=ONE)
+        assert not list(tmp_path.glob("x*")), "nothing is written"
+        open_study(place, name="s", objectives=ONE)
+        check_storage(place, name="s", objectives=ONE)
+        with pytest.raises(ConfigError, match="study 's' searches for score, not for score, macs; choose"):
+            check_storage(place, name="s", objectives=FRONT)
+        for file in tmp_path.glob("x*"):
+            file.unlink() if file.is_file() else shutil.rmtree(file)
+
+
+def test_a_storage_of_another_version_is_told(tmp_path):
+    url = f"sqlite:///{tmp_path}/x.db"
+    prepare_storage(url)
+    prepare_storage(tmp_path / "no.journal")
+    with sqlite3.connect(tmp_path / "x.db") as other:
+        other.execute("UPDATE alembic_version SET version_num = 'v99.0.0.z'")
+    with pytest.raises(ConfigError, match=r"x\.db' cannot be used: ") as said:
+        prepare_storage(url)
+    assert "\n" not in str(said.value) and not (tmp_path / "no.journal").exists()
+
+
+def test_a_study_of_another_space_is_refused(tmp_path):
+    """Optuna would end in its own words, and on a front the rows would mix."""
+    others = {"more choices": {"fractions": (0.5, 0.75, 1)}, "other names": {"name": "uniform"}}
+    for place in (str(tmp_path / "j"), f"sqlite:///{tmp_path}/x.db"):
+        search(place).run(2)
+        open_study(place, name="s", space=SPACE)
+        for config in others.values():
+            with pytest.raises(ConfigError, match=r"study 's' holds subnets of another space .*search.study"):
+                open_study(place, name="s", space=gantailor.space(SpaceConfig(**config), SUPERNET))
+        foreign = optuna.create_study(study_name="f", storage=search(place).study._storage)
+        foreign.add_trial(optuna.create_trial(value=1.0))
+        with pytest.raises(ConfigError, match="is none of gantailor's"):
+            open_study(place, name="f")
+
+
+def test_a_table_has_only_its_own_trials(tmp_path):
+    first, second = (search(tmp_path / "j", "random", provenance=name) for name in ("1", "2"))
+    first.run(2)
+    second.run(3)
+    study = first.study
+    assert table(study, SPACE, provenance="1")["trial"].tolist() == [0, 1]
+    assert len(table(study, SPACE, provenance="2")) == 3 and len(table(study)) == 5
+    assert table(study, gantailor.space(SpaceConfig(name="uniform"), SUPERNET)).empty
+
+
+def test_a_table_comes_back_from_its_csv(tmp_path):
+    """Whatever the words are that stand in it: digits, an exponent, a truth value, a gap."""
+    run = search(tmp_path / "j", "random", provenance="1234e5678901")
+    run.run(3)
+    frame = table(run.study)
+    assert set(frame["convention"]) == {"macs_true"}
+    back = pd.read_csv(io.BytesIO(csv_bytes(frame)))
+    assert set(back["provenance"]) == {"provenance 1234e5678901"}
+    pd.testing.assert_frame_equal(frame.drop(columns="provenance"), back.drop(columns="provenance"), check_dtype=True)
+    words = {"a": ["true", "false"], "b": ["1e3", "2"], "c": ["NA", "x"], "d": ["x", "y"], "e": ["007", "x"]}
+    back = pd.read_csv(io.BytesIO(csv_bytes(pd.DataFrame({**words, "f": [1.5, float("nan")], "g": [1, 2]}))))
+    for name, values in words.items():
+        assert back[name].tolist() in (values, [f"{name} {value}" for value in values])
+    assert back["d"].tolist() == ["x", "y"] and back["e"].tolist() == ["007", "x"] and back["g"].tolist() == [1, 2]
+
+
+@pytest.mark.parametrize("gone", ["tables", "study", "file"])
+def test_a_database_that_goes_away_is_one_line(tmp_path, gone):
+    """In whatever way it does; what is in it is kept."""
+    url = f"sqlite:///{tmp_path}/x.db"
+    run = search(url, "random")
+
+    def away(config):
+        if gone == "study":
+            optuna.delete_study(study_name="s", storage=url)
+        elif gone == "tables":
+            with sqlite3.connect(tmp_path / "x.db") as other:
+                other.execute("DROP TABLE trial_values")
+        else:
+            (tmp_path / "x.db").write_bytes(b"broken" * 1000)
+        return {"score": 1.0}
+
+    run.score = away
+    text = r"the study in .*x.db' cannot be reached: .*the same command continues"
+    with pytest.raises(SearchError, match=text) as said, reaching(url):
+        run.run(3)
+    assert "\n" not in str(said.value) and "sqlalche.me" not in str(said.value)
+
+
+def test_other_errors_stay_what_they_are(tmp_path):
+    for error in (KeyError("model.1"), ValueError("mine"), OSError("disk")):
+        with pytest.raises(type(error)) as said, reaching(tmp_path / "j"):
+            raise error
+        assert said.value is error

@@ -27,7 +27,7 @@ import numpy as np
 
 from gantailor.evaluators.pictures.reader import Notes, say, tell
 from gantailor.supernet.errors import DataError
-from gantailor.supernet.files import cache_folder
+from gantailor.supernet.files import cache_path
 from gantailor.zoo.data.fit import Reading
 from gantailor.zoo.data.index import Index, Job, build, read_item
 from gantailor.zoo.data.shards import Decoded, Layout, NoRoomError, Shards, Side
@@ -128,7 +128,8 @@ def _found_or_built(items: Items, reading: Reading, place: str, stamps: str, wha
     name = f"{place}-{stamps}"
     try:
         with _room():
-            cache = cache_folder()
+            cache = cache_path()
+            cache.mkdir(parents=True, exist_ok=True)
         if (found := _found(cache, name, reading)) is not None:
             return found
         layout = _layout(items, what)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,12 +14,14 @@ from torch import nn
 
 from gantailor.export.devices import Device
 from gantailor.export.helpers import batched, counted, free_sizes
-from gantailor.export.quantization import kept_in_float
+from gantailor.export.quantization import kept_in_float, layer_names
 from gantailor.export.rewrites import COMMON, in_precision
 from gantailor.export.target import Runner, Target
 from gantailor.supernet.calling import Inputs, as_tuple, input_names, rows_of, size_of
 from gantailor.supernet.files import write_bytes
 from gantailor.supernet.quantization.quantisers import Quantisers
+
+OPERATORS = ("Conv", "ConvTranspose", "Gemm", "MatMul")  # that are quantised
 
 
 def write_onnx(model: nn.Module, example: Inputs, path: Path, device: Device) -> str:
@@ -70,13 +73,20 @@ def load(path: Path, device: Device) -> Runner:
     providers = [*here, *(() if "CPUExecutionProvider" in here else ("CPUExecutionProvider",))]
     session = onnxruntime.InferenceSession(path.read_bytes(), options, providers=providers)
     names = [end.name for end in session.get_inputs()]
-    return lambda *feeds: session.run(None, dict(zip(names, feeds, strict=True)))[0]
+
+    def run(*feeds: np.ndarray) -> np.ndarray:
+        made: np.ndarray = session.run(None, dict(zip(names, feeds, strict=True)))[0]
+        return made
+
+    threads = session.get_session_options().intra_op_num_threads
+    run.__dict__["ran"] = {"threads": threads, "on": session.get_providers()[0]}
+    return run
 
 
 def quantise(model: nn.Module, pictures: Inputs, path: Path, device: Device, trained: Quantisers | None = None) -> str:
     """Write an ONNX file with QDQ nodes; returns which layers stayed in float.
 
-    With ``trained`` quantisers none does, and the layers' inputs have the ranges of the training.
+    With ``trained`` quantisers only what onnxruntime cannot quantise does, and inputs have the ranges of the training.
     """
     import onnx
     from onnxruntime.quantization import QuantFormat, QuantType, quantize_static
@@ -88,9 +98,10 @@ def quantise(model: nn.Module, pictures: Inputs, path: Path, device: Device, tra
         write_onnx(model, rows_of(pictures, slice(1)), raw, device)
         quant_pre_process(raw, ready, skip_symbolic_shape=True)
         graph = onnx.load(ready).graph
-        weights = {f"{name}.weight" for name in kept}
-        left_out = [node.name for node in graph.node if weights & set(node.input)]
-        ranges = _ranges(graph, trained) if trained else {}
+        layers = _layers(onnx.load(raw).graph, graph, layer_names(model))
+        kept += sorted({layers[node] for node in _unquantisable(graph) if node in layers} - set(kept))
+        left_out = [*_unquantisable(graph), *(node for node, layer in layers.items() if layer in kept)]
+        ranges = _ranges(graph, trained, layers) if trained else {}
         overrides = {name: [{"quant_type": QuantType.QUInt8, **range_}] for name, range_ in ranges.items()}
         quantize_static(
             ready,
@@ -101,11 +112,39 @@ def quantise(model: nn.Module, pictures: Inputs, path: Path, device: Device, tra
             activation_type=QuantType.QUInt8,
             weight_type=QuantType.QInt8,
             nodes_to_exclude=left_out,
-            op_types_to_quantize=["Conv", "ConvTranspose", "Gemm", "MatMul"],
+            op_types_to_quantize=list(OPERATORS),
             extra_options={"ActivationSymmetric": False, "TensorQuantOverrides": overrides},
         )
         write_bytes(path, file.read_bytes())
-    return "ranges of the training" if trained else f"kept in float: {', '.join(kept) or 'none'}"
+    floats = f"kept in float: {', '.join(kept) or 'none'}"
+    return floats if not trained else f"ranges of the training, {floats}" if kept else "ranges of the training"
+
+
+def _layers(raw: Any, ready: Any, names: dict[str, str]) -> dict[str, str]:
+    """Which module each node of the prepared graph comes from, by the node's name.
+
+    Weights do not tell: they are transposed, folded and renamed on the way. The exporter notes the modules around each
+    node; preparing drops the notes, and keeps the node's name in front of its own.
+    """
+    found: dict[str, str] = {}
+    for node in raw.node:
+        notes = [entry.value for entry in node.metadata_props if entry.key.endswith("name_scopes")]
+        modules = [scope for scope in ast.literal_eval(notes[0]) if scope in names] if notes else []
+        if modules:
+            found[node.name] = names[modules[-1]]
+    bases = {node.name: node.name.partition("/")[0] for node in ready.node if node.op_type in OPERATORS}
+    return {name: found[base] for name, base in bases.items() if base in found}
+
+
+def _unquantisable(graph: Any) -> list[str]:
+    """Transposed convolutions in groups of several outputs, with a bias: onnxruntime has no scales for that bias."""
+    shapes = {tensor.name: list(tensor.dims) for tensor in graph.initializer}
+    grouped = [
+        node
+        for node in graph.node
+        if node.op_type == "ConvTranspose" and any(a.name == "group" and a.i > 1 for a in node.attribute)
+    ]
+    return [node.name for node in grouped if len(node.input) > 2 and shapes.get(node.input[1], [0, 0])[1] != 1]
 
 
 def _reader(pictures: Inputs, names: list[str]) -> Any:
@@ -125,7 +164,7 @@ def _reader(pictures: Inputs, names: list[str]) -> Any:
     return Reader()
 
 
-def _ranges(graph: Any, trained: Quantisers) -> dict[str, dict[str, Any]]:
+def _ranges(graph: Any, trained: Quantisers, layers: dict[str, str]) -> dict[str, dict[str, Any]]:
     """For each tensor that enters or leaves a quantised layer the range of the training, the widest of its readers'.
 
     A tensor that one layer writes and the next reads has one range already (``Quantisers.rounding``).
@@ -134,7 +173,7 @@ def _ranges(graph: Any, trained: Quantisers) -> dict[str, dict[str, Any]]:
     for end, by_layer in trained.found().items():
         for layer, (low, high) in by_layer.items():
             for node in graph.node:
-                if f"{layer}.weight" not in node.input:
+                if layers.get(node.name) != layer:
                     continue
                 tensor = node.input[0] if end == "input" else node.output[0]
                 known = found.get(tensor, {"rmin": 0.0, "rmax": 0.0})

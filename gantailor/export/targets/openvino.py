@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
+import numpy as np
 from torch import nn
 
 from gantailor.export.devices import Device
@@ -40,7 +41,19 @@ def load(path: Path, device: Device) -> Runner:
     hint = "f32" if device.precision == "float32" else "f16"
     settings = {"INFERENCE_PRECISION_HINT": hint, "INFERENCE_NUM_THREADS": device.threads}
     compiled = openvino.Core().compile_model(path, "CPU", settings)
-    return lambda *feeds: np.asarray(compiled(list(feeds))[0])
+
+    def run(*feeds: np.ndarray) -> np.ndarray:
+        return np.asarray(compiled(list(feeds))[0])
+
+    precision = compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name()
+    known = {"f32": "float32", "f16": "float16", "bf16": "bfloat16"}
+    processors = compiled.get_property("EXECUTION_DEVICES")
+    run.__dict__["ran"] = {
+        "threads": compiled.get_property("INFERENCE_NUM_THREADS"),
+        "precision": known.get(precision, precision),
+        "on": " ".join([processors] if isinstance(processors, str) else processors),
+    }
+    return run
 
 
 def weights(path: Path) -> dict[str, int]:

@@ -38,6 +38,7 @@ def load(path: Path, device: Device) -> Runner:
     def run(*feeds: np.ndarray) -> np.ndarray:
         before = torch.get_num_threads()
         torch.set_num_threads(device.threads)
+        run.__dict__["ran"] = {"threads": torch.get_num_threads(), "on": "CPU"}
         try:
             with torch.inference_mode():
                 output: np.ndarray = module(*map(torch.from_numpy, feeds)).numpy()

@@ -14,6 +14,7 @@ from multiprocessing.context import SpawnProcess
 from typing import Any
 
 from gantailor.search.errors import SearchError
+from gantailor.supernet.errors import GantailorError
 
 RESTARTS = 3  # of killed workers, one after the other without a new result
 INTERVAL = 0.3  # seconds between two looks at the results
@@ -92,6 +93,9 @@ def _worker(work: Work, *arguments: Any) -> None:
         work(*arguments)
     except KeyboardInterrupt:  # the parent tells
         sys.exit(128 + signal.SIGINT)
+    except GantailorError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(1)
 
 
 def _end_with_parent() -> None:

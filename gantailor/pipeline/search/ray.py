@@ -126,7 +126,11 @@ class _Queue:
         """Candidates for a Tune trial; none while there is nothing to do."""
         if self.error is not None:
             return []
-        batch = self.lost.pop() if self.lost else _Batch(self._claim())
+        try:
+            batch = self.lost.pop() if self.lost else _Batch(self._claim())
+        except Exception as stop:  # as in ``end``
+            self.error = stop
+            return []
         if batch.claimed:
             self.running[trial_id] = batch
         return [indices.tolist() for _, indices in batch.claimed]

@@ -9,13 +9,15 @@ import numpy as np
 from optuna.trial import TrialState
 
 from gantailor.pipeline.search.finalists import go_on_with, tune_finalists
-from gantailor.pipeline.search.study import evaluate_all, make_search
+from gantailor.pipeline.search.study import evaluate_all, make_search, storage_of
+from gantailor.reports.tables import csv_bytes
 from gantailor.run.folder import write_config
 from gantailor.run.run import Run
 from gantailor.search.budget import Budget
 from gantailor.search.errors import SearchError
 from gantailor.search.results import best_config, best_trial, table
 from gantailor.search.spaces.space import uniform_indices
+from gantailor.search.storage import reaching
 from gantailor.search.study import Search
 from gantailor.supernet.errors import RunError
 from gantailor.supernet.files import write_bytes
@@ -29,23 +31,31 @@ def search(run: Run) -> SubnetConfig:
     front answers every later budget. With ``search.tuning_kimg`` the best are tuned before one is chosen. What a method
     chose itself is the study's only subnet.
     """
-    searcher, folder = make_search(run), run.folder
-    if folder.selected.exists():
+    folder = run.folder
+    with reaching(storage_of(run)):
+        searcher = make_search(run)
+        _evaluate(run, searcher)
+        found = table(searcher.study, searcher.budget.space, provenance=searcher.provenance)
+        best = best_config(searcher.study, searcher.budget, provenance=searcher.provenance)
+        write_bytes(folder.front, csv_bytes(found))
+        if not folder.selected.exists() and not run.config.search.front:
+            _tell_gain(run, searcher)
+            best = _best_tuned(run, searcher) if run.config.search.tuning_kimg else best
+    _set_aside(run, best)
+    write_config(folder.subnet_config, best)
+    go_on_with(run, best, searcher.provenance)
+    return best
+
+
+def _evaluate(run: Run, searcher: Search) -> None:
+    """Score what a method kept, the path's net alone, or as many subnets as are wanted."""
+    if run.folder.selected.exists():
         _take_selected(run, searcher)
     elif not run.config.search.trials:
         searcher.take(searcher.budget.space.starts[0], "path")
     else:
         with run.report.counting("search", run.config.search.trials) as listener:
             evaluate_all(run, searcher, listener)
-    write_bytes(folder.front, table(searcher.study).to_csv(index=False).encode())
-    best = best_config(searcher.study, searcher.budget, provenance=searcher.provenance)
-    if not folder.selected.exists() and not run.config.search.front:
-        _tell_gain(run, searcher)
-        best = _best_tuned(run, searcher) if run.config.search.tuning_kimg else best
-    _set_aside(run, best)
-    write_config(folder.subnet_config, best)
-    go_on_with(run, best, searcher.provenance)
-    return best
 
 
 def _tell_gain(run: Run, searcher: Search) -> None:
@@ -86,7 +96,7 @@ def _best_tuned(run: Run, searcher: Search) -> SubnetConfig:
         reasons = [trial.user_attrs["reason"] for trial in trials if "reason" in trial.user_attrs]
         raise SearchError(f"no finalist could be tuned, the last for: {reasons[-1] if reasons else 'nobody knows'}")
     _, indices = best_trial(finalists.study, finalists.budget, provenance=finalists.provenance)
-    mine, uniform = finalists.tuned(indices), finalists.tuned(_uniform(finalists.budget))
+    mine, uniform = finalists.tuned(indices), finalists.tuned(_baseline(finalists.budget))
     said = f"{ended} of {len(finalists.rows)} finalists were tuned on {finalists.lengths[-1]:g} kimg, others on less"
     if uniform:
         rung = len(uniform) - 1

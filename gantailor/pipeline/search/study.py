@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,11 +14,10 @@ from gantailor.evaluators.scores import Subset
 from gantailor.pipeline.search.processes import run_workers
 from gantailor.run.config import Config
 from gantailor.run.run import Run
-from gantailor.run.study import STUDY
+from gantailor.run.study import digest, study_name
 from gantailor.search.latency import LatencyProfile
 from gantailor.search.scoring import Objective, Scorer
-from gantailor.search.spaces.space import Space
-from gantailor.search.storage import open_study
+from gantailor.search.storage import open_study, reaching
 from gantailor.search.study import EVERY, Search
 from gantailor.supernet.files import write_json
 from gantailor.supernet.graph import SubnetConfig
@@ -39,11 +38,10 @@ def make_search(run: Run) -> Search:
     profile = front_profile(run.config)
     weights, timing = run.folder.supernet.read_bytes(), repr(profile) if profile else ""
     stamps = (run.setup.search_metric, pairs.digest(), run.config.evaluation.extractor, timing)
-    provenance = _digest(weights, *(stamp.encode() for stamp in stamps))
+    provenance = digest(weights, *(stamp.encode() for stamp in stamps))
     objectives, budget = objectives_of(run), run.setup.budget
-    storage = run.config.search.storage
-    name = _shared_name(provenance, objectives, budget.space) if storage else STUDY
-    study = open_study(storage or run.folder.search, name=name, objectives=objectives)
+    name = study_name(run, provenance, objectives, budget.space)
+    study = open_study(storage_of(run), name=name, objectives=objectives, space=budget.space)
     write_json(run.folder.study, {"name": name, "provenance": provenance})
     return Search(
         study,
@@ -55,6 +53,11 @@ def make_search(run: Run) -> Search:
         provenance=provenance,
         lock=run.folder.search_lock,
     )
+
+
+def storage_of(run: Run) -> str | Path:
+    """Where the run's study is kept."""
+    return run.config.search.storage or run.folder.search
 
 
 def front_profile(config: Config) -> LatencyProfile | None:
@@ -79,16 +82,6 @@ def _scorer(run: Run, pairs: Subset, profile: LatencyProfile | None) -> Scorer:
         return found
 
     return score
-
-
-def _digest(*parts: bytes) -> str:
-    return hashlib.sha256(b"|".join(parts)).hexdigest()[:12]
-
-
-def _shared_name(provenance: str, objectives: tuple[Objective, ...], space: Space) -> str:
-    """The same on every machine that searches the same; another where weights, score, objectives or space differ."""
-    choices = [(variable.name, variable.choices) for variable in space.variables]
-    return f"{STUDY}-{_digest(provenance.encode(), repr(objectives).encode(), repr(choices).encode())}"
 
 
 def evaluate_all(run: Run, searcher: Search, listener: Listener) -> None:
@@ -118,6 +111,19 @@ def evaluate_all(run: Run, searcher: Search, listener: Listener) -> None:
         searcher.run(settings.trials, on_trial=best)
     else:
         _evaluate_in_processes(run, searcher, best)
+    _note_what_is_missing(run, searcher)
+
+
+def _note_what_is_missing(run: Run, searcher: Search) -> None:
+    """Fewer subnets or scores than were asked for are no silent end."""
+    history, trials = searcher.history(), run.config.search.trials
+    if history.counted < trials:
+        run.report.note(
+            f"the search ends with {history.counted} of {trials} subnets: {run.config.search.strategy} found no other "
+            f"in the space that meets {searcher.budget}"
+        )
+    if failed := history.failed:
+        run.report.note(f"{len(failed)} subnets have no score, the last because of {failed[-1]}")
 
 
 def _evaluate_in_processes(run: Run, searcher: Search, on_trial: Callable[[int], None]) -> None:
@@ -140,4 +146,5 @@ def work(folder: str, config: dict[str, Any], threads: int) -> None:
     """A worker process."""
     torch.set_num_threads(threads)
     run = Run(folder, Config.model_validate(config))
-    make_search(run).run(run.config.search.trials)
+    with reaching(storage_of(run)):
+        make_search(run).run(run.config.search.trials)
