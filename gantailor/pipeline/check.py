@@ -10,6 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from gantailor.evaluators.pictures.rgb import as_seen
+from gantailor.evaluators.scores import spread
 from gantailor.export.devices import device
 from gantailor.export.sides import check_sides
 from gantailor.export.target import check_device
@@ -187,7 +189,7 @@ def _check_statistics(run: Run) -> None:
     data = setup.data("train")
     if record is None or not data.paired or not has_running_statistics(setup.loaded.module):
         return
-    inputs, targets = data.batch(np.arange(min(COMPARED, len(data))))
+    inputs, targets = data.batch(spread(len(data), COMPARED))
     module = setup.loaded.module
     errors = {"running": _l1(module, inputs, targets), "batch": _l1(per_picture(module), inputs, targets)}
     used, other = record.statistics, "batch" if record.statistics == "running" else "running"
@@ -202,7 +204,9 @@ def _check_statistics(run: Run) -> None:
 def _l1(module: nn.Module, inputs: Inputs, targets: Tensor) -> float:
     """Mean absolute difference, picture by picture for the sake of memory."""
     rows = [slice(number, number + 1) for number in range(len(targets))]
-    return float(np.mean([float((forward(module, rows_of(inputs, i)) - targets[i]).abs().mean()) for i in rows]))
+    return float(
+        np.mean([float((as_seen(forward(module, rows_of(inputs, i))) - targets[i]).abs().mean()) for i in rows])
+    )
 
 
 def check(run: Run) -> dict[str, Any]:

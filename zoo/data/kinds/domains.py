@@ -2,51 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from functools import cached_property
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, ClassVar
-
-import numpy as np
-from torch import Tensor
 
 from gantailor.zoo.data.config import DataConfig
 from gantailor.zoo.data.domains import Domains
 from gantailor.zoo.data.fit import Reading
 from gantailor.zoo.data.kinds.folder import read_folder
 from gantailor.zoo.data.kinds.sides import need_sides, side_folders
-from gantailor.zoo.data.pairs import Pairs, pixel_digest
-from gantailor.zoo.data.pictures import Pictures, to_float
+from gantailor.zoo.data.pairs import Pairs
 from gantailor.zoo.data.record import DataKind, check_path
-
-
-@dataclass(frozen=True, eq=False)
-class Unpaired:
-    """Pictures to translate, and real ones of the other domain that they have nothing to do with: for scores of sets.
-
-    As long as the larger of the two, whose pictures come once; the smaller's come again.
-    """
-
-    inputs: Pictures
-    real: Pictures
-    source: str
-    paired: ClassVar[bool] = False
-
-    def __len__(self) -> int:
-        return max(len(self.inputs), len(self.real))
-
-    def batch(self, indices: np.ndarray, *, moves: Any = None) -> tuple[Tensor, Tensor | None]:
-        """Both as float ``[n, C, H, W]`` in [-1, 1]; ``moves`` do not matter."""
-        rows = np.asarray(indices)
-        return to_float(self.inputs[rows % len(self.inputs)]), to_float(self.real[rows % len(self.real)])
-
-    def digest(self) -> str:
-        """A short hash of every pixel."""
-        return self._digest
-
-    @cached_property
-    def _digest(self) -> str:
-        return pixel_digest(self.inputs, self.real)
 
 
 def _sides(config: DataConfig) -> tuple[str, str]:
@@ -61,8 +26,8 @@ def _side(config: DataConfig, folder: Path, number: int) -> Pairs:
     return replace(read_folder(folder, reading, "unpaired"), source=source)
 
 
-def _read(config: DataConfig, split: str) -> Pairs | Unpaired:
-    """Pictures of A, whose targets are the teacher's outputs, and B's beside them, where there are any."""
+def _read(config: DataConfig, split: str) -> Pairs:
+    """Pictures of A, whose targets are the teacher's outputs, and B's beside them, where there are any: all of both."""
     root, sides = Path(str(config.path)), _sides(config)
     first, second = side_folders(root, split, sides)
     need_sides(root, split, [first], sides)
@@ -70,9 +35,8 @@ def _read(config: DataConfig, split: str) -> Pairs | Unpaired:
     if not second.is_dir():
         return pairs
     real = _side(config, second, 1)
-    if split == "train":
-        return replace(pairs, others=real.inputs)
-    return Unpaired(pairs.inputs, real.inputs, f"{pairs.source} to {real.source}")
+    source = pairs.source if split == "train" else f"{pairs.source} to {real.source}"
+    return replace(pairs, others=real.inputs, source=source)
 
 
 def _domains(config: DataConfig) -> Domains:
