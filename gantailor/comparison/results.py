@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -18,7 +17,7 @@ from gantailor.run.run import Run
 from gantailor.search.methods.method import method as find_method
 from gantailor.supernet import calling
 from gantailor.supernet.errors import ConfigError
-from gantailor.supernet.files import write_bytes
+from gantailor.supernet.files import read_rows, write_bytes
 from gantailor.supernet.quantization.activation_ranges import load_fake_quantized
 from gantailor.zoo.data.pictures import is_picture, picture_grid, to_rgb
 
@@ -54,8 +53,8 @@ def histories(entries: Sequence[Entry]) -> pd.DataFrame:
         if find_method(entry.config.method).searches:  # a supernet's looks are at several widths, not at the budget
             continue
         log = entry.folder / f"{find_method(entry.config.method).name}.watch.jsonl"
-        for line in log.read_text().splitlines() if log.exists() else ():
-            step, score = list(json.loads(line).values())[:2]
+        for line in read_rows(log):
+            step, score = list(line.values())[:2]
             kimg = step * entry.config.train.batch / 1000
             rows.append(
                 {"method": entry.method, "budget": entry.budget, "seed": entry.seed, "kimg": kimg, "score": score}

@@ -22,7 +22,7 @@ from gantailor.run.run import Run
 from gantailor.search.methods import METHODS
 from gantailor.search.methods.method import method as find_method
 from gantailor.supernet.errors import BusyError, ConfigError, GantailorError, nearest
-from gantailor.supernet.files import write_bytes
+from gantailor.supernet.files import read_rows, write_bytes
 from gantailor.supernet.graph import SubnetConfig
 
 # Files of a trained supernet, which another run may go on with; the last one counts.
@@ -153,8 +153,7 @@ class Entry:
 
 def _seconds(log: Path) -> float:
     """What a training took, from its log: interruptions and scoring not counted."""
-    rows = [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
-    latest = {row["kimg"]: row["images_per_second"] for row in rows}  # after a resume some lines come again
+    latest = {row["kimg"]: row["images_per_second"] for row in read_rows(log)}  # after a resume some lines come again
     points = sorted(latest)
     spent = (1000 * (b - a) / latest[b] for a, b in itertools.pairwise([0.0, *points]) if latest[b])
     return float(sum(spent))

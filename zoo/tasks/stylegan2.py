@@ -99,8 +99,9 @@ class PictureBatches:
 
 
 class _State(nn.Module):
-    """What the path penalty remembers."""
+    """What the path penalty remembers, in each process of its own pictures."""
 
+    of_process = True
     mean_path: Tensor
 
     def __init__(self) -> None:
