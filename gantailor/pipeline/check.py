@@ -31,7 +31,8 @@ from gantailor.supernet.errors import ConfigError, first_line
 from gantailor.supernet.files import write_json
 from gantailor.supernet.importance.ranking import criterion
 from gantailor.supernet.plugins import import_name
-from gantailor.supernet.training.trainer import check_parts
+from gantailor.supernet.subnets.copying import copied
+from gantailor.supernet.training.trainer import check_coupled, check_parts, coupled_terms
 from gantailor.supernet.traits import traits_of
 from gantailor.zoo.data import SPLITS
 
@@ -50,6 +51,8 @@ def find_mistakes(run: Run) -> None:
     check_torch_device(config.device)
     for recipe in (config.train, config.finetune):
         check_parts(recipe)
+    for _, recipe in trainings(run):
+        check_coupled(recipe, coupled_terms({"generator": copied(setup.generator).train()}))
     looked = look(run)
     _check_teacher(run)
     check_features(run, looked.inputs)

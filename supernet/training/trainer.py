@@ -12,7 +12,8 @@ import json
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -96,6 +97,37 @@ def check_parts(recipe: Recipe) -> None:
         )
 
 
+def coupled_terms(parts: Mapping[str, nn.Module], terms: Iterable[str] = ()) -> list[str]:
+    """What compares the pictures of a batch and cannot be had of its parts: batch norms that train, and ``terms``."""
+    kinds = nn.modules.batchnorm._BatchNorm
+    normed = [n for n, part in parts.items() if any(isinstance(m, kinds) and m.training for m in part.modules())]
+    return [*(f"batch norm of the {name}" for name in normed), *terms]
+
+
+def check_coupled(recipe: Recipe, found: Sequence[str]) -> None:
+    """That a step's batch is not worked through in parts where something compares all of its pictures.
+
+    Raises:
+        ConfigError: it is, and the recipe does not say that parts may do.
+    """
+    parts = recipe.accumulate * distributed.world()
+    if parts > 1 and found and recipe.coupled == "whole":
+        raise ConfigError(f"{_coupled(found, parts)}; use one process and accumulate 1, or set coupled to parts")
+
+
+def say_coupled(task: Task, recipe: Recipe, parts: int) -> None:
+    """A warning where a task is used without a ``Trainer``, which would refuse."""
+    if parts > 1 and recipe.coupled == "whole" and (found := coupled_terms(task.parts())):
+        warnings.warn(_coupled(found, parts), stacklevel=3)
+
+
+def _coupled(found: Sequence[str], parts: int) -> str:
+    return (
+        f"{' and '.join(found)}: takes the pictures of a batch together, which here is worked through in {parts} parts "
+        "(accumulate times processes), so gradients are not those of the whole batch"
+    )
+
+
 class Trainer:
     """Trains a task by a recipe's schedule, on one device or, under ``torchrun``, on several.
 
@@ -114,6 +146,7 @@ class Trainer:
         self._saved = "no checkpoint was written yet"
         self.step = 0
         check_parts(recipe)
+        check_coupled(recipe, coupled_terms(task.parts(), getattr(task, "coupled", ())))
 
     def run(
         self,

@@ -11,7 +11,7 @@ from gantailor.zoo.data.fit import Reading
 from gantailor.zoo.data.kinds.folder import read_folder
 from gantailor.zoo.data.kinds.sides import need_sides, side_folders
 from gantailor.zoo.data.pairs import Pairs
-from gantailor.zoo.data.record import DataKind, check_path
+from gantailor.zoo.data.record import DataKind, check_path, shared_out
 
 
 def _sides(config: DataConfig) -> tuple[str, str]:
@@ -20,10 +20,11 @@ def _sides(config: DataConfig) -> tuple[str, str]:
     return (second, first) if config.direction == "BtoA" else (first, second)
 
 
-def _side(config: DataConfig, folder: Path, number: int) -> Pairs:
-    reading = Reading.of(config).side(number)
-    source = f"{folder.relative_to(str(config.path)).as_posix()}@{reading.label}"
-    return replace(read_folder(folder, reading, "unpaired"), source=source)
+def _side(config: DataConfig, folder: Path, number: int, split: str) -> Pairs:
+    reading, root = Reading.of(config).side(number), Path(str(config.path))
+    source = f"{folder.relative_to(root).as_posix()}@{reading.label}"
+    pairs = replace(read_folder(folder, reading, "unpaired"), source=source)
+    return shared_out(pairs, config, split, lambda name: side_folders(root, name, _sides(config))[number])
 
 
 def _read(config: DataConfig, split: str) -> Pairs:
@@ -31,10 +32,10 @@ def _read(config: DataConfig, split: str) -> Pairs:
     root, sides = Path(str(config.path)), _sides(config)
     first, second = side_folders(root, split, sides)
     need_sides(root, split, [first], sides)
-    pairs = _side(config, first, 0)
+    pairs = _side(config, first, 0, split)
     if not second.is_dir():
         return pairs
-    real = _side(config, second, 1)
+    real = _side(config, second, 1, split)
     source = pairs.source if split == "train" else f"{pairs.source} to {real.source}"
     return replace(pairs, others=real.inputs, source=source)
 
@@ -43,7 +44,7 @@ def _domains(config: DataConfig) -> Domains:
     root, sides = Path(str(config.path)), _sides(config)
     folders = side_folders(root, "train", sides)
     need_sides(root, "train", folders, sides)
-    first, second = (_side(config, folder, number) for number, folder in enumerate(folders))
+    first, second = (_side(config, folder, number, "train") for number, folder in enumerate(folders))
     return Domains(first.inputs, second.inputs)
 
 

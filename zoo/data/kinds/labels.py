@@ -25,7 +25,7 @@ from gantailor.zoo.data.fit import Reading
 from gantailor.zoo.data.items import stamp_of, stored
 from gantailor.zoo.data.pairs import Pairs
 from gantailor.zoo.data.pictures import to_float
-from gantailor.zoo.data.record import FOLDERS, DataKind, check_path
+from gantailor.zoo.data.record import FOLDERS, DataKind, check_path, shared_out
 
 NO_ID = (255, 65535, -1)  # unknown pixels, as data sets mark them; no mistake
 
@@ -211,8 +211,12 @@ def _edges(instances: np.ndarray) -> np.ndarray:
 
 def _read(config: DataConfig, split: str) -> LabelPairs:
     root = Path(str(config.path))
-    name = next((name for name in FOLDERS[split] if _folder(root, name, "label").is_dir()), FOLDERS[split][0])
-    return read_labels(root, name, Reading.of(config), config.classes, config.labels)
+
+    def place(name: str) -> str:
+        return next((one for one in FOLDERS[name] if _folder(root, one, "label").is_dir()), FOLDERS[name][0])
+
+    pairs = read_labels(root, place(split), Reading.of(config), config.classes, config.labels)
+    return shared_out(pairs, config, split, place)
 
 
 LABELS = DataKind(name="labels", read=_read, yields="labels", check=check_path)
