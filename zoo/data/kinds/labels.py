@@ -36,9 +36,13 @@ class LabelPairs(Pairs):
 
     They are uint8, or uint16 of more than 255 classes. Batches hold them one-hot, ``[n, classes + 1 (+ 1), H, W]``: the
     classes, one channel for every id beyond them (unknown), and the edges.
+
+    Args:
+        table: ``key`` of the colour table that gave the ids; None where the maps hold them.
     """
 
     classes: int = 35
+    table: str | None = None
 
     def batch(self, indices: np.ndarray, *, moves: Sequence[Move] | None = None) -> tuple[Inputs, Tensor | None]:
         """One-hot label maps of 0 and 1, and targets in [-1, 1]."""
@@ -86,7 +90,7 @@ def read_labels(root: Path, split: str, reading: Reading, classes: int, table: s
     found = stored(items, reading, name="labels", what=f"folder {str(folder)!r}", key=key)
     inputs, targets, counts = found.sides
     items.check(counts, folder)
-    return LabelPairs(inputs, targets, found.names, f"{root.name}@{reading.label}/{split}", classes)
+    return LabelPairs(inputs, targets, found.names, f"{root.name}@{reading.label}/{split}", classes, items.table)
 
 
 def _triples(root: Path, split: str) -> dict[str, tuple[Path, Path, Path | None]]:
@@ -117,7 +121,7 @@ def _colours(name: str | None) -> Colours | None:
     if name is None:
         return None
     table = LabelTable.read(name)
-    return Colours(table.colours, np.where(table.ids == IGNORED, -1, table.ids), name)
+    return Colours(table.colours, np.where(table.ids == IGNORED, -1, table.ids), name, table.key)
 
 
 @dataclass(frozen=True, eq=False)
@@ -141,6 +145,11 @@ class LabelItems:
     def edges(self) -> bool:
         """Whether there are instance maps."""
         return self.files[0][2] is not None
+
+    @property
+    def table(self) -> str | None:
+        """Of the colour table, if there is one."""
+        return None if self.colours is None else self.colours.key
 
     @property
     def colours_key(self) -> str:
