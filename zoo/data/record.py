@@ -114,7 +114,9 @@ def _part(names: Sequence[str], sharing: Sequence[str], split: str) -> np.ndarra
     """Rows of a split, in their order: the first of all by their hash are the test's, then come the search's."""
     least = 2 if len(names) >= 2 * len(sharing) else 1
     if len(names) < least * len(sharing):
-        raise DataError(f"{len(names)} pictures cannot be shared out to {', '.join(sharing)}; give more")
+        raise DataError(
+            f"{len(names)} pictures cannot be shared out to {', '.join(sharing)}; give more, or set data.split all"
+        )
     order = np.array(sorted(range(len(names)), key=lambda row: hashlib.sha256(names[row].encode()).digest()))
     total, begin = sum(SHARES[name] for name in sharing), 0
     for name in reversed(sharing):
