@@ -753,7 +753,7 @@ class Items(Dataset):
 
 
 def of_dataset(data, split="train", *, traits=None, **settings):
-    config = datasets.give(data, DataConfig(size=16, **settings))
+    config = datasets.give(data, DataConfig(**{"size": 16, "split": "all"} | settings))
     return read_split(config, split, traits)
 
 

@@ -298,7 +298,12 @@ def _read(found: Any, makes: bool, config: DataConfig, split: str) -> Pairs:
     def place(name: str) -> str | None:
         if not makes and not isinstance(found, Mapping):
             return ""  # one data set for every split
-        return next((one for one in FOLDERS[name] if named(one) is not None), None)
+        try:
+            return next((one for one in FOLDERS[name] if named(one) is not None), None)
+        except Exception:
+            if name == split:
+                raise
+            return f"fails at {name}"  # which is told where that split is read
 
     chosen = place(split)
     if chosen is None and makes:
