@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Protocol
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
@@ -13,7 +14,9 @@ from torch import Tensor, nn
 from gantailor.evaluators.pictures.rgb import as_seen
 from gantailor.supernet.calling import Inputs, each, evaluating, first, forward
 from gantailor.supernet.errors import EvaluationError
+from gantailor.supernet.files import state_digest
 
+_digests: WeakKeyDictionary[nn.Module, str] = WeakKeyDictionary()  # of frozen teachers, computed once
 SEEN = {"pictures": "8 bits"}  # in every provenance: scores of raw outputs do not compare
 
 
@@ -121,7 +124,15 @@ def provenance_of(pairs: Pairs, *, teacher: nn.Module | None = None, **more: Any
     reference = pairs.source if teacher is None else f"teacher on {pairs.source}"
     others = getattr(pairs, "others", None)
     counts = {"images": len(pairs)} | ({} if others is None else {"reference_images": len(others)})
-    return {"reference": reference, "reference_hash": pairs.digest(), **counts, **SEEN, **more}
+    taught = {} if teacher is None else {"teacher": _weights_of(teacher)}
+    return {"reference": reference, "reference_hash": pairs.digest(), **taught, **counts, **SEEN, **more}
+
+
+def _weights_of(teacher: nn.Module) -> str:
+    """Which teacher: figures against another one do not compare."""
+    if teacher not in _digests:
+        _digests[teacher] = state_digest(teacher)[:12]
+    return _digests[teacher]
 
 
 def to_teacher(key: str) -> str:
@@ -130,6 +141,11 @@ def to_teacher(key: str) -> str:
     if not bracket:
         return f"{base}[teacher]"
     return key if "teacher" in marks.rstrip("]").split(",") else f"{key[:-1]},teacher]"
+
+
+def against_teacher(key: str) -> bool:
+    """Whether a score, or a metric that is asked for, compares with the teacher: ``l1[teacher]``."""
+    return "teacher" in key.partition("[")[2].rstrip("]").split(",")
 
 
 def render(

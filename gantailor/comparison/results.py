@@ -13,6 +13,7 @@ from torch import nn
 from gantailor.comparison import drawing
 from gantailor.comparison.runs import Entry
 from gantailor.reports import figures
+from gantailor.reports.scores import differences_of, warn
 from gantailor.run.run import Run
 from gantailor.search.methods.method import method as find_method
 from gantailor.supernet import calling
@@ -33,6 +34,17 @@ def results(entries: Sequence[Entry]) -> tuple[pd.DataFrame, pd.DataFrame]:
     wide = grouped.agg(["mean", "std"])
     wide["seeds"] = grouped.size()
     return frame, wide
+
+
+def unlike_entries(entries: Sequence[Entry]) -> list[str]:
+    """A line for each finished run and score that does not compare with the first run's: other data or protocols."""
+    rows = {entry.folder.name: entry.scores().get("subnet", {}) for entry in entries if entry.done}
+    names = dict.fromkeys(name for row in rows.values() for name in row)
+    return [
+        f"{name}: {line}"
+        for name in names
+        for line in differences_of({key: row[name]["provenance"] for key, row in rows.items() if name in row})
+    ]
 
 
 def teacher_scores(entries: Sequence[Entry]) -> dict[str, float]:
@@ -88,7 +100,10 @@ def write_comparison(entries: Sequence[Entry], folder: Path) -> str:
     """Everything that is made of finished runs; the table."""
     frame, wide = results(entries)
     teacher, history = teacher_scores(entries), histories(entries)
+    unlike = unlike_entries(entries)
+    warn(unlike)
     text, figure = drawing.markdown(wide, teacher), drawing.draw(wide, teacher)
+    text += "".join(f"\n{line}\n" for line in unlike)
     images = {"compare": ("Scores against MACs and training time", figures.rendered(figure, "png"))}
     if not history.empty:
         write_bytes(folder / "history.csv", history.to_csv(index=False).encode())
@@ -105,6 +120,6 @@ def write_comparison(entries: Sequence[Entry], folder: Path) -> str:
     figures.save(figure, folder / "compare.svg")
     for name, (_, data) in images.items():
         write_bytes(folder / f"{name}.png", data)
-    page = drawing.page(text, dict(images.values()), entries[0].config.convention)
+    page = drawing.page(text, dict(images.values()), entries[0].config.convention, notes=unlike)
     write_bytes(folder / "compare.html", page.encode())
     return text
