@@ -132,9 +132,7 @@ def test_the_varied_half_of_a_sorted_folder_counts():
         def __call__(self, a, b):
             return (a - b).abs().mean((1, 2, 3))
 
-    value = Perceptual(Distance(), distances=False, diversity=10, batch=7)(nn.Identity(), pairs)[
-        "diversity[stub]"
-    ].value
+    scores = Perceptual(Distance(), distances=False, diversity=10, batch=7)(nn.Identity(), pairs)
     kept = as_seen(pairs.inputs[spread(60, 20)])
     assert 0.1 < scores["diversity[stub]"].value < float((kept[:, None] - kept).abs().mean((2, 3, 4)).max())
 
@@ -198,9 +196,7 @@ def test_numbers_of_label_maps_meet_classes_through_the_table(tmp_path, classes,
 def test_what_no_table_joins_is_refused(tmp_path):
     plain, joined = LabelTable.read("cityscapes"), table(tmp_path, [[5], [0], [3]])
     own = Segmentation(Reads(19), plain, name="own")
-    with pytest.raises(
-        EvaluationError, match=r"label maps of 20 numbers and a label table of 19 classes: .* label_ids"
-    ):
+    with pytest.raises(EvaluationError, match=r"label maps of 20 numbers and a label table of 19 classes: "):
         own(Paints({0: 0}), label_maps(20, [0]))
     assert own(Paints({0: 0, 18: 18}), label_maps(19, [0, 18]))["miou[own]"].value == 100  # the classes' own numbers
     with pytest.raises(EvaluationError, match=r"hold the number 4, which label_ids of the table does not name"):
