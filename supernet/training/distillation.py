@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Literal
 
 import torch
@@ -115,9 +116,16 @@ def of_whole_batch(mine: Features, parts: Sequence[Features], number: int, *, we
     """
     found = {}
     for name, feature in mine.items():
+        if feature.requires_grad:  # PyTorch's instance norm goes wrong on one picture's gradient that lies otherwise
+            feature.register_hook(partial(_laid_as, feature.detach()))
         own = feature.detach() + weight * (feature - feature.detach())
         found[name] = torch.cat([own if place == number else part[name] for place, part in enumerate(parts)])
     return found
+
+
+def _laid_as(feature: Tensor, gradient: Tensor) -> Tensor:
+    """The gradient in the memory layout of what it is of."""
+    return torch.empty_like(feature).copy_(gradient)
 
 
 def alignment_loss(student: Mapping[str, Tensor], teacher: Mapping[str, Tensor]) -> Tensor:
