@@ -100,12 +100,12 @@ def shared_out(pairs: AllPairs, config: DataConfig, split: str, place: Callable[
         )
     if config.split == "all" or (config.split == "auto" and "test" not in sharing):
         if split != "train":
-            tell(f"{split} has no pictures of its own and scores the same pictures as {others} (data.split)")
+            tell(f"{split} has no pictures of its own in {pairs.source!r}: it scores those of {others} (data.split)")
         return pairs
     rows = _part(pairs.names, sharing, split)
     tell(
-        f"{split} has {len(rows)} of the {len(pairs)} pictures that {others} would find too: held out by a hash of "
-        "their names (data.split)"
+        f"{split} has {len(rows)} of the {len(pairs)} pictures of {pairs.source!r}, which {others} would find too: "
+        "held out by a hash of their names (data.split)"
     )
     return replace(pairs.take(rows), source=f"{pairs.source}[{split}, {len(rows)} of {len(pairs)} by hash]")
 
