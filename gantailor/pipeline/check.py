@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from gantailor.evaluators.pictures.rgb import as_seen
-from gantailor.evaluators.scores import spread
+from gantailor.evaluators.scores import Subset, spread
 from gantailor.export.devices import device
 from gantailor.export.sides import check_sides
 from gantailor.export.target import check_device
@@ -51,9 +51,9 @@ def find_mistakes(run: Run) -> None:
     check_torch_device(config.device)
     for recipe in (config.train, config.finetune):
         check_parts(recipe)
+    looked = look(run)
     for _, recipe in trainings(run):
         check_coupled(recipe, coupled_terms({"generator": copied(setup.generator).train()}))
-    looked = look(run)
     _check_teacher(run)
     check_features(run, looked.inputs)
     run.method.check(RunContext(run))
@@ -65,6 +65,9 @@ def find_mistakes(run: Run) -> None:
     _check_evolution(run)
     for split in SPLITS:
         setup.data(split)
+    some = Subset(setup.data("search"), config.evaluation.search_images)
+    if len(some) < len(setup.data("search")):
+        run.report.note(f"search and watcher score {some.source}: a sample of the split, evaluation.search_images")
     _check_statistics(run)
     final = setup.metrics(config.evaluation.final)
     setup.scoring.evaluator([setup.search_metric, *final])

@@ -93,6 +93,8 @@ def test_every_picture_of_unequal_sets_counts_once(inputs, real):
             assert scores[f"{name}[corners]"].value == pytest.approx(value, rel=1e-6, abs=1e-9), name
         provenance = scores["fid[corners]"].provenance
         assert (provenance["images"], provenance["reference_images"]) == (inputs, real)
+    with pytest.raises(EvaluationError, match="compares with real pictures, and the data set has inputs only"):
+        FeatureError(Corners())(First(), pairs)
     some = Subset(pairs, 8)
     rows, others = spread(inputs, 8), spread(real, 8)
     few = score_features(*(Corners()(to_float(one)).numpy() for one in (a[rows], b[others])), ("fid",))["fid"]
