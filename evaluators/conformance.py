@@ -25,19 +25,20 @@ from torch import Tensor, nn
 from gantailor.evaluators.config import EvaluationConfig
 from gantailor.evaluators.metric import find_metric, metric_of
 from gantailor.evaluators.metrics import TEACHER_MARK
+from gantailor.evaluators.pictures.rgb import as_seen
 from gantailor.evaluators.scores import Evaluator, Pairs
 from gantailor.evaluators.scoring import Scoring
 from gantailor.supernet.errors import EvaluationError
 
 
 class Noise:
-    """A small data set: random inputs ``[count, 3, size, size]`` and softened ones as targets, in [-1, 1]."""
+    """A small data set: random inputs ``[count, 3, size, size]`` and softened ones as targets, of 8 bits."""
 
     source = "noise"
 
     def __init__(self, count: int = 10, size: int = 64) -> None:
-        self.inputs = torch.rand(count, 3, size, size, generator=torch.Generator().manual_seed(0)) * 2 - 1
-        self.targets = nn.functional.avg_pool2d(self.inputs, 3, 1, 1)
+        self.inputs = as_seen(torch.rand(count, 3, size, size, generator=torch.Generator().manual_seed(0)) * 2 - 1)
+        self.targets = as_seen(nn.functional.avg_pool2d(self.inputs, 3, 1, 1))
 
     def __len__(self) -> int:
         return len(self.inputs)

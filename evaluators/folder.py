@@ -20,7 +20,7 @@ from gantailor.evaluators.pictures.files import picture_files
 from gantailor.evaluators.pictures.modes import background_of
 from gantailor.evaluators.pictures.names import match_names
 from gantailor.evaluators.pictures.reader import READER_VERSION, PictureReader, say
-from gantailor.evaluators.scores import Score
+from gantailor.evaluators.scores import SEEN, Score
 from gantailor.evaluators.scoring import Scoring
 from gantailor.supernet.errors import EvaluationError
 from gantailor.supernet.files import write_array
@@ -37,6 +37,7 @@ class Pictures:
     folder: Path
     files: tuple[Path, ...]
     digest: str
+    hashes: tuple[bytes, ...] = ()
 
     @classmethod
     def of(cls, folder: str | Path) -> Pictures:
@@ -47,10 +48,8 @@ class Pictures:
         """
         path = Path(folder)
         files = picture_files(path, what="folder", error=EvaluationError)
-        sha = hashlib.sha256()
-        for file in files:
-            sha.update(_file_digest(file))
-        return cls(path, tuple(files), sha.hexdigest())
+        hashes = tuple(_file_digest(file) for file in files)
+        return cls(path, tuple(files), hashlib.sha256(b"".join(hashes)).hexdigest(), hashes)
 
     def batches(
         self, *, batch: int = 32, skip_corrupt: bool = False, background: str = "white"
@@ -147,6 +146,7 @@ def score_folders(
     provenance = {
         "reference": str(reference),
         "reference_hash": real.digest[:12],
+        **SEEN,
         "images": len(fake_features),
         "reference_images": len(real_features),
         **extractor_provenance(extractor),
@@ -174,8 +174,9 @@ def evaluate_folders(
 
     Raises:
         ConfigError: an unknown metric, or one whose weights were not named.
-        EvaluationError: a metric that needs a generator; or from the folders.
+        EvaluationError: a metric that needs a generator; the same pictures twice; or from the folders.
     """
+    check_apart(Pictures.of(images), Pictures.of(reference))
     records = {name: find_metric(name) for name in metrics}
     for name, metric in records.items():
         if not _fits_folders(metric):
@@ -191,6 +192,22 @@ def evaluate_folders(
         pairs = NamedPairs(images, reference, skip_corrupt=skip_corrupt, background=background)
         scores |= scoring.evaluator(by_name, batch=1)(nn.Identity(), pairs)
     return scores
+
+
+def check_apart(images: Pictures, reference: Pictures) -> None:
+    """That pictures are not compared with themselves; what the two have in common is told.
+
+    Raises:
+        EvaluationError: all of them are the reference's own.
+    """
+    common = len(set(images.hashes) & set(reference.hashes))
+    if common == len(set(images.hashes)):
+        raise EvaluationError(
+            f"every picture of {str(images.folder)!r} is one of {str(reference.folder)!r} itself; a score would "
+            "compare them with themselves: give generated pictures"
+        )
+    if common:
+        logger.warning("%s of the %s pictures are the reference's own", common, len(images.files))
 
 
 def _fits_folders(metric: Metric) -> bool:

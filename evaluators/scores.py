@@ -5,17 +5,27 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Protocol
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from gantailor.evaluators.pictures.rgb import as_seen
 from gantailor.supernet.calling import Inputs, each, evaluating, first, forward
 from gantailor.supernet.errors import EvaluationError
+from gantailor.supernet.files import state_digest
+
+_digests: WeakKeyDictionary[nn.Module, str] = WeakKeyDictionary()  # of frozen teachers, computed once
+SEEN = {"pictures": "8 bits"}  # in every provenance: scores of raw outputs do not compare
 
 
 class Pairs(Protocol):
-    """What an evaluator asks of a data set."""
+    """What an evaluator asks of a data set.
+
+    One whose real pictures belong to no input, unpaired ones, has no targets, but ``others``, as many as there are, of
+    which ``other(rows, None)`` are ``[n, C, H, W]`` in [-1, 1].
+    """
 
     @property
     def source(self) -> str:
@@ -34,22 +44,46 @@ class Pairs(Protocol):
 
 
 class Subset:
-    """The first ``count`` pictures of a data set, for a search."""
+    """A sample of ``count`` pictures of a data set, for a search: spread over all of it, and always the same.
+
+    The first by name would be one scene or class of a folder that is sorted by such. Real pictures that belong to no
+    input (``others``) are sampled alike. The source says of how many they are.
+    """
 
     def __init__(self, pairs: Pairs, count: int) -> None:
-        self.pairs, self.count = pairs, min(count, len(pairs))
-        self.source = pairs.source if self.count == len(pairs) else f"{pairs.source}[:{self.count}]"
+        self.pairs, self.rows = pairs, spread(len(pairs), count)
+        others = getattr(pairs, "others", None)
+        self.others = None if others is None else spread(len(others), count)
+        self._note = "" if len(self) == len(pairs) else f"[{len(self)} of {len(pairs)}, spread]"
+        if others is not None and self.others is not None and len(self.others) < len(others):
+            self._note += f"[{len(self.others)} of {len(others)} real, spread]"
+        self.source = f"{pairs.source}{self._note}"
 
     def __len__(self) -> int:
-        return self.count
+        return len(self.rows)
 
     def batch(self, indices: np.ndarray) -> tuple[Inputs, Tensor | None]:
         """As the data set's."""
-        return self.pairs.batch(indices)
+        return self.pairs.batch(self.rows[indices])
+
+    def other(self, indices: np.ndarray, moves: Any = None) -> Tensor:
+        """As the data set's."""
+        assert self.others is not None, "there are none"
+        found: Tensor = self.pairs.other(self.others[indices], moves)  # type: ignore[attr-defined]
+        return found
 
     def digest(self) -> str:
-        """Changes with the pictures, and with how many they are."""
-        return f"{self.pairs.digest()}[:{self.count}]"
+        """Changes with the pictures, and with which of them they are."""
+        return f"{self.pairs.digest()}{self._note}"
+
+
+def spread(total: int, count: int, *, seed: int = 0) -> np.ndarray:
+    """``count`` of ``total`` rows in their order: one at random of each of as many equal stretches; all where few.
+
+    At random, as what repeats (the cameras of a scene, mirrored copies) would meet an even step.
+    """
+    edges = np.arange(min(count, total) + 1) * total // max(1, min(count, total))
+    return edges[:-1] + np.random.default_rng(seed).integers(0, np.diff(edges))
 
 
 @dataclass(frozen=True)
@@ -88,7 +122,17 @@ def provenance_differences(first: Mapping[str, Any], second: Mapping[str, Any]) 
 def provenance_of(pairs: Pairs, *, teacher: nn.Module | None = None, **more: Any) -> dict[str, Any]:
     """What every score on these pictures says of them; with a ``teacher`` its outputs are what was compared with."""
     reference = pairs.source if teacher is None else f"teacher on {pairs.source}"
-    return {"reference": reference, "reference_hash": pairs.digest(), "images": len(pairs), **more}
+    others = getattr(pairs, "others", None)
+    counts = {"images": len(pairs)} | ({} if others is None else {"reference_images": len(others)})
+    taught = {} if teacher is None else {"teacher": _weights_of(teacher)}
+    return {"reference": reference, "reference_hash": pairs.digest(), **taught, **counts, **SEEN, **more}
+
+
+def _weights_of(teacher: nn.Module) -> str:
+    """Which teacher: figures against another one do not compare."""
+    if teacher not in _digests:
+        _digests[teacher] = state_digest(teacher)[:12]
+    return _digests[teacher]
 
 
 def to_teacher(key: str) -> str:
@@ -99,12 +143,18 @@ def to_teacher(key: str) -> str:
     return key if "teacher" in marks.rstrip("]").split(",") else f"{key[:-1]},teacher]"
 
 
+def against_teacher(key: str) -> bool:
+    """Whether a score, or a metric that is asked for, compares with the teacher: ``l1[teacher]``."""
+    return "teacher" in key.partition("[")[2].rstrip("]").split(",")
+
+
 def render(
     generator: nn.Module, pairs: Pairs, *, batch: int = 32, device: str = "cpu"
 ) -> Iterator[tuple[Tensor, Tensor, Tensor | None]]:
     """Inputs, outputs and targets in batches on the CPU, float in [-1, 1]; one batch is held at a time.
 
-    Of a generator with several inputs the first, the one that is shown.
+    Outputs and targets are as a person sees them (``as_seen``): of 256 values. Of a generator with several inputs the
+    first, the one that is shown.
 
     Raises:
         EvaluationError: no pictures, or outputs that are not finite.
@@ -122,7 +172,25 @@ def render(
                     f"the generator's output for picture {start + int(broken.int().argmax())} holds NaN or infinity; "
                     "look at its weights"
                 )
-            yield first(inputs), outputs, targets
+            yield first(inputs), as_seen(outputs), None if targets is None else as_seen(targets)
+
+
+def has_real(pairs: Pairs) -> bool:
+    """Whether there are real pictures at all: a target of each input, or such that belong to none."""
+    return getattr(pairs, "others", None) is not None or pairs.batch(np.arange(1))[1] is not None
+
+
+def real_batches(pairs: Pairs, *, batch: int = 32) -> Iterator[Tensor]:
+    """Every real picture once, as it is seen: those that belong to no input where there are such, else the targets.
+
+    Raises:
+        EvaluationError: there are none.
+    """
+    others = getattr(pairs, "others", None)
+    count = len(pairs) if others is None else len(others)
+    for start in range(0, count, batch):
+        rows = np.arange(start, min(start + batch, count))
+        yield as_seen(wanted(pairs.batch(rows)[1]) if others is None else pairs.other(rows, None))  # type: ignore[attr-defined]
 
 
 def wanted(targets: Tensor | None) -> Tensor:

@@ -145,7 +145,9 @@ class Search:
         values = np.array(list(done.values()), np.float64).reshape(-1, len(self.objectives))
         if whole_front and mine:  # a later, tighter budget has those that meet it
             mine = {c for c, fits in zip(mine, self.budget.fits(np.array(list(mine))), strict=True) if fits}
-        known = History(indices, values, frozenset(taken), len(mine), frozenset(given & done.keys()), tuple(failed))
+        known = History(
+            indices, values, frozenset(taken), len(mine), frozenset(given & done.keys()), failed=tuple(failed)
+        )
         if self.probing is None:
             return known
         probed = self.probing.history()

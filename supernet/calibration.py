@@ -1,23 +1,33 @@
-"""Batch norm statistics belong to a subnet: made anew from pictures, in the extracted copy."""
+"""Running statistics of norms belong to a subnet: made anew from pictures, in the extracted copy."""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from gantailor.supernet.calling import Inputs, forward
+from gantailor.supernet.subnets.copying import copied
 
 
 def has_running_statistics(model: nn.Module) -> bool:
     """Whether any norm of the model keeps running statistics."""
-    return any(norm.running_mean is not None for norm in _norms(model))
+    return bool(_norms(model))
 
 
-def _norms(model: nn.Module) -> list[nn.modules.batchnorm._NormBase]:
-    return [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._NormBase) and m.track_running_stats]
+def _norms(model: nn.Module) -> list[nn.Module]:
+    """Every norm with statistics that follow by a momentum: batch and instance norms, and others like them."""
+    return [module for module in model.modules() if _follows(module)]
+
+
+def _follows(module: nn.Module) -> bool:
+    kept = (getattr(module, name, None) for name in ("running_mean", "running_var"))
+    if not all(isinstance(one, Tensor) for one in kept):
+        return False
+    return isinstance(module, nn.modules.batchnorm._NormBase) or isinstance(getattr(module, "momentum", None), float)
 
 
 @torch.no_grad()
@@ -28,16 +38,20 @@ def recalibrate(model: nn.Module, batches: Iterable[Inputs]) -> nn.Module:
     running statistics is only put into eval mode. Give it an extracted subnet, never the supernet.
     """
     model.eval()
-    norms = _norms(model)
+    norms: list[Any] = _norms(model)
     if not norms:
         return model
     momenta = [norm.momentum for norm in norms]
     for norm in norms:
-        norm.reset_running_stats()
-        norm.momentum = None  # torch's name for the plain average
+        norm.running_mean.zero_()
+        norm.running_var.fill_(1)
+        if isinstance(getattr(norm, "num_batches_tracked", None), Tensor):
+            norm.num_batches_tracked.zero_()
         norm.train()
     try:
-        for batch in batches:
+        for number, batch in enumerate(batches, 1):
+            for norm in norms:
+                norm.momentum = 1 / number  # the plain average, for which PyTorch's None stands in batch norms alone
             forward(model, batch)
     finally:
         for norm, momentum in zip(norms, momenta, strict=True):
@@ -62,3 +76,31 @@ def per_picture(model: nn.Module) -> nn.Module:
             parent, _, name = path.rpartition(".")
             setattr(model.get_submodule(parent), name, single.train(norm.training))
     return model
+
+
+class WeightAverages:
+    """Exponential averages of the weights of networks that are trained (Karras et al. 2018, arXiv 1710.10196).
+
+    Args:
+        kimg: half-life in thousand pictures.
+    """
+
+    def __init__(self, networks: Mapping[str, nn.Module], kimg: float) -> None:
+        self.networks, self.kimg = dict(networks), kimg
+        self.means = {name: copied(network) for name, network in networks.items()}
+
+    @torch.no_grad()
+    def update(self, step: int, batch: int) -> None:
+        """After a step of ``batch`` pictures; buffers are the networks' own."""
+        decay = min(0.5 ** (batch / (self.kimg * 1000)), (1 + step) / (10 + step))  # young averages follow quickly
+        for name, network in self.networks.items():
+            means: list[Tensor] = list(self.means[name].parameters())
+            values: list[Tensor] = list(network.parameters())
+            torch._foreach_lerp_(means, values, 1 - decay)
+            for mine, held in zip(self.means[name].buffers(), network.buffers(), strict=True):
+                mine.copy_(held)
+
+    def hand_over(self) -> None:
+        """At the end the networks beside the first become their averages, with statistics and all."""
+        for name in list(self.networks)[1:]:
+            self.networks[name].load_state_dict(self.means[name].state_dict())

@@ -81,6 +81,26 @@ def write_array(path: Path, array: np.ndarray) -> None:
     write_bytes(path, buffer.getvalue())
 
 
+def read_rows(path: Path) -> list[dict[str, Any]]:
+    """The lines of a log, without one that a kill cut off; none where there is no such file."""
+    rows = []
+    for line in path.read_text(encoding="utf8").splitlines() if path.exists() else ():
+        try:
+            rows.append(json.loads(line))
+        except ValueError:
+            continue
+    return rows
+
+
+def cut_rows(path: Path, step: int) -> list[dict[str, Any]]:
+    """Take the lines of later steps out of a log: a training that was killed does these steps again. What stays."""
+    kept = [row for row in read_rows(path) if row["step"] <= step]
+    content = "".join(json.dumps(row) + "\n" for row in kept).encode()
+    if path.exists() and path.read_bytes() != content:
+        write_bytes(path, content)
+    return kept
+
+
 def save_tensors(path: Path, tensors: Mapping[str, Tensor], info: Mapping[str, Any]) -> None:
     """Write tensors and a JSON object into one safetensors file, atomically."""
     plain = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}

@@ -15,7 +15,7 @@ from gantailor.evaluators.features.extractor import Extractor, extractor_provena
 from gantailor.evaluators.metric import Metric, MetricContext
 from gantailor.evaluators.metrics.distances import Gaussian, finite, frechet, kernel_distance, kernel_distance_subsets
 from gantailor.evaluators.metrics.manifold import density_coverage, precision_recall
-from gantailor.evaluators.scores import Pairs, Score, provenance_of, render, to_teacher, wanted
+from gantailor.evaluators.scores import Pairs, Score, provenance_of, real_batches, render, to_teacher, wanted
 from gantailor.supernet.errors import EvaluationError
 
 
@@ -123,9 +123,8 @@ class _RealFeatures:
     def of(self, pairs: Pairs) -> Reference:
         key = pairs.digest()
         if key not in self._known:
-            starts = range(0, len(pairs), 32)
-            targets = (wanted(pairs.batch(np.arange(i, min(i + 32, len(pairs))))[1]) for i in starts)
-            self._known[key] = Reference(np.concatenate([self.extractor(t).cpu().numpy() for t in targets]))
+            features = [self.extractor(pictures).cpu().numpy() for pictures in real_batches(pairs)]
+            self._known[key] = Reference(np.concatenate(features))
         return self._known[key]
 
 
@@ -162,6 +161,7 @@ class FeatureError:
 
     def _aims(self, pairs: Pairs) -> np.ndarray:
         if self.teacher is None:
+            wanted(pairs.batch(np.arange(1))[1])  # a picture's own: others are of no input
             return self._real.of(pairs).features
         key = pairs.digest()
         if key not in self._taught:

@@ -58,7 +58,8 @@ class PathLength:
     ``ppl_w[vgg-v0.1]``: straight paths in w, at their ends (StyleGAN2's); where there is no mapping network, in the
     generator's own latents. ``ppl_z[...]``: arcs between latents, anywhere on them (StyleGAN's). Lower is smoother. The
     smallest and the largest 1% of the paths are left out, as published. The two pictures have the same noise, the
-    generator's own; published is one that is drawn anew for each batch.
+    generator's own; published is one that is drawn anew for each batch. Pictures are not rounded to 8 bits, in which
+    such neighbours would be equal.
 
     Args:
         samples: number of paths; latents are drawn by a fixed seed.
@@ -87,6 +88,7 @@ class PathLength:
                 space=space if mapped or space == "z" else "latents, as there is no mapping network",
                 sampling="end" if space == "w" else "full",
                 crop=self.crop,
+                pictures="not rounded",
             )
             with torch.no_grad(), evaluating(generator):
                 lengths = self._lengths(generator, latents.shape[1], space, mapped)

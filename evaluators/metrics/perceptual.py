@@ -13,7 +13,7 @@ from gantailor.evaluators.features.classifiers import Classifier, ClassifierName
 from gantailor.evaluators.metric import Metric, MetricContext
 from gantailor.evaluators.metrics.fidelity import side_by_side
 from gantailor.evaluators.pictures.rgb import as_rgb
-from gantailor.evaluators.scores import Pairs, Score, provenance_of, render, to_teacher
+from gantailor.evaluators.scores import Pairs, Score, provenance_of, render, spread, to_teacher
 from gantailor.evaluators.weights import weights_digest
 from gantailor.supernet.errors import EvaluationError
 
@@ -126,12 +126,14 @@ class Perceptual:
     def __call__(self, generator: nn.Module, pairs: Pairs) -> dict[str, Score]:
         kept: list[Tensor] = []
         distances: list[Tensor] = []
-        keep = max(2, 2 * self.diversity)  # a bounded number of pictures stays in memory
+        keep = set(spread(len(pairs), max(2, 2 * self.diversity)).tolist())  # a bounded number stays in memory
+        place = 0
         with torch.no_grad():
             for made, aim in self._pictures(generator, pairs):
                 if aim is not None:
                     distances.append(self.lpips(made, aim))
-                kept += list(made) if len(kept) < keep else []
+                kept += [picture.clone() for number, picture in enumerate(made, place) if number in keep]
+                place += len(made)
         scores: dict[str, Score] = {}
         key, weights = f"[{self.lpips.name}]", self.lpips.weights_hash[:12]
         if distances:

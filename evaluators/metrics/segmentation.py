@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import csv
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,7 +19,7 @@ from gantailor.evaluators.weights import load_weights, weights_digest
 from gantailor.supernet.errors import EvaluationError
 from gantailor.supernet.plugins import import_name
 
-IGNORED = 255
+IGNORED, UNKNOWN = 255, -1
 TABLES = Path(__file__).parents[1] / "labels"
 _FILES = ("segmentation", "segmentation_weights")
 
@@ -45,17 +47,25 @@ class LabelTable:
         classes: names of class 0, 1, ...
         colours: uint8 ``[M, 3]``, several of which may mean one class.
         ids: ``[M]``, the class of each colour, or 255 where pixels do not count.
+        label_ids: for the numbers that label maps hold, where these are others than the classes, the class or 255.
     """
 
     classes: tuple[str, ...]
     colours: np.ndarray
     ids: np.ndarray
+    label_ids: Mapping[int, int] | None = None
+
+    @property
+    def key(self) -> str:
+        """Another for another table."""
+        return f"{self.colours.tolist()}{self.ids.tolist()}"
 
     @classmethod
     def read(cls, name: str | Path) -> LabelTable:
         """A shipped table (``cityscapes``) or a CSV file with the columns id, name, red, green, blue.
 
-        An id of 255, or an empty one, marks colours whose pixels do not count.
+        An id of 255, or an empty one, marks colours whose pixels do not count. Where label maps hold other numbers than
+        the classes' (Cityscapes' ids 0 to 33 of its 19 classes), a column ``label_ids`` has them, ``7`` or ``0 1 2``.
 
         Raises:
             EvaluationError: the file is missing or no such table.
@@ -67,7 +77,9 @@ class LabelTable:
             ids = np.array([int(row["id"] or IGNORED) for row in rows])
             colours = np.array([[int(row[c]) for c in ("red", "green", "blue")] for row in rows], np.uint8)
             names = {int(i): row["name"] for i, row in zip(ids, rows, strict=True) if i != IGNORED}
-            return cls(tuple(names[i] for i in range(len(names))), colours, ids)
+            told = [(int(number), int(i)) for i, row in zip(ids, rows, strict=True) for number in _numbers(row)]
+            label_ids = dict(told) if told else None
+            return cls(tuple(names[i] for i in range(len(names))), colours, ids, label_ids)
         except (OSError, KeyError, ValueError, TypeError, OverflowError) as error:
             shipped = ", ".join(sorted(f.stem for f in TABLES.glob("*.csv")))
             raise EvaluationError(
@@ -75,17 +87,63 @@ class LabelTable:
                 f"columns id,name,red,green,blue and classes 0, 1, 2, ..., or one of: {shipped}"
             ) from None
 
-    def labels(self, maps: Tensor) -> Tensor:
+    def labels(self, maps: Tensor, *, numbers: int | None = None, table: str | None = None) -> Tensor:
         """Class ids ``[N, H, W]`` of coloured maps ``[N, 3, H, W]`` in [-1, 1], by the nearest colour.
 
-        Maps with more than three channels are taken as one-hot, in the order of the classes.
+        One-hot maps, of zeros and ones, by ``label_ids``; they may hold the classes' own numbers where they are as many
+        as the classes.
+
+        Args:
+            numbers: how many of a one-hot map's channels are numbers; all if missing.
+            table: ``key`` of the table by which its numbers were read from colours.
+
+        Raises:
+            EvaluationError: what numbers mean cannot be told.
         """
-        if maps.shape[1] != 3:
-            found = maps[:, : len(self.classes)].argmax(1)
-            return torch.where(maps[:, : len(self.classes)].amax(1) > 0, found, IGNORED)
+        if maps.shape[1] != 3 or bool(((maps == 0) | (maps == 1)).all() and (maps == 0).any()):
+            return self._of_numbers(maps, maps.shape[1] if numbers is None else numbers, table)
         pixels = maps.add(1).mul(127.5).permute(0, 2, 3, 1).reshape(-1, 3)
         nearest = torch.cdist(pixels, torch.from_numpy(self.colours).float()).argmin(1)
         return torch.from_numpy(self.ids)[nearest].reshape(maps.shape[0], *maps.shape[2:])
+
+    def _of_numbers(self, maps: Tensor, numbers: int, table: str | None) -> Tensor:
+        count = len(self.classes)
+        if table is not None and table != self.key:
+            raise EvaluationError("data.labels and evaluation.labels are different tables; name one for both")
+        own = table is not None or (numbers == count and not self._holds(numbers))
+        if not own and not self._holds(numbers):
+            raise EvaluationError(
+                f"label maps of {numbers} numbers and a label table of {count} classes: which number is which class "
+                "cannot be told by position; give evaluation.labels a table with a column label_ids"
+            )
+        known = {number: number for number in range(count)} if own else dict(self.label_ids or {})
+        found = torch.full((maps.shape[1],), UNKNOWN if not own else IGNORED)
+        found[numbers:] = IGNORED  # unknown pixels, edges
+        for number, meant in known.items():
+            found[number] = meant
+        shown = maps[:, : max(numbers, count)]
+        classes = torch.where(shown.amax(1) > 0, found[shown.argmax(1)], IGNORED)
+        if (classes == UNKNOWN).any():
+            strange = int(shown.argmax(1)[classes == UNKNOWN][0])
+            raise EvaluationError(f"label maps hold the number {strange}, which label_ids of the table does not name")
+        return classes
+
+    def _holds(self, numbers: int) -> bool:
+        """Whether the numbers of label maps are those of ``label_ids``."""
+        return self.label_ids is not None and max(self.label_ids) < numbers
+
+
+def _numbers(row: Mapping[str, str]) -> list[str]:
+    return (row.get("label_ids") or "").split()
+
+
+def numbering_of(pairs: Any) -> dict[str, Any]:
+    """What a data set of one-hot label maps says of its numbers, behind a sample or vectors beside it."""
+    while pairs is not None:
+        if isinstance(getattr(pairs, "classes", None), int):
+            return {"numbers": pairs.classes, "table": getattr(pairs, "table", None)}
+        pairs = getattr(pairs, "pairs", getattr(pairs, "data", None))
+    return {}
 
 
 class Segmentation:
@@ -120,20 +178,21 @@ class Segmentation:
         if self.size is not None:
             outputs = F.interpolate(outputs, size=self.size, mode="bilinear", align_corners=False)
         scores = self.network(outputs)
-        if scores.ndim != 4 or scores.shape[1] < len(self.table.classes):
+        if scores.ndim != 4 or scores.shape[1] != len(self.table.classes):
+            at_least = "at least " if scores.ndim != 4 or scores.shape[1] < len(self.table.classes) else ""
             raise EvaluationError(
-                f"segmentation network {self.name!r} gives {list(scores.shape)}; wanted are scores [N, K, h, w] of at "
-                f"least {len(self.table.classes)} classes"
+                f"segmentation network {self.name!r} gives {list(scores.shape)}; wanted are scores [N, K, h, w] of "
+                f"{at_least}{len(self.table.classes)} classes, those of the label table"
             )
-        scores = scores[:, : len(self.table.classes)]
         return F.interpolate(scores, size=tuple(shape), mode="bilinear", align_corners=False).argmax(1)
 
     @torch.no_grad()
     def __call__(self, generator: nn.Module, pairs: Pairs) -> dict[str, Score]:
         count = len(self.table.classes)
         confusion = torch.zeros(count, count, dtype=torch.int64)
+        told = numbering_of(pairs)
         for inputs, outputs, _ in render(generator, pairs, batch=self.batch):
-            truth = self.table.labels(inputs)
+            truth = self.table.labels(inputs, **told)
             read = self._read(outputs, truth.shape[1:])
             counts = truth != IGNORED
             confusion += torch.bincount(truth[counts] * count + read[counts], minlength=count**2).reshape(count, count)

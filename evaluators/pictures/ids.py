@@ -24,11 +24,13 @@ class Colours:
         colours: uint8 ``[M, 3]``; of equal ones the first counts.
         ids: ``[M]``.
         name: of the table, for messages.
+        key: another for another table.
     """
 
     colours: np.ndarray
     ids: np.ndarray
     name: str
+    key: str = ""
 
     def ids_of(self, pixels: np.ndarray) -> np.ndarray:
         """Ids ``[H, W]`` of uint8 ``[H, W, 3]``, ``NO_COLOUR`` where the table has no such colour."""

@@ -1,4 +1,4 @@
-"""Grey pictures, and such with alpha, as RGB: what networks that were trained on RGB take, and what is shown."""
+"""Pictures as a person sees them, in 8 bits; grey ones, and such with alpha, as RGB."""
 
 from __future__ import annotations
 
@@ -7,6 +7,22 @@ from torch import Tensor
 from gantailor.supernet.errors import EvaluationError
 
 WHITE = (255, 255, 255)
+
+
+def shades(images: Tensor) -> Tensor:
+    """The whole numbers from 0 to 255 that a file would hold of pictures in [-1, 1]: rounded, and what lies beyond cut.
+
+    Of any shape, float32. The one rule for files, reports and scores.
+    """
+    return images.detach().float().add(1).mul(127.5).round().clamp(0, 255)
+
+
+def as_seen(images: Tensor) -> Tensor:
+    """Pictures in [-1, 1] of the 256 values that are shown and saved; those of files are the same to the bit.
+
+    Scores are of these: FID on raw outputs is another figure than on the same pictures saved.
+    """
+    return shades(images).div(127.5).sub(1)
 
 
 def as_rgb(images: Tensor, background: tuple[int, int, int] = WHITE) -> Tensor:

@@ -8,7 +8,7 @@ from typing import Any
 
 from gantailor.cli.flags import config_of, given_settings
 from gantailor.evaluators.folder import FOLDER_METRICS, evaluate_folders
-from gantailor.evaluators.scores import Score
+from gantailor.evaluators.scores import Score, against_teacher
 from gantailor.evaluators.scoring import Scoring, scores_to_json
 from gantailor.pipeline.export import note_untuned
 from gantailor.reports.scores import print_changes, print_scores
@@ -70,10 +70,16 @@ def _of_run(arguments: argparse.Namespace, metrics: tuple[str, ...]) -> Mapping[
 
 
 def _of_checkpoint(arguments: argparse.Namespace, metrics: tuple[str, ...]) -> Mapping[str, Score]:
-    """Of a generator on a data split; it is its own teacher."""
+    """Of a generator on a data split, not against the teacher, which is itself."""
     skip = {"data.skip_corrupt": True} if arguments.skip_corrupt else {}
     setup = Setup(config_of(arguments, _base(arguments, "teacher") | skip))
-    wanted: Any = metrics or setup.metrics(setup.config.evaluation.final)
+    asked: Any = metrics or setup.metrics(setup.config.evaluation.final)
+    wanted = [name for name in asked if not against_teacher(name)]
+    if len(wanted) < len(asked) and (metrics or not wanted):
+        raise ConfigError(
+            f"{', '.join(name for name in asked if against_teacher(name))} would compare the checkpoint with itself; "
+            "score a run, or ask for a metric against real pictures: --metrics fid"
+        )
     return setup.scoring.evaluator(wanted)(setup.teacher, setup.data(arguments.split))
 
 

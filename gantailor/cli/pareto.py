@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from gantailor.reports import figures, fronts
+from gantailor.reports.scores import warn
 from gantailor.reports.search_result import SearchResult, table_of
 from gantailor.reports.tables import csv_bytes
 from gantailor.run.folder import write_config
@@ -23,6 +24,7 @@ def pareto(arguments: argparse.Namespace) -> None:
     points = None
     if arguments.published:
         points = fronts.published_points(arguments.published, runs[0].score, convention)
+    warn(fronts.unlike_runs(runs))
     figure = fronts.draw(runs, convention=convention, log=not arguments.linear, published=points)
     out = Path(arguments.out or arguments.run[0])
     for suffix in ("png", "svg"):

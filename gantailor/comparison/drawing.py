@@ -31,7 +31,8 @@ figure { margin: 1.5rem 0 } img { max-width: 100%; background: #fff } figcaption
 <table><tr>{% for cell in rows[0] %}<th>{{ cell }}</th>{% endfor %}</tr>
 {% for row in rows[1:] %}<tr>{% for cell in row %}<td>{{ cell }}</td>{% endfor %}</tr>
 {% endfor %}</table>
-{% for title, source in images %}
+{% for note in notes %}<p><strong>{{ note }}</strong></p>
+{% endfor %}{% for title, source in images %}
 <figure><img src="{{ source }}" alt="{{ title }}"><figcaption>{{ title }}</figcaption></figure>
 {% endfor %}</html>
 """
@@ -148,12 +149,20 @@ def draw_histories(frame: pd.DataFrame, score: str, order: Sequence[str]) -> Fig
     return figure
 
 
-def page(table: str, images: Mapping[str, bytes], convention: str, missing: Sequence[str] = ()) -> str:
-    """One self-contained page: the table, and PNG pictures by their captions."""
+def page(
+    table: str,
+    images: Mapping[str, bytes],
+    convention: str,
+    missing: Sequence[str] = (),
+    *,
+    notes: Sequence[str] = (),
+) -> str:
+    """One self-contained page: the table, notes of what does not compare, and PNG pictures by their captions."""
     lines = [line for line in table.splitlines() if line.startswith("|") and not line.startswith("|---")]
     rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
     sources = [(title, figures.data_url(data)) for title, data in images.items()]
     environment = jinja2.Environment(autoescape=True)
+    said = said_missing(missing) if missing else ""
     return environment.from_string(PAGE).render(
-        rows=rows, images=sources, convention=convention, missing=said_missing(missing) if missing else ""
+        rows=rows, images=sources, convention=convention, missing=said, notes=notes
     )

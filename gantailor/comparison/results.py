@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,12 +13,13 @@ from torch import nn
 from gantailor.comparison import drawing, runs
 from gantailor.comparison.runs import Entry
 from gantailor.reports import figures
+from gantailor.reports.scores import differences_of, warn
 from gantailor.reports.tables import csv_bytes
 from gantailor.run.run import Run
 from gantailor.search.methods.method import method as find_method
 from gantailor.supernet import calling
 from gantailor.supernet.errors import ConfigError
-from gantailor.supernet.files import write_bytes
+from gantailor.supernet.files import read_rows, write_bytes
 from gantailor.supernet.quantization.activation_ranges import load_fake_quantized
 from gantailor.zoo.data.pictures import is_picture, picture_grid, to_rgb
 
@@ -41,6 +41,17 @@ def results(entries: Sequence[Entry]) -> tuple[pd.DataFrame, pd.DataFrame]:
     wide = grouped.agg(["mean", "std"])
     wide["seeds"] = grouped.size()
     return frame, wide
+
+
+def unlike_entries(entries: Sequence[Entry]) -> list[str]:
+    """A line for each finished run and score that does not compare with the first run's: other data or protocols."""
+    rows = {entry.folder.name: entry.scores().get("subnet", {}) for entry in entries if entry.done}
+    names = dict.fromkeys(name for row in rows.values() for name in row)
+    return [
+        f"{name}: {line}"
+        for name in names
+        for line in differences_of({key: row[name]["provenance"] for key, row in rows.items() if name in row})
+    ]
 
 
 def references(entries: Sequence[Entry]) -> dict[str, dict[str, float]]:
@@ -70,8 +81,8 @@ def histories(entries: Sequence[Entry]) -> pd.DataFrame:
         if find_method(entry.config.method).searches:  # a supernet's looks are at several widths, not at the budget
             continue
         log = entry.folder / f"{find_method(entry.config.method).name}.watch.jsonl"
-        for line in log.read_text().splitlines() if log.exists() else ():
-            step, score = list(json.loads(line).values())[:2]
+        for line in read_rows(log):
+            step, score = list(line.values())[:2]
             kimg = step * entry.config.train.batch / 1000
             rows.append(
                 {"method": entry.method, "budget": entry.budget, "seed": entry.seed, "kimg": kimg, "score": score}
@@ -106,7 +117,10 @@ def write_comparison(entries: Sequence[Entry], folder: Path) -> str:
     frame, wide = results(entries)
     untrained, history = references(entries), histories(entries)
     missing = [entry.folder.name for entry in entries if not entry.done]
+    unlike = unlike_entries(entries)
+    warn(unlike)
     text, figure = drawing.markdown(wide, untrained, missing), drawing.draw(wide, untrained)
+    text += "".join(f"\n{line}\n" for line in unlike)
     images = {"compare": ("Scores against MACs and training time", figures.rendered(figure, "png"))}
     if not history.empty:
         write_bytes(folder / "history.csv", csv_bytes(history))
@@ -123,6 +137,6 @@ def write_comparison(entries: Sequence[Entry], folder: Path) -> str:
     figures.save(figure, folder / "compare.svg")
     for name, (_, data) in images.items():
         write_bytes(folder / f"{name}.png", data)
-    page = drawing.page(text, dict(images.values()), entries[0].config.convention, missing)
+    page = drawing.page(text, dict(images.values()), entries[0].config.convention, missing, notes=unlike)
     write_bytes(folder / "compare.html", page.encode())
     return text

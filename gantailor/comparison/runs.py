@@ -25,7 +25,7 @@ from gantailor.run.run import Run
 from gantailor.search.methods import METHODS
 from gantailor.search.methods.method import method as find_method
 from gantailor.supernet.errors import BusyError, ConfigError, GantailorError, nearest
-from gantailor.supernet.files import write_bytes
+from gantailor.supernet.files import read_rows, write_bytes
 from gantailor.supernet.graph import SubnetConfig
 
 STAMPS = ("convention", "units", "data", "weights", "settings", "version", "date")  # of a row: what its figures are of
@@ -155,7 +155,7 @@ class Entry:
         row: dict[str, Any] = {"method": self.method, "budget": self.budget, "seed": self.seed}
         row["macs"] = traced.macs(subnet, convention=self.config.convention)
         row["params"] = traced.parameter_count(subnet)
-        tuned = sum(_rows(log)[-1]["kimg"] for log in beside)
+        tuned = sum(read_rows(log)[-1]["kimg"] for log in beside)
         row["kimg"] = self.config.train.kimg + self.config.finetune.kimg + tuned
         row["seconds"] = sum(map(_seconds, logs))
         row |= {name: score["value"] for name, score in found.items()}
@@ -165,7 +165,7 @@ class Entry:
         """Logs of the finalists' tunings, but for the chosen one's, which its fine-tuning began with."""
         folders = sorted(file.parent for file in self.folder.glob("finalists/*/subnet.json"))
         others = [f for f in folders if SubnetConfig.from_json((f / "subnet.json").read_text()) != subnet]
-        return [log for folder in others if _rows(log := folder / "subnet.ckpt.jsonl")]
+        return [log for folder in others if read_rows(log := folder / "subnet.ckpt.jsonl")]
 
     def _stamps(self, scores: Mapping[str, Any]) -> dict[str, str]:
         """What a row's figures are of, in words that a reader of the CSV takes for words."""
@@ -189,13 +189,11 @@ def _sha256(content: bytes) -> str:
     return f"sha256:{hashlib.sha256(content).hexdigest()[:16]}"
 
 
-def _rows(log: Path) -> list[dict[str, float]]:
-    return [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
-
-
 def _seconds(log: Path) -> float:
     """What a training took, from its log: interruptions and scoring not counted."""
-    latest = {row["kimg"]: row["images_per_second"] for row in _rows(log)}  # after a resume some lines come again
+    latest = {
+        row["kimg"]: row["images_per_second"] for row in readread_rows(log)
+    }  # after a resume some lines come again
     points = sorted(latest)
     spent = (1000 * (b - a) / latest[b] for a, b in itertools.pairwise([0.0, *points]) if latest[b])
     return float(sum(spent))

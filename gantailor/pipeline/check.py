@@ -12,6 +12,8 @@ import torch
 import yaml
 from torch import Tensor, nn
 
+from gantailor.evaluators.pictures.rgb import as_seen
+from gantailor.evaluators.scores import Subset, spread
 from gantailor.export.devices import device
 from gantailor.export.sides import check_sides
 from gantailor.export.target import check_device
@@ -33,7 +35,8 @@ from gantailor.supernet.errors import ConfigError, first_line
 from gantailor.supernet.files import write_json
 from gantailor.supernet.importance.ranking import criterion
 from gantailor.supernet.plugins import import_name
-from gantailor.supernet.training.trainer import check_parts
+from gantailor.supernet.subnets.copying import copied
+from gantailor.supernet.training.trainer import check_coupled, check_parts, coupled_terms
 from gantailor.supernet.traits import traits_of
 from gantailor.zoo.data import SPLITS
 
@@ -53,6 +56,8 @@ def find_mistakes(run: Run) -> None:
     for recipe in (config.train, config.finetune):
         check_parts(recipe)
     looked = look(run)
+    for _, recipe in trainings(run):
+        check_coupled(recipe, coupled_terms({"generator": copied(setup.generator).train()}))
     _check_teacher(run)
     check_features(run, looked.inputs)
     run.method.check(RunContext(run))
@@ -65,6 +70,9 @@ def find_mistakes(run: Run) -> None:
     _check_storage(run)
     for split in SPLITS:
         setup.data(split)
+    some = Subset(setup.data("search"), config.evaluation.search_images)
+    if len(some) < len(setup.data("search")):
+        run.report.note(f"search and watcher score {some.source}: a sample of the split, evaluation.search_images")
     _check_statistics(run)
     final = setup.metrics(config.evaluation.final)
     setup.scoring.evaluator([setup.search_metric, *final])
@@ -235,7 +243,7 @@ def _check_statistics(run: Run) -> None:
     data = setup.data("train")
     if record is None or not data.paired or not has_running_statistics(setup.loaded.module):
         return
-    inputs, targets = data.batch(np.arange(min(COMPARED, len(data))))
+    inputs, targets = data.batch(spread(len(data), COMPARED))
     module = setup.loaded.module
     errors = {"running": _l1(module, inputs, targets), "batch": _l1(per_picture(module), inputs, targets)}
     used, other = record.statistics, "batch" if record.statistics == "running" else "running"
@@ -250,7 +258,9 @@ def _check_statistics(run: Run) -> None:
 def _l1(module: nn.Module, inputs: Inputs, targets: Tensor) -> float:
     """Mean absolute difference, picture by picture for the sake of memory."""
     rows = [slice(number, number + 1) for number in range(len(targets))]
-    return float(np.mean([float((forward(module, rows_of(inputs, i)) - targets[i]).abs().mean()) for i in rows]))
+    return float(
+        np.mean([float((as_seen(forward(module, rows_of(inputs, i))) - targets[i]).abs().mean()) for i in rows])
+    )
 
 
 def check(run: Run) -> dict[str, Any]:

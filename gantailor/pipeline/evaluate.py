@@ -9,6 +9,7 @@ import numpy as np
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from gantailor.evaluators.scores import against_teacher
 from gantailor.evaluators.scoring import scores_to_json
 from gantailor.run.run import Run
 from gantailor.run.shapes import output_of
@@ -19,7 +20,7 @@ from gantailor.zoo.data.pictures import is_picture
 
 
 def evaluate(run: Run) -> dict[str, Any]:
-    """Scores of the input, the teacher and the subnet; writes ``scores.json``.
+    """Scores of the input, the teacher and the subnet; writes ``scores.json``. The teacher has none against itself.
 
     ``input`` is what no generator at all would score. Where outputs are larger, inputs are enlarged bicubically, the
     usual baseline of super-resolution, and the row is called so. There is none where inputs and outputs do not have the
@@ -28,6 +29,8 @@ def evaluate(run: Run) -> dict[str, Any]:
     setup = run.setup
     pairs, evaluator = setup.data("test"), setup.scoring.evaluator(setup.metrics(run.config.evaluation.final))
     scores = {name: scores_to_json(evaluator(model, pairs)) for name, model in models_of(run).items()}
+    if "teacher" in scores:  # not against itself
+        scores["teacher"] = {name: row for name, row in scores["teacher"].items() if not against_teacher(name)}
     inputs = pairs.batch(np.arange(1))[0]
     made = output_of(setup.generator, inputs, f"generator {run.config.generator!r}")
     if setup.traits.takes == "pictures" and is_picture(first(inputs)) and first(inputs).shape[1] == made.shape[1]:

@@ -16,7 +16,7 @@ from torch import nn
 from gantailor.evaluators.scores import Subset
 from gantailor.run.run import Run
 from gantailor.supernet.calling import first, forward
-from gantailor.supernet.files import save_tensors, write_bytes
+from gantailor.supernet.files import cut_rows, read_rows, save_tensors, write_bytes
 from gantailor.supernet.subnets.copying import copied
 from gantailor.supernet.training import distributed
 from gantailor.supernet.training.recipe import Recipe
@@ -73,7 +73,7 @@ class Watcher:
 
     def rows(self) -> list[dict[str, float]]:
         """What was written so far, the runs before an interruption included."""
-        return [json.loads(line) for line in self.log.read_text().splitlines()] if self.log.exists() else []
+        return read_rows(self.log)
 
     def __call__(self, model: nn.Module, step: int) -> None:
         nets = {name: copied(net).to("cpu") for name, net in self.nets(model).items()}
@@ -84,7 +84,7 @@ class Watcher:
             row[name] = score.value
         (main,) = list(row)[1:2]
         sign = 1 if score.lower_is_better else -1
-        known = [sign * earlier[main] for earlier in self.rows() if earlier["step"] < step]
+        known = [sign * earlier[main] for earlier in cut_rows(self.log, step - 1)]
         if self.best is not None and (not known or sign * row[main] < min(known)):
             save_tensors(self.best, nets[main].state_dict(), {"stage": self.name, "step": step})
         with self.log.open("a") as file:

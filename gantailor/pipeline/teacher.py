@@ -19,7 +19,7 @@ from gantailor.run.inputs import check_torch_device
 from gantailor.run.run import Run
 from gantailor.run.shapes import as_generator_has, output_of
 from gantailor.supernet.calling import forward
-from gantailor.supernet.files import save_tensors, write_bytes
+from gantailor.supernet.files import cut_rows, save_tensors, write_bytes
 from gantailor.supernet.subnets.copying import copied
 from gantailor.supernet.training import distributed
 from gantailor.supernet.training.image_to_image import ImageToImage
@@ -31,11 +31,12 @@ from gantailor.zoo.data.read import read_split
 from gantailor.zoo.generators.record import build
 from gantailor.zoo.tasks.training import find_training
 
+HALF_STEP = 2.0**-11  # relative rounding of a number that half precision holds
 WATCHED = 2000  # pictures that a generator from latents is scored on as it trains
 
 
 def train_teacher(run: Run) -> Path:
-    """Train a teacher; writes ``teacher.safetensors`` in half precision and returns its path.
+    """Train a teacher; writes ``teacher.safetensors``, in half precision where it fits, and returns its path.
 
     What else a training leaves (the other generator of a CycleGAN, a StyleGAN2's discriminator) lies beside it.
     """
@@ -83,6 +84,7 @@ def _latent_watcher(run: Run, config: DataConfig, traits: Traits) -> Callable[[n
         sheet = picture_grid([drawn[i::8] for i in range(8)])
         write_bytes(run.folder.file("samples") / f"teacher-{step:07d}.png", sheet)
         row = {"step": step, **{name: score.value for name, score in evaluator(model, shown).items()}}
+        cut_rows(run.folder.log_of("teacher"), step - 1)
         with run.folder.log_of("teacher").open("a") as file:
             file.write(json.dumps(row) + "\n")
 
@@ -91,6 +93,16 @@ def _latent_watcher(run: Run, config: DataConfig, traits: Traits) -> Callable[[n
 
 def _save(run: Run, name: str, state: Mapping[str, Tensor]) -> None:
     config = run.config
-    half = {key: tensor.half() if tensor.is_floating_point() else tensor for key, tensor in state.items()}
+    half = {key: _halved(tensor) for key, tensor in state.items()}
     info = {"generator": config.generator, "options": config.options, "recipe": config.train.model_dump()}
     save_tensors(run.folder.file(name), half, info)
+
+
+def _halved(tensor: Tensor) -> Tensor:
+    """In half precision where that holds it: nothing becomes infinite, and nothing that counts becomes zero."""
+    if not tensor.is_floating_point():
+        return tensor
+    half = tensor.half()
+    largest = tensor.abs().max() if tensor.numel() else tensor.new_zeros(())
+    lost = (half.float() - tensor).abs().max() if tensor.numel() else largest
+    return half if bool(torch.isfinite(half).all()) and bool(lost <= HALF_STEP * largest) else tensor

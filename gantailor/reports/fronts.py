@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,6 +12,7 @@ import jinja2
 import numpy as np
 
 from gantailor.reports.figures import COLOURS, MARKERS, svg
+from gantailor.reports.scores import differences_of
 from gantailor.reports.search_result import SearchResult
 from gantailor.search.limits import format_macs
 from gantailor.search.pareto import hypervolume
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+PAPERS_FID = "fid[inception-2015-12-05]"
 POINTS = Path(__file__).with_name("published_points.csv")
 
 
@@ -40,6 +43,8 @@ def published_points(task: str, score: str, convention: str) -> pd.DataFrame:
     if found.empty:
         measured = ", ".join(sorted(set(every[every["task"] == task]["metric"])))
         raise ConfigError(f"papers report {measured} for {task}, this search followed {score!r}: they share no axis")
+    if found["metric"].iloc[0] == "fid" and score != PAPERS_FID:
+        raise ConfigError(f"the papers' FID is {PAPERS_FID}, this search followed {score!r}: they share no axis")
     if convention != "published":
         raise ConfigError("the papers count MACs in the published convention; add --convention published")
     return found
@@ -70,13 +75,21 @@ def draw(
             + ", ".join(f"{found.name} {found.score}" for found in runs)
         )
     figure = Figure(figsize=(8, 7), layout="constrained")
+    if unlike := unlike_runs(runs):
+        figure.suptitle("\n".join(textwrap.fill(line, 120) for line in unlike), fontsize=7, color="#b00020")
     grid = figure.add_gridspec(2, 2, height_ratios=(2.6, 1))
     axes = figure.add_subplot(grid[0, :])
     for number, found in enumerate(runs):
         _draw_points(axes, found, number, convention, mark)
     if published is not None:
         axes.scatter(
-            published["macs"], published["value"], marker="*", s=90, color="#444444", label="published", zorder=4
+            published["macs"],
+            published["value"],
+            marker="*",
+            s=90,
+            color="#444444",
+            label="published (their protocol)",
+            zorder=4,
         )
         for _, row in published.iterrows():
             axes.annotate(
@@ -94,6 +107,11 @@ def draw(
     _draw_widths(figure.add_subplot(grid[1, 0]), runs)
     _draw_history(figure.add_subplot(grid[1, 1]), runs, convention)
     return figure
+
+
+def unlike_runs(runs: Sequence[SearchResult]) -> list[str]:
+    """A line for each run whose figures do not compare with the first one's: other data, scores or widths."""
+    return differences_of({found.name if found is runs[0] else str(found.run.folder): found.told() for found in runs})
 
 
 def _draw_points(axes: Axes, found: SearchResult, number: int, convention: str, mark: str) -> None:
@@ -133,7 +151,8 @@ def _draw_points(axes: Axes, found: SearchResult, number: int, convention: str, 
 
 def _draw_widths(axes: Axes, runs: Sequence[SearchResult]) -> None:
     height = 0.8 / len(runs)
-    for number, found in enumerate(runs):
+    shown = [found for found in runs if found.told()["widths"] == runs[0].told()["widths"]]  # one axis of names
+    for number, found in enumerate(shown):
         widths = found.run.setup.traced.graph.widths
         shares = [found.config[width.name] / width.size for width in widths]
         places = np.arange(len(widths)) + height * (number - (len(runs) - 1) / 2)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from gantailor.evaluators.pictures.modes import background_of
-from gantailor.evaluators.pictures.rgb import as_rgb
+from gantailor.evaluators.pictures.rgb import as_rgb, as_seen
 from gantailor.reports import figures
 from gantailor.supernet.calling import first, forward
 from gantailor.supernet.files import write_bytes
@@ -42,7 +42,9 @@ def _columns(run: Run, narrow: torch.nn.Module, count: int) -> dict[str, np.ndar
     if run.setup.taught:
         shown["teacher"] = forward(run.setup.teacher, inputs)
     shown |= {"subnet": forward(narrow, inputs), "real": targets if pairs.paired else None}
-    columns = {name: as_rgb(images, background) for name, images in shown.items() if is_picture(images)}
+    columns = {
+        name: as_seen(as_rgb(as_seen(images), background)) for name, images in shown.items() if is_picture(images)
+    }
     if run.setup.taught:
         difference = (columns["teacher"] - columns["subnet"]).abs()
         columns["difference"] = (difference * AMPLIFIED / 2).clamp(0, 1) * 2 - 1

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,20 @@ def print_scores(rows: Mapping[str, dict[str, Any]], *, as_json: bool = False) -
     print("  ".join(f"{name} {value}" for name, value in shared.items()))
 
 
+def differences_of(provenances: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """A line for each of several figures on one page that does not compare with the first, by name, and why."""
+    (first, known), *others = provenances.items()
+    found = ((name, provenance_differences(known, other)) for name, other in others)
+    return [f"{name} does not compare with {first}: {'; '.join(lines)}" for name, lines in found if lines]
+
+
+def warn(lines: Iterable[str]) -> None:
+    """To the terminal, in red where it has colours."""
+    for line in lines:
+        text = f"warning: {line}"
+        print(f"\033[31m{text}\033[0m" if sys.stderr.isatty() else text, file=sys.stderr)
+
+
 def print_changes(rows: Mapping[str, dict[str, Any]], earlier: str) -> None:
     """Print the change of every score, and warn in red where the protocol is not the earlier one's.
 
@@ -46,6 +60,4 @@ def print_changes(rows: Mapping[str, dict[str, Any]], earlier: str) -> None:
     for name in both:
         differences = provenance_differences(before[name]["provenance"], rows[name]["provenance"])
         print(f"{name}: {rows[name]['value'] - before[name]['value']:+.6g} against {earlier}", file=sys.stderr)
-        if differences:
-            text = f"warning: {name} does not compare: " + "; ".join(differences)
-            print(f"\033[31m{text}\033[0m" if sys.stderr.isatty() else text, file=sys.stderr)
+        warn([f"{name} does not compare: {'; '.join(differences)}"] if differences else [])

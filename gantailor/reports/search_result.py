@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
 from gantailor.evaluators.metric import metric_of
+from gantailor.evaluators.scores import against_teacher
 from gantailor.reports.figures import data_url
 from gantailor.run.run import Run, open_run
 from gantailor.run.study import study_of
@@ -83,6 +85,18 @@ class SearchResult:
     def lower_is_better(self) -> bool:
         """The direction of the score."""
         return metric_of(self.score).lower_is_better
+
+    def told(self) -> dict[str, Any]:
+        """What the figures depend on, from the run folder alone: those of other runs compare where all of it is equal.
+
+        Digests of data, of the teacher where the score is against one, settings of the score, and the widths.
+        """
+        config, trace = self.run.config, self.run.folder.stored_trace()
+        settings = config.evaluation.model_dump(exclude={"search", "final", "threads", "labels"})
+        graph = self.run.setup.traced.graph
+        teacher = config.model_dump(mode="json")["teacher"] if against_teacher(self.score) else None
+        widths = hashlib.sha256(str([(width.name, width.size) for width in graph.widths]).encode()).hexdigest()[:12]
+        return {"data": trace.get("data", {}).get("search"), "teacher": teacher, **settings, "widths": widths}
 
     def points(self, convention: str) -> np.ndarray:
         """MACs and score of every row, ``[N, 2]``."""

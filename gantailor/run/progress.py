@@ -14,12 +14,13 @@ if TYPE_CHECKING:
     from gantailor.supernet.training.trainer import Progress
 
 
-def _tensorboard(folder: Path) -> Any:
+def _tensorboard(folder: Path) -> Callable[[int], Any]:
+    """Makes a writer that goes on at a step: what a process that was killed wrote from there on is no longer shown."""
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:
         raise ConfigError("TensorBoard is not installed; run: pip install 'gantailor[tensorboard]'") from None
-    return SummaryWriter(str(folder))
+    return lambda step: SummaryWriter(str(folder), purge_step=step)
 
 
 class _Lines:
@@ -98,9 +99,13 @@ class Reporter:
     def training(self, name: str, tensorboard: Path | None = None) -> Iterator[Callable[[Progress], None]]:
         """A listener for a trainer; with a folder it writes the losses there for TensorBoard as well."""
         bar = self._bar(name, "{desc} {n_fmt}/{total_fmt} ({percentage:.0f}%){postfix}, {remaining} left")
-        writer: Any = _tensorboard(tensorboard / name) if tensorboard else None
+        begin = _tensorboard(tensorboard / name) if tensorboard else None
+        writer: Any = None
 
         def listen(p: Progress) -> None:
+            nonlocal writer
+            if begin is not None and writer is None:
+                writer = begin(round(1000 * p.kimg))
             for key, value in p.losses.items() if writer else ():
                 writer.add_scalar(f"{name}/{key}", value, round(1000 * p.kimg))
             losses = " ".join(f"{key} {value:.3g}" for key, value in p.losses.items())

@@ -8,9 +8,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-import numpy as np
-
 from gantailor.evaluators.metric import find_metric
+from gantailor.evaluators.scores import has_real
 from gantailor.evaluators.scoring import Scoring
 from gantailor.export.devices import device
 from gantailor.export.runtimes import latency_runtimes
@@ -174,7 +173,7 @@ class Setup(Inputs):
         Those that compare picture by picture are against the teacher where no real picture belongs to an input; those
         of sets are left out where there are no real pictures at all.
         """
-        real = self.data("test").batch(np.arange(1))[1] is not None
+        real = has_real(self.data("test"))
         names = [name for name in names if real or find_metric(name).compares != "sets"]
         if self.data("test").paired:
             return names

@@ -76,12 +76,14 @@ class Batch:
 
     Attributes:
         others: as many real pictures of the other domain, which have nothing to do with the inputs.
+        part: which part of the step's batch it is, and of how many.
     """
 
     inputs: Inputs
     targets: Tensor | None
     keys: tuple[Hashable, ...]
     others: Tensor | None = None
+    part: tuple[int, int] = (0, 1)
 
 
 def rows_of(batch: int, part: int, of: int) -> slice:
@@ -133,6 +135,7 @@ class PairBatches:
         rng, apart = np.random.default_rng((self.recipe.seed, step)), (self.recipe.seed, 4, step)
         rows = rows_of(self.recipe.batch, part, of)
         batch, others = self.moved(self.indices(step), rng, apart, rows), getattr(self.data, "others", None)
+        batch = replace(batch, part=(part, of))
         return batch if others is None else replace(batch, others=self._others(len(others), step, rows))
 
     def _others(self, count: int, step: int, rows: slice) -> Tensor:

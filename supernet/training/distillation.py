@@ -7,8 +7,9 @@ which needs no maps: Jin et al. 2021, CAT (arXiv 2103.03467). By the relations b
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Literal
 
 import torch
@@ -158,6 +159,30 @@ def for_channels(weights: Mapping[str, Tensor], channels: Mapping[str, Tensor | 
     """What ``FeatureMaps.by_layer`` gave, for a student of these channels, by layer, in this order."""
     narrow = {f"{name}.weight": weights[f"{name}.weight"][:, chosen].contiguous() for name, chosen in channels.items()}
     return {**weights, **narrow}
+
+
+COUPLED = ("alignment", "relation")  # losses of features that compare the pictures of a batch with each other
+Features = dict[str, Tensor]
+
+
+def of_whole_batch(mine: Features, parts: Sequence[Features], number: int, *, weight: float) -> Features:
+    """Features of a whole batch, of which one part has a gradient, ``weight`` times: losses over it are those of all.
+
+    With as many parts as the weight, gradients that are averaged over parts add up to the gradient of the whole batch
+    (Gao et al. 2021, arXiv 2101.06983).
+    """
+    found = {}
+    for name, feature in mine.items():
+        if feature.requires_grad:  # PyTorch's instance norm goes wrong on one picture's gradient that lies otherwise
+            feature.register_hook(partial(_laid_as, feature.detach()))
+        own = feature.detach() + weight * (feature - feature.detach())
+        found[name] = torch.cat([own if place == number else part[name] for place, part in enumerate(parts)])
+    return found
+
+
+def _laid_as(feature: Tensor, gradient: Tensor) -> Tensor:
+    """The gradient in the memory layout of what it is of."""
+    return torch.empty_like(feature).copy_(gradient)
 
 
 def alignment_loss(student: Mapping[str, Tensor], teacher: Mapping[str, Tensor]) -> Tensor:

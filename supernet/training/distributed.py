@@ -7,7 +7,7 @@ functions of seed and step, so every process draws the same.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import timedelta
 
 import torch
@@ -87,6 +87,16 @@ def agree(*wishes: bool) -> tuple[bool, ...]:
     flags = torch.tensor(wishes, dtype=torch.uint8)  # on the CPU, where reading them stops no device
     dist.all_reduce(flags, dist.ReduceOp.MAX)
     return tuple(bool(flag) for flag in flags.tolist())
+
+
+def gathered(mine: Mapping[str, Tensor]) -> list[dict[str, Tensor]]:
+    """What each process holds, in the first one, on the CPU; elsewhere nothing. All of them call it."""
+    own = {name: tensor.detach().cpu() for name, tensor in mine.items()}
+    if world() == 1:
+        return [own]
+    found: list[dict[str, Tensor] | None] | None = [None] * world() if rank() == 0 else None
+    dist.gather_object(own, found)
+    return [one for one in found or [] if one is not None]
 
 
 def wait() -> None:

@@ -17,12 +17,20 @@ from gantailor.supernet.calling import Inputs, condition, each, evaluating, firs
 from gantailor.supernet.errors import ConfigError
 from gantailor.supernet.subnets.slicing import kept_channels
 from gantailor.supernet.training.batches import Batch, Batches, PairBatches, PairSource
-from gantailor.supernet.training.distillation import FeatureMaps, alignment_loss, capture, relation_loss
+from gantailor.supernet.training.distillation import (
+    COUPLED,
+    FeatureMaps,
+    Features,
+    alignment_loss,
+    capture,
+    of_whole_batch,
+    relation_loss,
+)
 from gantailor.supernet.training.losses import fake_loss, generator_loss, l1_loss, matching_loss, real_loss, shrunk
 from gantailor.supernet.training.pool import ImagePool
 from gantailor.supernet.training.recipe import Recipe
 from gantailor.supernet.training.teacher_cache import Teacher, check_cache
-from gantailor.supernet.training.trainer import adam
+from gantailor.supernet.training.trainer import adam, say_coupled
 from gantailor.supernet.traits import ClosesChannels, plain_generator
 
 Sampler = Callable[[np.random.Generator, int, int], Any]
@@ -94,6 +102,7 @@ class ImageToImage:
         self.teacher = None if teacher is None else self._make_teacher(teacher, {**layers, **beside}, cache_folder)
         if recipe.perceptual_weight and perceptual is None:
             raise ConfigError("perceptual_weight needs LPIPS's weights: set evaluation.lpips_features and .lpips_heads")
+        self._parts_of, self._parts = -1, dict[int, list[tuple[Features, Features]]]()
         self.maps: FeatureMaps | None = None
         if self.teacher is not None and layers and recipe.feature_loss in ("mse", "l1"):
             inputs = self._placed(Batch(data.batch(np.arange(1))[0], None, ())).inputs
@@ -150,6 +159,7 @@ class ImageToImage:
 
     def backward(self, step: int, batch: Batch, share: float) -> dict[str, Tensor]:
         """Add ``share`` of the batch's gradients to every parameter's; the loss terms, weighted, detached."""
+        say_coupled(self, self.recipe, batch.part[1])
         batch = self._placed(batch)
         inputs, targets, options = batch.inputs, batch.targets, self._options(step, batch)
         taught: Tensor | None = None
@@ -169,13 +179,14 @@ class ImageToImage:
             torch.autograd.backward(share * loss, inputs=list(self.discriminator.parameters()))
             terms["discriminator"] = [loss.detach()]
         subnets, largest = self._subnets(step), None
-        for config in subnets:
+        for place, config in enumerate(subnets):
             with capture(plain_generator(self.generator), self.captured) as features, self._autocast():
                 fake = forward(self.generator, inputs, **options, **({} if config is None else {"config": config}))
             fake = fake.float()
             losses = self._adversarial(inputs, fake, judged_real, share / len(subnets), step)
             losses |= self._pixels(fake, targets, taught, real)
-            losses |= self._features(features, taught_features, config)
+            seen, aims = self._of_whole_batch(step, batch.part, place, config, features, taught_features)
+            losses |= self._features(seen, aims, config)
             if self.recipe.in_place_weight and largest is not None:
                 losses["in_place"] = self.recipe.in_place_weight * l1_loss(fake, largest)
             largest = fake.detach() if largest is None else largest
@@ -188,6 +199,37 @@ class ImageToImage:
             half = terms["discriminator"]
             summed["discriminator"] = half[0] + torch.stack(half[1:]).mean()
         return summed
+
+    def _of_whole_batch(
+        self, step: int, part: tuple[int, int], place: int, config: Any, mine: Features, taught: Features
+    ) -> tuple[Features, Features]:
+        """Where a loss compares the pictures of a batch: the features of all parts, this one's with its gradient.
+
+        The others come from a forward before, in which nothing has a gradient: of each part, once in a step.
+        """
+        number, of = part
+        if of == 1 or not mine or self.recipe.feature_loss not in COUPLED or self.recipe.coupled == "parts":
+            return mine, taught
+        if self._parts_of != step:
+            self._parts_of, self._parts = step, {}
+        if place not in self._parts:
+            self._parts[place] = [self._seen(step, self.batches(step, other, of), config) for other in range(of)]
+        known = self._parts[place]
+        return (
+            of_whole_batch(mine, [seen for seen, _ in known], number, weight=of),
+            of_whole_batch(taught, [aims for _, aims in known], number, weight=of),
+        )
+
+    @torch.no_grad()
+    def _seen(self, step: int, batch: Batch, config: Any) -> tuple[Features, Features]:
+        """Features of a batch, the generator's and the teacher's."""
+        batch = self._placed(batch)
+        options = self._options(step, batch)
+        assert self.teacher is not None
+        _, aims = self.teacher(batch.inputs, batch.keys, **options)
+        with capture(plain_generator(self.generator), self.captured) as features, self._autocast():
+            forward(self.generator, batch.inputs, **options, **({} if config is None else {"config": config}))
+        return dict(features), aims
 
     def _options(self, step: int, batch: Batch) -> dict[str, Tensor]:
         """Further arguments of the generators' forward in a step, the teacher's too."""

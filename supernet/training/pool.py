@@ -10,9 +10,10 @@ from torch import Tensor, nn
 class ImagePool(nn.Module):
     """The last ``size`` generated pictures; a discriminator is shown old ones half of the time (arXiv 1612.07828).
 
-    A module, so that its pictures are part of a checkpoint.
+    A module, so that its pictures are part of a checkpoint. Under ``torchrun`` each process has one of its own.
     """
 
+    of_process = True
     pictures: Tensor
     filled: Tensor
 

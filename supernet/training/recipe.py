@@ -96,6 +96,11 @@ class Recipe(BaseModel):
     shift: int = Field(4, ge=0, description="move pictures at random by up to so many pixels")
     teacher_cache: Literal["none", "memory", "disk"] = Field("none", description="keep teacher outputs; needs shift 0")
     precision: Literal["float32", "bfloat16"] = Field("bfloat16", description="precision of the networks' forward")
+    coupled: Literal["whole", "parts"] = Field(
+        "whole",
+        description="what compares the pictures of a batch (relations, alignment, batch norm), with accumulate or in "
+        "several processes: of the whole batch, or refused; or of each part alone",
+    )
     channels_last: bool = Field(False, description="store pictures with channels innermost")
     compile: bool = Field(False, description="torch.compile teacher and discriminator (needs a C++ compiler)")
     bits: int = Field(0, ge=0, le=8, description="weights and layer inputs are rounded to so many bits; 0: not")

@@ -12,7 +12,8 @@ import json
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,14 +22,16 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from gantailor.supernet.calibration import WeightAverages, has_running_statistics, recalibrate
+from gantailor.supernet.calling import Inputs, each
 from gantailor.supernet.errors import CheckpointError, ConfigError, GantailorError
-from gantailor.supernet.files import load_optimizer_tensors, load_tensors, optimizer_tensors, save_tensors
-from gantailor.supernet.subnets.copying import copied
+from gantailor.supernet.files import cut_rows, load_optimizer_tensors, load_tensors, optimizer_tensors, save_tensors
 from gantailor.supernet.training import distributed
 from gantailor.supernet.training.batches import Batches
 from gantailor.supernet.training.loading import Loading, is_lost
 from gantailor.supernet.training.recipe import Recipe
 
+CALIBRATED = 128  # pictures that the statistics of averaged norms are of
 EXPLODED = 1e6  # a weighted loss term of this size is no training any more
 
 
@@ -94,6 +97,37 @@ def check_parts(recipe: Recipe) -> None:
         )
 
 
+def coupled_terms(parts: Mapping[str, nn.Module], terms: Iterable[str] = ()) -> list[str]:
+    """What compares the pictures of a batch and cannot be had of its parts: batch norms that train, and ``terms``."""
+    kinds = nn.modules.batchnorm._BatchNorm
+    normed = [n for n, part in parts.items() if any(isinstance(m, kinds) and m.training for m in part.modules())]
+    return [*(f"batch norm of the {name}" for name in normed), *terms]
+
+
+def check_coupled(recipe: Recipe, found: Sequence[str]) -> None:
+    """That a step's batch is not worked through in parts where something compares all of its pictures.
+
+    Raises:
+        ConfigError: it is, and the recipe does not say that parts may do.
+    """
+    parts = recipe.accumulate * distributed.world()
+    if parts > 1 and found and recipe.coupled == "whole":
+        raise ConfigError(f"{_coupled(found, parts)}; use one process and accumulate 1, or set coupled to parts")
+
+
+def say_coupled(task: Task, recipe: Recipe, parts: int) -> None:
+    """A warning where a task is used without a ``Trainer``, which would refuse."""
+    if parts > 1 and recipe.coupled == "whole" and (found := coupled_terms(task.parts())):
+        warnings.warn(_coupled(found, parts), stacklevel=3)
+
+
+def _coupled(found: Sequence[str], parts: int) -> str:
+    return (
+        f"{' and '.join(found)}: takes the pictures of a batch together, which here is worked through in {parts} parts "
+        "(accumulate times processes), so gradients are not those of the whole batch"
+    )
+
+
 class Trainer:
     """Trains a task by a recipe's schedule, on one device or, under ``torchrun``, on several.
 
@@ -103,7 +137,8 @@ class Trainer:
 
     def __init__(self, task: Task, recipe: Recipe, *, workers: int = 0) -> None:
         self.task, self.recipe = task, recipe
-        self.average = copied(task.generator) if recipe.ema_kimg else None
+        trained = {"average": task.generator} | {f"average-{k}": v for k, v in counterparts(task).items()}
+        self._averages = WeightAverages(trained, recipe.ema_kimg) if recipe.ema_kimg else None
         self._rates = {name: [g["lr"] for g in o.param_groups] for name, o in task.optimizers.items()}
         on_device = any(parameter.is_cuda for parameter in task.generator.parameters())
         self._loading = Loading(task.batches, recipe, workers=workers, on_device=on_device)
@@ -111,6 +146,7 @@ class Trainer:
         self._saved = "no checkpoint was written yet"
         self.step = 0
         check_parts(recipe)
+        check_coupled(recipe, coupled_terms(task.parts(), getattr(task, "coupled", ())))
 
     def run(
         self,
@@ -164,7 +200,10 @@ class Trainer:
             self.save(checkpoint)
         if stop or self._stop:
             raise KeyboardInterrupt
-        return self.result()
+        result = self.result()
+        if self._averages is not None and self.step == self.recipe.steps:
+            self._averages.hand_over()
+        return result
 
     @contextmanager
     def _interruptible(self) -> Iterator[None]:
@@ -185,8 +224,31 @@ class Trainer:
                 signal.signal(number, handler)
 
     def result(self) -> nn.Module:
-        """The trained generator: the weight average, or the weights themselves without one; in eval mode."""
-        return (self.average if self.average is not None else self.task.generator).eval()
+        """The trained generator: the weight average, or the weights themselves without one; in eval mode.
+
+        Norms of an average have statistics of its own, of training pictures, where the task's batches have ``inputs``:
+        those of the last step belong to other weights.
+        """
+        if self._averages is None:
+            return self.task.generator.eval()
+        for name, average in self._averages.means.items():
+            side = "inputs" if name == "average" else "counterpart_inputs"
+            if has_running_statistics(average) and hasattr(self.task.batches(0), side):
+                recalibrate(average, self._shown(side, next(average.parameters()).device))
+        return self.average.eval()  # type: ignore[union-attr]
+
+    @property
+    def average(self) -> nn.Module | None:
+        """The average of the generator's weights, where the recipe has one."""
+        return None if self._averages is None else self._averages.means["average"]
+
+    def _shown(self, side: str, device: torch.device) -> Iterator[Inputs]:
+        """Inputs of the first steps, in the parts that fit into memory."""
+        parts = self.recipe.accumulate * distributed.world()
+        for step in range(-(-CALIBRATED // self.recipe.batch)):
+            for part in range(parts):
+                inputs: Inputs = getattr(self.task.batches(step, part, parts), side)
+                yield each(inputs, lambda one: one.to(device))
 
     def train_step(self) -> dict[str, Tensor]:
         """One step of all optimisers; the loss terms, weighted, means over the whole batch."""
@@ -210,21 +272,10 @@ class Trainer:
             distributed.average_gradients(p for group in optimizer.param_groups for p in group["params"])
             optimizer.step()
         task.after_step(self.step)
-        self._update_average()
+        if self._averages is not None:
+            self._averages.update(self.step, recipe.batch)
         self.step += 1
         return losses
-
-    def _update_average(self) -> None:
-        if self.average is None:
-            return
-        decay = 0.5 ** (self.recipe.batch / (self.recipe.ema_kimg * 1000))
-        decay = min(decay, (1 + self.step) / (10 + self.step))  # young averages follow quickly
-        with torch.no_grad():
-            means: list[Tensor] = list(self.average.parameters())
-            values: list[Tensor] = list(self.task.generator.parameters())
-            torch._foreach_lerp_(means, values, 1 - decay)
-            for mine, held in zip(self.average.buffers(), self.task.generator.buffers(), strict=True):
-                mine.copy_(held)
 
     def _check(self, losses: dict[str, float]) -> None:
         for name, value in losses.items():
@@ -257,16 +308,24 @@ class Trainer:
         return error
 
     def _parts(self) -> dict[str, nn.Module]:
-        return self.task.parts() | ({"average": self.average} if self.average is not None else {})
+        return self.task.parts() | (self._averages.means if self._averages is not None else {})
 
     def save(self, path: Path) -> None:
         """Write the whole state to ``path``, atomically (the first process does).
 
+        What each process has of its own, the modules whose ``of_process`` is true, is written for each.
+
         Raises:
-            TrainingError: the disk is full; the checkpoint before is whole.
+            TrainingError: a weight is not finite, or the disk is full; the checkpoint before is whole.
         """
+        self._check_weights()
+        parts = self._parts()
+        own = {f"{n}.{k}": v for n, part in parts.items() if _of_process(part) for k, v in part.state_dict().items()}
+        others = distributed.gathered(own)[1:] if own else []
         if distributed.rank() == 0:
-            tensors = {f"{name}.{k}": v for name, part in self._parts().items() for k, v in part.state_dict().items()}
+            tensors = {f"{name}.{k}": v for name, part in parts.items() for k, v in part.state_dict().items()}
+            for number, state in enumerate(others, 1):
+                tensors |= {f"process-{number}.{key}": value for key, value in state.items()}
             for name, optimizer in self.task.optimizers.items():
                 tensors |= {f"optimizer-{name}.{k}": v for k, v in optimizer_tensors(optimizer).items()}
             try:
@@ -280,6 +339,16 @@ class Trainer:
             self._saved = f"the last good checkpoint is step {self.step}, {path}"
         distributed.wait()
 
+    def _check_weights(self) -> None:
+        """That what is saved is sound: where losses are read late, weights break before a loss is seen to."""
+        broken = next((name for name, part in self._parts().items() if not _is_finite(part)), "")
+        broken = broken or next((f"{k}'s optimiser" for k, o in self.task.optimizers.items() if not _can_go_on(o)), "")
+        if any(distributed.agree(bool(broken))):
+            raise TrainingError(
+                f"the weights of the {broken or 'other processes'} hold NaN or infinity at step {self.step}; "
+                f"{self._saved}. Lower lr (now {self.recipe.lr}) or use precision float32"
+            )
+
     def load(self, path: Path) -> None:
         """Go on from what ``save`` wrote.
 
@@ -291,9 +360,10 @@ class Trainer:
             raise CheckpointError(
                 f"{str(path)!r} was made by another recipe; give another folder, or delete the file to start anew"
             )
+        mine = _under(tensors, f"process-{distributed.rank()}")  # of another number of processes: the first one's
         for name, part in self._parts().items():
             try:
-                part.load_state_dict(_under(tensors, name))
+                part.load_state_dict(_under(mine, name) or _under(tensors, name))
             except RuntimeError as error:
                 raise CheckpointError(
                     f"{str(path)!r} does not fit the {name}: {str(error).splitlines()[-1].strip()}; another version or "
@@ -310,6 +380,8 @@ class _Report:
 
     def __init__(self, recipe: Recipe, step: int, log: Path | None) -> None:
         self.recipe, self.log = recipe, log if distributed.rank() == 0 else None
+        if self.log is not None:
+            cut_rows(self.log, step)  # what a process that was killed had seen after its last checkpoint
         self.sums: dict[str, Tensor] = {}
         self.counted, self.since = 0, time.monotonic()
 
@@ -331,6 +403,27 @@ class _Report:
                 file.write(json.dumps(row) + "\n")
         self.sums, self.counted, self.since = {}, 0, time.monotonic()
         return Progress(step, self.recipe.steps, kimg, speed, losses)
+
+
+def counterparts(task: Task) -> dict[str, nn.Module]:
+    """Generators that a task trains and keeps beside the one that it is for, by name: the way back of a CycleGAN."""
+    found: dict[str, nn.Module] = getattr(task, "counterparts", {})
+    return found
+
+
+def _of_process(part: nn.Module) -> bool:
+    return any(getattr(module, "of_process", False) for module in part.modules())
+
+
+def _is_finite(part: nn.Module) -> bool:
+    """Whether all weights are, and no buffer is NaN (infinite ones may be meant, masks say)."""
+    weights = all(bool(torch.isfinite(weight).all()) for weight in part.parameters())
+    return weights and not any(bool(buffer.isnan().any()) for buffer in part.buffers())
+
+
+def _can_go_on(optimizer: torch.optim.Optimizer) -> bool:
+    held = (value for state in optimizer.state.values() for value in state.values() if isinstance(value, Tensor))
+    return all(bool(torch.isfinite(value).all()) for value in held)
 
 
 def _same_recipe(stored: Any, recipe: Recipe) -> bool:

@@ -12,20 +12,22 @@ from gantailor.zoo.data.pairs import Pairs
 
 @pytest.fixture(scope="module")
 def pairs():
-    pixels = np.random.default_rng(0).integers(0, 256, (5, 32, 32, 3), dtype=np.uint8)
+    pixels = np.random.default_rng(0).integers(0, 253, (5, 32, 32, 3), dtype=np.uint8)
     return Pairs(pixels, None, tuple("abcde"), "noise")
 
 
 class Off(nn.Module):
+    """Three of the 255 steps brighter, and a little more, which nobody sees."""
+
     def forward(self, x):
-        return x + 0.02
+        return x + 3.3 / 127.5
 
 
 @pytest.mark.long
 def test_values(pairs):
     scores = Fidelity(nn.Identity(), batch=2)(Off(), pairs)
-    assert scores["l1[teacher]"].value == pytest.approx(0.02, rel=1e-5)
-    assert scores["psnr[teacher]"].value == pytest.approx(40, rel=1e-4)  # 10 log10(2^2 / 0.02^2)
+    assert scores["l1[teacher]"].value == pytest.approx(3 / 127.5, rel=1e-5)
+    assert scores["psnr[teacher]"].value == pytest.approx(20 * np.log10(255 / 3), rel=1e-4)  # 10 log10(255^2 / 3^2)
     assert 0.99 < scores["ssim[teacher]"].value < 1
     assert [score.lower_is_better for score in scores.values()] == [True, False, False]
     same = Fidelity(nn.Identity())(nn.Identity(), pairs)

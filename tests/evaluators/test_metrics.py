@@ -18,6 +18,7 @@ from gantailor.evaluators.conformance import ChannelMeans, MetricConformance, No
 from gantailor.evaluators.metric import Metric, find_metric, metric_of
 from gantailor.evaluators.metrics import METRICS
 from gantailor.evaluators.metrics.segmentation import LabelTable
+from gantailor.evaluators.pictures.rgb import as_seen
 from gantailor.evaluators.scoring import Scoring, scores_to_json
 from gantailor.search.budget import Budget
 from gantailor.search.results import table
@@ -336,7 +337,7 @@ class Few(Noise):
 
     def __init__(self, count, sides, channels, *, constant):
         shape, random = (count, channels, *sides), torch.Generator().manual_seed(0)
-        self.inputs, self.targets = (torch.rand(shape, generator=random) * 2 - 1 for _ in range(2))
+        self.inputs, self.targets = (as_seen(torch.rand(shape, generator=random) * 2 - 1) for _ in range(2))
         if constant:
             self.inputs, self.targets = torch.zeros(shape), torch.zeros(shape)
 

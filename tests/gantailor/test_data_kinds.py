@@ -147,7 +147,7 @@ def test_an_archive(own):
         for file in sorted((own / "data").iterdir()):
             out.write(file, f"00000/{file.name}")
         out.writestr("dataset.json", json.dumps({"labels": [[f"00000/{n}.png", n % 2] for n in range(12)]}))
-    flags = ["--data.kind", "zip", "--data.path", "dataset.zip", "--teacher", "teacher.pt"]
+    flags = ["--data.kind", "zip", "--data.path", "dataset.zip", "--teacher", "teacher.pt", "--data.split", "all"]
     flags += ["--evaluation.search", "l1[teacher]", "--evaluation.final", "[l1]"]
     assert main(["compress", "run.yaml", "--out", "run", *flags]) == 0
     (model,) = (own / "run" / "export").rglob("*.onnx")

@@ -82,6 +82,12 @@ def test_tensorboard(run, monkeypatch):
         listener(Progress(1, 2, 0.004, 1.0, {"gan": 0.5}))
     events = EventAccumulator(str(run.folder.file("tensorboard") / "supernet")).Reload()
     assert [(e.step, e.value) for e in events.Scalars("supernet/gan")] == [(4, 0.5)]
+    for steps in ((1, 2, 3, 4), (3, 4, 5)):  # killed after 4, its last checkpoint was of 2
+        with run.report.training("again", run.folder.file("tensorboard")) as listener:
+            for step in steps:
+                listener(Progress(step, 5, step * 0.004, 1.0, {"gan": float(len(steps))}))
+    events = EventAccumulator(str(run.folder.file("tensorboard") / "again")).Reload()
+    assert [(e.step, e.value) for e in events.Scalars("again/gan")] == [(4, 4), (8, 4), (12, 3), (16, 3), (20, 3)]
     monkeypatch.setitem(__import__("sys").modules, "torch.utils.tensorboard", None)
     with (
         pytest.raises(ConfigError, match=r"pip install 'gantailor\[tensorboard\]'"),

@@ -300,7 +300,7 @@ class TestDomains(DataCase):
         config = self.config(tmp_path)
         assert read_split(config, "train").batch(np.arange(2))[1] is None, "the teacher's outputs are the targets"
         test = read_split(config, "test")
-        assert len(test) == 3 and not test.paired and test.batch(np.arange(3))[1].shape == (3, 3, 16, 16)
+        assert len(test) == 3 and not test.paired and test.other(np.arange(2), None).shape == (2, 3, 16, 16)
 
 
 class TestFolders(DataCase):

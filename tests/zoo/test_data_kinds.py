@@ -52,6 +52,7 @@ def shades(data):
 
 
 def read(kind, path, split="train", *, traits=None, **settings):
+    settings = {"split": "all"} | settings  # what is shared out has its own tests
     return read_split(DataConfig(kind=kind, path=str(path), size=16, **settings), split, traits)
 
 
@@ -97,7 +98,7 @@ def test_layouts_of_two_folders(tmp_path, kind, layout, settings):
                 assert list(shades(data)) == [wanted[side] for side in order]
                 assert data.paired and data.names == ("0.png", "1.png", "2.png")
             elif split != "train":
-                assert [data.inputs[:][:, 0, 0, 0].tolist(), data.real[:][:, 0, 0, 0].tolist()] == [
+                assert [data.inputs[:][:, 0, 0, 0].tolist(), data.others[:][:, 0, 0, 0].tolist()] == [
                     wanted[s] for s in order
                 ]
             domains = read_domains(DataConfig(kind=kind, path=str(tmp_path), size=16, direction=direction, **settings))
@@ -402,7 +403,9 @@ def test_what_is_no_list(tmp_path):
     assert "no target, which data.direction BtoA makes the input" in refused(
         lambda: read("list", file, direction="BtoA")
     )
-    assert "two sets of pictures" in refused(lambda: read_domains(DataConfig(kind="list", path=str(file), size=16)))
+    assert "two sets of pictures" in refused(
+        lambda: read_domains(DataConfig(kind="list", path=str(file), size=16, split="all"))
+    )
 
 
 # Classes
@@ -750,7 +753,7 @@ class Items(Dataset):
 
 
 def of_dataset(data, split="train", *, traits=None, **settings):
-    config = datasets.give(data, DataConfig(size=16, **settings))
+    config = datasets.give(data, DataConfig(**{"size": 16, "split": "all"} | settings))
     return read_split(config, split, traits)
 
 
@@ -974,9 +977,10 @@ def test_a_dataset_by_its_name(caplog):
     assert shade_of("make", "train", value=3) == shade_of("make", "search", value=3) == [3, 4], "None: train for search"
     assert shade_of("SPLITS", "train") == shade_of("SPLITS", "search") == [7, 8]
     assert shade_of("SPLITS", "test") == [99, 100]
-    assert "one data set for every split" not in caplog.text
-    assert shade_of("INSTANCE", "test") == [7, 8]
-    assert "is one data set for every split: it is trained and scored on the same items" in caplog.text
+    assert "test has no pictures of its own" not in caplog.text
+    config = DataConfig(kind="own_sets:INSTANCE", size=16, split="all")
+    assert shades(read_split(config, "test"))[0] == [7, 8]
+    assert "test has no pictures of its own in" in caplog.text and "those of train and search" in caplog.text
 
 
 @pytest.mark.parametrize(

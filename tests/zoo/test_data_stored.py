@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -34,7 +34,6 @@ from gantailor.zoo.data.config import DataConfig
 from gantailor.zoo.data.fit import Reading
 from gantailor.zoo.data.index import CHUNK, telling
 from gantailor.zoo.data.items import stored
-from gantailor.zoo.data.kinds.domains import Unpaired
 from gantailor.zoo.data.latents import Latents, real_pictures
 from gantailor.zoo.data.pairs import Pairs, pixel_digest
 from gantailor.zoo.data.read import read_domains, read_split
@@ -176,7 +175,7 @@ def test_a_batch_reads_its_items_and_no_more():
     assert items.read_ones == [99_999, 7, 50_000]
     items.read_ones.clear()
     Latents.of(pairs, 3, seed=0, name="train").batch(np.arange(2))
-    Unpaired(pairs.inputs, pairs.targets, "noise").batch(np.arange(2))
+    replace(pairs, targets=None, others=pairs.targets).batch(np.arange(2))
     assert items.read_ones == [0, 1] and pairs.digest()
     items = Noise()
     kept = noise(items, cache="on")

@@ -24,6 +24,12 @@ class DataConfig(BaseModel):
     path: str | None = Field(
         None, description="folder with train/ and test/ (and val/ or search/) inside; or the list, archive or tensors"
     )
+    split: Literal["auto", "hash", "folders", "all"] = Field(
+        "auto",
+        description="splits that find the same pictures (a folder without test/; val/ alone for search and test) share "
+        "them out by a hash of their names, 8 : 1 : 1; auto: but search may read training pictures; folders: refused; "
+        "all: every split has all of them",
+    )
     sides: tuple[str, str] = Field(
         ("A", "B"), description="two folders: what they are called, [A, B] for trainA and trainB, train/A and train/B"
     )

@@ -23,6 +23,16 @@ class DomainBatch:
     a: Tensor
     b: Tensor
 
+    @property
+    def inputs(self) -> Tensor:
+        """What the generator translates."""
+        return self.a
+
+    @property
+    def counterpart_inputs(self) -> Tensor:
+        """What the other one does."""
+        return self.b
+
 
 @dataclass(frozen=True, eq=False)
 class Domains:

@@ -14,7 +14,7 @@ from PIL import Image, ImageDraw
 from torch import Tensor
 
 from gantailor.evaluators.pictures.modes import background_of
-from gantailor.evaluators.pictures.rgb import as_rgb
+from gantailor.evaluators.pictures.rgb import as_rgb, as_seen, shades
 
 
 class Pictures(Protocol):
@@ -64,13 +64,12 @@ def is_picture(images: Tensor | None) -> TypeGuard[Tensor]:
 
 def to_rgb(images: Tensor, background: str = "white") -> np.ndarray:
     """Pictures to show: float ``[n, 1, 3 or 4, H, W]`` in [-1, 1] to uint8 ``[n, H, W, 3]``, alpha laid on a colour."""
-    return to_uint8(as_rgb(images.detach().float(), background_of(background)))
+    return to_uint8(as_rgb(as_seen(images), background_of(background)))
 
 
 def to_uint8(images: Tensor) -> np.ndarray:
     """Float ``[n, C, H, W]`` in [-1, 1] to uint8 ``[n, H, W, C]``, rounded and clipped."""
-    scaled = images.detach().float().add(1).mul(127.5).round().clamp(0, 255)
-    return scaled.permute(0, 2, 3, 1).to(torch.uint8).cpu().numpy()
+    return shades(images).permute(0, 2, 3, 1).to(torch.uint8).cpu().numpy()
 
 
 def picture_grid(columns: Sequence[np.ndarray], *, names: Sequence[str] = (), gap: int = 2) -> bytes:

@@ -50,9 +50,14 @@ def read_split(config: DataConfig, split: str, traits: Traits | None = None) -> 
         raise ConfigError(
             f"data.crop {config.crop or config.size} is for generators of pictures; leave it and load out"
         )
-    real = _read(kind, config, "train")
+    real = _read(kind, whole(config), "train")
     latents = Latents.of(real, traits.input_shapes[0][0], seed=number, name=split)
     return fitted_to(latents, traits, number, labels=_labels(real))
+
+
+def whole(config: DataConfig) -> DataConfig:
+    """With all training pictures: those of a generator from latents are the reference too, as is usual for such."""
+    return config.model_copy(update={"split": "all"})
 
 
 def _labels(data: DataSet) -> ClassLabels | None:

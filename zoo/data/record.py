@@ -10,20 +10,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Literal, Protocol, TypeVar
 
+import numpy as np
+
+from gantailor.evaluators.pictures.reader import tell
 from gantailor.evaluators.scores import Pairs
 from gantailor.supernet.errors import ConfigError, DataError
 from gantailor.supernet.training.batches import PairSource
 from gantailor.zoo.data.config import DataConfig
 from gantailor.zoo.data.domains import Domains
+from gantailor.zoo.data.pairs import Pairs as ArrayPairs
 
 # The folders of a split, the first one that there is.
 FOLDERS = {"train": ("train",), "search": ("search", "val", "train"), "test": ("test", "val")}
+SHARES = {"train": 8, "search": 1, "test": 1}  # of pictures that several splits find
 SPLIT_NAMES = tuple(dict.fromkeys(name for names in FOLDERS.values() for name in names))
+
+AllPairs = TypeVar("AllPairs", bound=ArrayPairs)
 
 
 class DataSet(PairSource, Pairs, Protocol):
@@ -67,6 +75,57 @@ def split_folder(root: Path, split: str, *, suffix: str = "") -> Path:
     """The folder of a split that there is, ``<name><suffix>``; what it should be called where there is none."""
     names = [root / f"{name}{suffix}" for name in FOLDERS[split]]
     return next((folder for folder in names if folder.is_dir()), names[0])
+
+
+def shared_out(pairs: AllPairs, config: DataConfig, split: str, place: Callable[[str], object]) -> AllPairs:
+    """A split's part of pictures that other splits find too: no picture is trained on and scored unless that is said.
+
+    By a hash of the names, so it is the same part on every machine and whatever was read before. What is shared out,
+    and what a split reads of another, is told in a line.
+
+    Args:
+        place: from the name of a split to where its pictures lie; equal for splits that find the same.
+
+    Raises:
+        DataError: there are too few pictures, or ``data.split`` is ``folders``.
+    """
+    sharing = [name for name in SHARES if place(name) == place(split)]
+    others = " and ".join(name for name in sharing if name != split)
+    if not others:
+        return pairs
+    if config.split == "folders":
+        raise DataError(
+            f"{split} finds the same {len(pairs)} pictures as {others}; give folders for each (train, val, test), or "
+            "set data.split hash, which holds some out by a hash of their names"
+        )
+    if config.split == "all" or (config.split == "auto" and "test" not in sharing):
+        if split != "train":
+            tell(f"{split} has no pictures of its own in {pairs.source!r}: it scores those of {others} (data.split)")
+        return pairs
+    rows = _part(pairs.names, sharing, split)
+    tell(
+        f"{split} has {len(rows)} of the {len(pairs)} pictures of {pairs.source!r}, which {others} would find too: "
+        "held out by a hash of their names (data.split)"
+    )
+    return replace(pairs.take(rows), source=f"{pairs.source}[{split}, {len(rows)} of {len(pairs)} by hash]")
+
+
+def _part(names: Sequence[str], sharing: Sequence[str], split: str) -> np.ndarray:
+    """Rows of a split, in their order: the first of all by their hash are the test's, then come the search's."""
+    least = 2 if len(names) >= 2 * len(sharing) else 1
+    if len(names) < least * len(sharing):
+        raise DataError(
+            f"{len(names)} pictures cannot be shared out to {', '.join(sharing)}; give more, or set data.split all"
+        )
+    order = np.array(sorted(range(len(names)), key=lambda row: hashlib.sha256(names[row].encode()).digest()))
+    total, begin = sum(SHARES[name] for name in sharing), 0
+    for name in reversed(sharing):
+        count = max(least, round(len(names) * SHARES[name] / total))
+        end = len(names) if name == sharing[0] else begin + count
+        if name == split:
+            break
+        begin = end
+    return np.sort(order[begin:end])
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -54,13 +54,18 @@ class ResidualBlock(nn.Module):
         return out
 
 
+def deviation_group(samples: int, most: int = 4) -> int:
+    """How many of a batch's pictures are compared with each other."""
+    return max(size for size in range(1, most + 1) if samples % size == 0)
+
+
 def append_deviation(x: Tensor, group: int = 4) -> Tensor:
     """Append to ``[N, C, H, W]`` one channel: the mean deviation of features within groups of the batch.
 
     Groups hold ``group`` samples, or the most below that which divide N (the original fails there).
     """
     samples, _, height, width = x.shape
-    group = max(size for size in range(1, group + 1) if samples % size == 0)
+    group = deviation_group(samples, group)
     precise = x.float() if x.dtype == torch.bfloat16 else x  # half precision takes pictures that are alike for equal
     y = precise.reshape(group, samples // group, -1, height, width)
     deviation = torch.sqrt(y.var(0, unbiased=False) + 1e-8).mean((1, 2, 3)).to(x.dtype)

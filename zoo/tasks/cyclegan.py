@@ -76,6 +76,11 @@ class CycleGan:
             "discriminator": adam(self.judges.parameters(), recipe, recipe.lr_discriminator),
         }
 
+    @property
+    def counterparts(self) -> dict[str, nn.Module]:
+        """What is kept beside the generator."""
+        return {"back": self.back}
+
     def parts(self) -> dict[str, nn.Module]:
         """Everything with state."""
         return {"generator": self.generator, "back": self.back, "judges": self.judges, "pools": self.pools}

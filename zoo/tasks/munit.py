@@ -46,6 +46,16 @@ class StyledBatch:
     pictures: DomainBatch
     styles: tuple[Tensor, Tensor]
 
+    @property
+    def inputs(self) -> Tensor:
+        """Those of A."""
+        return self.pictures.a
+
+    @property
+    def counterpart_inputs(self) -> Tensor:
+        """Those of B."""
+        return self.pictures.b
+
 
 @dataclass(frozen=True, eq=False)
 class StyledBatches:
@@ -81,6 +91,11 @@ class Munit:
             "generator": adam(self._trained, recipe),
             "discriminator": adam(self.judges.parameters(), recipe, recipe.lr_discriminator),
         }
+
+    @property
+    def counterparts(self) -> dict[str, nn.Module]:
+        """What is kept beside the generator."""
+        return {"other": self.other}
 
     def parts(self) -> dict[str, nn.Module]:
         """Everything with state."""

@@ -7,6 +7,7 @@ StyleKD's (Xu et al. 2022, arXiv 2208.14840).
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from gantailor.supernet.errors import ConfigError
+from gantailor.supernet.training import distributed
 from gantailor.supernet.training.batches import rows_of
 from gantailor.supernet.training.distillation import capture, relation_loss
 from gantailor.supernet.training.image_to_image import Sampler
@@ -28,9 +30,9 @@ from gantailor.zoo.data.config import DataConfig
 from gantailor.zoo.data.latents import real_pictures
 from gantailor.zoo.data.pictures import Pictures as RealPixels
 from gantailor.zoo.data.pictures import mirror, to_float
-from gantailor.zoo.data.read import read_split
+from gantailor.zoo.data.read import read_split, whole
 from gantailor.zoo.data.record import DataSet
-from gantailor.zoo.discriminators.stylegan2 import StyleGan2Discriminator
+from gantailor.zoo.discriminators.stylegan2 import StyleGan2Discriminator, deviation_group
 from gantailor.zoo.generators.stylegan2.generator import (
     StyleGan2Generator,
     generator_widths,
@@ -99,8 +101,9 @@ class PictureBatches:
 
 
 class _State(nn.Module):
-    """What the path penalty remembers."""
+    """What the path penalty remembers, in each process of its own pictures."""
 
+    of_process = True
     mean_path: Tensor
 
     def __init__(self) -> None:
@@ -158,12 +161,24 @@ class StyleGan2:
         made = discriminator or StyleGan2Discriminator(size=self.plain.size, channels=widths)
         self.discriminator = made.to(device)
         self.state = _State().to(device)
+        part = recipe.batch // (recipe.accumulate * distributed.world())
+        if (now := deviation_group(part)) < (whole := deviation_group(recipe.batch)) and recipe.coupled == "whole":
+            warnings.warn(
+                f"the discriminator's minibatch deviation is of groups of {now} pictures in parts of {part}, in the "
+                f"whole batch of {recipe.batch} of {whole}; raise batch, or set coupled to parts",
+                stacklevel=2,
+            )
         self.optimizers = {
             "generator": _lazy_adam(self.generator, recipe, every=options.path_every if options.path else 0),
             "discriminator": _lazy_adam(
                 self.discriminator, recipe, every=options.r1_every if options.r1 else 0, lr=recipe.lr_discriminator
             ),
         }
+
+    @property
+    def coupled(self) -> list[str]:
+        """What compares the pictures of a batch; each part of one draws latents of its own."""
+        return ["the feature loss of relations"] if self.directions is not None and self.recipe.feature_weight else []
 
     def parts(self) -> dict[str, nn.Module]:
         """Everything with state."""
@@ -355,7 +370,7 @@ def _teacher(generator: nn.Module, data: DataConfig, recipe: Recipe, *, device: 
     net = _checked(generator)
     if data.size != net.size:
         raise ConfigError(f"options.size is {net.size}, data.size {data.size}; make them the same")
-    return StyleGan2(net, real_pictures(read_split(data, "train")), recipe, device=device)
+    return StyleGan2(net, real_pictures(read_split(whole(data), "train")), recipe, device=device)
 
 
 def _weights(task: Task, trained: nn.Module) -> Weights:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from gantailor.search.methods.agents.neighbourhoods import other_pictures
+from gantailor.supernet.calling import Inputs
 from gantailor.supernet.training.batches import Batch, PairBatches, corners, rows_of
 from gantailor.zoo.data.pictures import cropped, mirror, to_float
 
@@ -54,6 +55,11 @@ class Neighbours:
     pruned: Batch
     told: Tensor | None = None
     real: Tensor | None = None
+
+    @property
+    def inputs(self) -> Inputs:
+        """What the pruned generator is shown."""
+        return self.pruned.inputs
 
 
 @dataclass(frozen=True, eq=False)

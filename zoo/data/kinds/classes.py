@@ -15,7 +15,7 @@ from gantailor.zoo.data.config import DataConfig
 from gantailor.zoo.data.fit import Reading
 from gantailor.zoo.data.kinds.files import FileItems, read_items
 from gantailor.zoo.data.pairs import Pairs
-from gantailor.zoo.data.record import DataKind, check_path, split_folder
+from gantailor.zoo.data.record import DataKind, check_path, shared_out, split_folder
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class ClassFiles:
 def class_files(root: Path, split: str) -> ClassFiles:
     """Classes are the folders of the training split in the order of the alphabet, so ``10`` comes before ``2``.
 
-    Without a folder of the split, classes that lie in ``root`` itself are every split's.
+    Without a folder of the split, classes that lie in ``root`` itself are every split's, which are then shared out.
 
     Raises:
         DataError: no class folders, one without pictures, or one that training does not have.
@@ -100,9 +100,9 @@ def _read(config: DataConfig, split: str) -> Pairs:
     names = tuple(file.relative_to(found.root).as_posix() for file in found.files)
     items = FileItems(names, tuple((file,) for file in found.files), Reading.of(config), values)
     what, key = f"class folders {str(found.root)!r}", f"{found.root.resolve()}|{'|'.join(found.names)}"
-    return read_items(
-        items, ClassLabels(values, found.names), name="classes", what=what, key=key, source=found.root.name
-    )
+    labels = ClassLabels(values, found.names)
+    pairs = read_items(items, labels, name="classes", what=what, key=key, source=found.root.name)
+    return shared_out(pairs, config, split, lambda name: _split_root(root, name))
 
 
 CLASSES = DataKind(name="classes", read=_read, check=check_path)

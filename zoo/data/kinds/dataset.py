@@ -24,13 +24,13 @@ import hashlib
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cache, partial
 from typing import Any, cast
 
 import numpy as np
 from torch.utils.data import Dataset, IterableDataset
 
-from gantailor.evaluators.pictures.reader import Notes, say, tell
+from gantailor.evaluators.pictures.reader import Notes, say
 from gantailor.supernet.errors import ConfigError, DataError, GantailorError, nearest, with_place
 from gantailor.zoo.data.class_labels import ClassLabels
 from gantailor.zoo.data.config import DataConfig
@@ -38,7 +38,7 @@ from gantailor.zoo.data.domains import Domains
 from gantailor.zoo.data.fit import Reading
 from gantailor.zoo.data.kinds.values import check_range, check_shapes, value_of
 from gantailor.zoo.data.pairs import Pairs
-from gantailor.zoo.data.record import FOLDERS, SPLIT_NAMES, DataKind, check_options
+from gantailor.zoo.data.record import FOLDERS, SPLIT_NAMES, DataKind, check_options, shared_out
 from gantailor.zoo.data.shards import DIGEST_BYTES, Decoded, Layout, Side, digest_of
 
 SAMPLE = 256  # items that are looked at before anything begins, and that the digest is of
@@ -290,19 +290,29 @@ def _check(make: Callable[..., Any], config: DataConfig) -> None:
 
 def _read(found: Any, makes: bool, config: DataConfig, split: str) -> Pairs:
     what = f"data kind {config.kind!r}"
-    if makes:
-        tried = (found(name, **config.options) for name in FOLDERS[split])
-        dataset = next((made for made in tried if made is not None), None)
-        if dataset is None:
-            raise DataError(f"{what} makes nothing of {' or '.join(FOLDERS[split])}, which {split} needs")
-    elif isinstance(found, Mapping):
-        dataset = next((found[name] for name in FOLDERS[split] if found.get(name) is not None), None)
-        if dataset is None:
-            raise DataError(f"{what} has no {split}: it has {', '.join(map(str, found))}; add it")
-    else:
-        dataset = found
-        tell(f"{what} is one data set for every split: it is trained and scored on the same items")
-    return dataset_pairs(dataset, config, f"{what} ({split})", f"{config.kind}/{split}")
+
+    @cache
+    def named(name: str) -> Any:
+        return found(name, **config.options) if makes else found.get(name)
+
+    def place(name: str) -> str | None:
+        if not makes and not isinstance(found, Mapping):
+            return ""  # one data set for every split
+        try:
+            return next((one for one in FOLDERS[name] if named(one) is not None), None)
+        except Exception:
+            if name == split:
+                raise
+            return f"fails at {name}"  # which is told where that split is read
+
+    chosen = place(split)
+    if chosen is None and makes:
+        raise DataError(f"{what} makes nothing of {' or '.join(FOLDERS[split])}, which {split} needs")
+    if chosen is None:
+        raise DataError(f"{what} has no {split}: it has {', '.join(map(str, found))}; add it")
+    dataset = named(chosen) if chosen else found
+    pairs = dataset_pairs(dataset, config, f"{what} ({split})", f"{config.kind}/{split}")
+    return shared_out(pairs, config, split, place)
 
 
 def give(data: Any, config: DataConfig) -> DataConfig:

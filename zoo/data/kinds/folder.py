@@ -17,7 +17,7 @@ from gantailor.zoo.data.domains import Domains
 from gantailor.zoo.data.fit import Reading, halves
 from gantailor.zoo.data.items import stamp_of, stored
 from gantailor.zoo.data.pairs import Pairs
-from gantailor.zoo.data.record import DataKind, check_path, split_folder
+from gantailor.zoo.data.record import DataKind, check_path, shared_out, split_folder
 
 DIRECTIONS = ("AtoB", "BtoA", "unpaired")
 
@@ -97,11 +97,14 @@ class FolderItems:
 
 
 def _read(config: DataConfig, split: str) -> Pairs:
-    """The split's folder; where there is none, the pictures that lie in ``data.path`` itself are every split."""
+    """The split's folder; where there is none, its part of the pictures that lie in ``data.path`` itself."""
     root = Path(str(config.path))
-    found = split_folder(root, split)
-    chosen = root if not found.is_dir() and list_pictures(root) else found
-    return read_folder(chosen, Reading.of(config), config.direction)
+
+    def place(name: str) -> Path:
+        found = split_folder(root, name)
+        return root if not found.is_dir() and list_pictures(root) else found
+
+    return shared_out(read_folder(place(split), Reading.of(config), config.direction), config, split, place)
 
 
 FOLDER = DataKind(

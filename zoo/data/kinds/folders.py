@@ -11,7 +11,7 @@ from gantailor.zoo.data.fit import Reading
 from gantailor.zoo.data.kinds.files import FileItems, read_items
 from gantailor.zoo.data.kinds.sides import matched, need_sides, side_folders
 from gantailor.zoo.data.pairs import Pairs
-from gantailor.zoo.data.record import DataKind, check_path
+from gantailor.zoo.data.record import DataKind, check_path, shared_out
 
 
 def _read(config: DataConfig, split: str) -> Pairs:
@@ -25,7 +25,8 @@ def _read(config: DataConfig, split: str) -> Pairs:
     inside = " and ".join(folder.relative_to(root).as_posix() for folder in folders)
     key = "|".join([*(str(folder.resolve()) for folder in folders), config.direction])
     source = f"{root.name}/{folders[0].relative_to(root).as_posix()}"
-    return read_items(items, None, name="folders", what=f"folders {inside} of {str(root)!r}", key=key, source=source)
+    pairs = read_items(items, None, name="folders", what=f"folders {inside} of {str(root)!r}", key=key, source=source)
+    return shared_out(pairs, config, split, lambda name: side_folders(root, name, config.sides))
 
 
 def _check(config: DataConfig) -> None:

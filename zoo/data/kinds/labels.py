@@ -25,7 +25,7 @@ from gantailor.zoo.data.fit import Reading
 from gantailor.zoo.data.items import stamp_of, stored
 from gantailor.zoo.data.pairs import Pairs
 from gantailor.zoo.data.pictures import to_float
-from gantailor.zoo.data.record import FOLDERS, DataKind, check_path
+from gantailor.zoo.data.record import FOLDERS, DataKind, check_path, shared_out
 
 NO_ID = (255, 65535, -1)  # unknown pixels, as data sets mark them; no mistake
 
@@ -36,9 +36,13 @@ class LabelPairs(Pairs):
 
     They are uint8, or uint16 of more than 255 classes. Batches hold them one-hot, ``[n, classes + 1 (+ 1), H, W]``: the
     classes, one channel for every id beyond them (unknown), and the edges.
+
+    Args:
+        table: ``key`` of the colour table that gave the ids; None where the maps hold them.
     """
 
     classes: int = 35
+    table: str | None = None
 
     def batch(self, indices: np.ndarray, *, moves: Sequence[Move] | None = None) -> tuple[Inputs, Tensor | None]:
         """One-hot label maps of 0 and 1, and targets in [-1, 1]."""
@@ -86,7 +90,7 @@ def read_labels(root: Path, split: str, reading: Reading, classes: int, table: s
     found = stored(items, reading, name="labels", what=f"folder {str(folder)!r}", key=key)
     inputs, targets, counts = found.sides
     items.check(counts, folder)
-    return LabelPairs(inputs, targets, found.names, f"{root.name}@{reading.label}/{split}", classes)
+    return LabelPairs(inputs, targets, found.names, f"{root.name}@{reading.label}/{split}", classes, items.table)
 
 
 def _triples(root: Path, split: str) -> dict[str, tuple[Path, Path, Path | None]]:
@@ -117,7 +121,7 @@ def _colours(name: str | None) -> Colours | None:
     if name is None:
         return None
     table = LabelTable.read(name)
-    return Colours(table.colours, np.where(table.ids == IGNORED, -1, table.ids), name)
+    return Colours(table.colours, np.where(table.ids == IGNORED, -1, table.ids), name, table.key)
 
 
 @dataclass(frozen=True, eq=False)
@@ -141,6 +145,11 @@ class LabelItems:
     def edges(self) -> bool:
         """Whether there are instance maps."""
         return self.files[0][2] is not None
+
+    @property
+    def table(self) -> str | None:
+        """Of the colour table, if there is one."""
+        return None if self.colours is None else self.colours.key
 
     @property
     def colours_key(self) -> str:
@@ -211,8 +220,12 @@ def _edges(instances: np.ndarray) -> np.ndarray:
 
 def _read(config: DataConfig, split: str) -> LabelPairs:
     root = Path(str(config.path))
-    name = next((name for name in FOLDERS[split] if _folder(root, name, "label").is_dir()), FOLDERS[split][0])
-    return read_labels(root, name, Reading.of(config), config.classes, config.labels)
+
+    def place(name: str) -> str:
+        return next((one for one in FOLDERS[name] if _folder(root, one, "label").is_dir()), FOLDERS[name][0])
+
+    pairs = read_labels(root, place(split), Reading.of(config), config.classes, config.labels)
+    return shared_out(pairs, config, split, place)
 
 
 LABELS = DataKind(name="labels", read=_read, yields="labels", check=check_path)

@@ -22,7 +22,7 @@ from gantailor.zoo.data.domains import Domains
 from gantailor.zoo.data.fit import Reading
 from gantailor.zoo.data.kinds.files import FileItems, read_items, unique
 from gantailor.zoo.data.pairs import Pairs
-from gantailor.zoo.data.record import FOLDERS, SPLIT_NAMES, DataKind, check_path
+from gantailor.zoo.data.record import FOLDERS, SPLIT_NAMES, DataKind, check_path, shared_out
 
 COLUMNS = ("input", "target", "class", "split")
 SUFFIXES = (".csv", ".tsv", ".jsonl")
@@ -213,23 +213,32 @@ def _check_all_or_none(rows: list[Row], column: str) -> None:
 
 
 def rows_of(tables: dict[str, list[Row]], split: str) -> list[Row]:
-    """The lines of a split; those of a single table that names no splits are every split's.
+    """The lines that a split finds; those of a single table that names no splits are every split's.
 
     Raises:
         DataError: there are none.
     """
-    if "" in tables:
-        rows = tables[""]
-        if not rows[0].split:
-            return rows
-        tables = {name: [row for row in rows if row.split == name] for name in SPLIT_NAMES}
-    found = next((tables[name] for name in FOLDERS[split] if tables.get(name)), None)
+    tables = _by_split(tables)
+    found = _found(tables, split)
     if found is None:
         there = ", ".join(name for name in SPLIT_NAMES if tables.get(name))
         raise DataError(
             f"the list has no pictures of {' or '.join(FOLDERS[split])}, which {split} needs; it has {there}"
         )
-    return found
+    return tables[found]
+
+
+def _by_split(tables: dict[str, list[Row]]) -> dict[str, list[Row]]:
+    """The lines of each split; of a single table that names no splits all, under the name of none."""
+    rows = tables.get("", [])
+    return (
+        {name: [row for row in rows if row.split == name] for name in SPLIT_NAMES} if rows and rows[0].split else tables
+    )
+
+
+def _found(tables: dict[str, list[Row]], split: str) -> str | None:
+    """Whose lines a split reads."""
+    return next((name for name in ("", *FOLDERS[split]) if tables.get(name)), None)
 
 
 def _read(config: DataConfig, split: str) -> Pairs:
@@ -248,7 +257,9 @@ def _read(config: DataConfig, split: str) -> Pairs:
     )
     key = "|".join([str(path.resolve()), config.direction, *(str(file) for files in items.files for file in files)])
     source = path.stem if path.is_file() else path.name
-    return read_items(items, labels, name="list", what=f"list {str(path)!r}", key=key, source=f"{source}/{split}")
+    what, splits = f"list {str(path)!r}", _by_split(tables)
+    pairs = read_items(items, labels, name="list", what=what, key=key, source=f"{source}/{split}")
+    return shared_out(pairs, config, split, lambda name: _found(splits, name))
 
 
 def _files(row: Row, direction: str) -> tuple[Path, ...]:

@@ -18,7 +18,7 @@ from gantailor.zoo.data.config import DataConfig
 from gantailor.zoo.data.domains import Domains
 from gantailor.zoo.data.kinds.values import CHANNELS, as_floats, as_pictures, check_range, check_shapes, last_channels
 from gantailor.zoo.data.pairs import Pairs
-from gantailor.zoo.data.record import FOLDERS, DataKind, check_path
+from gantailor.zoo.data.record import FOLDERS, DataKind, check_path, shared_out
 
 SUFFIXES = (".npz", ".safetensors")
 TARGET = "target"
@@ -217,7 +217,15 @@ def _read(config: DataConfig, split: str) -> Pairs:
     labels = None if arrays.classes is None else ClassLabels(arrays.classes)
     names = tuple(str(row) for row in range(len(inputs)))
     more = arrays.inputs[1:]
-    return Pairs(inputs, target, names, f"{path.name}/{file.stem}", more=more, class_labels=labels)
+    pairs = Pairs(inputs, target, names, f"{path.name}/{file.stem}", more=more, class_labels=labels)
+    return shared_out(pairs, config, split, lambda name: _place(path, name))
+
+
+def _place(path: Path, split: str) -> Path | None:
+    try:
+        return tensor_file(path, split)
+    except DataError:
+        return None
 
 
 def _check(config: DataConfig) -> None:

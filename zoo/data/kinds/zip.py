@@ -25,7 +25,7 @@ from gantailor.zoo.data.config import DataConfig
 from gantailor.zoo.data.fit import Reading
 from gantailor.zoo.data.kinds.files import FileItems, read_items
 from gantailor.zoo.data.pairs import Pairs
-from gantailor.zoo.data.record import FOLDERS, SPLIT_NAMES, DataKind, check_path
+from gantailor.zoo.data.record import FOLDERS, SPLIT_NAMES, DataKind, check_path, shared_out
 
 LABELS_FILE = "dataset.json"
 LARGEST = 1 << 29  # bytes of one file, unpacked
@@ -134,9 +134,7 @@ def pictures_of(archive: Archive, split: str) -> list[str]:
         DataError: there are none.
     """
     names = archive.pictures()
-    root = _root_of(names)
-    tops = {name[len(root) :].partition("/")[0] for name in names}
-    folders = [name for name in FOLDERS[split] if name in tops]
+    root, (folders, tops) = _root_of(names), _folders_of(names, split)
     if folders or "train" in tops:
         names = [name for name in names if name.startswith(f"{root}{(folders or ['test'])[0]}/")]
     if not names:
@@ -145,6 +143,13 @@ def pictures_of(archive: Archive, split: str) -> list[str]:
             "pictures beneath no such folder"
         )
     return names
+
+
+def _folders_of(names: Sequence[str], split: str) -> tuple[list[str], set[str]]:
+    """Those of the topmost folders that a split may read, and all of them."""
+    root = _root_of(names)
+    tops = {name[len(root) :].partition("/")[0] for name in names}
+    return [name for name in FOLDERS[split] if name in tops], tops
 
 
 def labels_of(archive: Archive, names: Sequence[str]) -> ClassLabels | None:
@@ -237,7 +242,15 @@ def _read(config: DataConfig, split: str) -> Pairs:
     files = tuple((Entry(archive, name),) for name in names)
     items = ArchiveItems(tuple(names), files, Reading.of(config), values, archive)
     what, key = f"archive {str(archive.path)!r}", str(archive.path.resolve())
-    return read_items(items, labels, name="zip", what=what, key=key, source=f"{archive.path.stem}/{split}")
+    pairs = read_items(items, labels, name="zip", what=what, key=key, source=f"{archive.path.stem}/{split}")
+    return shared_out(pairs, config, split, lambda name: _place(Path(str(config.path)), name))
+
+
+def _place(path: Path, split: str) -> tuple[Path, str]:
+    """The archive, and the folder in it."""
+    archive = archive_of(path, split)
+    folders, tops = _folders_of(archive.pictures(), split)
+    return archive.path, (folders or ["test"])[0] if folders or "train" in tops else ""
 
 
 ZIP = DataKind(name="zip", read=_read, check=check_path)
