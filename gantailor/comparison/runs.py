@@ -191,9 +191,7 @@ def _sha256(content: bytes) -> str:
 
 def _seconds(log: Path) -> float:
     """What a training took, from its log: interruptions and scoring not counted."""
-    latest = {
-        row["kimg"]: row["images_per_second"] for row in readread_rows(log)
-    }  # after a resume some lines come again
+    latest = {row["kimg"]: row["images_per_second"] for row in read_rows(log)}  # after a resume some lines come again
     points = sorted(latest)
     spent = (1000 * (b - a) / latest[b] for a, b in itertools.pairwise([0.0, *points]) if latest[b])
     return float(sum(spent))
