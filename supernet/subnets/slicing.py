@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from gantailor.supernet.graph import Axis, WidthGraph
+from gantailor.supernet.subnets.attributes import set_integer
 from gantailor.supernet.subnets.copying import copied
 from gantailor.supernet.subnets.removal import remove
 
@@ -87,8 +88,8 @@ def narrow_attributes(model: nn.Module, graph: WidthGraph, sizes: Sequence[int])
     try:
         yield
     finally:
-        for module, name, value in reversed(changed):
-            object.__setattr__(module, name, value)
+        for owner, name, value in reversed(changed):
+            object.__setattr__(owner, name, value)
 
 
 def narrow_copy(
@@ -125,15 +126,14 @@ def narrow_copy(
     return narrow
 
 
-def _set_sizes(model: nn.Module, graph: WidthGraph, sizes: Sequence[int]) -> list[tuple[nn.Module, str, Any]]:
+def _set_sizes(model: nn.Module, graph: WidthGraph, sizes: Sequence[int]) -> list[tuple[Any, str, Any]]:
     """Set the integers that modules keep of their channels; what they were before, in the order of the changes."""
     changed, sizes = [], [max(1, size) for size in sizes]  # a width that is gone has a channel that is not read
     for attribute in graph.attributes:
         module = model.get_submodule(attribute.module)
-        old = getattr(module, attribute.name)
         size = attribute.axis.size(sizes)
-        changed.append((module, attribute.name, old))
-        object.__setattr__(module, attribute.name, (*old[:-1], size) if attribute.as_tuple else size)
+        name = f"{attribute.name}[-1]" if attribute.as_tuple else attribute.name
+        changed.append(set_integer(module, name, size))
     return changed
 
 

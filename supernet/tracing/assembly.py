@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 import numpy as np
 
 from gantailor.supernet.graph import FIXED, Axis, SizeAttribute, Term, Width, WidthGraph
+from gantailor.supernet.tracing.sizes import settle
 from gantailor.supernet.tracing.tracer import Tracer
 
 Place = tuple[str, int]
@@ -44,6 +45,7 @@ def assemble(tracer: Tracer, whole: Mapping[str, str]) -> WidthGraph:
     Args:
         whole: names of widths that stay at full size, with the reason; names that do not occur have no effect.
     """
+    settle(tracer, _components)
     component = _components(tracer)
     reasons: dict[int, str] = {}
     for labels, reason in reversed(tracer.frozen):

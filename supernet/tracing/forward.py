@@ -11,6 +11,8 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 
 from gantailor.supernet.errors import UntraceableError
+from gantailor.supernet.subnets.attributes import integers_of, set_integer
+from gantailor.supernet.tracing.sizes import Kept, Read, Size, plain, sizes_in
 from gantailor.supernet.tracing.tracer import LATER, Labels, Rule, Tracer, within
 
 # Module type -> the integers it keeps: attribute name to (input or output, dimension, inside a tuple?).
@@ -22,6 +24,16 @@ _SIZES: dict[type[nn.Module], dict[str, tuple[str, int, bool]]] = {
     nn.LayerNorm: {"normalized_shape": ("input", -1, True)},
     nn.PReLU: {"num_parameters": ("input", 1, False)},
 }
+
+# Of PyTorch's own modules those that compute with integers that no rule knows.
+_COMPUTING = (nn.Unflatten, nn.RNNBase, nn.RNNCellBase)
+# Operations that make tensors of a given size, also without one that is given.
+MADE = ("zeros", "ones", "empty", "full", "rand", "randn", "eye", "new_zeros", "new_ones", "new_empty", "new_full") + (
+    "expand",
+    "broadcast_to",
+    "repeat",
+    "tile",
+)
 
 
 class TracedForward(TorchFunctionMode):
@@ -41,7 +53,7 @@ class TracedForward(TorchFunctionMode):
     def __torch_function__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         if self.inside_leaf:
-            return func(*args, **kwargs)
+            return func(*plain(args), **plain(kwargs))
         if not args:  # rules find what they work on in front, however it was passed
             first = next((key for key in ("input", "tensors", "tensor", "self") if key in kwargs), None)
             args, kwargs = (
@@ -49,7 +61,7 @@ class TracedForward(TorchFunctionMode):
             )
         given = [t for t in tree_leaves((args, kwargs)) if isinstance(t, Tensor)]
         before = [self.tracer.labels(t) for t in given]
-        result = func(*args, **kwargs)
+        result = func(*plain(args), **plain(kwargs))
         outputs = [t for t in tree_leaves(result) if isinstance(t, Tensor)]
         name = _operation(func)
         for labels, reason in (owed for t in given for owed in getattr(t, LATER, ()) if outputs):
@@ -57,9 +69,19 @@ class TracedForward(TorchFunctionMode):
                 self.tracer.later(outputs[0], labels, reason)
             else:
                 self.tracer.freeze(labels, reason)
-        if (outputs or name == "setitem") and any(axis is not None for axes in before for axis in axes):
+        if name in ("shape", "size"):
+            return self._sizes(args[0], result, *args[1:], **kwargs)
+        labelled = any(axis is not None for axes in before for axis in axes)
+        if labelled and (outputs or name == "setitem"):
             self._apply_rule(name, func, args, kwargs, result, before)
+        elif outputs and name in MADE and next(sizes_in((args, kwargs)), None) is not None:
+            self.rules[name](self.tracer, func, args, kwargs, result)
         return result
+
+    def _sizes(self, tensor: Tensor, result: Any, dim: int | None = None) -> Any:
+        """Sizes of axes with channels, as numbers that remember them."""
+        sizes = self.tracer.sizes_of(tensor)
+        return torch.Size(sizes) if dim is None else sizes[dim]
 
     def _apply_rule(
         self, name: str, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any, before: list[Labels]
@@ -76,11 +98,15 @@ class TracedForward(TorchFunctionMode):
 
     def run(self, inputs: Sequence[Any]) -> None:
         """The forward itself, with hooks that follow the module stack."""
-        handles = []
+        handles, changed = [], []
         for path, module in self.tracer.model.named_modules():
             leaf = self.rules.get(type(module))
+            if not type(module).__module__.startswith("torch.") or isinstance(module, _COMPUTING):
+                for name, value in list(integers_of(module)):
+                    changed.append(set_integer(module, name, Size(value, self.tracer, Kept(path, name))))
             handles.append(module.register_forward_pre_hook(self._enter(path, leaf)))
             handles.append(module.register_forward_hook(self._leave(path, leaf)))
+        self.tracer.running = True
         try:
             with torch.no_grad(), self:
                 output = self.tracer.model(*inputs)
@@ -89,8 +115,11 @@ class TracedForward(TorchFunctionMode):
                     for axis in self.tracer.labels(tensor):
                         self.tracer.freeze(axis, "is the generator's output")
         finally:
+            self.tracer.running = False
             for handle in handles:
                 handle.remove()
+            for owner, name, value in reversed(changed):
+                object.__setattr__(owner, name, value)
 
     def _enter(self, path: str, leaf: Rule | None) -> Callable[..., None]:
         def hook(_module: nn.Module, _inputs: Any) -> None:
@@ -140,7 +169,7 @@ def _note_own_sizes(tracer: Tracer, path: str, module: nn.Module, given: Tensor,
     axes = {"in": tracer.labels(given), "out": tracer.labels(output)}
     channels = {side: labels[1] for side, labels in axes.items() if len(labels) > 1}
     for name, value in vars(module).items():
-        if type(value) is not int or value < 2:
+        if not isinstance(value, int) or isinstance(value, bool) or value < 2:
             continue
         sides = ["in"] if name.startswith("in") else ["out"] if "out" in name or "filter" in name else ["in", "out"]
         fitting = [a for side in sides if (a := channels.get(side)) is not None and len(a) == value]

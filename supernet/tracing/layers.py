@@ -45,7 +45,7 @@ def convolution(t: Tracer, func: Any, args: Args, kwargs: Kwargs, out: Tensor) -
     base = float(len(x) * kernel * fixed)
     outer = base * math.prod(out.shape[2:])
     true = base * math.prod(x.shape[2:]) if transposed else outer
-    filtering = groups > 1 and axes[0] is None  # a fixed filter on every channel: no paper counts it
+    filtering = groups > 1 and not t.learned(axes[0])  # a fixed filter on every channel: no paper counts it
     published = 0.0 if filtering else outer
     t.cost({"true": true, "published": published, "published_convs": published}, rows, columns)
 

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from gantailor.supernet.graph import FIXED
 from gantailor.supernet.tracing.elementwise import Args, Kwargs, argument, freeze_all, tensors
+from gantailor.supernet.tracing.sizes import Size, reads
 from gantailor.supernet.tracing.tracer import Tracer
 
 
@@ -44,6 +45,7 @@ def stack(t: Tracer, func: Any, args: Args, kwargs: Kwargs, out: Tensor) -> None
 def reshape(t: Tracer, func: Any, args: Args, kwargs: Kwargs, out: Tensor) -> None:
     """view, reshape, flatten, unflatten, squeeze, unsqueeze: axes are followed block by block."""
     x, labels = args[0], t.labels(args[0])
+    given = _given(t, func, args, kwargs, out)
     result: list[np.ndarray | None] = [None] * out.dim()
     for olds, news in _blocks(tuple(x.shape), tuple(out.shape)):
         if all(labels[o] is None for o in olds):
@@ -52,26 +54,46 @@ def reshape(t: Tracer, func: Any, args: Args, kwargs: Kwargs, out: Tensor) -> No
         parts = _divide(merged, [out.shape[n] for n in news])
         carried = len(olds) == 1 and len(news) > 1 and all(part is None for part in parts)
         if carried:
-            parts = _carried(t, merged, [out.shape[n] for n in news], _carrier(args, x, out, news))
+            parts = _carried(t, merged, [out.shape[n] for n in news], _carrier(given, x, news))
         for new, axis in zip(news, parts, strict=True):
             result[new] = axis
         placed = np.concatenate([r for n in news if (r := result[n]) is not None] or [np.array([FIXED])])
         if not carried:
             t.freeze(np.setdiff1d(merged, placed), "is split by a reshape")
+    for size, axis in zip(given, result, strict=True):
+        t.demand(size, axis)
     t.set(out, result)
 
 
-def _carrier(args: Args, x: Tensor, out: Tensor, news: list[int]) -> int:
+def _given(t: Tracer, func: Any, args: Args, kwargs: Kwargs, out: Tensor) -> list[int]:
+    """The size that the forward gives to each axis of the result; 0 where it gives none."""
+    name, sizes = func.__name__, args[1] if len(args) == 2 else args[1:]
+    if name in ("view_as", "reshape_as"):
+        return t.sizes_of(args[1])
+    if name == "unflatten":
+        dimension, parts = argument(args, kwargs, 1, "dim") % args[0].dim(), argument(args, kwargs, 2, "sizes")
+        return [*[0] * dimension, *parts, *[0] * (out.dim() - dimension - len(parts))]
+    sizes = kwargs.get("shape", kwargs.get("size", sizes))
+    asked = name in ("view", "reshape") and isinstance(sizes, tuple | list) and len(sizes) == out.dim()
+    return list(sizes) if asked else [0] * out.dim()
+
+
+def _carrier(given: list[int], x: Tensor, news: list[int]) -> int:
     """Which of the axes that one axis is split into carries the channels.
 
-    The one given as -1; else the first if features become a picture, and the second otherwise: positions within the
+    The one whose size the forward computes from a number of channels; else that given as -1; else, of those that are
+    not written as a number, the first if features become a picture, and the second otherwise: positions within the
     heads of an attention, or within the parts of a concatenation. A guess: ``verify`` proves it.
     """
-    given = args[1] if len(args) == 2 and isinstance(args[1], tuple | list) else args[1:]
     for position, axis in enumerate(news):
-        if len(given) == out.dim() and isinstance(given[axis], int) and given[axis] == -1:
+        if reads(given[axis]):
             return position
-    return 0 if x.dim() == 2 else 1
+    for position, axis in enumerate(news):
+        if given[axis] == -1:
+            return position
+    usual = 0 if x.dim() == 2 else 1
+    known = [position for position, axis in enumerate(news) if isinstance(given[axis], Size)]
+    return usual if usual in known or not known else known[0]
 
 
 def _carried(t: Tracer, merged: np.ndarray, sizes: list[int], carrier: int) -> list[np.ndarray | None]:
@@ -139,16 +161,38 @@ def permute(t: Tracer, func: Any, args: Args, kwargs: Kwargs, out: Tensor) -> No
     t.set(out, [labels[len(str(s)) - 1] for s in moved.stride()])
 
 
+def made(t: Tracer, func: Any, args: Args, kwargs: Kwargs, out: Tensor) -> None:
+    """zeros, randn, new_full, ...: a tensor made for as many channels as come, or of fixed size."""
+    sizes = args[1:] if isinstance(args[0], Tensor) else args
+    sizes = kwargs.get("size", sizes[0] if sizes and isinstance(sizes[0], tuple | list) else sizes)
+    t.set(out, [t.new_axis(size) for size in sizes][: out.dim()] if len(sizes) >= out.dim() else [None] * out.dim())
+
+
+def eye(t: Tracer, func: Any, args: Args, kwargs: Kwargs, out: Tensor) -> None:
+    """An identity matrix of as many rows as come."""
+    rows = t.new_axis(argument(args, kwargs, 0, "n"))
+    t.set(out, (rows, rows if out.shape[0] == out.shape[1] else None))
+
+
 def expand(t: Tracer, func: Any, args: Args, kwargs: Kwargs, out: Tensor) -> None:
-    """New leading axes are plain; the old ones keep their units."""
-    old = t.labels(args[0])
-    t.set(out, [*[None] * (out.dim() - len(old)), *old])
+    """Old axes keep their units; what is repeated for as many channels as come has theirs."""
+    x = args[0]
+    sizes = kwargs.get("size", args[1] if len(args) == 2 and not isinstance(args[1], int) else args[1:])
+    sizes = t.sizes_of(sizes) if isinstance(sizes, Tensor) else list(sizes)
+    old = [*[None] * (out.dim() - x.dim()), *t.labels(x)]
+    grown = [1] * (out.dim() - x.dim()) + list(x.shape)
+    t.set(out, [t.new_axis(size) if n == 1 else axis for n, axis, size in zip(grown, old, sizes, strict=True)])
 
 
 def repeat(t: Tracer, func: Any, args: Args, kwargs: Kwargs, out: Tensor) -> None:
-    """Units repeat with their channels."""
+    """Units repeat with their channels; what is repeated for as many channels as come has theirs."""
+    times = argument(args, kwargs, 1, "repeats", kwargs.get("dims"))
+    times = args[1:] if isinstance(times, int) else times
+    grown = [1] * (out.dim() - args[0].dim()) + list(args[0].shape)
+    times = [1] * (out.dim() - len(times)) + list(times)
     old = [*[None] * (out.dim() - args[0].dim()), *t.labels(args[0])]
-    t.set(out, [None if a is None else np.tile(a, out.shape[d] // len(a)) for d, a in enumerate(old)])
+    labels = [None if a is None else np.tile(a, out.shape[d] // len(a)) for d, a in enumerate(old)]
+    t.set(out, [t.new_axis(k) if n == 1 else a for n, a, k in zip(grown, labels, times, strict=True)])
 
 
 def reduce(t: Tracer, func: Any, args: Args, kwargs: Kwargs, out: Any) -> None:
@@ -174,12 +218,17 @@ def chunk(t: Tracer, func: Any, args: Args, kwargs: Kwargs, out: tuple[Tensor, .
     start = 0
     sizes = [part.shape[dimension] for part in out]
     axis = labels[dimension]
-    if axis is not None and len(set(sizes)) == 1 and len(sizes) > 1:
+    given = argument(args, kwargs, 1, "split_size", kwargs.get("split_size_or_sections")) if func.__name__ == "split" else ()
+    given = list(given) if isinstance(given, tuple | list) else [given] * isinstance(given, Size)
+    equal = len(set(sizes)) == 1 and len(given) < 2
+    if axis is not None and equal and len(sizes) > 1:
         parts = axis.reshape(len(sizes), -1)
         for part in parts[1:]:
             t.join(parts[0], part)
-    elif len(sizes) > 1:
+    elif len(sizes) > 1 and not all(isinstance(size, Size) for size in given):
         t.freeze(axis, "is split at fixed places")
+    for size, at in zip(given, np.cumsum([0, *sizes]).tolist(), strict=False) if axis is not None else ():
+        t.demand(size, axis[at : at + size])
     for part in out:
         stop = start + part.shape[dimension]
         t.set(part, [a if d != dimension or a is None else a[start:stop] for d, a in enumerate(labels)])
@@ -195,11 +244,6 @@ def glu(t: Tracer, func: Any, args: Args, kwargs: Kwargs, out: Tensor) -> None:
         first, second = axis.reshape(2, -1)
         labels[dimension] = t.join(first, second)
     t.set(out, labels)
-
-
-def fresh(t: Tracer, func: Any, args: Args, kwargs: Kwargs, out: Tensor) -> None:
-    """A new tensor that only borrows type and device."""
-    t.set(out, [None] * out.dim())
 
 
 def trailing(t: Tracer, func: Any, args: Args, kwargs: Kwargs, out: Tensor) -> None:
@@ -238,6 +282,11 @@ def getitem(t: Tracer, func: Any, args: Args, kwargs: Kwargs, out: Tensor) -> No
 
 def _slice(t: Tracer, axis: np.ndarray, index: slice, size: int) -> np.ndarray:
     start, stop, step = index.indices(size)
+    ends = [(end, at) for end, at in ((index.start, start), (index.stop, stop)) if end is not None and end != 0]
+    if step == 1 and 0 <= start < stop and all(isinstance(end, Size) and end == at for end, at in ends):
+        for end, _ in ends:
+            t.demand(end, axis[:end])
+        return axis[start:stop]
     length = stop - start
     if step == 1 and length > 0 and size % length == 0 and start % length == 0:
         parts = axis.reshape(-1, length)  # one of equal parts, as ``chunk`` would cut

@@ -16,6 +16,7 @@ import numpy as np
 from torch import Tensor, nn
 
 from gantailor.supernet.graph import FIXED
+from gantailor.supernet.tracing.sizes import Kept, Read, Size
 
 Labels = tuple[np.ndarray | None, ...]
 Rule = Callable[["Tracer", Callable[..., Any], tuple[Any, ...], dict[str, Any], Any], None]
@@ -29,6 +30,9 @@ class Tracer:
     Attributes:
         batch: images in the example.
         stack: the modules whose forwards run, the innermost last.
+        demands: sizes that the forward gave to axes, with the channels of these.
+        used: integers of modules that the forward computes with or compares.
+        running: whether the forward is running.
     """
 
     def __init__(self, model: nn.Module, *, batch: int) -> None:
@@ -46,6 +50,9 @@ class Tracer:
         self.costs: list[tuple[str, dict[str, float], np.ndarray | None, np.ndarray | None]] = []
         self.activations: dict[str, np.ndarray | None] = {}
         self.sizes: list[tuple[str, str, np.ndarray, bool]] = []
+        self.demands: list[tuple[Size, np.ndarray]] = []
+        self.used: set[Kept] = set()
+        self.running = False
         self.stack: list[str] = [""]
 
     def labels(self, tensor: Tensor) -> Labels:
@@ -70,6 +77,26 @@ class Tracer:
         """Give a result its identities."""
         assert len(labels) == tensor.dim(), f"{len(labels)} labels for shape {tuple(tensor.shape)}"
         setattr(tensor, SLOT, tuple(labels))
+
+    def sizes_of(self, tensor: Tensor) -> list[int]:
+        """A tensor's sizes, those of axes with channels as numbers that remember them."""
+        pairs = zip(tensor.shape, self.labels(tensor), strict=True)
+        return [size if axis is None else Size(size, self, Read(axis)) for size, axis in pairs]
+
+    def demand(self, size: int, labels: np.ndarray | None) -> None:
+        """The forward gives this size to an axis with these channels: both stay equal (``sizes.py``)."""
+        if isinstance(size, Size) and size.tracer is self and labels is not None:
+            self.demands.append((size, labels))
+
+    def new_axis(self, size: int) -> np.ndarray | None:
+        """Channels of a tensor that the forward makes: as many as an axis has, or a module says; else of fixed size."""
+        if not isinstance(size, Size) or size.tracer is not self or size < 2:
+            return None
+        self.ranges.append((self.count, "", 0))
+        self.count += size
+        made = np.arange(self.count - size, self.count)
+        self.demand(size, made)
+        return made
 
     def join(self, a: np.ndarray | None, b: np.ndarray | None) -> np.ndarray | None:
         """Make two axes the same, element by element; what meets a fixed element is frozen."""
@@ -110,13 +137,17 @@ class Tracer:
             assert labels is not None
             self.producers.append((name, labels))
 
+    def learned(self, labels: np.ndarray | None) -> bool:
+        """Whether channels of a weight or buffer are among these, not only of tensors that the forward makes."""
+        return bool(self._origins(labels))
+
     def _origins(self, labels: np.ndarray | None) -> list[tuple[str, int]]:
         """The (weight, dimension) pairs whose own identities these are, also behind views of the weight."""
         if labels is None:
             return []
         starts = [start for start, _, _ in self.ranges]
         found = np.searchsorted(starts, labels[labels != FIXED], "right") - 1
-        return [self.ranges[i][1:] for i in dict.fromkeys(found.tolist())]
+        return [self.ranges[i][1:] for i in dict.fromkeys(found.tolist()) if self.ranges[i][1]]
 
     def cost(self, coefficients: dict[str, float], rows: np.ndarray | None, columns: np.ndarray | None) -> None:
         """Add ``coefficient * |rows| * |columns|`` multiply-accumulates for the whole example batch."""

@@ -1,0 +1,225 @@
+"""Sizes that a forward reads and computes with: each remembers where it comes from.
+
+A forward that says ``q.reshape(b, n, self.heads, c // self.heads)`` demands that one axis has as many channels as
+another, or as a module holds. While it is traced, the sizes of axes with channels and the integers of modules are
+``Size``: plain numbers to Python and PyTorch that note what is computed from them. Every place where one is used for an
+axis is a demand; ``settle`` turns the demands into ties between axes, and into the attributes that follow an axis.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from gantailor.supernet.graph import FIXED
+
+if TYPE_CHECKING:
+    from gantailor.supernet.tracing.tracer import Tracer
+
+
+@dataclass(frozen=True, eq=False)
+class Read:
+    """The size of an axis with these channels."""
+
+    labels: np.ndarray
+
+
+@dataclass(frozen=True)
+class Kept:
+    """An integer that a module keeps: ``name`` is an attribute, one of its fields (``opt.dim``) or items (``dims[2]``)."""
+
+    module: str
+    name: str
+
+
+@dataclass(frozen=True, eq=False)
+class Computed:
+    """The result of an operation on two integers, of which one at least is a ``Size``."""
+
+    operation: str
+    left: int
+    right: int
+
+
+Origin = Read | Kept | Computed
+
+
+class Size(int):
+    """A number of the traced forward that knows its origin."""
+
+    tracer: Tracer
+    origin: Origin
+
+    def __new__(cls, value: int, tracer: Tracer, origin: Origin) -> Size:
+        """An integer of this value."""
+        made = super().__new__(cls, value)
+        made.tracer, made.origin = tracer, origin
+        return made
+
+    def _computed(self, operation: str, left: Any, right: Any, value: Any) -> Any:
+        if value is NotImplemented or isinstance(left, bool) or isinstance(right, bool):
+            return value
+        self._used()
+        return Size(value, self.tracer, Computed(operation, left, right))
+
+    def __mul__(self, other: Any) -> Any:
+        return self._computed("mul", self, other, int.__mul__(self, other))
+
+    def __rmul__(self, other: Any) -> Any:
+        return self._computed("mul", other, self, int.__rmul__(self, other))
+
+    def __add__(self, other: Any) -> Any:
+        return self._computed("add", self, other, int.__add__(self, other))
+
+    def __radd__(self, other: Any) -> Any:
+        return self._computed("add", other, self, int.__radd__(self, other))
+
+    def __sub__(self, other: Any) -> Any:
+        return self._computed("sub", self, other, int.__sub__(self, other))
+
+    def __floordiv__(self, other: Any) -> Any:
+        return self._computed("floordiv", self, other, int.__floordiv__(self, other))
+
+    def __eq__(self, other: object) -> bool:
+        same = int.__eq__(self, other)
+        self._used()
+        if same is True and isinstance(other, Size):  # a test that passes has to pass in a narrow net
+            other._used()
+            for one, another in ((self, other), (other, self)):
+                if isinstance(one.origin, Read) and self.tracer.running:
+                    self.tracer.demand(another, one.origin.labels)
+                    break
+        return same
+
+    def __ne__(self, other: object) -> bool:
+        return not self == other if int.__eq__(self, other) is not NotImplemented else True
+
+    __hash__ = int.__hash__
+
+    def __reduce__(self) -> Any:
+        return int, (int(self),)
+
+    def _used(self) -> None:
+        if isinstance(self.origin, Kept):
+            self.tracer.used.add(self.origin)
+
+
+def plain(value: Any) -> Any:
+    """The same arguments of an operation, its sizes as ordinary integers."""
+    if isinstance(value, Size):
+        return int(value)
+    if isinstance(value, slice):
+        return slice(plain(value.start), plain(value.stop), plain(value.step))
+    if isinstance(value, torch.Size):
+        return torch.Size([plain(one) for one in value])
+    if type(value) in (list, tuple):
+        return type(value)(plain(one) for one in value)
+    if type(value) is dict:
+        return {key: plain(one) for key, one in value.items()}
+    return value
+
+
+def sizes_in(value: Any) -> Iterator[Size]:
+    """The sizes among the arguments of an operation."""
+    if isinstance(value, Size):
+        yield value
+    elif isinstance(value, slice):
+        yield from sizes_in((value.start, value.stop))
+    elif isinstance(value, list | tuple):
+        for one in value:
+            yield from sizes_in(one)
+    elif isinstance(value, dict):
+        yield from sizes_in(list(value.values()))
+
+
+def reads(size: Any) -> bool:
+    """Whether the size of an axis with channels takes part in this number."""
+    if not isinstance(size, Size):
+        return False
+    origin = size.origin
+    return isinstance(origin, Read) or (isinstance(origin, Computed) and (reads(origin.left) or reads(origin.right)))
+
+
+def settle(tracer: Tracer, components: Callable[[Tracer], np.ndarray]) -> None:
+    """Meet every demand of the trace: tie axes that need equally many channels, note attributes that follow an axis.
+
+    Args:
+        components: the joined identities, as numbers, of the trace as it is now.
+    """
+    found = _Settlement(tracer, components)
+    for size, labels in tracer.demands:
+        found.meet(size, labels)
+    followed = {(kept.module, kept.name) for kept in (*tracer.used, *found.kept)}
+    tracer.sizes = [size for size in tracer.sizes if size[:2] not in followed]  # those were guessed by their value
+    tracer.sizes += [(kept.module, kept.name, labels, False) for kept, labels in found.kept.items()]
+
+
+class _Settlement:
+    def __init__(self, tracer: Tracer, components: Callable[[Tracer], np.ndarray]) -> None:
+        self.tracer, self.components = tracer, components
+        self.unit_of = components(tracer)
+        self.kept: dict[Kept, np.ndarray] = {}
+
+    def units(self, labels: np.ndarray) -> np.ndarray:
+        return np.where(labels == FIXED, FIXED, self.unit_of[labels])
+
+    def equally_many(self, one: np.ndarray, other: np.ndarray) -> None:
+        """Tie two axes unless they consist of the same units already."""
+        if len(one) != len(other) or np.array_equal(np.sort(self.units(one)), np.sort(self.units(other))):
+            return
+        self.tracer.join(one, other)
+        self.unit_of = self.components(self.tracer)
+
+    def meet(self, size: Any, labels: np.ndarray) -> None:
+        """An axis with these channels has this size, in every narrow net too."""
+        if not isinstance(size, Size) or size != len(labels) or not (labels != FIXED).any():
+            return
+        origin = size.origin
+        if isinstance(origin, Read):
+            self.equally_many(origin.labels, labels)
+        elif isinstance(origin, Kept):
+            self.equally_many(self.kept.setdefault(origin, labels), labels)
+        elif origin.operation == "floordiv" and origin.right * len(labels) == origin.left:
+            self.meet(origin.left, np.tile(labels, origin.right))
+        elif origin.operation == "mul":
+            self._product(origin.left, origin.right, labels)
+        elif origin.operation == "add":
+            self.meet(origin.left, labels[: origin.left])
+            self.meet(origin.right, labels[origin.left :])
+        elif origin.operation == "sub":
+            self.meet(origin.left, np.concatenate([labels, self._channels(origin.right)]))
+
+    def _product(self, left: int, right: int, labels: np.ndarray) -> None:
+        """One factor counts channels, the other how often each occurs: in a row, or after all the others."""
+        factors = sorted((f for f in (left, right) if isinstance(f, Size)), key=reads, reverse=True)
+        for factor in factors:
+            for shape, axis in (((-1, factor), 0), ((factor, -1), 1)):
+                grid = self.units(labels).reshape(shape)
+                if (grid == grid.take([0], axis)).all():
+                    self.meet(factor, labels.reshape(shape).take(0, axis))
+                    return
+        for factor in factors[:1] if len(factors) == 1 or reads(factors[0]) else []:
+            self.meet(factor, self._tied(labels.reshape(-1, factor)))
+
+    def _tied(self, rows: np.ndarray) -> np.ndarray:
+        for row in rows[1:]:
+            self.tracer.join(rows[0], row)
+        self.unit_of = self.components(self.tracer)
+        return rows[0]
+
+    def _channels(self, size: int) -> np.ndarray:
+        """The channels that a number counts, as far as that is known."""
+        origin = size.origin if isinstance(size, Size) else None
+        if isinstance(origin, Read):
+            return origin.labels
+        if isinstance(origin, Kept) and origin in self.kept:
+            return self.kept[origin]
+        if isinstance(origin, Computed) and origin.operation == "floordiv":
+            whole = self._channels(origin.left)
+            if len(whole) == origin.right * size and (whole != FIXED).any():
+                return self._tied(whole.reshape(origin.right, -1))
+        return np.full(size, FIXED)
