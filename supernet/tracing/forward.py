@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -13,7 +14,7 @@ from torch.utils._pytree import tree_leaves
 from gantailor.supernet.errors import UntraceableError
 from gantailor.supernet.subnets.attributes import integers_of, set_integer
 from gantailor.supernet.tracing.sizes import Kept, Read, Size, plain, sizes_in
-from gantailor.supernet.tracing.tracer import LATER, Labels, Rule, Tracer, within
+from gantailor.supernet.tracing.tracer import FED, LATER, Labels, Rule, Tracer, within
 
 # Module type -> the integers it keeps: attribute name to (input or output, dimension, inside a tuple?).
 _SIZES: dict[type[nn.Module], dict[str, tuple[str, int, bool]]] = {
@@ -64,6 +65,9 @@ class TracedForward(TorchFunctionMode):
         result = func(*plain(args), **plain(kwargs))
         outputs = [t for t in tree_leaves(result) if isinstance(t, Tensor)]
         name = _operation(func)
+        if any(getattr(t, FED, False) for t in given):
+            for output in outputs:
+                setattr(output, FED, True)
         for labels, reason in (owed for t in given for owed in getattr(t, LATER, ()) if outputs):
             if name == "getitem":
                 self.tracer.later(outputs[0], labels, reason)
@@ -100,15 +104,20 @@ class TracedForward(TorchFunctionMode):
         """The forward itself, with hooks that follow the module stack."""
         handles, changed = [], []
         for path, module in self.tracer.model.named_modules():
+            if isinstance(module, torch.jit.ScriptModule):
+                continue
             leaf = self.rules.get(type(module))
             if not type(module).__module__.startswith("torch.") or isinstance(module, _COMPUTING):
                 for name, value in list(integers_of(module)):
                     changed.append(set_integer(module, name, Size(value, self.tracer, Kept(path, name))))
             handles.append(module.register_forward_pre_hook(self._enter(path, leaf)))
             handles.append(module.register_forward_hook(self._leave(path, leaf)))
+        for tensor in tree_leaves(inputs):
+            if isinstance(tensor, Tensor):
+                setattr(tensor, FED, True)
         self.tracer.running = True
         try:
-            with torch.no_grad(), self:
+            with torch.no_grad(), self, _unscripted(self.tracer):
                 output = self.tracer.model(*inputs)
             for tensor in tree_leaves(output):
                 if isinstance(tensor, Tensor):
@@ -141,6 +150,36 @@ class TracedForward(TorchFunctionMode):
                     _note_sizes(self.tracer, path, module, inputs[0], output)
 
         return hook
+
+
+@contextmanager
+def _unscripted(tracer: Tracer) -> Iterator[None]:
+    """Within the block scripted functions run as the Python that they were made from: compiled, they hide what they do.
+
+    What enters a compiled function or module whose Python is not known stays whole.
+    """
+    kinds: list[Any] = [torch.jit.ScriptFunction, torch._C.ScriptMethod]
+    compiled = [kind.__call__ for kind in kinds]
+
+    def replaced(original: Callable[..., Any]) -> Callable[..., Any]:
+        def call(function: Any, *args: Any, **kwargs: Any) -> Any:
+            source = getattr(function, "_torchdynamo_inline", None)
+            if source is not None:
+                return source(*args, **kwargs)
+            for tensor in tree_leaves((args, kwargs)):
+                for axis in tracer.labels(tensor) if isinstance(tensor, Tensor) else ():
+                    tracer.freeze(axis, "enters what torch.jit compiled; give the Python that it was made from,")
+            return original(function, *plain(args), **plain(kwargs))
+
+        return call
+
+    for kind, original in zip(kinds, compiled, strict=True):
+        kind.__call__ = replaced(original)
+    try:
+        yield
+    finally:
+        for kind, original in zip(kinds, compiled, strict=True):
+            kind.__call__ = original
 
 
 def _note_sizes(tracer: Tracer, path: str, module: nn.Module, given: Tensor, output: Tensor) -> None:

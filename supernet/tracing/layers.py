@@ -25,6 +25,7 @@ def convolution(t: Tracer, func: Any, args: Args, kwargs: Kwargs, out: Tensor) -
         t.freeze(spatial, "is a spatial axis of a convolution")
     rows, columns = (axes[1], axes[0]) if transposed else (axes[0], axes[1])
     if groups > 1 and groups == x.shape[1]:
+        t.demand(groups, given[1])
         made = _depthwise(t, given[1], axes[0], x.shape[1], out.shape[1])
         rows, columns = made, axes[1]
     else:
@@ -107,13 +108,50 @@ def matmul(t: Tracer, func: Any, args: Args, kwargs: Kwargs, out: Tensor) -> Non
     """``[.., i, k] @ [.., k, j]``: the summed axes are tied; removal has no gate, so the width is inexact."""
     a, b = args[0], argument(args, kwargs, 1, "mat2", argument(args, kwargs, 1, "other"))
     left, right = t.labels(a), t.labels(b)
-    if a.dim() < 2 or b.dim() < 2:
-        freeze_all(t, func, args, kwargs, out)
-        return
-    summed = t.join(left[-1], right[-2])
+    row, column = left[-2:-1] if a.dim() > 1 else (), right[-1:] if b.dim() > 1 else ()  # vectors have none
+    summed = t.join(left[-1], right[-2] if b.dim() > 1 else right[-1])
     t.mark_inexact(summed, "summed in a product of activations")
-    batch = [None] * (out.dim() - 2)
-    t.set(out, (*batch, left[-2], right[-1]))
+    t.set(out, (*_batch(t, a, b), *row, *column))
+
+
+def _batch(t: Tracer, *operands: Tensor) -> list[np.ndarray | None]:
+    """All axes but the last two, under broadcasting: heads that carry the channels stay told apart."""
+    ahead = [list(zip(x.shape, t.labels(x), strict=True))[:-2] for x in operands]
+    labels: list[np.ndarray | None] = [None] * max(map(len, ahead))
+    for d in range(1, len(labels) + 1):
+        here = [axes[-d][1] for axes in ahead if len(axes) >= d and axes[-d][0] > 1]
+        for position, axis in enumerate(here):
+            labels[-d] = axis if position == 0 else t.join(labels[-d], axis)
+    return labels
+
+
+def addmm(t: Tracer, func: Any, args: Args, kwargs: Kwargs, out: Tensor) -> None:
+    """addmm, addbmm, baddbmm, addmv: a product, with a weight as in a linear layer, and what is added to it."""
+    added, a, b = args[0], argument(args, kwargs, 1, "mat1", kwargs.get("batch1")), None
+    b = argument(args, kwargs, 2, "mat2", kwargs.get("batch2", kwargs.get("vec")))
+    a = kwargs.get("mat", a)
+    if t.is_weight(a) or t.is_weight(b):
+        _weighted(t, a, b, out)
+    else:
+        matmul(t, func, (a, b), {}, out)
+    labels = list(t.labels(out))
+    for d, axis in enumerate(reversed(t.labels(added)), 1):
+        if added.shape[-d] > 1:
+            labels[-d] = t.join(labels[-d], axis)
+    t.set(out, labels[-out.dim() :])
+
+
+def _weighted(t: Tracer, a: Tensor, b: Tensor, out: Tensor) -> None:
+    """``[.., i, k] @ [.., k, j]`` where one of both is a weight: its channels are made, the others summed over."""
+    left, right = t.labels(a), t.labels(b)
+    rows, columns = (right[-1], right[-2]) if t.is_weight(b) and b.dim() > 1 else (left[-2], left[-1])
+    t.join(left[-1], right[-2] if b.dim() > 1 else right[-1])
+    t.sum_over(columns)
+    t.produce(rows)
+    t.set(out, (*_batch(t, a, b), left[-2], right[-1])[-out.dim() :] if b.dim() > 1 else (left[-2],))
+    count = a.numel() * (b.shape[-1] if b.dim() > 1 else 1)
+    count //= (1 if rows is None else len(rows)) * (1 if columns is None else len(columns))
+    t.cost(dict.fromkeys(("true", "published", "published_convs"), float(count)), rows, columns)
 
 
 def batch_norm(t: Tracer, func: Any, args: Args, kwargs: Kwargs, out: Tensor) -> None:
@@ -130,13 +168,14 @@ def batch_norm(t: Tracer, func: Any, args: Args, kwargs: Kwargs, out: Tensor) ->
 
 
 def layer_norm(t: Tracer, func: Any, args: Args, kwargs: Kwargs, out: Tensor) -> None:
-    """A layer norm over channels is compressed only inexactly: its statistic changes with them."""
+    """A layer (or rms) norm over channels is compressed only inexactly: its statistic changes with them."""
     shape = argument(args, kwargs, 1, "normalized_shape")
     labels = list(t.labels(args[0]))
     for vector in tensors(args[1:], kwargs):
         for offset in range(1, len(shape) + 1):
             labels[-offset] = t.join(labels[-offset], t.labels(vector)[-offset])
     for offset in range(1, len(shape) + 1):
+        t.demand(shape[-offset], labels[-offset])
         t.mark_inexact(labels[-offset], "layer norm: a statistic over channels")
     t.set(out, labels)
 
@@ -175,7 +214,7 @@ def attention(t: Tracer, func: Any, args: Args, kwargs: Kwargs, out: Tensor) -> 
     """Scaled dot-product attention: what queries and keys share is summed over, values pass."""
     query, key, value = (t.labels(x) for x in args[:3])
     t.mark_inexact(t.join(query[-1], key[-1]), "attention: summed in a product of activations")
-    t.set(out, (*[None] * (out.dim() - 2), query[-2], value[-1]))
+    t.set(out, (*_batch(t, *args[:3]), query[-2], value[-1]))
 
 
 def embedding(t: Tracer, func: Any, args: Args, kwargs: Kwargs, out: Tensor) -> None:
@@ -203,16 +242,32 @@ def einsum(t: Tracer, func: Any, args: Args, kwargs: Kwargs, out: Tensor) -> Non
     """Axes of one letter are one; a summed letter ends in a weight, or in a product of activations (inexact)."""
     equation, *given = args
     operands = list(given[0]) if len(given) == 1 and not isinstance(given[0], Tensor) else given
-    left, arrow, right = str(equation).replace(" ", "").partition("->")
-    terms = left.split(",")
-    if "." in left or not arrow or len(terms) != len(operands):
-        freeze_all(t, func, tuple(operands), kwargs, out)
+    if not isinstance(equation, str):  # operands and lists of axes by turns
+        freeze_all(t, func, tuple(x for x in args if isinstance(x, Tensor)), kwargs, out)
         return
+    terms, right = _letters(equation, operands)
     found: dict[str, np.ndarray | None] = {}
     for term, operand in zip(terms, operands, strict=True):
         for letter, axis, size in zip(term, t.labels(operand), operand.shape, strict=True):
             if size > 1:
                 found[letter] = t.join(found[letter], axis) if letter in found else axis
-    for letter in set(left) - set(right) - {","}:
+    for letter in dict.fromkeys("".join(terms)):
+        if letter in right:
+            continue
         t.mark_inexact(found.get(letter), "summed in a product of activations")
     t.set(out, [found.get(letter) for letter in right])
+
+
+def _letters(equation: str, operands: list[Tensor]) -> tuple[list[str], str]:
+    """The terms of an einsum and its result, a letter for each axis, those of ``...`` too."""
+    left, arrow, right = equation.replace(" ", "").partition("->")
+    if not arrow:
+        right = "..." + "".join(sorted(x for x in set(left) - set(".,") if left.count(x) == 1))
+    free = [chr(code) for code in range(0x3B1, 0x3CA)]  # Greek: none that an equation may have
+    more = [x.dim() - len(term.replace("...", "")) for term, x in zip(left.split(","), operands, strict=True)]
+    shared = free[: max([0, *(n for n, term in zip(more, left.split(","), strict=True) if "..." in term)])]
+    terms = [
+        term.replace("...", "".join(shared[len(shared) - n :])) if "..." in term else term
+        for term, n in zip(left.split(","), more, strict=True)
+    ]
+    return terms, right.replace("...", "".join(shared))

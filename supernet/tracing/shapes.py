@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from gantailor.supernet.graph import FIXED
-from gantailor.supernet.tracing.elementwise import Args, Kwargs, argument, freeze_all, tensors
+from gantailor.supernet.tracing.elementwise import Args, Kwargs, argument, elementwise, freeze_all, tensors
 from gantailor.supernet.tracing.sizes import Size, reads
 from gantailor.supernet.tracing.tracer import Tracer
 
@@ -199,6 +199,9 @@ def reduce(t: Tracer, func: Any, args: Args, kwargs: Kwargs, out: Any) -> None:
     """sum, mean, var, norm, amax, ...: reduced axes end; a statistic over channels makes their width inexact."""
     x, labels = args[0], t.labels(args[0])
     dims = argument(args, kwargs, 1, "dim", kwargs.get("axis"))
+    if isinstance(argument(args, kwargs, 1, "other"), Tensor):  # the larger of two, place by place
+        elementwise(t, func, args, kwargs, out)
+        return
     if not isinstance(dims, int | tuple | list):
         dims = None
     gone = range(x.dim()) if dims is None else [d % x.dim() for d in ([dims] if isinstance(dims, int) else dims)]
@@ -278,6 +281,20 @@ def getitem(t: Tracer, func: Any, args: Args, kwargs: Kwargs, out: Tensor) -> No
         else:
             result.append(_slice(t, axis, i, size))
     t.set(out, result)
+
+
+def narrow(t: Tracer, func: Any, args: Args, kwargs: Kwargs, out: Tensor) -> None:
+    """A slice from a start, of a length."""
+    dimension = argument(args, kwargs, 1, "dim") % args[0].dim()
+    start, length = argument(args, kwargs, 2, "start"), argument(args, kwargs, 3, "length")
+    labels = list(t.labels(args[0]))
+    axis, size = labels[dimension], args[0].shape[dimension]
+    if axis is not None and out.shape[dimension] < size and isinstance(start, int):
+        labels[dimension] = _slice(t, axis, slice(start, start + length), size)
+    elif out.shape[dimension] < size:
+        t.freeze(axis, "is cut at a fixed place")
+        labels[dimension] = None
+    t.set(out, labels)
 
 
 def _slice(t: Tracer, axis: np.ndarray, index: slice, size: int) -> np.ndarray:

@@ -21,7 +21,7 @@ from gantailor.supernet.tracing.sizes import Kept, Read, Size
 Labels = tuple[np.ndarray | None, ...]
 Rule = Callable[["Tracer", Callable[..., Any], tuple[Any, ...], dict[str, Any], Any], None]
 
-SLOT, LATER = "_gantailor_labels", "_gantailor_later"
+SLOT, LATER, FED = "_gantailor_labels", "_gantailor_later", "_gantailor_fed"
 
 
 class Tracer:
@@ -136,6 +136,10 @@ class Tracer:
         for name, _ in self._origins(labels)[:1]:
             assert labels is not None
             self.producers.append((name, labels))
+
+    def is_weight(self, tensor: Tensor) -> bool:
+        """Whether a tensor is a weight, or made of weights alone: nothing of the generator's inputs is in it."""
+        return not getattr(tensor, FED, False) and any(self.learned(axis) for axis in self.labels(tensor))
 
     def learned(self, labels: np.ndarray | None) -> bool:
         """Whether channels of a weight or buffer are among these, not only of tensors that the forward makes."""
