@@ -22,12 +22,13 @@ _SIZES: dict[type[nn.Module], dict[str, tuple[str, int, bool]]] = {
     nn.Linear: {"in_features": ("input", -1, False), "out_features": ("output", -1, False)},
     nn.modules.batchnorm._NormBase: {"num_features": ("input", 1, False)},
     nn.GroupNorm: {"num_channels": ("input", 1, False)},
+    nn.RMSNorm: {"normalized_shape": ("input", -1, True)},
     nn.LayerNorm: {"normalized_shape": ("input", -1, True)},
     nn.PReLU: {"num_parameters": ("input", 1, False)},
 }
 
 # Of PyTorch's own modules those that compute with integers that no rule knows.
-_COMPUTING = (nn.Unflatten, nn.RNNBase, nn.RNNCellBase)
+_COMPUTING = (nn.Unflatten, nn.RNNBase, nn.RNNCellBase, nn.MultiheadAttention)
 # Operations that make tensors of a given size, also without one that is given.
 MADE = ("zeros", "ones", "empty", "full", "rand", "randn", "eye", "new_zeros", "new_ones", "new_empty", "new_full") + (
     "expand",
@@ -168,7 +169,7 @@ def _unscripted(tracer: Tracer) -> Iterator[None]:
                 return source(*args, **kwargs)
             for tensor in tree_leaves((args, kwargs)):
                 for axis in tracer.labels(tensor) if isinstance(tensor, Tensor) else ():
-                    tracer.freeze(axis, "enters what torch.jit compiled; give the Python that it was made from,")
+                    tracer.freeze(axis, "enters what torch.jit compiled (give the Python that it was made from)")
             return original(function, *plain(args), **plain(kwargs))
 
         return call

@@ -50,16 +50,15 @@ def reshape(t: Tracer, func: Any, args: Args, kwargs: Kwargs, out: Tensor) -> No
     for olds, news in _blocks(tuple(x.shape), tuple(out.shape)):
         if all(labels[o] is None for o in olds):
             continue
-        merged = _merge([labels[o] for o in olds], [x.shape[o] for o in olds])
-        parts = _divide(merged, [out.shape[n] for n in news])
-        carried = len(olds) == 1 and len(news) > 1 and all(part is None for part in parts)
-        if carried:
-            parts = _carried(t, merged, [out.shape[n] for n in news], _carrier(given, x, news))
-        for new, axis in zip(news, parts, strict=True):
-            result[new] = axis
-        placed = np.concatenate([r for n in news if (r := result[n]) is not None] or [np.array([FIXED])])
-        if not carried:
-            t.freeze(np.setdiff1d(merged, placed), "is split by a reshape")
+        pieces = _pieces(olds, news, x.shape, out.shape)
+        if pieces is None:
+            for o in olds:
+                t.freeze(labels[o], "is split by a reshape")
+            continue
+        found = [axis for o in olds for axis in _cut(t, labels[o], [p for p in pieces if p[1] == o], given, x)]
+        for n in news:
+            mine = [number for number, piece in enumerate(pieces) if piece[2] == n]
+            result[n] = _merge(t, [found[k] for k in mine], [pieces[k][0] for k in mine])
     for size, axis in zip(given, result, strict=True):
         t.demand(size, axis)
     t.set(out, result)
@@ -76,6 +75,20 @@ def _given(t: Tracer, func: Any, args: Args, kwargs: Kwargs, out: Tensor) -> lis
     sizes = kwargs.get("shape", kwargs.get("size", sizes))
     asked = name in ("view", "reshape") and isinstance(sizes, tuple | list) and len(sizes) == out.dim()
     return list(sizes) if asked else [0] * out.dim()
+
+
+def _cut(
+    t: Tracer, axis: np.ndarray | None, pieces: list[tuple[int, int, int]], given: list[int], x: Tensor
+) -> list[np.ndarray | None]:
+    """The channels of each piece that an axis is cut into; what then is told apart no more is frozen."""
+    sizes = [size for size, _, _ in pieces]
+    if axis is None or len(pieces) == 1:
+        return [axis] * len(pieces)
+    parts = _divide(axis, sizes)
+    if all(part is None for part in parts):
+        return _carried(t, axis, sizes, _carrier(given, x, [new for _, _, new in pieces]))
+    t.freeze(np.setdiff1d(axis, np.concatenate([p for p in parts if p is not None])), "is split by a reshape")
+    return parts
 
 
 def _carrier(given: list[int], x: Tensor, news: list[int]) -> int:
@@ -128,17 +141,41 @@ def _blocks(old: tuple[int, ...], new: tuple[int, ...]) -> list[tuple[list[int],
     return result
 
 
-def _merge(labels: list[np.ndarray | None], sizes: list[int]) -> np.ndarray:
+def _pieces(
+    olds: list[int], news: list[int], old: tuple[int, ...], new: tuple[int, ...]
+) -> list[tuple[int, int, int]] | None:
+    """A block in pieces that are parts of one old and of one new axis: their sizes and these axes.
+
+    None where there are no such (six by four to four by six).
+    """
+    result, waiting = [], list(news)
+    room = new[waiting[0]]
+    for o in olds:
+        left = old[o]
+        while left > 1:
+            size = min(left, room)
+            if left % size or room % size:
+                return None
+            result.append((size, o, waiting[0]))
+            left, room = left // size, room // size
+            if room == 1 and len(waiting) > 1:
+                waiting.pop(0)
+                room = new[waiting[0]]
+    return result
+
+
+def _merge(t: Tracer, labels: list[np.ndarray | None], sizes: list[int]) -> np.ndarray | None:
     """Identities of the flattened axes; only one of them may carry any (others repeat it)."""
-    carrying = [i for i, axis in enumerate(labels) if axis is not None]
-    merged = np.full(sizes, FIXED)
-    if len(carrying) == 1:
-        shape = [1] * len(sizes)
-        shape[carrying[0]] = sizes[carrying[0]]
-        axis = labels[carrying[0]]
-        assert axis is not None
-        merged = np.broadcast_to(axis.reshape(shape), sizes)
-    return np.ascontiguousarray(merged).reshape(-1)
+    carrying = [(i, axis) for i, axis in enumerate(labels) if axis is not None]
+    if len(carrying) > 1:
+        carrying = [(i, axis) for i, axis in carrying if not t.is_frozen(axis)]
+    if len(carrying) != 1:
+        for _, axis in carrying:
+            t.freeze(axis, "is flattened together with other channels")
+        return None
+    (place, axis), shape = carrying[0], [1] * len(sizes)
+    shape[place] = sizes[place]
+    return np.ascontiguousarray(np.broadcast_to(axis.reshape(shape), sizes)).reshape(-1)
 
 
 def _divide(merged: np.ndarray, sizes: list[int]) -> list[np.ndarray | None]:

@@ -118,6 +118,10 @@ class Tracer:
             where = f" in {self.path}" if self.path else ""
             self.frozen.append((labels[labels != FIXED], reason + where))
 
+    def is_frozen(self, labels: np.ndarray) -> bool:
+        """Whether these channels are known to stay by now."""
+        return any(np.isin(labels, frozen).all() for frozen, _ in self.frozen)
+
     def later(self, tensor: Tensor, labels: np.ndarray, reason: str) -> None:
         """Freeze these channels if the tensor is used: code that only asks for its size does no harm."""
         setattr(tensor, LATER, [*getattr(tensor, LATER, []), (labels, reason)])
