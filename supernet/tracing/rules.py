@@ -32,7 +32,7 @@ _ELEMENTWISE = _words(
     reciprocal masked_fill copy rrelu hardshrink softshrink cpu cuda atan2 fmod remainder real alias positive bool
     int long normal uniform bernoulli multiply divide subtract sinh cosh tan hypot xlogy softmin polar complex imag
     angle conj byte char short bitwise_and bitwise_or bitwise_xor bitwise_not and or xor invert isnan isinf isfinite
-    isclose sgn trunc frac erfc erfinv asin acos atan asinh acosh atanh logit sinc float_power rad2deg deg2rad heaviside
+    isclose sgn trunc frac erfc asin acos atan asinh acosh atanh logit sinc float_power rad2deg deg2rad heaviside
     fmax fmin logaddexp logaddexp2 xlog1py digamma lgamma i0 rdiv bucketize special_expit expit poisson exponential
     """
 )
