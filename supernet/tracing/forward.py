@@ -11,7 +11,10 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 
 from gantailor.supernet.errors import UntraceableError
-from gantailor.supernet.tracing.tracer import LATER, Labels, Rule, Tracer, within
+from gantailor.supernet.tracing.counting import counted
+from gantailor.supernet.tracing.elementwise import freeze_all
+from gantailor.supernet.tracing.products import OF_ACTIVATIONS
+from gantailor.supernet.tracing.tracer import LATER, WEIGHT, Labels, Rule, Tracer, within
 
 # Module type -> the integers it keeps: attribute name to (input or output, dimension, inside a tuple?).
 _SIZES: dict[type[nn.Module], dict[str, tuple[str, int, bool]]] = {
@@ -49,22 +52,35 @@ class TracedForward(TorchFunctionMode):
             )
         given = [t for t in tree_leaves((args, kwargs)) if isinstance(t, Tensor)]
         before = [self.tracer.labels(t) for t in given]
-        result = func(*args, **kwargs)
-        outputs = [t for t in tree_leaves(result) if isinstance(t, Tensor)]
         name = _operation(func)
+        rule = self.rules.get(func) or self.rules.get(name)
+        with counted() as products:
+            result = func(*args, **kwargs)
+        outputs = [t for t in tree_leaves(result) if isinstance(t, Tensor)]
+        _note_weights(self.tracer, name, given, outputs)
         for labels, reason in (owed for t in given for owed in getattr(t, LATER, ()) if outputs):
             if name == "getitem":
                 self.tracer.later(outputs[0], labels, reason)
             else:
                 self.tracer.freeze(labels, reason)
         if (outputs or name == "setitem") and any(axis is not None for axes in before for axis in axes):
-            self._apply_rule(name, func, args, kwargs, result, before)
+            self._apply_rule(rule, name, func, args, kwargs, result, before)
+        elif rule is not None and products.total:
+            rule(self.tracer, func, args, kwargs, result)  # what has no channels costs as much at every width
+        if products.total and rule in (None, freeze_all):
+            self.tracer.cost({"true": float(products.total), **OF_ACTIVATIONS})
         return result
 
     def _apply_rule(
-        self, name: str, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any, before: list[Labels]
+        self,
+        rule: Rule | None,
+        name: str,
+        func: Any,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        result: Any,
+        before: list[Labels],
     ) -> None:
-        rule = self.rules.get(func) or self.rules.get(name)
         if rule is not None:
             rule(self.tracer, func, args, kwargs, result)
         elif self.unknown == "freeze" or within(self.tracer.path, self.freeze):
@@ -112,6 +128,18 @@ class TracedForward(TorchFunctionMode):
                     _note_sizes(self.tracer, path, module, inputs[0], output)
 
         return hook
+
+
+def _note_weights(tracer: Tracer, name: str, given: Sequence[Tensor], outputs: Sequence[Tensor]) -> None:
+    """Results made of weights alone are weights, and a weight stays one when activations scale it (modulation)."""
+    made = all(map(tracer.is_weight, given))
+    for out in outputs:
+        scaled = name in ("mul", "div", "multiply", "divide") and any(
+            weight.dim() >= 2 and out.shape[1:] == weight.shape[1 - out.dim() :]
+            for weight in filter(tracer.is_weight, given)
+        )
+        small = all(tracer.is_weight(x) or x.numel() < out.numel() for x in given)
+        setattr(out, WEIGHT, made or (scaled and small))
 
 
 def _note_sizes(tracer: Tracer, path: str, module: nn.Module, given: Tensor, output: Tensor) -> None:

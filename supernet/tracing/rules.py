@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import nn
 
-from gantailor.supernet.tracing import layers, shapes
+from gantailor.supernet.tracing import layers, products, shapes
 from gantailor.supernet.tracing.elementwise import elementwise, freeze_all, same
 from gantailor.supernet.tracing.tracer import Rule
 
@@ -71,7 +71,7 @@ RULES: dict[Any, Rule] = {
         ),
         shapes.reduce,
     ),
-    **dict.fromkeys(("matmul", "bmm", "mm"), layers.matmul),
+    **dict.fromkeys(("matmul", "bmm", "mm"), products.matmul),
     **dict.fromkeys(("softmax", "log_softmax", "normalize"), layers.softmax),
     **dict.fromkeys(("cat", "concat", "concatenate"), shapes.concatenate),
     **dict.fromkeys(("chunk", "split", "tensor_split"), shapes.chunk),
@@ -82,7 +82,7 @@ RULES: dict[Any, Rule] = {
     **dict.fromkeys(_FOURIER, layers.fourier),
     "linear": layers.linear,
     "embedding": layers.embedding,
-    "einsum": layers.einsum,
+    "einsum": products.einsum,
     "glu": shapes.glu,
     "tile": shapes.repeat,
     "view_as_real": shapes.trailing,
@@ -99,7 +99,7 @@ RULES: dict[Any, Rule] = {
     "flip": shapes.flip,
     "unbind": shapes.unbind,
     "roll": shapes.roll,
-    "scaled_dot_product_attention": layers.attention,
+    "scaled_dot_product_attention": products.attention,
 }
 
 

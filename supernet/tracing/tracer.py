@@ -20,7 +20,7 @@ from gantailor.supernet.graph import FIXED
 Labels = tuple[np.ndarray | None, ...]
 Rule = Callable[["Tracer", Callable[..., Any], tuple[Any, ...], dict[str, Any], Any], None]
 
-SLOT, LATER = "_gantailor_labels", "_gantailor_later"
+SLOT, LATER, WEIGHT = "_gantailor_labels", "_gantailor_later", "_gantailor_weight"
 
 
 class Tracer:
@@ -43,7 +43,7 @@ class Tracer:
         self.inexact: list[tuple[np.ndarray, str]] = []
         self.sums: list[tuple[str, int]] = []
         self.producers: list[tuple[str, np.ndarray]] = []
-        self.costs: list[tuple[str, dict[str, float], np.ndarray | None, np.ndarray | None]] = []
+        self.costs: list[tuple[str, dict[str, float], tuple[np.ndarray | None, ...]]] = []
         self.activations: dict[str, np.ndarray | None] = {}
         self.sizes: list[tuple[str, str, np.ndarray, bool]] = []
         self.stack: list[str] = [""]
@@ -118,10 +118,18 @@ class Tracer:
         found = np.searchsorted(starts, labels[labels != FIXED], "right") - 1
         return [self.ranges[i][1:] for i in dict.fromkeys(found.tolist())]
 
-    def cost(self, coefficients: dict[str, float], rows: np.ndarray | None, columns: np.ndarray | None) -> None:
-        """Add ``coefficient * |rows| * |columns|`` multiply-accumulates for the whole example batch."""
-        per_image = {name: value / self.batch for name, value in coefficients.items()}
-        self.costs.append((self.path, per_image, rows, columns))
+    def cost(self, coefficients: dict[str, float], *axes: np.ndarray | None) -> None:
+        """Add ``coefficient`` times the sizes of these axes as multiply-accumulates of the whole example batch.
+
+        ``layers`` is as ``true`` where it is missing.
+        """
+        every = {"layers": coefficients["true"], **coefficients}
+        per_image = {name: value / self.batch for name, value in every.items()}
+        self.costs.append((self.path, per_image, axes))
+
+    def is_weight(self, tensor: Tensor) -> bool:
+        """Whether it is a weight or buffer, or made of such alone; also a weight that is scaled by activations."""
+        return id(tensor) in self.names or getattr(tensor, WEIGHT, False)
 
     @property
     def path(self) -> str:
