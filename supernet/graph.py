@@ -154,12 +154,11 @@ class Selection(Mapping[str, tuple[int, ...]]):
 
 @dataclass(frozen=True)
 class Term:
-    """One cost: ``coefficient * size(rows) * size(columns)``; a missing axis counts as one."""
+    """One cost: a coefficient, for each convention, times the sizes of the axes."""
 
     layer: str
     coefficients: Mapping[str, float]
-    rows: Axis | None
-    columns: Axis | None
+    axes: tuple[Axis, ...]
 
 
 @dataclass(frozen=True)

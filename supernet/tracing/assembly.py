@@ -67,7 +67,7 @@ def assemble(tracer: Tracer, whole: Mapping[str, str]) -> WidthGraph:
         inexact={w: why for labels, why in tracer.inexact for w in axes.widths(labels)},
         activations={p: found for p, labels in tracer.activations.items() if (found := axes.free(labels)) is not None},
         attributes=_attributes(tracer, axes.free),
-        terms=tuple(Term(p, c, axes.axis(rows), axes.axis(columns)) for p, c, rows, columns in tracer.costs),
+        terms=tuple(Term(p, c, tuple(a for x in found if (a := axes.axis(x)) is not None)) for p, c, found in tracer.costs),
         parameters=tuple((name, tuple(shape)) for name, shape in shapes.items()),
     )
 

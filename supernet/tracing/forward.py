@@ -13,8 +13,11 @@ from torch.utils._pytree import tree_leaves
 
 from gantailor.supernet.errors import UntraceableError
 from gantailor.supernet.subnets.attributes import integers_of, set_integer
-from gantailor.supernet.tracing.sizes import Kept, Read, Size, plain, sizes_in
-from gantailor.supernet.tracing.tracer import FED, LATER, Labels, Rule, Tracer, within
+from gantailor.supernet.tracing.counting import counted
+from gantailor.supernet.tracing.elementwise import freeze_all
+from gantailor.supernet.tracing.products import OF_ACTIVATIONS
+from gantailor.supernet.tracing.sizes import Kept, Size, plain, sizes_in
+from gantailor.supernet.tracing.tracer import LATER, WEIGHT, Labels, Rule, Tracer, within
 
 # Module type -> the integers it keeps: attribute name to (input or output, dimension, inside a tuple?).
 _SIZES: dict[type[nn.Module], dict[str, tuple[str, int, bool]]] = {
@@ -63,12 +66,12 @@ class TracedForward(TorchFunctionMode):
             )
         given = [t for t in tree_leaves((args, kwargs)) if isinstance(t, Tensor)]
         before = [self.tracer.labels(t) for t in given]
-        result = func(*plain(args), **plain(kwargs))
-        outputs = [t for t in tree_leaves(result) if isinstance(t, Tensor)]
         name = _operation(func)
-        if any(getattr(t, FED, False) for t in given):
-            for output in outputs:
-                setattr(output, FED, True)
+        rule = self.rules.get(func) or self.rules.get(name)
+        with counted() as products:
+            result = func(*plain(args), **plain(kwargs))
+        outputs = [t for t in tree_leaves(result) if isinstance(t, Tensor)]
+        _note_weights(self.tracer, name, given, outputs)
         for labels, reason in (owed for t in given for owed in getattr(t, LATER, ()) if outputs):
             if name == "getitem":
                 self.tracer.later(outputs[0], labels, reason)
@@ -76,11 +79,13 @@ class TracedForward(TorchFunctionMode):
                 self.tracer.freeze(labels, reason)
         if name in ("shape", "size"):
             return self._sizes(args[0], result, *args[1:], **kwargs)
-        labelled = any(axis is not None for axes in before for axis in axes)
-        if labelled and (outputs or name == "setitem"):
-            self._apply_rule(name, func, args, kwargs, result, before)
-        elif outputs and name in MADE and next(sizes_in((args, kwargs)), None) is not None:
-            self.rules[name](self.tracer, func, args, kwargs, result)
+        sized = name in MADE and next(sizes_in((args, kwargs)), None) is not None
+        if (outputs or name == "setitem") and any(axis is not None for axes in before for axis in axes):
+            self._apply_rule(rule, name, func, args, kwargs, result, before)
+        elif rule is not None and (products.total or (outputs and sized)):
+            rule(self.tracer, func, args, kwargs, result)  # what has no channels costs as much at every width
+        if products.total and rule in (None, freeze_all):
+            self.tracer.cost({"true": float(products.total), **OF_ACTIVATIONS})
         return result
 
     def _sizes(self, tensor: Tensor, result: Any, dim: int | None = None) -> Any:
@@ -89,9 +94,15 @@ class TracedForward(TorchFunctionMode):
         return torch.Size(sizes) if dim is None else sizes[dim]
 
     def _apply_rule(
-        self, name: str, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any, before: list[Labels]
+        self,
+        rule: Rule | None,
+        name: str,
+        func: Any,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        result: Any,
+        before: list[Labels],
     ) -> None:
-        rule = self.rules.get(func) or self.rules.get(name)
         if rule is not None:
             rule(self.tracer, func, args, kwargs, result)
         elif self.unknown == "freeze" or within(self.tracer.path, self.freeze):
@@ -113,9 +124,6 @@ class TracedForward(TorchFunctionMode):
                     changed.append(set_integer(module, name, Size(value, self.tracer, Kept(path, name))))
             handles.append(module.register_forward_pre_hook(self._enter(path, leaf)))
             handles.append(module.register_forward_hook(self._leave(path, leaf)))
-        for tensor in tree_leaves(inputs):
-            if isinstance(tensor, Tensor):
-                setattr(tensor, FED, True)
         self.tracer.running = True
         try:
             with torch.no_grad(), self, _unscripted(self.tracer):
@@ -181,6 +189,18 @@ def _unscripted(tracer: Tracer) -> Iterator[None]:
     finally:
         for kind, original in zip(kinds, compiled, strict=True):
             kind.__call__ = original
+
+
+def _note_weights(tracer: Tracer, name: str, given: Sequence[Tensor], outputs: Sequence[Tensor]) -> None:
+    """Results made of weights alone are weights, and a weight stays one when activations scale it (modulation)."""
+    made = all(map(tracer.is_weight, given))
+    for out in outputs:
+        scaled = name in ("mul", "div", "multiply", "divide") and any(
+            weight.dim() >= 2 and out.shape[1:] == weight.shape[1 - out.dim() :]
+            for weight in filter(tracer.is_weight, given)
+        )
+        small = all(tracer.is_weight(x) or x.numel() < out.numel() for x in given)
+        setattr(out, WEIGHT, made or (scaled and small))
 
 
 def _note_sizes(tracer: Tracer, path: str, module: nn.Module, given: Tensor, output: Tensor) -> None:

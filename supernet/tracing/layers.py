@@ -1,4 +1,4 @@
-"""Rules of layers: convolutions, products, norms, attention.
+"""Rules of layers: convolutions, linear layers, norms.
 
 A weight ends its input channels and starts its output channels.
 """
@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from gantailor.supernet.tracing.elementwise import Args, Kwargs, argument, freeze_all, tensors
+from gantailor.supernet.tracing.elementwise import Args, Kwargs, argument, tensors
+from gantailor.supernet.tracing.products import OF_ACTIVATIONS, add_cost
 from gantailor.supernet.tracing.tracer import Tracer
 
 
@@ -31,24 +32,27 @@ def convolution(t: Tracer, func: Any, args: Args, kwargs: Kwargs, out: Tensor) -
     else:
         _inputs(t, given[1], columns, groups, transposed)
         made = rows if groups == 1 or rows is None else _grouped_outputs(t, rows, groups, transposed)
-        t.sum_over(columns)
     t.set(out, (given[0], made, *([None] * (out.dim() - 2))))
-    t.produce(made)
+    if t.is_weight(weight):
+        t.produce(made)
+        t.sum_over(None if groups > 1 and groups == x.shape[1] else columns)
+    else:
+        t.mark_inexact(columns, "summed in a convolution whose kernel is an activation")
     if isinstance(bias, Tensor):
         t.join(t.labels(bias)[0], made)
-    kernel = math.prod(weight.shape[2:])
-    inner = weight.shape[0 if transposed else 1] if columns is None else 1
+    count = float(math.prod(weight.shape[2:]))
     if groups > 1 and groups == x.shape[1]:
-        inner = 1
-    elif transposed and groups > 1 and columns is None:
-        inner //= groups
-    fixed = inner * (out.shape[1] if rows is None else 1)
-    base = float(len(x) * kernel * fixed)
-    outer = base * math.prod(out.shape[2:])
-    true = base * math.prod(x.shape[2:]) if transposed else outer
-    filtering = groups > 1 and not t.learned(axes[0])  # a fixed filter on every channel: no paper counts it
+        inner: tuple[tuple[int, np.ndarray | None], ...] = ((out.shape[1], made),)
+    else:
+        inner = ((weight.shape[1 if transposed else 0], rows), (weight.shape[0 if transposed else 1], columns))
+    count *= math.prod(size for size, labels in ((len(x), given[0]), *inner) if labels is None)
+    outer = count * math.prod(out.shape[2:])
+    true = count * math.prod(x.shape[2:]) if transposed else outer
+    # A fixed filter on every channel, one by one or each as a picture of its own: no paper counts it.
+    filtering = not t.learned(axes[0]) and (groups > 1 or given[0] is not None)
     published = 0.0 if filtering else outer
-    t.cost({"true": true, "published": published, "published_convs": published}, rows, columns)
+    costs = {"true": true, "layers": true, "published": published, "published_convs": published}
+    t.cost(costs | ({} if t.is_weight(weight) else OF_ACTIVATIONS), given[0], *(labels for _, labels in inner))
 
 
 def _depthwise(
@@ -94,64 +98,16 @@ def linear(t: Tracer, func: Any, args: Args, kwargs: Kwargs, out: Tensor) -> Non
     rows, columns = t.labels(weight)
     if x.shape[-1] > 1:
         t.join(t.labels(x)[-1], columns)
-    t.sum_over(columns)
-    t.produce(rows)
+    if t.is_weight(weight):
+        t.sum_over(columns)
+        t.produce(rows)
+    else:
+        t.mark_inexact(columns, "summed in a product of activations")
     t.set(out, (*t.labels(x)[:-1], rows))
     if isinstance(bias, Tensor):
         t.join(t.labels(bias)[0], rows)
-    count = math.prod(out.shape[:-1]) * (weight.shape[0] if rows is None else 1)
-    count *= weight.shape[1] if columns is None else 1
-    t.cost(dict.fromkeys(("true", "published", "published_convs"), float(count)), rows, columns)
-
-
-def matmul(t: Tracer, func: Any, args: Args, kwargs: Kwargs, out: Tensor) -> None:
-    """``[.., i, k] @ [.., k, j]``: the summed axes are tied; removal has no gate, so the width is inexact."""
-    a, b = args[0], argument(args, kwargs, 1, "mat2", argument(args, kwargs, 1, "other"))
-    left, right = t.labels(a), t.labels(b)
-    row, column = left[-2:-1] if a.dim() > 1 else (), right[-1:] if b.dim() > 1 else ()  # vectors have none
-    summed = t.join(left[-1], right[-2] if b.dim() > 1 else right[-1])
-    t.mark_inexact(summed, "summed in a product of activations")
-    t.set(out, (*_batch(t, a, b), *row, *column))
-
-
-def _batch(t: Tracer, *operands: Tensor) -> list[np.ndarray | None]:
-    """All axes but the last two, under broadcasting: heads that carry the channels stay told apart."""
-    ahead = [list(zip(x.shape, t.labels(x), strict=True))[:-2] for x in operands]
-    labels: list[np.ndarray | None] = [None] * max(map(len, ahead))
-    for d in range(1, len(labels) + 1):
-        here = [axes[-d][1] for axes in ahead if len(axes) >= d and axes[-d][0] > 1]
-        for position, axis in enumerate(here):
-            labels[-d] = axis if position == 0 else t.join(labels[-d], axis)
-    return labels
-
-
-def addmm(t: Tracer, func: Any, args: Args, kwargs: Kwargs, out: Tensor) -> None:
-    """addmm, addbmm, baddbmm, addmv: a product, with a weight as in a linear layer, and what is added to it."""
-    added, a, b = args[0], argument(args, kwargs, 1, "mat1", kwargs.get("batch1")), None
-    b = argument(args, kwargs, 2, "mat2", kwargs.get("batch2", kwargs.get("vec")))
-    a = kwargs.get("mat", a)
-    if t.is_weight(a) or t.is_weight(b):
-        _weighted(t, a, b, out)
-    else:
-        matmul(t, func, (a, b), {}, out)
-    labels = list(t.labels(out))
-    for d, axis in enumerate(reversed(t.labels(added)), 1):
-        if added.shape[-d] > 1:
-            labels[-d] = t.join(labels[-d], axis)
-    t.set(out, labels[-out.dim() :])
-
-
-def _weighted(t: Tracer, a: Tensor, b: Tensor, out: Tensor) -> None:
-    """``[.., i, k] @ [.., k, j]`` where one of both is a weight: its channels are made, the others summed over."""
-    left, right = t.labels(a), t.labels(b)
-    rows, columns = (right[-1], right[-2]) if t.is_weight(b) and b.dim() > 1 else (left[-2], left[-1])
-    t.join(left[-1], right[-2] if b.dim() > 1 else right[-1])
-    t.sum_over(columns)
-    t.produce(rows)
-    t.set(out, (*_batch(t, a, b), left[-2], right[-1])[-out.dim() :] if b.dim() > 1 else (left[-2],))
-    count = a.numel() * (b.shape[-1] if b.dim() > 1 else 1)
-    count //= (1 if rows is None else len(rows)) * (1 if columns is None else len(columns))
-    t.cost(dict.fromkeys(("true", "published", "published_convs"), float(count)), rows, columns)
+    places = zip(out.shape[:-1], t.labels(x)[:-1], strict=True)
+    add_cost(t, (*places, (weight.shape[0], rows), (weight.shape[1], columns)), of_activations=not t.is_weight(weight))
 
 
 def batch_norm(t: Tracer, func: Any, args: Args, kwargs: Kwargs, out: Tensor) -> None:
@@ -210,13 +166,6 @@ def softmax(t: Tracer, func: Any, args: Args, kwargs: Kwargs, out: Tensor) -> No
     t.set(out, t.labels(args[0]))
 
 
-def attention(t: Tracer, func: Any, args: Args, kwargs: Kwargs, out: Tensor) -> None:
-    """Scaled dot-product attention: what queries and keys share is summed over, values pass."""
-    query, key, value = (t.labels(x) for x in args[:3])
-    t.mark_inexact(t.join(query[-1], key[-1]), "attention: summed in a product of activations")
-    t.set(out, (*_batch(t, *args[:3]), query[-2], value[-1]))
-
-
 def embedding(t: Tracer, func: Any, args: Args, kwargs: Kwargs, out: Tensor) -> None:
     """A table of vectors: its columns pass, its rows stay."""
     rows, columns = t.labels(argument(args, kwargs, 1, "weight"))
@@ -236,38 +185,3 @@ def fourier(t: Tracer, func: Any, args: Args, kwargs: Kwargs, out: Tensor) -> No
         t.freeze(labels[d], "is Fourier transformed")
         labels[d] = None
     t.set(out, labels)
-
-
-def einsum(t: Tracer, func: Any, args: Args, kwargs: Kwargs, out: Tensor) -> None:
-    """Axes of one letter are one; a summed letter ends in a weight, or in a product of activations (inexact)."""
-    equation, *given = args
-    operands = list(given[0]) if len(given) == 1 and not isinstance(given[0], Tensor) else given
-    if not isinstance(equation, str):  # operands and lists of axes by turns
-        freeze_all(t, func, tuple(x for x in args if isinstance(x, Tensor)), kwargs, out)
-        return
-    terms, right = _letters(equation, operands)
-    found: dict[str, np.ndarray | None] = {}
-    for term, operand in zip(terms, operands, strict=True):
-        for letter, axis, size in zip(term, t.labels(operand), operand.shape, strict=True):
-            if size > 1:
-                found[letter] = t.join(found[letter], axis) if letter in found else axis
-    for letter in dict.fromkeys("".join(terms)):
-        if letter in right:
-            continue
-        t.mark_inexact(found.get(letter), "summed in a product of activations")
-    t.set(out, [found.get(letter) for letter in right])
-
-
-def _letters(equation: str, operands: list[Tensor]) -> tuple[list[str], str]:
-    """The terms of an einsum and its result, a letter for each axis, those of ``...`` too."""
-    left, arrow, right = equation.replace(" ", "").partition("->")
-    if not arrow:
-        right = "..." + "".join(sorted(x for x in set(left) - set(".,") if left.count(x) == 1))
-    free = [chr(code) for code in range(0x3B1, 0x3CA)]  # Greek: none that an equation may have
-    more = [x.dim() - len(term.replace("...", "")) for term, x in zip(left.split(","), operands, strict=True)]
-    shared = free[: max([0, *(n for n, term in zip(more, left.split(","), strict=True) if "..." in term)])]
-    terms = [
-        term.replace("...", "".join(shared[len(shared) - n :])) if "..." in term else term
-        for term, n in zip(left.split(","), more, strict=True)
-    ]
-    return terms, right.replace("...", "".join(shared))

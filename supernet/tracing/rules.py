@@ -12,7 +12,7 @@ from typing import Any
 import torch.nn.functional as F
 from torch import nn
 
-from gantailor.supernet.tracing import indexing, layers, sequences, shapes
+from gantailor.supernet.tracing import indexing, layers, products, sequences, shapes
 from gantailor.supernet.tracing.elementwise import elementwise, first_only, freeze_all, same
 from gantailor.supernet.tracing.tracer import Rule
 
@@ -93,7 +93,7 @@ RULES: dict[Any, Rule] = {
         ),
         shapes.reduce,
     ),
-    **dict.fromkeys(("matmul", "bmm", "mm", "mv", "dot", "rmatmul"), layers.matmul),
+    **dict.fromkeys(("matmul", "bmm", "mm", "mv", "dot", "rmatmul"), products.matmul),
     **dict.fromkeys(("softmax", "log_softmax", "normalize"), layers.softmax),
     **dict.fromkeys(("cat", "concat", "concatenate"), shapes.concatenate),
     **dict.fromkeys(("chunk", "split", "tensor_split"), shapes.chunk),
@@ -106,7 +106,7 @@ RULES: dict[Any, Rule] = {
     **dict.fromkeys(("tril", "triu"), indexing.positions),
     **dict.fromkeys(("stft", "istft"), indexing.spectrogram),
     **dict.fromkeys(("outer", "ger"), indexing.outer),
-    **dict.fromkeys(("addmm", "addbmm", "baddbmm", "addmv"), layers.addmm),
+    **dict.fromkeys(("addmm", "addbmm", "baddbmm"), products.addmm),
     **dict.fromkeys(("gru", "lstm", "rnn_tanh", "rnn_relu"), sequences.recurrent),
     **dict.fromkeys(("gru_cell", "lstm_cell", "rnn_tanh_cell", "rnn_relu_cell"), sequences.cell),
     **dict.fromkeys(_FREEZING, freeze_all),
@@ -130,7 +130,7 @@ RULES: dict[Any, Rule] = {
     **dict.fromkeys(_FOURIER, layers.fourier),
     "linear": layers.linear,
     "embedding": layers.embedding,
-    "einsum": layers.einsum,
+    "einsum": products.einsum,
     "glu": shapes.glu,
     "tile": shapes.repeat,
     "view_as_real": shapes.trailing,
@@ -147,7 +147,7 @@ RULES: dict[Any, Rule] = {
     "flip": shapes.flip,
     "unbind": shapes.unbind,
     "roll": shapes.roll,
-    "scaled_dot_product_attention": layers.attention,
+    "scaled_dot_product_attention": products.attention,
 }
 
 

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
 from gantailor.supernet.tracing.elementwise import Args, Kwargs, argument, freeze_all
+from gantailor.supernet.tracing.products import OF_ACTIVATIONS, add_cost
 from gantailor.supernet.tracing.tracer import Tracer
 
 
@@ -64,8 +65,7 @@ def _cell(
 
 
 def _multiply(t: Tracer, repeats: int, weight: Tensor, rows: np.ndarray | None, columns: np.ndarray | None) -> None:
-    count = repeats * (weight.shape[0] if rows is None else 1) * (weight.shape[1] if columns is None else 1)
-    t.cost(dict.fromkeys(("true", "published", "published_convs"), float(count)), rows, columns)
+    add_cost(t, ((weight.shape[0], rows), (weight.shape[1], columns)), times=float(repeats))
 
 
 def multi_head(t: Tracer, func: Any, args: Args, kwargs: Kwargs, out: tuple[Tensor, Tensor | None]) -> None:
@@ -96,6 +96,9 @@ def multi_head(t: Tracer, func: Any, args: Args, kwargs: Kwargs, out: tuple[Tens
         t.sum_over(columns)
         part = one if len(weights) > 1 else one[: len(one) // 3]
         _multiply(t, x.numel() // x.shape[-1], part, rows, columns)
+    places = float(query.numel() // query.shape[-1] * key.numel() // key.shape[-1])
+    for _ in range(2):  # queries with keys, and the weights that these give with values
+        t.cost({"true": places / (t.batch if query.dim() == 3 else 1), **OF_ACTIVATIONS}, every)
     t.produce(inside)
     rows, columns = t.labels(weight)
     t.join(every, columns)

@@ -18,7 +18,7 @@ from gantailor.supernet.subnets.slicing import places_of, tensors_of
 from gantailor.supernet.tracing.assembly import assemble
 from gantailor.supernet.tracing.forward import TracedForward
 from gantailor.supernet.tracing.rules import RULES
-from gantailor.supernet.tracing.tracer import SLOT, Rule, Tracer, within
+from gantailor.supernet.tracing.tracer import SLOT, WEIGHT, Rule, Tracer, within
 from gantailor.supernet.traits import traits_of
 
 
@@ -70,7 +70,8 @@ def _traced(model: nn.Module, inputs: Sequence[Any], decisions: Decisions, rules
             forward.run(inputs)
     finally:
         for tensor in [*model.parameters(), *model.buffers()]:
-            tensor.__dict__.pop(SLOT, None)
+            for note in (SLOT, WEIGHT):
+                tensor.__dict__.pop(note, None)
     return tracer
 
 

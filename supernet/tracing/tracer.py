@@ -21,7 +21,7 @@ from gantailor.supernet.tracing.sizes import Kept, Read, Size
 Labels = tuple[np.ndarray | None, ...]
 Rule = Callable[["Tracer", Callable[..., Any], tuple[Any, ...], dict[str, Any], Any], None]
 
-SLOT, LATER, FED = "_gantailor_labels", "_gantailor_later", "_gantailor_fed"
+SLOT, LATER, WEIGHT = "_gantailor_labels", "_gantailor_later", "_gantailor_weight"
 
 
 class Tracer:
@@ -47,7 +47,7 @@ class Tracer:
         self.inexact: list[tuple[np.ndarray, str]] = []
         self.sums: list[tuple[str, int]] = []
         self.producers: list[tuple[str, np.ndarray]] = []
-        self.costs: list[tuple[str, dict[str, float], np.ndarray | None, np.ndarray | None]] = []
+        self.costs: list[tuple[str, dict[str, float], tuple[np.ndarray | None, ...]]] = []
         self.activations: dict[str, np.ndarray | None] = {}
         self.sizes: list[tuple[str, str, np.ndarray, bool]] = []
         self.demands: list[tuple[Size, np.ndarray]] = []
@@ -141,10 +141,6 @@ class Tracer:
             assert labels is not None
             self.producers.append((name, labels))
 
-    def is_weight(self, tensor: Tensor) -> bool:
-        """Whether a tensor is a weight, or made of weights alone: nothing of the generator's inputs is in it."""
-        return not getattr(tensor, FED, False) and any(self.learned(axis) for axis in self.labels(tensor))
-
     def learned(self, labels: np.ndarray | None) -> bool:
         """Whether channels of a weight or buffer are among these, not only of tensors that the forward makes."""
         return bool(self._origins(labels))
@@ -157,10 +153,18 @@ class Tracer:
         found = np.searchsorted(starts, labels[labels != FIXED], "right") - 1
         return [self.ranges[i][1:] for i in dict.fromkeys(found.tolist()) if self.ranges[i][1]]
 
-    def cost(self, coefficients: dict[str, float], rows: np.ndarray | None, columns: np.ndarray | None) -> None:
-        """Add ``coefficient * |rows| * |columns|`` multiply-accumulates for the whole example batch."""
-        per_image = {name: value / self.batch for name, value in coefficients.items()}
-        self.costs.append((self.path, per_image, rows, columns))
+    def cost(self, coefficients: dict[str, float], *axes: np.ndarray | None) -> None:
+        """Add ``coefficient`` times the sizes of these axes as multiply-accumulates of the whole example batch.
+
+        ``layers`` is as ``true`` where it is missing.
+        """
+        every = {"layers": coefficients["true"], **coefficients}
+        per_image = {name: value / self.batch for name, value in every.items()}
+        self.costs.append((self.path, per_image, axes))
+
+    def is_weight(self, tensor: Tensor) -> bool:
+        """Whether it is a weight or buffer, or made of such alone; also a weight that is scaled by activations."""
+        return id(tensor) in self.names or getattr(tensor, WEIGHT, False)
 
     @property
     def path(self) -> str:
