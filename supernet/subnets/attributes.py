@@ -5,14 +5,11 @@ They are named as Python writes them: ``dim``, ``dims[2]``, ``widths[up]`` (of a
 
 from __future__ import annotations
 
-import argparse
-import dataclasses
 import re
-import types
 from collections.abc import Iterator
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 _NAME = re.compile(r"(\w+)(?:\.(\w+)|\[(.+)\])?")
 
@@ -50,9 +47,13 @@ def _inside(value: Any) -> Iterator[tuple[str, Any]]:
         yield from ((f"[{number}]", one) for number, one in enumerate(value))
     elif type(value) is dict:
         yield from ((f"[{key}]", one) for key, one in value.items() if isinstance(key, str))
-    elif isinstance(value, types.SimpleNamespace | argparse.Namespace) or (
-        dataclasses.is_dataclass(value) and not isinstance(value, type)
-    ):
+    elif isinstance(getattr(value, "__dict__", None), dict) and _is_options(value):
         yield from ((f".{key}", one) for key, one in vars(value).items())
     else:
         yield "", value
+
+
+def _is_options(value: Any) -> bool:
+    """Whether it is an object that only holds values: a namespace, a dataclass, somebody's own configuration."""
+    home = type(value).__module__.partition(".")[0]
+    return not isinstance(value, type | nn.Module | Tensor) and not callable(value) and home not in ("torch", "numpy")

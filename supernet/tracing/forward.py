@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -16,7 +17,7 @@ from gantailor.supernet.subnets.attributes import integers_of, set_integer
 from gantailor.supernet.tracing.counting import counted
 from gantailor.supernet.tracing.elementwise import freeze_all
 from gantailor.supernet.tracing.products import OF_ACTIVATIONS
-from gantailor.supernet.tracing.sizes import Kept, Size, plain, sizes_in
+from gantailor.supernet.tracing.sizes import Kept, Size, plain, remembered, sizes_in
 from gantailor.supernet.tracing.tracer import LATER, WEIGHT, Labels, Rule, Tracer, within
 
 # Module type -> the integers it keeps: attribute name to (input or output, dimension, inside a tuple?).
@@ -38,6 +39,7 @@ MADE = ("zeros", "ones", "empty", "full", "rand", "randn", "eye", "new_zeros", "
     "broadcast_to",
     "repeat",
     "tile",
+    "repeat_interleave",
 )
 
 
@@ -68,6 +70,8 @@ class TracedForward(TorchFunctionMode):
         before = [self.tracer.labels(t) for t in given]
         name = _operation(func)
         rule = self.rules.get(func) or self.rules.get(name)
+        if self.tracer.converted:
+            args = remembered(args, self.tracer)
         with counted() as products:
             result = func(*plain(args), **plain(kwargs))
         outputs = [t for t in tree_leaves(result) if isinstance(t, Tensor)]
@@ -125,6 +129,7 @@ class TracedForward(TorchFunctionMode):
             handles.append(module.register_forward_pre_hook(self._enter(path, leaf)))
             handles.append(module.register_forward_hook(self._leave(path, leaf)))
         self.tracer.running = True
+        _forget_sizes()
         try:
             with torch.no_grad(), self, _unscripted(self.tracer):
                 output = self.tracer.model(*inputs)
@@ -134,10 +139,13 @@ class TracedForward(TorchFunctionMode):
                         self.tracer.freeze(axis, "is the generator's output")
         finally:
             self.tracer.running = False
+            _forget_sizes()
             for handle in handles:
                 handle.remove()
             for owner, name, value in reversed(changed):
                 object.__setattr__(owner, name, value)
+            for module in self.tracer.model.modules():  # what the forward keeps are numbers again
+                vars(module).update({k: plain(v) for k, v in vars(module).items() if any(sizes_in(v))})
 
     def _enter(self, path: str, leaf: Rule | None) -> Callable[..., None]:
         def hook(_module: nn.Module, _inputs: Any) -> None:
@@ -159,6 +167,13 @@ class TracedForward(TorchFunctionMode):
                     _note_sizes(self.tracer, path, module, inputs[0], output)
 
         return hook
+
+
+def _forget_sizes() -> None:
+    """einops keeps the sizes that it computed for earlier shapes, which would have another origin, or none."""
+    kept = getattr(sys.modules.get("einops.einops"), "_reconstruct_from_shape", None)
+    if hasattr(kept, "cache_clear"):
+        kept.cache_clear()
 
 
 @contextmanager

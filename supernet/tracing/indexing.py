@@ -86,6 +86,7 @@ def interleave(t: Tracer, func: Any, args: Args, kwargs: Kwargs, out: Tensor) ->
     """Every channel several times in a row."""
     times, dimension = argument(args, kwargs, 1, "repeats"), argument(args, kwargs, 2, "dim")
     labels = list(t.labels(args[0]))
+    dimension = 0 if args[0].dim() == 1 else dimension
     if not isinstance(times, int) or dimension is None:
         freeze_all(t, func, args, kwargs, out)
         return

@@ -96,9 +96,10 @@ def multi_head(t: Tracer, func: Any, args: Args, kwargs: Kwargs, out: tuple[Tens
         t.sum_over(columns)
         part = one if len(weights) > 1 else one[: len(one) // 3]
         _multiply(t, x.numel() // x.shape[-1], part, rows, columns)
-    places = float(query.numel() // query.shape[-1] * key.numel() // key.shape[-1])
+    images = query.shape[1] if query.dim() == 3 else 1
+    places = float(query.shape[0] * key.shape[0] * images)
     for _ in range(2):  # queries with keys, and the weights that these give with values
-        t.cost({"true": places / (t.batch if query.dim() == 3 else 1), **OF_ACTIVATIONS}, every)
+        t.cost({"true": places, **OF_ACTIVATIONS}, every)
     t.produce(inside)
     rows, columns = t.labels(weight)
     t.join(every, columns)

@@ -84,6 +84,15 @@ class Size(int):
     def __floordiv__(self, other: Any) -> Any:
         return self._computed("floordiv", self, other, int.__floordiv__(self, other))
 
+    def __truediv__(self, other: Any) -> Any:
+        value = int.__truediv__(self, other)
+        whole = isinstance(value, float) and isinstance(other, int) and value.is_integer()
+        return Ratio(value, self // other) if whole else value
+
+    def __int__(self) -> int:
+        self.tracer.converted[int.__index__(self)] = self
+        return int.__index__(self)
+
     def __eq__(self, other: object) -> bool:
         same = int.__eq__(self, other)
         self._used()
@@ -101,17 +110,48 @@ class Size(int):
     __hash__ = int.__hash__
 
     def __reduce__(self) -> Any:
-        return int, (int(self),)
+        return int, (int.__index__(self),)
 
     def _used(self) -> None:
         if isinstance(self.origin, Kept):
             self.tracer.used.add(self.origin)
 
 
+class Ratio(float):
+    """A whole quotient of a size: ``int`` of it is noted, so that the same number is known again (a guess)."""
+
+    size: Size
+
+    def __new__(cls, value: float, size: Size) -> Ratio:
+        """A float of this value."""
+        made = super().__new__(cls, value)
+        made.size = size
+        return made
+
+    def __int__(self) -> int:
+        return int(self.size)
+
+    def __reduce__(self) -> Any:
+        return float, (float.__float__(self),)
+
+
+def remembered(value: Any, tracer: Tracer) -> Any:
+    """The arguments of an operation, plain integers that are known to come from sizes as these again."""
+    if type(value) is int:
+        return tracer.converted.get(value, value)
+    if isinstance(value, slice):
+        return slice(remembered(value.start, tracer), remembered(value.stop, tracer), value.step)
+    if type(value) in (list, tuple):
+        return type(value)(remembered(one, tracer) for one in value)
+    return value
+
+
 def plain(value: Any) -> Any:
     """The same arguments of an operation, its sizes as ordinary integers."""
     if isinstance(value, Size):
-        return int(value)
+        return int.__index__(value)
+    if isinstance(value, Ratio):
+        return float.__float__(value)
     if isinstance(value, slice):
         return slice(plain(value.start), plain(value.stop), plain(value.step))
     if isinstance(value, torch.Size):

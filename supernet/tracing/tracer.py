@@ -32,6 +32,7 @@ class Tracer:
         stack: the modules whose forwards run, the innermost last.
         demands: sizes that the forward gave to axes, with the channels of these.
         used: integers of modules that the forward computes with or compares.
+        converted: sizes that the forward turned into plain integers, by these.
         running: whether the forward is running.
     """
 
@@ -52,6 +53,7 @@ class Tracer:
         self.sizes: list[tuple[str, str, np.ndarray, bool]] = []
         self.demands: list[tuple[Size, np.ndarray]] = []
         self.used: set[Kept] = set()
+        self.converted: dict[int, Size] = {}
         self.running = False
         self.stack: list[str] = [""]
 
