@@ -183,6 +183,8 @@ class WidthGraph:
         inexact: width index to why its removal is not the same as zeroing it (statistics over channels, say).
         activations: module path to the axis of its output's channels.
         removable: widths, by number, that may be left without units (``supernet/subnets/branches.py``).
+        shares: of each that is frozen, the share of all MACs that would go if half of its channels (and of all that
+            share its reason) could.
     """
 
     widths: tuple[Width, ...]
@@ -195,6 +197,7 @@ class WidthGraph:
     terms: tuple[Term, ...]
     parameters: tuple[tuple[str, tuple[int, ...]], ...]
     removable: frozenset[int] = frozenset()
+    shares: Mapping[str, float] = field(default_factory=dict)
     index: Mapping[str, int] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -261,6 +264,6 @@ class WidthGraph:
             )
             rows.append(f"  {width.name:<40} {width.size:>5}  {', '.join(width.layers)}{note}")
         if self.frozen:
-            rows.append("frozen")
-            rows += [f"  {name:<40}        {reason}" for name, reason in self.frozen.items()]
+            rows.append("frozen (and how many of the MACs would go if half of it could)")
+            rows += [f"  {name:<40} {self.shares.get(name, 0):>5.0%}  {reason}" for name, reason in self.frozen.items()]
         return "\n".join(rows)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -13,12 +12,11 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 
 from gantailor.supernet.errors import UntraceableError
-from gantailor.supernet.subnets.attributes import integers_of, set_integer
 from gantailor.supernet.tracing.counting import counted
 from gantailor.supernet.tracing.elementwise import freeze_all
 from gantailor.supernet.tracing.products import OF_ACTIVATIONS
-from gantailor.supernet.tracing.sizes import Kept, Size, plain, remembered, sizes_in
-from gantailor.supernet.tracing.tracer import LATER, WEIGHT, Labels, Rule, Tracer, within
+from gantailor.supernet.tracing.sizes import kept_sizes, plain, remembered, sizes_in
+from gantailor.supernet.tracing.tracer import LATER, LOST, WEIGHT, Labels, Rule, Tracer, within
 
 # Module type -> the integers it keeps: attribute name to (input or output, dimension, inside a tuple?).
 _SIZES: dict[type[nn.Module], dict[str, tuple[str, int, bool]]] = {
@@ -31,15 +29,10 @@ _SIZES: dict[type[nn.Module], dict[str, tuple[str, int, bool]]] = {
     nn.PReLU: {"num_parameters": ("input", 1, False)},
 }
 
-# Of PyTorch's own modules those that compute with integers that no rule knows.
-_COMPUTING = (nn.Unflatten, nn.RNNBase, nn.RNNCellBase, nn.MultiheadAttention)
 # Operations that make tensors of a given size, also without one that is given.
-MADE = ("zeros", "ones", "empty", "full", "rand", "randn", "eye", "new_zeros", "new_ones", "new_empty", "new_full") + (
-    "expand",
-    "broadcast_to",
-    "repeat",
-    "tile",
-    "repeat_interleave",
+MADE = frozenset(
+    "zeros ones empty full rand randn eye new_zeros new_ones new_empty new_full expand broadcast_to repeat tile "
+    "repeat_interleave".split()
 )
 
 
@@ -66,14 +59,15 @@ class TracedForward(TorchFunctionMode):
             args, kwargs = (
                 ((kwargs[first],), {k: v for k, v in kwargs.items() if k != first}) if first else (args, kwargs)
             )
-        given = [t for t in tree_leaves((args, kwargs)) if isinstance(t, Tensor)]
-        before = [self.tracer.labels(t) for t in given]
         name = _operation(func)
         rule = self.rules.get(func) or self.rules.get(name)
-        if self.tracer.converted:
-            args = remembered(args, self.tracer)
+        args = remembered(args, self.tracer)
+        given = [t for t in tree_leaves((args, kwargs)) if isinstance(t, Tensor)]
+        before = [self.tracer.labels(t) for t in given]
         with counted() as products:
             result = func(*plain(args), **plain(kwargs))
+        if name in ("shape", "size"):
+            return self._sizes(args[0], *args[1:], **kwargs)
         outputs = [t for t in tree_leaves(result) if isinstance(t, Tensor)]
         _note_weights(self.tracer, name, given, outputs)
         for labels, reason in (owed for t in given for owed in getattr(t, LATER, ()) if outputs):
@@ -81,18 +75,31 @@ class TracedForward(TorchFunctionMode):
                 self.tracer.later(outputs[0], labels, reason)
             else:
                 self.tracer.freeze(labels, reason)
-        if name in ("shape", "size"):
-            return self._sizes(args[0], result, *args[1:], **kwargs)
-        sized = name in MADE and next(sizes_in((args, kwargs)), None) is not None
-        if (outputs or name == "setitem") and any(axis is not None for axes in before for axis in axes):
+        self.tracer.lost = next((found for t in given if (found := getattr(t, LOST, None))), "")
+        sized = name in MADE and any(True for _ in sizes_in((args, kwargs)))
+        labelled = any(axis is not None for axes in before for axis in axes)
+        if labelled and (outputs or name == "setitem"):
             self._apply_rule(rule, name, func, args, kwargs, result, before)
         elif rule is not None and (products.total or (outputs and sized)):
             rule(self.tracer, func, args, kwargs, result)  # what has no channels costs as much at every width
         if products.total and rule in (None, freeze_all):
             self.tracer.cost({"true": float(products.total), **OF_ACTIVATIONS})
+        for output in outputs:
+            self._check(output, name, labelled)
         return result
 
-    def _sizes(self, tensor: Tensor, result: Any, dim: int | None = None) -> Any:
+    def _check(self, output: Tensor, name: str, labelled: bool) -> None:
+        """Channels that do not fit the result are frozen; a result that has none left remembers where they went."""
+        labels = list(self.tracer.labels(output))
+        for d, (axis, size) in enumerate(zip(labels, output.shape, strict=True)):
+            if axis is not None and len(axis) != size:
+                self.tracer.freeze(axis, f"is lost in {name}")
+                labels[d] = None
+                self.tracer.set(output, labels)
+        if all(axis is None for axis in labels):
+            setattr(output, LOST, f"{name}{self.tracer.where}" if labelled else self.tracer.lost)
+
+    def _sizes(self, tensor: Tensor, dim: int | None = None) -> Any:
         """Sizes of axes with channels, as numbers that remember them."""
         sizes = self.tracer.sizes_of(tensor)
         return torch.Size(sizes) if dim is None else sizes[dim]
@@ -108,44 +115,40 @@ class TracedForward(TorchFunctionMode):
         before: list[Labels],
     ) -> None:
         if rule is not None:
-            rule(self.tracer, func, args, kwargs, result)
+            try:
+                rule(self.tracer, func, args, kwargs, result)
+            except (IndexError, KeyError, TypeError, ValueError, AttributeError, AssertionError):
+                if not rule.__module__.startswith("gantailor."):
+                    raise
+                self._freeze(before, f"is given to {name} in a way that its rule does not know,")
         elif self.unknown == "freeze" or within(self.tracer.path, self.freeze):
-            for axes in before:
-                for axis in axes:
-                    self.tracer.freeze(axis, f"enters {name}, which has no rule,")
+            self._freeze(before, f"enters {name}, which has no rule,")
         else:
-            raise UntraceableError(_untraceable(name, self.tracer.path))
+            raise UntraceableError(_untraceable(self.tracer, name, before))
+
+    def _freeze(self, before: list[Labels], reason: str) -> None:
+        for axes in before:
+            for axis in axes:
+                self.tracer.freeze(axis, reason)
 
     def run(self, inputs: Sequence[Any]) -> None:
         """The forward itself, with hooks that follow the module stack."""
-        handles, changed = [], []
+        handles = []
         for path, module in self.tracer.model.named_modules():
-            if isinstance(module, torch.jit.ScriptModule):
-                continue
-            leaf = self.rules.get(type(module))
-            if not type(module).__module__.startswith("torch.") or isinstance(module, _COMPUTING):
-                for name, value in list(integers_of(module)):
-                    changed.append(set_integer(module, name, Size(value, self.tracer, Kept(path, name))))
-            handles.append(module.register_forward_pre_hook(self._enter(path, leaf)))
-            handles.append(module.register_forward_hook(self._leave(path, leaf)))
-        self.tracer.running = True
-        _forget_sizes()
+            if not isinstance(module, torch.jit.ScriptModule):
+                leaf = self.rules.get(type(module))
+                handles.append(module.register_forward_pre_hook(self._enter(path, leaf)))
+                handles.append(module.register_forward_hook(self._leave(path, leaf)))
         try:
-            with torch.no_grad(), self, _unscripted(self.tracer):
+            with torch.no_grad(), kept_sizes(self.tracer), self, _unscripted(self.tracer):
                 output = self.tracer.model(*inputs)
             for tensor in tree_leaves(output):
                 if isinstance(tensor, Tensor):
                     for axis in self.tracer.labels(tensor):
                         self.tracer.freeze(axis, "is the generator's output")
         finally:
-            self.tracer.running = False
-            _forget_sizes()
             for handle in handles:
                 handle.remove()
-            for owner, name, value in reversed(changed):
-                object.__setattr__(owner, name, value)
-            for module in self.tracer.model.modules():  # what the forward keeps are numbers again
-                vars(module).update({k: plain(v) for k, v in vars(module).items() if any(sizes_in(v))})
 
     def _enter(self, path: str, leaf: Rule | None) -> Callable[..., None]:
         def hook(_module: nn.Module, _inputs: Any) -> None:
@@ -167,13 +170,6 @@ class TracedForward(TorchFunctionMode):
                     _note_sizes(self.tracer, path, module, inputs[0], output)
 
         return hook
-
-
-def _forget_sizes() -> None:
-    """einops keeps the sizes that it computed for earlier shapes, which would have another origin, or none."""
-    kept = getattr(sys.modules.get("einops.einops"), "_reconstruct_from_shape", None)
-    if hasattr(kept, "cache_clear"):
-        kept.cache_clear()
 
 
 @contextmanager
@@ -263,10 +259,11 @@ def _operation(func: Any) -> str:
     return dunder.get(name, name)
 
 
-def _untraceable(name: str, path: str) -> str:
+def _untraceable(tracer: Tracer, name: str, before: list[Labels]) -> str:
+    makers = [weight.rpartition(".")[0] or weight for axes in before for axis in axes for weight in tracer.makers(axis)]
+    declared = [tracer.path] if tracer.path else list(dict.fromkeys(makers))
     return (
-        f"cannot follow channels through {name!r} in module {path or '(the generator itself)'!r}. Three ways out: "
-        f"(1) register a rule, rules={{ModuleType: rule}} or rules={{{name!r}: rule}}; "
-        f"(2) freeze what enters it, unknown='freeze'; "
-        f"(3) declare the module's widths fixed, freeze=[{path!r}]"
+        f"cannot follow channels through {name!r}{tracer.where}, where those of {', '.join(dict.fromkeys(makers))} "
+        f"enter it. Three ways out: (1) register a rule, rules={{ModuleType: rule}} or rules={{{name!r}: rule}}; "
+        f"(2) freeze what enters it, unknown='freeze'; (3) declare the module's widths fixed, freeze={declared}"
     )

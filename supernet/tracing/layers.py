@@ -49,7 +49,7 @@ def convolution(t: Tracer, func: Any, args: Args, kwargs: Kwargs, out: Tensor) -
     outer = count * math.prod(out.shape[2:])
     true = count * math.prod(x.shape[2:]) if transposed else outer
     # A fixed filter on every channel, one by one or each as a picture of its own: no paper counts it.
-    filtering = not t.learned(axes[0]) and (groups > 1 or given[0] is not None)
+    filtering = not t.makers(axes[0]) and (groups > 1 or given[0] is not None)
     published = 0.0 if filtering else outer
     costs = {"true": true, "layers": true, "published": published, "published_convs": published}
     t.cost(costs | ({} if t.is_weight(weight) else OF_ACTIVATIONS), given[0], *(labels for _, labels in inner))

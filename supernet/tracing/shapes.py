@@ -61,6 +61,8 @@ def reshape(t: Tracer, func: Any, args: Args, kwargs: Kwargs, out: Tensor) -> No
             result[n] = _merge(t, [found[k] for k in mine], [pieces[k][0] for k in mine])
     for size, axis in zip(given, result, strict=True):
         t.demand(size, axis)
+        if axis is not None and type(size) is int and size > 1:
+            t.literals.append((axis, f"{func.__name__} to {size}{t.where}"))
     t.set(out, result)
 
 

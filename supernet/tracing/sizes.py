@@ -8,17 +8,24 @@ axis is a demand; ``settle`` turns the demands into ties between axes, and into 
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from torch import nn
 
 from gantailor.supernet.graph import FIXED
+from gantailor.supernet.subnets.attributes import integers_of, set_integer
 
 if TYPE_CHECKING:
     from gantailor.supernet.tracing.tracer import Tracer
+
+# Of PyTorch's own modules those that compute with integers that no rule knows.
+_COMPUTING = (nn.Unflatten, nn.RNNBase, nn.RNNCellBase, nn.MultiheadAttention)
 
 
 @dataclass(frozen=True, eq=False)
@@ -182,6 +189,34 @@ def reads(size: Any) -> bool:
         return False
     origin = size.origin
     return isinstance(origin, Read) or (isinstance(origin, Computed) and (reads(origin.left) or reads(origin.right)))
+
+
+@contextmanager
+def kept_sizes(tracer: Tracer) -> Iterator[None]:
+    """Within the block the integers of modules remember where they are kept."""
+    changed = []
+    for path, module in tracer.model.named_modules():
+        own = not type(module).__module__.startswith("torch.") or isinstance(module, _COMPUTING)
+        for name, value in list(integers_of(module)) if own else ():
+            changed.append(set_integer(module, name, Size(value, tracer, Kept(path, name))))
+    _forget_sizes()
+    tracer.running = True
+    try:
+        yield
+    finally:
+        tracer.running = False
+        _forget_sizes()
+        for owner, name, value in reversed(changed):
+            object.__setattr__(owner, name, value)
+        for module in tracer.model.modules():  # what the forward noted are numbers again
+            vars(module).update({k: plain(v) for k, v in vars(module).items() if any(map(bool, sizes_in(v)))})
+
+
+def _forget_sizes() -> None:
+    """einops keeps the sizes that it computed for earlier shapes, which would have another origin, or none."""
+    kept = getattr(sys.modules.get("einops.einops"), "_reconstruct_from_shape", None)
+    if hasattr(kept, "cache_clear"):
+        kept.cache_clear()
 
 
 def settle(tracer: Tracer, components: Callable[[Tracer], np.ndarray]) -> None:

@@ -9,10 +9,13 @@ loops, shared modules and functional calls need no special care, and order insid
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor, nn
 
 from gantailor.supernet.graph import FIXED
@@ -22,6 +25,9 @@ Labels = tuple[np.ndarray | None, ...]
 Rule = Callable[["Tracer", Callable[..., Any], tuple[Any, ...], dict[str, Any], Any], None]
 
 SLOT, LATER, WEIGHT = "_gantailor_labels", "_gantailor_later", "_gantailor_weight"
+LOST = "_gantailor_lost"
+
+_NOT_THE_FORWARD = ("<", *(str(Path(str(of)).parent) for of in (__file__, torch.__file__)))
 
 
 class Tracer:
@@ -31,9 +37,11 @@ class Tracer:
         batch: images in the example.
         stack: the modules whose forwards run, the innermost last.
         demands: sizes that the forward gave to axes, with the channels of these.
+        literals: channels whose number the forward gives as a plain integer, and where.
         used: integers of modules that the forward computes with or compares.
         converted: sizes that the forward turned into plain integers, by these.
         running: whether the forward is running.
+        lost: where a tensor of the operation that runs lost its channels.
     """
 
     def __init__(self, model: nn.Module, *, batch: int) -> None:
@@ -52,9 +60,11 @@ class Tracer:
         self.activations: dict[str, np.ndarray | None] = {}
         self.sizes: list[tuple[str, str, np.ndarray, bool]] = []
         self.demands: list[tuple[Size, np.ndarray]] = []
+        self.literals: list[tuple[np.ndarray, str]] = []
         self.used: set[Kept] = set()
         self.converted: dict[int, Size] = {}
         self.running = False
+        self.lost = ""
         self.stack: list[str] = [""]
 
     def labels(self, tensor: Tensor) -> Labels:
@@ -103,7 +113,8 @@ class Tracer:
     def join(self, a: np.ndarray | None, b: np.ndarray | None) -> np.ndarray | None:
         """Make two axes the same, element by element; what meets a fixed element is frozen."""
         if a is None or b is None:
-            self.freeze(b if a is None else a, "meets a tensor of fixed size")
+            lost = f", which lost its channels in {self.lost}" if self.lost else ""
+            self.freeze(b if a is None else a, "meets a tensor of fixed size", note=lost)
             return a if b is None else b
         if a is b:
             return a
@@ -114,11 +125,10 @@ class Tracer:
         self.freeze(b[a == FIXED], "meets a tensor of fixed size")
         return np.where(a == FIXED, b, a)
 
-    def freeze(self, labels: np.ndarray | None, reason: str) -> None:
-        """These channels can never go."""
+    def freeze(self, labels: np.ndarray | None, reason: str, *, note: str = "") -> None:
+        """These channels can never go. The module and line that run are told between the reason and a note."""
         if labels is not None and (labels != FIXED).any():
-            where = f" in {self.path}" if self.path else ""
-            self.frozen.append((labels[labels != FIXED], reason + where))
+            self.frozen.append((labels[labels != FIXED], reason + self.where + note))
 
     def is_frozen(self, labels: np.ndarray) -> bool:
         """Whether these channels are known to stay by now."""
@@ -143,9 +153,9 @@ class Tracer:
             assert labels is not None
             self.producers.append((name, labels))
 
-    def learned(self, labels: np.ndarray | None) -> bool:
-        """Whether channels of a weight or buffer are among these, not only of tensors that the forward makes."""
-        return bool(self._origins(labels))
+    def makers(self, labels: np.ndarray | None) -> list[str]:
+        """Weights and buffers whose own channels these are; none for tensors that the forward makes."""
+        return list(dict.fromkeys(name for name, _ in self._origins(labels)))
 
     def _origins(self, labels: np.ndarray | None) -> list[tuple[str, int]]:
         """The (weight, dimension) pairs whose own identities these are, also behind views of the weight."""
@@ -172,6 +182,18 @@ class Tracer:
     def path(self) -> str:
         """The module whose forward runs."""
         return self.stack[-1]
+
+    @property
+    def where(self) -> str:
+        """The module and the line of the generator's code that run, for messages: `` in body.0 (net.py:12)``."""
+        module = f" in {self.path}" if self.path else ""
+        frame: Any = sys._getframe(1) if self.running else None
+        while frame is not None:
+            file = frame.f_code.co_filename
+            if not file.startswith(_NOT_THE_FORWARD) and Path(file).name not in ("contextlib.py", "einops.py"):
+                return f"{module} ({Path(file).name}:{frame.f_lineno})"
+            frame = frame.f_back
+        return module
 
 
 def within(name: str, prefixes: Sequence[str]) -> bool:
