@@ -72,7 +72,8 @@ def summary(supernet: Supernet) -> str:
     text = f"{gone:.0%} of the MACs go at half of every width (75% if everything could shrink); "
     if not worst:
         return f"{text}no freeze that could be avoided costs 1% or more"
-    return text + "frozen: " + "; ".join(f"{name}, {share:.0%} more: {why} - {_remedy(why)}" for why, (share, name) in worst)
+    told = [f"{name}, {share:.0%} more: {why} - {_remedy(why)}" for why, (share, name) in worst]
+    return f"{text}frozen: {'; '.join(told)}"
 
 
 def _remedy(reason: str) -> str:

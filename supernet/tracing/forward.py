@@ -30,10 +30,8 @@ _SIZES: dict[type[nn.Module], dict[str, tuple[str, int, bool]]] = {
 }
 
 # Operations that make tensors of a given size, also without one that is given.
-MADE = frozenset(
-    "zeros ones empty full rand randn eye new_zeros new_ones new_empty new_full expand broadcast_to repeat tile "
-    "repeat_interleave".split()
-)
+MADE = frozenset(("zeros", "ones", "empty", "full", "rand", "randn", "eye", "expand", "broadcast_to", "repeat", "tile"))
+MADE |= {"new_zeros", "new_ones", "new_empty", "new_full", "repeat_interleave"}
 
 
 class TracedForward(TorchFunctionMode):
@@ -79,7 +77,7 @@ class TracedForward(TorchFunctionMode):
         sized = name in MADE and any(True for _ in sizes_in((args, kwargs)))
         labelled = any(axis is not None for axes in before for axis in axes)
         if labelled and (outputs or name == "setitem"):
-            self._apply_rule(rule, name, func, args, kwargs, result, before)
+            self._apply_rule(func, args, kwargs, result)
         elif rule is not None and (products.total or (outputs and sized)):
             rule(self.tracer, func, args, kwargs, result)  # what has no channels costs as much at every width
         if products.total and rule in (None, freeze_all):
@@ -104,16 +102,10 @@ class TracedForward(TorchFunctionMode):
         sizes = self.tracer.sizes_of(tensor)
         return torch.Size(sizes) if dim is None else sizes[dim]
 
-    def _apply_rule(
-        self,
-        rule: Rule | None,
-        name: str,
-        func: Any,
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
-        result: Any,
-        before: list[Labels],
-    ) -> None:
+    def _apply_rule(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any) -> None:
+        name = _operation(func)
+        rule = self.rules.get(func) or self.rules.get(name)
+        before = [self.tracer.labels(t) for t in tree_leaves((args, kwargs)) if isinstance(t, Tensor)]
         if rule is not None:
             try:
                 rule(self.tracer, func, args, kwargs, result)
@@ -245,7 +237,7 @@ def _note_own_sizes(tracer: Tracer, path: str, module: nn.Module, given: Tensor,
         sides = ["in"] if name.startswith("in") else ["out"] if "out" in name or "filter" in name else ["in", "out"]
         fitting = [a for side in sides if (a := channels.get(side)) is not None and len(a) == value]
         if fitting:
-            tracer.sizes.append((path, name, fitting[0], False))
+            tracer.guesses.append((path, name, fitting[0], False))
 
 
 def _operation(func: Any) -> str:

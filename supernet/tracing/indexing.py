@@ -5,10 +5,111 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
-from gantailor.supernet.tracing.elementwise import Args, Kwargs, argument, elementwise, freeze_all
-from gantailor.supernet.tracing.tracer import Tracer
+from gantailor.supernet.tracing.elementwise import Args, Kwargs, argument, elementwise, freeze_all, tensors
+from gantailor.supernet.tracing.sizes import Size, plain
+from gantailor.supernet.tracing.tracer import LATER, Tracer
+
+
+def getitem(t: Tracer, func: Any, args: Args, kwargs: Kwargs, out: Tensor) -> None:
+    """Indexing by slices, integers, None, Ellipsis and at most one tensor or list; anything else freezes."""
+    index = _whole_index(args[0], args[1])
+    if index is None:
+        freeze_all(t, func, args, kwargs, out)
+        return
+    labels, dimension = t.labels(args[0]), 0
+    result: list[np.ndarray | None] = []
+    for i in index:
+        if i is None:
+            result.append(None)
+            continue
+        axis = labels[dimension]
+        if isinstance(i, int):
+            if axis is not None:
+                t.later(out, axis, "is indexed by a number")
+        elif isinstance(i, slice):
+            size = args[0].shape[dimension]
+            whole = axis is None or len(range(*plain(i).indices(size))) == size
+            result.append(axis if whole else _slice(t, axis, i, size))
+        else:
+            for chosen_from in labels[dimension : dimension + _consumed(i)]:
+                t.freeze(chosen_from, "is indexed by a tensor")
+            result += t.labels(i) if isinstance(i, Tensor) and _consumed(i) == 1 and not _is_mask(i) else [None]
+        dimension += 1 if isinstance(i, int | slice) else _consumed(i)
+    t.set(out, result)
+
+
+def _whole_index(x: Tensor, given: Any) -> list[Any] | None:
+    """An index that says something of every axis; None where several tensors choose together."""
+    index = list(given) if isinstance(given, tuple) else [given]
+    if any(isinstance(i, bool) for i in index) or sum(isinstance(i, Tensor | list) for i in index) > 1:
+        return None
+    if any(isinstance(i, Tensor | list) for i in index) and any(isinstance(i, int) for i in index):
+        return None
+    at = next((n for n, i in enumerate(index) if i is ...), len(index))
+    rest = index[at + 1 :]
+    used = sum(1 if isinstance(i, int | slice) else _consumed(i) for i in (*index[:at], *rest) if i is not None)
+    return [*index[:at], *[slice(None)] * (x.dim() - used), *rest]
+
+
+def _is_mask(index: Any) -> bool:
+    return isinstance(index, Tensor) and index.dtype == torch.bool
+
+
+def _consumed(index: Any) -> int:
+    """How many axes a tensor or list chooses from."""
+    return index.dim() if _is_mask(index) else 1
+
+
+def setitem(t: Tracer, func: Any, args: Args, kwargs: Kwargs, out: Any) -> None:
+    """Writing into a part of a tensor: its channels there are those of what is written."""
+    x, index, value = args[0], args[1], args[2]
+    axes = _whole_index(x, index)
+    if axes is None or any(isinstance(i, Tensor | list) for i in axes):
+        for tensor in (x, *tensors(args[1:], kwargs)):
+            for axis in t.labels(tensor):
+                t.freeze(axis, "is assigned into a tensor")
+        t.set(x, [None] * x.dim())
+        return
+    part = x[plain(index)]
+    getitem(t, func, (x, index), {}, part)
+    for labels, reason in getattr(part, LATER, ()):
+        t.freeze(labels, reason)
+    if isinstance(value, Tensor):
+        elementwise(t, func, (part, value), {}, part)
+
+
+def narrow(t: Tracer, func: Any, args: Args, kwargs: Kwargs, out: Tensor) -> None:
+    """A slice from a start, of a length."""
+    dimension = argument(args, kwargs, 1, "dim") % args[0].dim()
+    start, length = argument(args, kwargs, 2, "start"), argument(args, kwargs, 3, "length")
+    labels = list(t.labels(args[0]))
+    axis, size = labels[dimension], args[0].shape[dimension]
+    if axis is not None and out.shape[dimension] < size and isinstance(start, int):
+        labels[dimension] = _slice(t, axis, slice(start, start + length), size)
+    elif out.shape[dimension] < size:
+        t.freeze(axis, "is cut at a fixed place")
+        labels[dimension] = None
+    t.set(out, labels)
+
+
+def _slice(t: Tracer, axis: np.ndarray, index: slice, size: int) -> np.ndarray:
+    start, stop, step = index.indices(size)
+    ends = [(end, at) for end, at in ((index.start, start), (index.stop, stop)) if end is not None and end != 0]
+    if step == 1 and 0 <= start < stop and all(isinstance(end, Size) and end == at for end, at in ends):
+        for end, _ in ends:
+            t.demand(end, axis[:end])
+        return axis[start:stop]
+    length = stop - start
+    if step == 1 and length > 0 and size % length == 0 and start % length == 0:
+        parts = axis.reshape(-1, length)  # one of equal parts, as ``chunk`` would cut
+        for part in parts[1:]:
+            t.join(parts[0], part)
+    else:
+        t.freeze(axis, "is cut at a fixed place")
+    return axis[index]
 
 
 def chosen(t: Tracer, func: Any, args: Args, kwargs: Kwargs, out: Any) -> None:
@@ -191,4 +292,3 @@ def shuffled(t: Tracer, func: Any, args: Args, kwargs: Kwargs, out: Tensor) -> N
             t.join(axis.reshape(groups, -1)[0], part)
         axis = axis.reshape(groups, -1).T.reshape(-1)
     t.set(out, [axis if d == 1 else other for d, other in enumerate(t.labels(args[0]))])
-

@@ -45,6 +45,10 @@ _SAME = _words(
     """
 )
 
+_CHOOSING = _words(
+    "index_select gather take_along_dim topk sort argsort argmax argmin kthvalue cumsum cumprod cummax cummin "
+    "logcumsumexp index_fill"
+)
 # What mixes everything that enters, or flattens it.
 _FREEZING = _words(
     """
@@ -63,7 +67,7 @@ RULES: dict[Any, Rule] = {
     **dict.fromkeys(("conv1d", "conv2d", "conv3d"), layers.convolution),
     **dict.fromkeys(("conv_transpose1d", "conv_transpose2d", "conv_transpose3d"), layers.convolution),
     **dict.fromkeys(("batch_norm", "instance_norm"), layers.batch_norm),
-    **dict.fromkeys(("view", "reshape", "flatten", "unflatten", "squeeze", "unsqueeze", "view_as", "reshape_as"), shapes.reshape),
+    **dict.fromkeys(_words("view reshape flatten unflatten squeeze unsqueeze view_as reshape_as"), shapes.reshape),
     **dict.fromkeys(
         ("permute", "transpose", "movedim", "moveaxis", "swapaxes", "t", "T", "mT", "swapdims"), shapes.permute
     ),
@@ -99,8 +103,7 @@ RULES: dict[Any, Rule] = {
     **dict.fromkeys(("chunk", "split", "tensor_split"), shapes.chunk),
     **dict.fromkeys(("expand", "expand_as", "broadcast_to"), shapes.expand),
     **dict.fromkeys(("to", "type", "type_as"), first_only),
-    **dict.fromkeys(_words("index_select gather take_along_dim topk sort argsort argmax argmin kthvalue"), indexing.chosen),
-    **dict.fromkeys(_words("cumsum cumprod cummax cummin logcumsumexp index_fill"), indexing.chosen),
+    **dict.fromkeys(_CHOOSING, indexing.chosen),
     **dict.fromkeys(_words("scatter scatter_add scatter_reduce index_add index_copy"), indexing.scattered),
     **dict.fromkeys(("cosine_similarity", "pairwise_distance"), indexing.similarity),
     **dict.fromkeys(("tril", "triu"), indexing.positions),
@@ -114,7 +117,7 @@ RULES: dict[Any, Rule] = {
     F.fold: indexing.unblocks,
     "unfold": indexing.windows,
     "select": indexing.select,
-    "narrow": shapes.narrow,
+    "narrow": indexing.narrow,
     "cdist": indexing.distances,
     "masked_scatter": indexing.masked_scatter,
     "one_hot": indexing.one_hot,
@@ -140,8 +143,8 @@ RULES: dict[Any, Rule] = {
     "layer_norm": layers.layer_norm,
     "group_norm": layers.group_norm,
     "prelu": layers.prelu,
-    "getitem": shapes.getitem,
-    "setitem": shapes.setitem,
+    "getitem": indexing.getitem,
+    "setitem": indexing.setitem,
     "pixel_shuffle": shapes.pixel_shuffle,
     "pixel_unshuffle": shapes.pixel_unshuffle,
     "flip": shapes.flip,

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from gantailor.supernet.graph import FIXED
-from gantailor.supernet.tracing.elementwise import Args, Kwargs, argument, elementwise, freeze_all, tensors
-from gantailor.supernet.tracing.sizes import Size, reads
+from gantailor.supernet.tracing.elementwise import Args, Kwargs, argument, elementwise
+from gantailor.supernet.tracing.sizes import Size, is_computed, reads
 from gantailor.supernet.tracing.tracer import Tracer
 
 
@@ -96,9 +96,9 @@ def _cut(
 def _carrier(given: list[int], x: Tensor, news: list[int]) -> int:
     """Which of the axes that one axis is split into carries the channels.
 
-    The one whose size the forward computes from a number of channels; else that given as -1; else, of those that are
-    not written as a number, the first if features become a picture, and the second otherwise: positions within the
-    heads of an attention, or within the parts of a concatenation. A guess: ``verify`` proves it.
+    The one whose size the forward computes from a number of channels; else that given as -1; else, of those that it
+    computes or that are not written as a number, the first if features become a picture, and the second otherwise:
+    positions within the heads of an attention, or within the parts of a concatenation. A guess: ``verify`` proves it.
     """
     for position, axis in enumerate(news):
         if reads(given[axis]):
@@ -107,7 +107,8 @@ def _carrier(given: list[int], x: Tensor, news: list[int]) -> int:
         if given[axis] == -1:
             return position
     usual = 0 if x.dim() == 2 else 1
-    known = [position for position, axis in enumerate(news) if isinstance(given[axis], Size)]
+    computed = [position for position, axis in enumerate(news) if is_computed(given[axis])]
+    known = computed or [position for position, axis in enumerate(news) if isinstance(given[axis], Size)]
     return usual if usual in known or not known else known[0]
 
 
@@ -260,7 +261,8 @@ def chunk(t: Tracer, func: Any, args: Args, kwargs: Kwargs, out: tuple[Tensor, .
     start = 0
     sizes = [part.shape[dimension] for part in out]
     axis = labels[dimension]
-    given = argument(args, kwargs, 1, "split_size", kwargs.get("split_size_or_sections")) if func.__name__ == "split" else ()
+    given = argument(args, kwargs, 1, "split_size", kwargs.get("split_size_or_sections"))
+    given = given if func.__name__ == "split" else ()
     given = list(given) if isinstance(given, tuple | list) else [given] * isinstance(given, Size)
     equal = len(set(sizes)) == 1 and len(given) < 2
     if axis is not None and equal and len(sizes) > 1:
@@ -291,74 +293,6 @@ def glu(t: Tracer, func: Any, args: Args, kwargs: Kwargs, out: Tensor) -> None:
 def trailing(t: Tracer, func: Any, args: Args, kwargs: Kwargs, out: Tensor) -> None:
     """Complex numbers to pairs in a last axis, and back."""
     t.set(out, (*t.labels(args[0]), None)[: out.dim()])
-
-
-def getitem(t: Tracer, func: Any, args: Args, kwargs: Kwargs, out: Tensor) -> None:
-    """Indexing by slices, integers, None and Ellipsis; anything else freezes."""
-    x, index = args[0], args[1] if isinstance(args[1], tuple) else (args[1],)
-    if any(not isinstance(i, int | slice | type(None) | type(...)) for i in index):
-        freeze_all(t, func, args, kwargs, out)
-        return
-    used = sum(i is not None and i is not ... for i in index)
-    if ... not in index:
-        index = (*index, ...)
-    at = index.index(...)
-    index = (*index[:at], *[slice(None)] * (x.dim() - used), *index[at + 1 :])
-    labels, dimension = t.labels(x), 0
-    result: list[np.ndarray | None] = []
-    for i in index:
-        if i is None:
-            result.append(None)
-            continue
-        axis, size = labels[dimension], x.shape[dimension]
-        dimension += 1
-        if isinstance(i, int):
-            if axis is not None:
-                t.later(out, axis, "is indexed by a number")
-        elif axis is None or i == slice(None) or len(range(*i.indices(size))) == size:
-            result.append(axis)
-        else:
-            result.append(_slice(t, axis, i, size))
-    t.set(out, result)
-
-
-def narrow(t: Tracer, func: Any, args: Args, kwargs: Kwargs, out: Tensor) -> None:
-    """A slice from a start, of a length."""
-    dimension = argument(args, kwargs, 1, "dim") % args[0].dim()
-    start, length = argument(args, kwargs, 2, "start"), argument(args, kwargs, 3, "length")
-    labels = list(t.labels(args[0]))
-    axis, size = labels[dimension], args[0].shape[dimension]
-    if axis is not None and out.shape[dimension] < size and isinstance(start, int):
-        labels[dimension] = _slice(t, axis, slice(start, start + length), size)
-    elif out.shape[dimension] < size:
-        t.freeze(axis, "is cut at a fixed place")
-        labels[dimension] = None
-    t.set(out, labels)
-
-
-def _slice(t: Tracer, axis: np.ndarray, index: slice, size: int) -> np.ndarray:
-    start, stop, step = index.indices(size)
-    ends = [(end, at) for end, at in ((index.start, start), (index.stop, stop)) if end is not None and end != 0]
-    if step == 1 and 0 <= start < stop and all(isinstance(end, Size) and end == at for end, at in ends):
-        for end, _ in ends:
-            t.demand(end, axis[:end])
-        return axis[start:stop]
-    length = stop - start
-    if step == 1 and length > 0 and size % length == 0 and start % length == 0:
-        parts = axis.reshape(-1, length)  # one of equal parts, as ``chunk`` would cut
-        for part in parts[1:]:
-            t.join(parts[0], part)
-    else:
-        t.freeze(axis, "is cut at a fixed place")
-    return axis[index]
-
-
-def setitem(t: Tracer, func: Any, args: Args, kwargs: Kwargs, out: Any) -> None:
-    """Writing into a tensor: all that takes part stays whole."""
-    for tensor in tensors(args, kwargs):
-        for axis in t.labels(tensor):
-            t.freeze(axis, "is assigned into a tensor")
-    t.set(args[0], [None] * args[0].dim())
 
 
 def pixel_shuffle(t: Tracer, func: Any, args: Args, kwargs: Kwargs, out: Tensor) -> None:

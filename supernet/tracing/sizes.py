@@ -12,20 +12,16 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import torch
-from torch import nn
 
 from gantailor.supernet.graph import FIXED
 from gantailor.supernet.subnets.attributes import integers_of, set_integer
 
 if TYPE_CHECKING:
     from gantailor.supernet.tracing.tracer import Tracer
-
-# Of PyTorch's own modules those that compute with integers that no rule knows.
-_COMPUTING = (nn.Unflatten, nn.RNNBase, nn.RNNCellBase, nn.MultiheadAttention)
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,7 +33,7 @@ class Read:
 
 @dataclass(frozen=True)
 class Kept:
-    """An integer that a module keeps: ``name`` is an attribute, one of its fields (``opt.dim``) or items (``dims[2]``)."""
+    """An integer that a module keeps: an attribute, a field of one (``opt.dim``) or an item (``dims[2]``)."""
 
     module: str
     name: str
@@ -61,7 +57,7 @@ class Size(int):
     tracer: Tracer
     origin: Origin
 
-    def __new__(cls, value: int, tracer: Tracer, origin: Origin) -> Size:
+    def __new__(cls, value: int, tracer: Tracer, origin: Origin) -> Self:
         """An integer of this value."""
         made = super().__new__(cls, value)
         made.tracer, made.origin = tracer, origin
@@ -129,7 +125,7 @@ class Ratio(float):
 
     size: Size
 
-    def __new__(cls, value: float, size: Size) -> Ratio:
+    def __new__(cls, value: float, size: Size) -> Self:
         """A float of this value."""
         made = super().__new__(cls, value)
         made.size = size
@@ -155,10 +151,8 @@ def remembered(value: Any, tracer: Tracer) -> Any:
 
 def plain(value: Any) -> Any:
     """The same arguments of an operation, its sizes as ordinary integers."""
-    if isinstance(value, Size):
-        return int.__index__(value)
-    if isinstance(value, Ratio):
-        return float.__float__(value)
+    if isinstance(value, Size | Ratio):
+        return int.__index__(value) if isinstance(value, Size) else float.__float__(value)
     if isinstance(value, slice):
         return slice(plain(value.start), plain(value.stop), plain(value.step))
     if isinstance(value, torch.Size):
@@ -183,6 +177,11 @@ def sizes_in(value: Any) -> Iterator[Size]:
         yield from sizes_in(list(value.values()))
 
 
+def is_computed(size: Any) -> bool:
+    """Whether the forward computes this number from others that are not written in it."""
+    return isinstance(size, Size) and isinstance(size.origin, Computed)
+
+
 def reads(size: Any) -> bool:
     """Whether the size of an axis with channels takes part in this number."""
     if not isinstance(size, Size):
@@ -196,8 +195,7 @@ def kept_sizes(tracer: Tracer) -> Iterator[None]:
     """Within the block the integers of modules remember where they are kept."""
     changed = []
     for path, module in tracer.model.named_modules():
-        own = not type(module).__module__.startswith("torch.") or isinstance(module, _COMPUTING)
-        for name, value in list(integers_of(module)) if own else ():
+        for name, value in list(integers_of(module)):
             changed.append(set_integer(module, name, Size(value, tracer, Kept(path, name))))
     _forget_sizes()
     tracer.running = True
@@ -228,8 +226,11 @@ def settle(tracer: Tracer, components: Callable[[Tracer], np.ndarray]) -> None:
     found = _Settlement(tracer, components)
     for size, labels in tracer.demands:
         found.meet(size, labels)
+    for module, name, labels, _ in tracer.sizes:
+        if Kept(module, name) in found.kept:  # of PyTorch's own layers it is known what their integers count
+            found.equally_many(found.kept[Kept(module, name)], labels)
     followed = {(kept.module, kept.name) for kept in (*tracer.used, *found.kept)}
-    tracer.sizes = [size for size in tracer.sizes if size[:2] not in followed]  # those were guessed by their value
+    tracer.sizes = [size for size in (*tracer.sizes, *tracer.guesses) if size[:2] not in followed]
     tracer.sizes += [(kept.module, kept.name, labels, False) for kept, labels in found.kept.items()]
 
 

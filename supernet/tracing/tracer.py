@@ -36,6 +36,8 @@ class Tracer:
     Attributes:
         batch: images in the example.
         stack: the modules whose forwards run, the innermost last.
+        sizes: integers of PyTorch's own layers, and the channels that they count.
+        guesses: integers of other modules that are as large as a number of their channels.
         demands: sizes that the forward gave to axes, with the channels of these.
         literals: channels whose number the forward gives as a plain integer, and where.
         used: integers of modules that the forward computes with or compares.
@@ -59,6 +61,7 @@ class Tracer:
         self.costs: list[tuple[str, dict[str, float], tuple[np.ndarray | None, ...]]] = []
         self.activations: dict[str, np.ndarray | None] = {}
         self.sizes: list[tuple[str, str, np.ndarray, bool]] = []
+        self.guesses: list[tuple[str, str, np.ndarray, bool]] = []
         self.demands: list[tuple[Size, np.ndarray]] = []
         self.literals: list[tuple[np.ndarray, str]] = []
         self.used: set[Kept] = set()
