@@ -84,6 +84,10 @@ def _groups(tracer: Tracer, component: np.ndarray, frozen: Mapping[int, str]) ->
             if labels is not None:
                 for unit in component[labels].tolist():
                     places[unit].append((name, dimension))
+    for number, labels in enumerate(tracer.parts):
+        for unit in dict.fromkeys(component[labels[labels != FIXED]].tolist()):
+            if unit in places:
+                places[unit].append(("", number))
     groups: dict[tuple[Place, ...], list[int]] = defaultdict(list)
     for unit, where in places.items():
         if unit not in frozen:
@@ -152,7 +156,7 @@ def _name_widths(
     for number in made:
         order.setdefault(number, len(order))
     for number, where in enumerate(groups):  # learned tensors that no layer produces (a constant input)
-        if number not in order and len(where) > 1:  # one place alone was looked at, and never used
+        if number not in order and len([name for name, _ in where if name]) > 1:  # one alone was looked at, not used
             order[number] = len(order)
             made[number] = [where[0][0].rpartition(".")[0] or where[0][0]]
     width_of, unit_of = np.full(total + 1, FIXED), np.full(total + 1, FIXED)

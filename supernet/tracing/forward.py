@@ -79,7 +79,7 @@ class TracedForward(TorchFunctionMode):
         if labelled and (outputs or name == "setitem"):
             self._apply_rule(func, args, kwargs, result)
         elif rule is not None and (products.total or (outputs and sized)):
-            rule(self.tracer, func, args, kwargs, result)  # what has no channels costs as much at every width
+            self._apply_rule(func, args, kwargs, result)  # what has no channels costs as much at every width
         if products.total and rule in (None, freeze_all):
             self.tracer.cost({"true": float(products.total), **OF_ACTIVATIONS})
         for output in outputs:

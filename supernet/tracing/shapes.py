@@ -203,7 +203,7 @@ def permute(t: Tracer, func: Any, args: Args, kwargs: Kwargs, out: Tensor) -> No
 
 def made(t: Tracer, func: Any, args: Args, kwargs: Kwargs, out: Tensor) -> None:
     """zeros, randn, new_full, ...: a tensor made for as many channels as come, or of fixed size."""
-    sizes = args[1:] if isinstance(args[0], Tensor) else args
+    sizes = args[1:] if args and isinstance(args[0], Tensor) else args
     sizes = kwargs.get("size", sizes[0] if sizes and isinstance(sizes[0], tuple | list) else sizes)
     t.set(out, [t.new_axis(size) for size in sizes][: out.dim()] if len(sizes) >= out.dim() else [None] * out.dim())
 

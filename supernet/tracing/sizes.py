@@ -232,6 +232,7 @@ def settle(tracer: Tracer, components: Callable[[Tracer], np.ndarray]) -> None:
     followed = {(kept.module, kept.name) for kept in (*tracer.used, *found.kept)}
     tracer.sizes = [size for size in (*tracer.sizes, *tracer.guesses) if size[:2] not in followed]
     tracer.sizes += [(kept.module, kept.name, labels, False) for kept, labels in found.kept.items()]
+    tracer.parts = [*found.kept.values()]
 
 
 class _Settlement:
@@ -264,8 +265,10 @@ class _Settlement:
         elif origin.operation == "mul":
             self._product(origin.left, origin.right, labels)
         elif origin.operation == "add":
-            self.meet(origin.left, labels[: origin.left])
-            self.meet(origin.right, labels[origin.left :])
+            for part, count in ((labels[: origin.left], origin.left), (labels[origin.left :], origin.right)):
+                self.meet(count, part)
+                if not isinstance(count, Size):
+                    self.tracer.freeze(part, "is counted by a number that is written in the forward")
         elif origin.operation == "sub":
             self.meet(origin.left, np.concatenate([labels, self._channels(origin.right)]))
 

@@ -37,6 +37,7 @@ class Tracer:
         batch: images in the example.
         stack: the modules whose forwards run, the innermost last.
         sizes: integers of PyTorch's own layers, and the channels that they count.
+        parts: channels that something else counts alone, so that they are widths of their own.
         guesses: integers of other modules that are as large as a number of their channels.
         demands: sizes that the forward gave to axes, with the channels of these.
         literals: channels whose number the forward gives as a plain integer, and where.
@@ -61,6 +62,7 @@ class Tracer:
         self.costs: list[tuple[str, dict[str, float], tuple[np.ndarray | None, ...]]] = []
         self.activations: dict[str, np.ndarray | None] = {}
         self.sizes: list[tuple[str, str, np.ndarray, bool]] = []
+        self.parts: list[np.ndarray] = []
         self.guesses: list[tuple[str, str, np.ndarray, bool]] = []
         self.demands: list[tuple[Size, np.ndarray]] = []
         self.literals: list[tuple[np.ndarray, str]] = []
