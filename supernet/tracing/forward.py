@@ -212,13 +212,13 @@ def _note_sizes(tracer: Tracer, path: str, module: nn.Module, given: Tensor, out
             continue
         for name, (side, dimension, as_tuple) in attributes.items():
             axis = tracer.labels(given if side == "input" else output)[dimension]
-            value = getattr(module, name)
+            value = plain(getattr(module, name))
             value = value[-1] if as_tuple else value
             if axis is not None and value == len(axis):
                 tracer.sizes.append((path, name, axis, as_tuple))
     if not type(module).__module__.startswith("torch."):
         _note_own_sizes(tracer, path, module, given, output)
-    if isinstance(module, nn.modules.conv._ConvNd) and module.groups > 1 and module.groups == module.in_channels:
+    if isinstance(module, nn.modules.conv._ConvNd) and 1 < plain(module.groups) == plain(module.in_channels):
         axis = tracer.labels(given)[1]
         if axis is not None:
             tracer.sizes.append((path, "groups", axis, False))
@@ -231,8 +231,9 @@ def _note_own_sizes(tracer: Tracer, path: str, module: nn.Module, given: Tensor,
     """
     axes = {"in": tracer.labels(given), "out": tracer.labels(output)}
     channels = {side: labels[1] for side, labels in axes.items() if len(labels) > 1}
-    for name, value in vars(module).items():
-        if not isinstance(value, int) or isinstance(value, bool) or value < 2:
+    for name, kept in vars(module).items():
+        value = plain(kept)
+        if type(value) is not int or value < 2:
             continue
         sides = ["in"] if name.startswith("in") else ["out"] if "out" in name or "filter" in name else ["in", "out"]
         fitting = [a for side in sides if (a := channels.get(side)) is not None and len(a) == value]

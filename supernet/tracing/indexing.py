@@ -31,8 +31,8 @@ def getitem(t: Tracer, func: Any, args: Args, kwargs: Kwargs, out: Tensor) -> No
                 t.later(out, axis, "is indexed by a number")
         elif isinstance(i, slice):
             size = args[0].shape[dimension]
-            whole = axis is None or len(range(*plain(i).indices(size))) == size
-            result.append(axis if whole else _slice(t, axis, i, size))
+            cut = axis is not None and len(range(*plain(i).indices(size))) < size
+            result.append(_slice(t, axis, i, size) if axis is not None and cut else axis)
         else:
             for chosen_from in labels[dimension : dimension + _consumed(i)]:
                 t.freeze(chosen_from, "is indexed by a tensor")

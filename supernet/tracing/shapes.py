@@ -68,11 +68,12 @@ def reshape(t: Tracer, func: Any, args: Args, kwargs: Kwargs, out: Tensor) -> No
 
 def _given(t: Tracer, func: Any, args: Args, kwargs: Kwargs, out: Tensor) -> list[int]:
     """The size that the forward gives to each axis of the result; 0 where it gives none."""
-    name, sizes = func.__name__, args[1] if len(args) == 2 else args[1:]
+    name: str = func.__name__
+    sizes: Any = args[1] if len(args) == 2 else args[1:]
     if name in ("view_as", "reshape_as"):
         return t.sizes_of(args[1])
     if name == "unflatten":
-        dimension, parts = argument(args, kwargs, 1, "dim") % args[0].dim(), argument(args, kwargs, 2, "sizes")
+        parts, dimension = list(argument(args, kwargs, 2, "sizes")), argument(args, kwargs, 1, "dim") % args[0].dim()
         return [*[0] * dimension, *parts, *[0] * (out.dim() - dimension - len(parts))]
     sizes = kwargs.get("shape", kwargs.get("size", sizes))
     asked = name in ("view", "reshape") and isinstance(sizes, tuple | list) and len(sizes) == out.dim()
@@ -217,7 +218,7 @@ def eye(t: Tracer, func: Any, args: Args, kwargs: Kwargs, out: Tensor) -> None:
 def expand(t: Tracer, func: Any, args: Args, kwargs: Kwargs, out: Tensor) -> None:
     """Old axes keep their units; what is repeated for as many channels as come has theirs."""
     x = args[0]
-    sizes = kwargs.get("size", args[1] if len(args) == 2 and not isinstance(args[1], int) else args[1:])
+    sizes: Any = kwargs.get("size", args[1] if len(args) == 2 and not isinstance(args[1], int) else args[1:])
     sizes = t.sizes_of(sizes) if isinstance(sizes, Tensor) else list(sizes)
     old = [*[None] * (out.dim() - x.dim()), *t.labels(x)]
     grown = [1] * (out.dim() - x.dim()) + list(x.shape)

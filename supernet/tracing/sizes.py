@@ -66,7 +66,7 @@ class Size(int):
     def _computed(self, operation: str, left: Any, right: Any, value: Any) -> Any:
         if value is NotImplemented or isinstance(left, bool) or isinstance(right, bool):
             return value
-        self._used()
+        _use(left, right)
         return Size(value, self.tracer, Computed(operation, left, right))
 
     def __mul__(self, other: Any) -> Any:
@@ -98,9 +98,8 @@ class Size(int):
 
     def __eq__(self, other: object) -> bool:
         same = int.__eq__(self, other)
-        self._used()
+        _use(self, other)
         if same is True and isinstance(other, Size):  # a test that passes has to pass in a narrow net
-            other._used()
             for one, another in ((self, other), (other, self)):
                 if isinstance(one.origin, Read) and self.tracer.running:
                     self.tracer.demand(another, one.origin.labels)
@@ -115,9 +114,12 @@ class Size(int):
     def __reduce__(self) -> Any:
         return int, (int.__index__(self),)
 
-    def _used(self) -> None:
-        if isinstance(self.origin, Kept):
-            self.tracer.used.add(self.origin)
+
+def _use(*numbers: Any) -> None:
+    """The forward computes with these: what modules keep of them is followed, not guessed."""
+    for number in numbers:
+        if isinstance(number, Size) and isinstance(number.origin, Kept):
+            number.tracer.used.add(number.origin)
 
 
 class Ratio(float):
@@ -212,7 +214,7 @@ def kept_sizes(tracer: Tracer) -> Iterator[None]:
 
 def _forget_sizes() -> None:
     """einops keeps the sizes that it computed for earlier shapes, which would have another origin, or none."""
-    kept = getattr(sys.modules.get("einops.einops"), "_reconstruct_from_shape", None)
+    kept: Any = getattr(sys.modules.get("einops.einops"), "_reconstruct_from_shape", None)
     if hasattr(kept, "cache_clear"):
         kept.cache_clear()
 
@@ -288,7 +290,8 @@ class _Settlement:
         for row in rows[1:]:
             self.tracer.join(rows[0], row)
         self.unit_of = self.components(self.tracer)
-        return rows[0]
+        first: np.ndarray = rows[0]
+        return first
 
     def _channels(self, size: int) -> np.ndarray:
         """The channels that a number counts, as far as that is known."""
