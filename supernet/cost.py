@@ -20,7 +20,7 @@ class CostModel:
     """Costs of whole matrices of candidates: ``[N, n_widths]`` integer sizes to ``[N]``, exact below 2**53."""
 
     def __init__(self, graph: WidthGraph) -> None:
-        self.count = len(graph.widths)
+        self.count, self._terms = len(graph.widths), graph.terms
         self._macs = {
             convention: self._polynomial((term.coefficients[convention], term.axes) for term in graph.terms)
             for convention in CONVENTIONS
@@ -74,6 +74,14 @@ class CostModel:
         if convention not in self._macs:
             raise ConfigError(f"convention {convention!r} is unknown; {nearest(convention, CONVENTIONS)}")
         return self._evaluate(self._macs[convention], np.asarray(sizes))
+
+    def macs_of(self, sizes: Sequence[int]) -> dict[str, float]:
+        """True multiply-accumulates of one subnet, by module; they need not be whole numbers each."""
+        found: dict[str, float] = {}
+        for term in self._terms:
+            count = term.coefficients["true"] * math.prod(axis.size(sizes) for axis in term.axes)
+            found[term.layer] = found.get(term.layer, 0.0) + count
+        return found
 
     def parameters(self, sizes: np.ndarray) -> np.ndarray:
         """Number of parameters of each row."""

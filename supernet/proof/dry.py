@@ -1,0 +1,114 @@
+"""Dry runs: forwards of many subnets, at the example's own size, that compute shapes and no values.
+
+What a narrow forward does shows in them: whether it runs, which operations it makes of which weights, and how many
+multiply-accumulates they take. A forward takes milliseconds, so every width can be tried alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import nullcontext
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._pytree import tree_leaves, tree_map
+
+from gantailor.supernet.calling import evaluating
+from gantailor.supernet.cost import CostModel
+from gantailor.supernet.double import Precise, new_tensors
+from gantailor.supernet.errors import told
+from gantailor.supernet.graph import WidthGraph
+from gantailor.supernet.proof.recording import Recording, difference, recorded
+from gantailor.supernet.subnets.slicing import narrow_attributes, slice_tensors
+from gantailor.supernet.supernet import Supernet
+
+
+class DryRuns:
+    """Forwards of a supernet's subnets, recorded.
+
+    Where the generator asks for values (an ``item()``), they are real forwards of smaller inputs, and fewer.
+
+    Attributes:
+        values: whether they are real.
+        full: what the forward at full width does.
+    """
+
+    def __init__(self, supernet: Supernet, *, real: tuple[Precise, CostModel] | None = None) -> None:
+        self.values = real is not None
+        self.supernet, inputs, self.cost = supernet, supernet.example_inputs, supernet.cost
+        if real is not None:
+            self.supernet, inputs, self.cost = real[0].supernet, real[0].inputs, real[1]
+        self.dtype = torch.get_default_dtype() if real is None else real[0].dtype
+        self.graph = self.supernet.graph
+        self._mode: Any = nullcontext() if self.values else FakeTensorMode(allow_non_fake_inputs=True)
+        with torch.no_grad(), self._mode:
+            self.tensors: dict[str, Tensor] = {name: self._made(x) for name, x in self.supernet.tensors.items()}
+            self.inputs = tree_map(self._made, inputs)
+        first = next(x for x in tree_leaves(inputs) if isinstance(x, Tensor))
+        self.batch = len(first)
+        self.full = self.run({})
+
+    def _made(self, value: Any) -> Any:
+        return self._mode.from_tensor(value) if isinstance(value, Tensor) and not self.values else value
+
+    def run(self, config: Mapping[str, int], graph: WidthGraph | None = None) -> Recording:
+        """What the forward at these sizes does.
+
+        Args:
+            graph: another one of the same widths, to be tried.
+        """
+        graph, generator = graph or self.graph, self.supernet.generator
+        touched = {graph.index[name] for name in config}
+        axes = {n: of for n, of in graph.axes.items() if any(touched & set(a.counts) for a in of.values())}
+        narrow = narrow_attributes(generator, graph, graph.sizes(config))
+        with torch.random.fork_rng(devices=[]), new_tensors(self.dtype), torch.no_grad(), self._mode, evaluating(generator), narrow:
+            tensors = {**self.tensors, **slice_tensors(self.tensors, graph, config, only=axes)}
+            with recorded(generator, tensors) as recording:
+                self.supernet.call_with(tensors, self.inputs)
+        return recording
+
+    def fault(self, config: Mapping[str, int], graph: WidthGraph | None = None) -> Fault | None:
+        """What is wrong with the forward at these sizes."""
+        try:
+            narrow = self.run(config, graph)
+        except Exception as error:  # whatever a stranger's forward raises
+            return Fault("a narrow forward fails: " + told(error))
+        found = difference(self.full, narrow)
+        if found is not None:
+            return Fault(_other_steps(*found), module=(found[0] or found[1]).module)  # type: ignore[union-attr]
+        return self._miscounted(config, narrow)
+
+    def _miscounted(self, config: Mapping[str, int], narrow: Recording) -> Fault | None:
+        sizes = self.graph.sizes(config)
+        said, real = int(self.cost.macs(np.array([sizes]))[0]), narrow.macs.total() / self.batch
+        if abs(said - real) < 1:  # a part that does not depend on the batch need not be whole for one of it
+            return None
+        parts = self.cost.macs_of(sizes), {path: count / self.batch for path, count in narrow.macs.items()}
+        wrong = max({*parts[0], *parts[1]}, key=lambda path: abs(parts[0].get(path, 0) - parts[1].get(path, 0)))
+        return Fault(
+            f"macs() says {said:,} and {real:,.0f} happen; the difference is in module "
+            f"{wrong or '(the generator itself)'!r}: {parts[0].get(wrong, 0):,.0f} and {parts[1].get(wrong, 0):,.0f}"
+        )
+
+
+class Fault:
+    """What is wrong with a subnet.
+
+    Attributes:
+        module: the module whose code does other things than at full width, if that is it.
+    """
+
+    def __init__(self, text: str, *, module: str | None = None) -> None:
+        self.text, self.module = text, module
+
+
+def _other_steps(full: Any, narrow: Any) -> str:
+    step = full or narrow
+    return (
+        f"a narrow forward does something else: in module {step.module or '(the generator itself)'!r} it runs "
+        f"{narrow or 'nothing more'} where the whole generator runs {full or 'nothing more'}; is there a branch on a "
+        "number of channels?"
+    )
