@@ -78,7 +78,7 @@ def _prove(
 ) -> Verification:
     configs = together(supernet.graph, selections=selections, seed=seed)
     single = dict(alone(supernet.graph))
-    done, total = itertools.count(1), 2 * len(configs) + len(single) + 4
+    done, total = itertools.count(1), len(configs) + len(single) + 8 + selections
 
     def tell() -> None:
         if on_progress is not None:

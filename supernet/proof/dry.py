@@ -6,23 +6,24 @@ multiply-accumulates they take. A forward takes milliseconds, so every width can
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from contextlib import nullcontext
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager, nullcontext
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.func import functional_call
 from torch.utils._pytree import tree_leaves, tree_map
 
-from gantailor.supernet.calling import evaluating
 from gantailor.supernet.cost import CostModel
 from gantailor.supernet.double import Precise, new_tensors
 from gantailor.supernet.errors import told
 from gantailor.supernet.graph import WidthGraph
 from gantailor.supernet.proof.recording import Recording, difference, recorded
-from gantailor.supernet.subnets.slicing import narrow_attributes, slice_tensors
+from gantailor.supernet.subnets.copying import copied
+from gantailor.supernet.subnets.slicing import narrow_attributes, places_of, slice_tensors
 from gantailor.supernet.supernet import Supernet
 
 
@@ -49,10 +50,23 @@ class DryRuns:
             self.inputs = tree_map(self._made, inputs)
         first = next(x for x in tree_leaves(inputs) if isinstance(x, Tensor))
         self.batch = len(first)
+        inside, own = self.supernet.generator, {id(x): x for x in self.supernet.tensors.values()}
+        self.places, self.generator = places_of(inside), copied(inside, shared=own).eval()
         self.full = self.run({})
 
     def _made(self, value: Any) -> Any:
         return self._mode.from_tensor(value) if isinstance(value, Tensor) and not self.values else value
+
+    @contextmanager
+    def _unchanged(self) -> Iterator[nn.Module]:
+        """The copy of the generator, as it was again afterwards: what a forward leaves in it is not seen by the next."""
+        before = [(module, {k: _shallow(v) for k, v in vars(module).items()}) for module in self.generator.modules()]
+        try:
+            yield self.generator
+        finally:
+            for module, state in before:
+                vars(module).clear()
+                vars(module).update(state)
 
     def run(self, config: Mapping[str, int], graph: WidthGraph | None = None) -> Recording:
         """What the forward at these sizes does.
@@ -60,14 +74,19 @@ class DryRuns:
         Args:
             graph: another one of the same widths, to be tried.
         """
-        graph, generator = graph or self.graph, self.supernet.generator
+        graph = graph or self.graph
         touched = {graph.index[name] for name in config}
         axes = {n: of for n, of in graph.axes.items() if any(touched & set(a.counts) for a in of.values())}
-        narrow = narrow_attributes(generator, graph, graph.sizes(config))
-        with torch.random.fork_rng(devices=[]), new_tensors(self.dtype), torch.no_grad(), self._mode, evaluating(generator), narrow:
+        with ExitStack() as stack:
+            for context in (torch.random.fork_rng(devices=[]), new_tensors(self.dtype), torch.no_grad(), self._mode):
+                stack.enter_context(context)
+            torch.manual_seed(0)
+            generator = stack.enter_context(self._unchanged())
+            stack.enter_context(narrow_attributes(generator, graph, graph.sizes(config)))
             tensors = {**self.tensors, **slice_tensors(self.tensors, graph, config, only=axes)}
+            every = {place: tensors[name] for name, places in self.places.items() for place in places}
             with recorded(generator, tensors) as recording:
-                self.supernet.call_with(tensors, self.inputs)
+                functional_call(generator, every, tuple(self.inputs), tie_weights=False)
         return recording
 
     def fault(self, config: Mapping[str, int], graph: WidthGraph | None = None) -> Fault | None:
@@ -92,6 +111,10 @@ class DryRuns:
             f"macs() says {said:,} and {real:,.0f} happen; the difference is in module "
             f"{wrong or '(the generator itself)'!r}: {parts[0].get(wrong, 0):,.0f} and {parts[1].get(wrong, 0):,.0f}"
         )
+
+
+def _shallow(value: Any) -> Any:
+    return type(value)(value) if type(value) in (list, dict, set) else value
 
 
 class Fault:

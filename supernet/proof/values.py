@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.utils._pytree import tree_leaves
 
 from gantailor.supernet.double import Precise, flat, new_tensors
 from gantailor.supernet.gates import GatePlaces
@@ -16,21 +17,43 @@ from gantailor.supernet.proof.recording import recorded
 from gantailor.supernet.subnets.slicing import narrow_attributes
 
 
+LARGE = 4e9  # multiply-accumulates
+
+
 class Values:
     """Outputs of a supernet's subnets, each as one vector.
 
+    The proof compares subnets of a base: the whole generator, or where that takes more than ``LARGE`` multiply-accumulates a
+    random half of every width. What is wrong in the graph is wrong in both.
+
     Attributes:
-        full: of the whole generator.
-        scale: the largest of them.
+        base: the units of the base, for each width.
+        output: of the base.
+        scale: the largest of the output.
         bits: of the coarsest number on the way.
     """
 
     def __init__(self, precise: Precise) -> None:
         self.precise, self.supernet, self.graph = precise, precise.supernet, precise.supernet.graph
+        half = self._macs() > LARGE
+        rng = np.random.default_rng(0)
+        self.base = Selection(
+            {w.name: rng.choice(w.size, max(1, w.size // (1 + half)), replace=False) for w in self.graph.widths}
+        )
         with recorded(self.supernet.generator, {}) as recording:
-            self.full = self.run(self.supernet)
+            self.output = self.run(self.supernet, self.base)
         self.bits = recording.lowest
-        self.scale = float(self.full.abs().max()) + 1e-30
+        self.scale = float(self.output.abs().max()) + 1e-30
+
+    def _macs(self) -> float:
+        """Of a forward at full width, about: the proof's inputs may be smaller than those that the cost is for."""
+        own, given = (
+            sum(x.numel() for x in tree_leaves(inputs) if isinstance(x, Tensor))
+            for inputs in (self.supernet.example_inputs, self.precise.inputs)
+        )
+        first = next((x for x in tree_leaves(self.supernet.example_inputs) if isinstance(x, Tensor)), None)
+        batch = 1 if first is None else len(first)
+        return batch * self.supernet.macs({}) * given / max(1, own)
 
     @torch.no_grad()
     def run(self, model: Callable[..., Any], config: Any = None) -> Tensor:
@@ -46,41 +69,48 @@ class Values:
         return one.shape == other.shape and bool(((one == other) | (one.isnan() & other.isnan())).all())
 
     def selection(self, config: Mapping[str, int], rng: np.random.Generator) -> Selection:
-        """Random channels, so many of each width."""
+        """Random units of the base, the share of each width that the config has; narrower than the base where it is."""
         kept = {}
         for width, size in zip(self.graph.widths, self.graph.sizes(config), strict=True):
-            kept[width.name] = sorted(rng.choice(width.size, size, replace=False).tolist())
+            of = self.base[width.name]
+            count = len(of) if size == width.size else max(1, min(size * len(of) // width.size, len(of) - 1))
+            kept[width.name] = rng.choice(of, count, replace=False)
         return Selection(kept)
+
+    def narrowed(self, selection: Selection, widths: Collection[int]) -> Selection:
+        """The base with these widths as they are in a selection."""
+        names = {self.graph.widths[w].name for w in widths}
+        return Selection({name: selection[name] if name in names else units for name, units in self.base.items()})
 
     def sliced(self, selection: Selection) -> float:
         """How far the sliced supernet is from the extracted plain module."""
         return distance(self.run(self.supernet, selection), self.run(self.supernet.extract(selection)))
 
-    def removed(self, selection: Selection, widths: Iterable[int]) -> float:
-        """How far it is from removing these widths' channels to zeroing them where they are read.
+    def removed(self, selection: Selection, widths: Collection[int]) -> float:
+        """How far it is from removing these widths' units to zeroing them where they are read.
 
         All other widths of the selection are narrow in both.
         """
-        graph, tried = self.graph, set(widths)
-        others = Selection({n: c for n, c in selection.items() if graph.index[n] not in tried})
-        mine = Selection({n: c for n, c in selection.items() if graph.index[n] in tried})
-        gates = torch.from_numpy(np.concatenate(graph.masks(mine))).to(self.precise.dtype)
-        zeroed = GatePlaces(graph, tried).apply(self.supernet.tensors, gates)
-        tensors = {**zeroed, **self.supernet.sliced(others, zeroed)}
+        graph = self.graph
+        around = self.narrowed(selection, {*range(len(graph.widths))} - {*widths})
+        gates = torch.from_numpy(np.concatenate(graph.masks(selection))).to(self.precise.dtype)
+        zeroed = GatePlaces(graph, widths).apply(self.supernet.tensors, gates)
+        tensors = {**zeroed, **self.supernet.sliced(around, zeroed)}
 
         def forward(*inputs: Any) -> Any:
-            with narrow_attributes(self.supernet.generator, graph, graph.sizes(others)):
+            with narrow_attributes(self.supernet.generator, graph, graph.sizes(around)):
                 return self.supernet.call_with(tensors, inputs)
 
         return distance(self.run(forward), self.run(self.supernet, selection))
 
     @torch.no_grad()
-    def permuted(self, widths: Iterable[int], rng: np.random.Generator) -> float:
-        """How far the output moves when the units of these widths change places."""
-        found = [self.graph.widths[w] for w in widths]
-        orders = {width.name: rng.permutation(width.size) for width in found}
+    def permuted(self, widths: Collection[int], rng: np.random.Generator) -> float:
+        """How far the base's output moves when the units of these widths change places."""
+        orders = {width.name: np.arange(width.size) for width in self.graph.widths}
+        orders |= {n: rng.permutation(len(orders[n])) for n in (self.graph.widths[w].name for w in widths)}
+        moved = {name: np.flatnonzero(np.isin(order, self.base[name])) for name, order in orders.items()}
         try:
-            return distance(self.run(self.supernet.permute_(orders)), self.full)
+            return distance(self.run(self.supernet.permute_(orders), Selection(moved)), self.output)
         finally:
             self.supernet.permute_({name: np.argsort(order) for name, order in orders.items()})
 
