@@ -46,9 +46,9 @@ class CostModel:
     def _polynomial(self, products: Iterable[tuple[float, Sequence[Axis]]]) -> Polynomial:
         """Most costs have one or two axes of widths: all these together are one matrix."""
         total, higher = np.zeros((self.count + 1, self.count + 1)), []
-        for coefficient, axes in products:
+        for given, axes in products:
             free = [axis for axis in axes if axis.counts]
-            coefficient *= math.prod(axis.fixed for axis in axes if not axis.counts)
+            coefficient = given * math.prod(axis.fixed for axis in axes if not axis.counts)
             if len(free) > 2 and coefficient:
                 higher.append((coefficient, np.array([self._linear(axis) for axis in free])))
                 continue
@@ -63,7 +63,8 @@ class CostModel:
         totals: np.ndarray = np.einsum("ij,ij->j", quadratic @ columns, columns)
         for coefficient, forms in higher:
             totals = totals + coefficient * np.prod(forms @ columns, axis=0)
-        return np.rint(totals).astype(np.int64)
+        rounded: np.ndarray = np.rint(totals).astype(np.int64)
+        return rounded
 
     def macs(self, sizes: np.ndarray, *, convention: str = "true") -> np.ndarray:
         """Multiply-accumulates of each row, in the named convention.

@@ -45,7 +45,7 @@ class Decisions:
     ) -> Decisions:
         """These and more; the branches have to be found anew."""
         more = {"whole": whole, "inexact": inexact, "constants": constants}
-        every = {name: {**getattr(self, name), **found} for name, found in more.items()}
+        every: dict[str, Any] = {name: {**getattr(self, name), **found} for name, found in more.items()}
         return dataclasses.replace(self, **every, branches=None)
 
     def to_json(self) -> dict[str, Any]:

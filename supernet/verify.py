@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 from torch import nn
@@ -17,6 +18,7 @@ from gantailor.supernet.errors import VerificationError, told
 from gantailor.supernet.proof.blame import blamed
 from gantailor.supernet.proof.comparisons import Comparisons, original
 from gantailor.supernet.proof.dry import DryRuns
+from gantailor.supernet.proof.stand_ins import Fake, Meta, Real
 from gantailor.supernet.proof.subnets import alone, together
 from gantailor.supernet.proof.values import Values
 from gantailor.supernet.proof.verification import Verification
@@ -40,7 +42,7 @@ def verify(
     2. At full width the supernet computes what the generator does that it was made from.
     3. A sliced forward equals the extracted plain module.
     4. Permuting all widths leaves the output as it was (a wrong tie or order shows here).
-    5. Removing channels equals zeroing them where they are consumed; those of widths marked inexact are removed in both.
+    5. Removing channels equals zeroing them where they are consumed; widths marked inexact are narrow in both.
 
     Values are in float64, or in the generator's own precision with a looser tolerance where it insists on that.
 
@@ -102,25 +104,24 @@ def _prove(
     permuted, removed = compared.permuted(), compared.removed()
     if on_progress is not None:
         on_progress(total, total)
-    return Verification(
-        sliced, permuted, removed, len(supernet.graph.widths), whole, len(subnets) - 1, values.bits
-    )
+    return Verification(sliced, permuted, removed, len(supernet.graph.widths), whole, len(subnets) - 1, values.bits)
 
 
 def _dry(supernet: Supernet) -> DryRuns | None:
     """Runs without values; None for a generator that asks for values."""
-    try:
-        return DryRuns(supernet)
-    except Exception:  # whatever a stranger's forward raises when there are no numbers
-        return None
+    for kind in (Meta(), Fake()):
+        with suppress(Exception):  # whatever a stranger's forward raises when there are no numbers
+            return DryRuns(supernet, kind)
+    return None
 
 
 def _real(supernet: Supernet, values: Values) -> DryRuns:
     """Runs with values, of the proof's inputs; their costs are traced there."""
-    inside = values.precise.supernet.generator
-    graph = trace(inside, values.precise.inputs, decisions=supernet.decisions, rules=supernet.rules)
+    precise = values.precise
+    inside, inputs = precise.supernet.generator, precise.inputs
+    cost = CostModel(trace(inside, inputs, decisions=supernet.decisions, rules=supernet.rules))
     try:
-        return DryRuns(supernet, real=(values.precise, CostModel(graph)))
+        return DryRuns(precise.supernet, Real(), inputs=inputs, cost=cost, dtype=precise.dtype)
     except Exception as error:
         raise VerificationError(f"the generator does not run a second time: {told(error)}") from None
 

@@ -1,4 +1,4 @@
-"""What subnets compute: sliced against extracted, permuted and removed against whole, the whole against the original."""
+"""What subnets compute: sliced is extracted, permuted and removed are the whole, the whole is the original."""
 
 from __future__ import annotations
 

@@ -7,21 +7,21 @@ multiply-accumulates they take. A forward takes milliseconds, so every width can
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.func import functional_call
 from torch.utils._pytree import tree_leaves, tree_map
 
 from gantailor.supernet.cost import CostModel
-from gantailor.supernet.double import Precise, new_tensors
+from gantailor.supernet.double import new_tensors
 from gantailor.supernet.errors import told
 from gantailor.supernet.graph import WidthGraph
 from gantailor.supernet.proof.recording import Recording, difference, recorded
+from gantailor.supernet.proof.stand_ins import StandIn
 from gantailor.supernet.subnets.copying import copied
 from gantailor.supernet.subnets.slicing import narrow_attributes, places_of, slice_tensors
 from gantailor.supernet.supernet import Supernet
@@ -30,36 +30,37 @@ from gantailor.supernet.supernet import Supernet
 class DryRuns:
     """Forwards of a supernet's subnets, recorded.
 
-    Where the generator asks for values (an ``item()``), they are real forwards of smaller inputs, and fewer.
+    Args:
+        kind: of the tensors that go through.
+        cost: of the inputs, if these are not the supernet's example.
 
     Attributes:
-        values: whether they are real.
         full: what the forward at full width does.
     """
 
-    def __init__(self, supernet: Supernet, *, real: tuple[Precise, CostModel] | None = None) -> None:
-        self.values = real is not None
-        self.supernet, inputs, self.cost = supernet, supernet.example_inputs, supernet.cost
-        if real is not None:
-            self.supernet, inputs, self.cost = real[0].supernet, real[0].inputs, real[1]
-        self.dtype = torch.get_default_dtype() if real is None else real[0].dtype
-        self.graph = self.supernet.graph
-        self._mode: Any = nullcontext() if self.values else FakeTensorMode(allow_non_fake_inputs=True)
-        with torch.no_grad(), self._mode:
-            self.tensors: dict[str, Tensor] = {name: self._made(x) for name, x in self.supernet.tensors.items()}
-            self.inputs = tree_map(self._made, inputs)
-        first = next(x for x in tree_leaves(inputs) if isinstance(x, Tensor))
-        self.batch = len(first)
-        inside, own = self.supernet.generator, {id(x): x for x in self.supernet.tensors.values()}
+    def __init__(
+        self,
+        supernet: Supernet,
+        kind: StandIn,
+        *,
+        inputs: tuple[Any, ...] | None = None,
+        cost: CostModel | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        self.supernet, self.kind, self.cost = supernet, kind, cost or supernet.cost
+        self.graph, self.dtype = supernet.graph, dtype or torch.get_default_dtype()
+        inputs = supernet.example_inputs if inputs is None else inputs
+        self.batch = next((len(x) for x in tree_leaves(inputs) if isinstance(x, Tensor)), 1)
+        with torch.no_grad(), kind.context():
+            self.tensors: dict[str, Tensor] = {name: kind.of(x) for name, x in supernet.tensors.items()}
+            self.inputs = tree_map(kind.of, inputs)
+        inside, own = supernet.generator, {id(x): x for x in supernet.tensors.values()}
         self.places, self.generator = places_of(inside), copied(inside, shared=own).eval()
         self.full = self.run({})
 
-    def _made(self, value: Any) -> Any:
-        return self._mode.from_tensor(value) if isinstance(value, Tensor) and not self.values else value
-
     @contextmanager
     def _unchanged(self) -> Iterator[nn.Module]:
-        """The copy of the generator, as it was again afterwards: what a forward leaves in it is not seen by the next."""
+        """The copy of the generator; what a forward leaves in it is gone afterwards."""
         before = [(module, {k: _shallow(v) for k, v in vars(module).items()}) for module in self.generator.modules()]
         try:
             yield self.generator
@@ -78,9 +79,10 @@ class DryRuns:
         touched = {graph.index[name] for name in config}
         axes = {n: of for n, of in graph.axes.items() if any(touched & set(a.counts) for a in of.values())}
         with ExitStack() as stack:
-            for context in (torch.random.fork_rng(devices=[]), new_tensors(self.dtype), torch.no_grad(), self._mode):
+            for context in (torch.random.fork_rng(devices=[]), new_tensors(self.dtype), torch.no_grad()):
                 stack.enter_context(context)
             torch.manual_seed(0)
+            stack.enter_context(self.kind.context())
             generator = stack.enter_context(self._unchanged())
             stack.enter_context(narrow_attributes(generator, graph, graph.sizes(config)))
             tensors = {**self.tensors, **slice_tensors(self.tensors, graph, config, only=axes)}

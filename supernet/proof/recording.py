@@ -62,7 +62,7 @@ class _Steps(TorchFunctionMode):
         return result
 
 
-class _Products(ProductCounter):
+class _Products(ProductCounter):  # type: ignore[no-untyped-call]
     def __init__(self, recording: Recording, stack: list[str]) -> None:
         super().__init__()
         self.recording, self.stack = recording, stack

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,15 +16,14 @@ from gantailor.supernet.graph import Selection
 from gantailor.supernet.proof.recording import recorded
 from gantailor.supernet.subnets.slicing import narrow_attributes
 
-
 LARGE = 4e9  # multiply-accumulates
 
 
 class Values:
     """Outputs of a supernet's subnets, each as one vector.
 
-    The proof compares subnets of a base: the whole generator, or where that takes more than ``LARGE`` multiply-accumulates a
-    random half of every width. What is wrong in the graph is wrong in both.
+    The proof compares subnets of a base: the whole generator, or a random half of every width where the whole takes more
+    than ``LARGE`` multiply-accumulates. What is wrong in the graph is wrong in both.
 
     Attributes:
         base: the units of the base, for each width.
@@ -38,7 +37,7 @@ class Values:
         half = self._macs() > LARGE
         rng = np.random.default_rng(0)
         self.base = Selection(
-            {w.name: rng.choice(w.size, max(1, w.size // (1 + half)), replace=False) for w in self.graph.widths}
+            {w.name: _draw(rng, range(w.size), max(1, w.size // (1 + half))) for w in self.graph.widths}
         )
         with recorded(self.supernet.generator, {}) as recording:
             self.output = self.run(self.supernet, self.base)
@@ -74,7 +73,7 @@ class Values:
         for width, size in zip(self.graph.widths, self.graph.sizes(config), strict=True):
             of = self.base[width.name]
             count = len(of) if size == width.size else max(1, min(size * len(of) // width.size, len(of) - 1))
-            kept[width.name] = rng.choice(of, count, replace=False)
+            kept[width.name] = _draw(rng, of, count)
         return Selection(kept)
 
     def narrowed(self, selection: Selection, widths: Collection[int]) -> Selection:
@@ -108,11 +107,15 @@ class Values:
         """How far the base's output moves when the units of these widths change places."""
         orders = {width.name: np.arange(width.size) for width in self.graph.widths}
         orders |= {n: rng.permutation(len(orders[n])) for n in (self.graph.widths[w].name for w in widths)}
-        moved = {name: np.flatnonzero(np.isin(order, self.base[name])) for name, order in orders.items()}
+        moved = {name: np.flatnonzero(np.isin(order, self.base[name])).tolist() for name, order in orders.items()}
         try:
             return distance(self.run(self.supernet.permute_(orders), Selection(moved)), self.output)
         finally:
             self.supernet.permute_({name: np.argsort(order) for name, order in orders.items()})
+
+
+def _draw(rng: np.random.Generator, units: Sequence[int], count: int) -> list[int]:
+    return [int(unit) for unit in rng.choice(units, count, replace=False)]
 
 
 def distance(one: Tensor, other: Tensor) -> float:

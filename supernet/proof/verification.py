@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-# By the bits of the coarsest number in a forward: sliced against extracted (the same operations on the same numbers), and
-# what is summed in another order; both as a share of the output's largest value.
+# By the bits of the coarsest number in a forward, as a share of the output's largest value: sliced against extracted (the
+# same operations on the same numbers), and what is summed in another order.
 TOLERANCES = {64: (1e-12, 1e-8), 32: (1e-5, 1e-3), 16: (1e-2, 5e-2)}
 
 
@@ -34,6 +34,6 @@ class Verification:
         return (
             f"{self.widths} widths hold: sliced = extracted to {self.sliced_extracted:.1e}, "
             f"permuted = original to {self.permuted:.1e}, removed = zeroed at the consumers to {self.removed:.1e}, "
-            f"supernet = generator to {self.original:.1e}; {self.subnets} subnets run its operations with the MACs that "
-            f"macs() says{coarse}"
+            f"supernet = generator to {self.original:.1e}; {self.subnets} subnets run its operations, with the MACs "
+            f"that macs() says{coarse}"
         )

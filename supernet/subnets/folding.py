@@ -6,21 +6,21 @@ Slicing the tensors that they are computed from would change their scale.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.func import functional_call
 from torch.nn.utils import parametrize, remove_spectral_norm, remove_weight_norm
 from torch.nn.utils.prune import BasePruningMethod
 from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
+from torch.utils._pytree import tree_map
 
 from gantailor.supernet.calling import evaluating
 from gantailor.supernet.proof.recording import recorded
+from gantailor.supernet.proof.stand_ins import Fake, Meta, Real
 from gantailor.supernet.subnets.copying import copied
 
 _ORIGINAL = "original"  # PyTorch's name for what a parametrization computes from
@@ -103,21 +103,20 @@ def _named(model: nn.Module) -> list[tuple[str, Tensor]]:
 
 def _read(model: nn.Module, inputs: Sequence[Any]) -> set[str]:
     """The tensors of a model that its forward reads; none where it fails (which tracing will tell)."""
-    # With shapes alone; and with values, for a forward that asks for them.
-    for mode in (FakeTensorMode(allow_non_fake_inputs=True), None):
+    for kind in (Meta(), Fake(), Real()):
         made: dict[int, Tensor] = {}
-        with torch.random.fork_rng(devices=[]), torch.no_grad(), mode or nullcontext(), evaluating(model):
+        with torch.random.fork_rng(devices=[]), torch.no_grad(), kind.context(), evaluating(model):
             for _, tensor in _named(model):
-                made.setdefault(id(tensor), mode.from_tensor(tensor) if mode else tensor)
+                made.setdefault(id(tensor), kind.of(tensor))
             tensors = {name: made[id(tensor)] for name, tensor in _named(model)}
             try:
                 with recorded(model, tensors) as recording:
-                    functional_call(model, tensors, tuple(inputs), tie_weights=False)
+                    functional_call(model, tensors, tuple(tree_map(kind.of, inputs)), tie_weights=False)
             except Exception:  # whatever a stranger's forward raises
                 continue
-            read = {name for step in recording.steps for name in step.weights}
-            numbers = {id(tensor) for name, tensor in tensors.items() if name in read}
-            return {name for name, tensor in tensors.items() if id(tensor) in numbers}
+        read = {name for step in recording.steps for name in step.weights}
+        numbers = {id(tensor) for name, tensor in tensors.items() if name in read}
+        return {name for name, tensor in tensors.items() if id(tensor) in numbers}
     return set()
 
 

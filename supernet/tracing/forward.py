@@ -12,7 +12,6 @@ from torch.utils._pytree import tree_leaves
 
 from gantailor.supernet.errors import UntraceableError
 from gantailor.supernet.tracing.counting import counted
-from gantailor.supernet.tracing.elementwise import freeze_all
 from gantailor.supernet.tracing.products import OF_ACTIVATIONS
 from gantailor.supernet.tracing.tracer import LATER, WEIGHT, Labels, Rule, Tracer, within
 
@@ -52,8 +51,7 @@ class TracedForward(TorchFunctionMode):
             )
         given = [t for t in tree_leaves((args, kwargs)) if isinstance(t, Tensor)]
         before = [self.tracer.labels(t) for t in given]
-        name = _operation(func)
-        rule = self.rules.get(func) or self.rules.get(name)
+        name, known = _operation(func), len(self.tracer.costs)
         with counted() as products:
             result = func(*args, **kwargs)
         outputs = [t for t in tree_leaves(result) if isinstance(t, Tensor)]
@@ -64,23 +62,15 @@ class TracedForward(TorchFunctionMode):
             else:
                 self.tracer.freeze(labels, reason)
         if (outputs or name == "setitem") and any(axis is not None for axes in before for axis in axes):
-            self._apply_rule(rule, name, func, args, kwargs, result, before)
-        elif rule is not None and products.total:
-            rule(self.tracer, func, args, kwargs, result)  # what has no channels costs as much at every width
-        if products.total and rule in (None, freeze_all):
+            self._apply_rule(name, func, args, kwargs, result, before)
+        if products.total and len(self.tracer.costs) == known:  # it has no channels, or they stay whole
             self.tracer.cost({"true": float(products.total), **OF_ACTIVATIONS})
         return result
 
     def _apply_rule(
-        self,
-        rule: Rule | None,
-        name: str,
-        func: Any,
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
-        result: Any,
-        before: list[Labels],
+        self, name: str, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any, before: list[Labels]
     ) -> None:
+        rule = self.rules.get(func) or self.rules.get(name)
         if rule is not None:
             rule(self.tracer, func, args, kwargs, result)
         elif self.unknown == "freeze" or within(self.tracer.path, self.freeze):
