@@ -20,7 +20,7 @@ class CostModel:
     """Costs of whole matrices of candidates: ``[N, n_widths]`` integer sizes to ``[N]``, exact below 2**53."""
 
     def __init__(self, graph: WidthGraph) -> None:
-        self.count = len(graph.widths)
+        self.count, self._terms = len(graph.widths), graph.terms
         self._macs = {
             convention: self._polynomial((term.coefficients[convention], term.axes) for term in graph.terms)
             for convention in CONVENTIONS
@@ -46,9 +46,9 @@ class CostModel:
     def _polynomial(self, products: Iterable[tuple[float, Sequence[Axis]]]) -> Polynomial:
         """Most costs have one or two axes of widths: all these together are one matrix."""
         total, higher = np.zeros((self.count + 1, self.count + 1)), []
-        for coefficient, axes in products:
+        for given, axes in products:
             free = [axis for axis in axes if axis.counts]
-            coefficient *= math.prod(axis.fixed for axis in axes if not axis.counts)
+            coefficient = given * math.prod(axis.fixed for axis in axes if not axis.counts)
             if len(free) > 2 and coefficient:
                 higher.append((coefficient, np.array([self._linear(axis) for axis in free])))
                 continue
@@ -63,7 +63,8 @@ class CostModel:
         totals: np.ndarray = np.einsum("ij,ij->j", quadratic @ columns, columns)
         for coefficient, forms in higher:
             totals = totals + coefficient * np.prod(forms @ columns, axis=0)
-        return np.rint(totals).astype(np.int64)
+        rounded: np.ndarray = np.rint(totals).astype(np.int64)
+        return rounded
 
     def macs(self, sizes: np.ndarray, *, convention: str = "true") -> np.ndarray:
         """Multiply-accumulates of each row, in the named convention.
@@ -74,6 +75,14 @@ class CostModel:
         if convention not in self._macs:
             raise ConfigError(f"convention {convention!r} is unknown; {nearest(convention, CONVENTIONS)}")
         return self._evaluate(self._macs[convention], np.asarray(sizes))
+
+    def macs_of(self, sizes: Sequence[int]) -> dict[str, float]:
+        """True multiply-accumulates of one subnet, by module; they need not be whole numbers each."""
+        found: dict[str, float] = {}
+        for term in self._terms:
+            count = term.coefficients["true"] * math.prod(axis.size(sizes) for axis in term.axes)
+            found[term.layer] = found.get(term.layer, 0.0) + count
+        return found
 
     def parameters(self, sizes: np.ndarray) -> np.ndarray:
         """Number of parameters of each row."""

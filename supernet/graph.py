@@ -170,6 +170,11 @@ class SizeAttribute:
     axis: Axis
     as_tuple: bool = False
 
+    @property
+    def path(self) -> str:
+        """Where it is: ``block.in_channels``."""
+        return f"{self.module}.{self.name}" if self.module else self.name
+
 
 @dataclass(frozen=True, eq=False)
 class WidthGraph:

@@ -37,19 +37,25 @@ def places_of(model: nn.Module) -> dict[str, list[str]]:
 
 
 def slice_tensors(
-    tensors: Mapping[str, Tensor], graph: WidthGraph, subnet: Mapping[str, Any], gone: Iterable[int] = ()
+    tensors: Mapping[str, Tensor],
+    graph: WidthGraph,
+    subnet: Mapping[str, Any],
+    gone: Iterable[int] = (),
+    *,
+    only: Iterable[str] | None = None,
 ) -> dict[str, Tensor]:
     """The tensors that depend on widths, at a subnet's: views where leading channels stay, gathered copies otherwise.
 
-    Differentiable. Weights that read widths of which nothing is kept (``gone``, by number) are zeros.
+    Differentiable. Weights that read widths of which nothing is kept (``gone``, by number) are zeros. ``only`` these
+    tensors, if given.
     """
     masks = graph.present(subnet)
     sizes = [int(mask.sum()) for mask in masks]
     leading = [bool(mask[:size].all()) for mask, size in zip(masks, sizes, strict=True)]
     result = {}
-    for name, axes in graph.axes.items():
+    for name in graph.axes if only is None else only:
         tensor = tensors[name]
-        for dimension, axis in axes.items():
+        for dimension, axis in graph.axes[name].items():
             if axis.leading is not None and leading[axis.leading]:
                 tensor = tensor.narrow(dimension, 0, sizes[axis.leading])
             else:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 import numpy as np
 
@@ -71,9 +71,15 @@ def assemble(tracer: Tracer, whole: Mapping[str, str]) -> WidthGraph:
         inexact={w: why for labels, why in tracer.inexact for w in axes.widths(labels)},
         activations={p: found for p, labels in tracer.activations.items() if (found := axes.free(labels)) is not None},
         attributes=_attributes(tracer, axes.free),
-        terms=tuple(Term(p, c, tuple(a for x in found if (a := axes.axis(x)) is not None)) for p, c, found in tracer.costs),
+        terms=tuple(
+            Term(p, c, tuple(a for x in found if (a := axes.axis(x)) is not None)) for p, c, found in tracer.costs
+        ),
         parameters=tuple((name, tuple(shape)) for name, shape in shapes.items()),
     )
+
+
+def _present(axes: Iterable[Axis | None]) -> tuple[Axis, ...]:
+    return tuple(axis for axis in axes if axis is not None)
 
 
 def _groups(tracer: Tracer, component: np.ndarray, frozen: Mapping[int, str]) -> dict[tuple[Place, ...], list[int]]:

@@ -17,7 +17,7 @@ _FORMULAS: dict[Any, Callable[..., int]] = {
 }
 
 
-class ProductCounter(TorchDispatchMode):
+class ProductCounter(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Counts convolutions and matrix products, whoever calls them, at the level of the kernels.
 
     Attributes:
@@ -25,7 +25,7 @@ class ProductCounter(TorchDispatchMode):
     """
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.total = 0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:

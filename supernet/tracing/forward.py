@@ -13,7 +13,6 @@ from torch.utils._pytree import tree_leaves
 
 from gantailor.supernet.errors import UntraceableError
 from gantailor.supernet.tracing.counting import counted
-from gantailor.supernet.tracing.elementwise import freeze_all
 from gantailor.supernet.tracing.products import OF_ACTIVATIONS
 from gantailor.supernet.tracing.sizes import kept_sizes, plain, remembered, sizes_in
 from gantailor.supernet.tracing.tracer import LATER, LOST, WEIGHT, Labels, Rule, Tracer, within
@@ -57,8 +56,7 @@ class TracedForward(TorchFunctionMode):
             args, kwargs = (
                 ((kwargs[first],), {k: v for k, v in kwargs.items() if k != first}) if first else (args, kwargs)
             )
-        name = _operation(func)
-        rule = self.rules.get(func) or self.rules.get(name)
+        name, known = _operation(func), len(self.tracer.costs)
         args = remembered(args, self.tracer)
         given = [t for t in tree_leaves((args, kwargs)) if isinstance(t, Tensor)]
         before = [self.tracer.labels(t) for t in given]
@@ -76,11 +74,9 @@ class TracedForward(TorchFunctionMode):
         self.tracer.lost = next((found for t in given if (found := getattr(t, LOST, None))), "")
         sized = name in MADE and any(True for _ in sizes_in((args, kwargs)))
         labelled = any(axis is not None for axes in before for axis in axes)
-        if labelled and (outputs or name == "setitem"):
+        if (labelled and (outputs or name == "setitem")) or (sized and outputs):
             self._apply_rule(func, args, kwargs, result)
-        elif rule is not None and (products.total or (outputs and sized)):
-            self._apply_rule(func, args, kwargs, result)  # what has no channels costs as much at every width
-        if products.total and rule in (None, freeze_all):
+        if products.total and len(self.tracer.costs) == known:  # it has no channels, or they stay whole
             self.tracer.cost({"true": float(products.total), **OF_ACTIVATIONS})
         for output in outputs:
             self._check(output, name, labelled)

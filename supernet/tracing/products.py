@@ -1,4 +1,4 @@
-"""Rules of products of two tensors: with a weight (a layer somebody wrote by hand) or of two activations (attention)."""
+"""Rules of products of two tensors: with a weight (a layer written by hand) or of two activations (attention)."""
 
 from __future__ import annotations
 

@@ -57,7 +57,8 @@ def trace(
     _exist("decided whole", decisions.whole, [*graph.index, *graph.frozen])
     _exist("decided inexact", decisions.inexact, [*graph.index, *graph.frozen])
     named = {graph.index[name]: reason for name, reason in decisions.inexact.items() if name in graph.index}
-    graph = dataclasses.replace(graph, inexact={**named, **graph.inexact})
+    kept = [a for a in graph.attributes if a.path not in decisions.constants]
+    graph = dataclasses.replace(graph, inexact={**named, **graph.inexact}, attributes=tuple(kept))
     return dataclasses.replace(graph, removable=removable(model, graph, places_of(model)))
 
 
