@@ -50,6 +50,10 @@ def assemble(tracer: Tracer, whole: Mapping[str, str]) -> WidthGraph:
         reasons.update(dict.fromkeys(component[labels].tolist(), reason))
     groups = _groups(tracer, component, reasons)
     named, width_of, unit_of = _name_widths(tracer, component, groups, whole)
+    tied = {width.name: "all its channels stay or go together" for width in named if width.size == 1}
+    if tied:
+        whole = {**tied, **whole}
+        named, width_of, unit_of = _name_widths(tracer, component, groups, whole)
     axes = _Axes(component, width_of, unit_of)
     narrowed = {
         name: {d: found for d, labels in enumerate(stored) if (found := axes.free(labels)) is not None}
@@ -70,6 +74,16 @@ def assemble(tracer: Tracer, whole: Mapping[str, str]) -> WidthGraph:
         ),
         parameters=tuple((name, tuple(shape)) for name, shape in shapes.items()),
     )
+
+
+def collapsed(tracer: Tracer) -> set[str]:
+    """Group norms by whose groups all channels would hang together, and those that share channels with them."""
+    if not tracer.grouped:
+        return set()
+    component = _components(tracer)
+    units = [(path, set(component[labels[labels != FIXED]].tolist())) for path, labels in tracer.grouped]
+    lost = set().union(*(found for _, found in units if len(found) == 1))
+    return {path for path, found in units if found & lost}
 
 
 def _present(axes: Iterable[Axis | None]) -> tuple[Axis, ...]:

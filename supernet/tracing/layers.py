@@ -135,16 +135,26 @@ def layer_norm(t: Tracer, func: Any, args: Args, kwargs: Kwargs, out: Tensor) ->
 
 
 def group_norm(t: Tracer, func: Any, args: Args, kwargs: Kwargs, out: Tensor) -> None:
-    """Every group keeps the same positions, so that groups stay equal."""
+    """Whole groups stay or go, so that the statistics of the others are what they were.
+
+    That needs an attribute for the number of groups that are left. Without one, or where different norms' groups would
+    tie all channels, every group keeps the same positions: the groups stay, and the width is inexact.
+    """
     groups = argument(args, kwargs, 1, "num_groups")
     labels = list(t.labels(args[0]))
     for vector in tensors(args[2:], kwargs):
         labels[1] = t.join(labels[1], t.labels(vector)[0])
-    if labels[1] is not None:
-        parts = labels[1].reshape(groups, -1)
+    axis = labels[1]
+    if axis is not None:
+        parts, kept = axis.reshape(groups, -1), [n for n, v in vars(t.module).items() if v == groups and "group" in n]
+        if groups > 1 and kept and t.path not in t.by_position:
+            t.grouped.append((t.path, axis))
+            t.sizes += [(t.path, name, parts[:, 0], False) for name in kept]
+            parts = parts.T
+        else:
+            t.mark_inexact(axis, "group norm: a statistic over channels")
         for part in parts[1:]:
             t.join(parts[0], part)
-        t.mark_inexact(labels[1], "group norm: a statistic over channels")
     t.set(out, labels)
 
 

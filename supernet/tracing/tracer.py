@@ -9,7 +9,7 @@ loops, shared modules and functional calls need no special care, and order insid
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 import numpy as np
@@ -28,11 +28,12 @@ class Tracer:
 
     Attributes:
         batch: images in the example.
+        by_position: group norms that keep all their groups.
         stack: the modules whose forwards run, the innermost last.
     """
 
-    def __init__(self, model: nn.Module, *, batch: int) -> None:
-        self.model, self.batch = model, batch
+    def __init__(self, model: nn.Module, *, batch: int, by_position: Collection[str] = ()) -> None:
+        self.model, self.batch, self.by_position = model, batch, by_position
         tensors = [*model.named_parameters(), *model.named_buffers()]
         self.names = {id(tensor): name for name, tensor in tensors}
         self.touched: dict[str, list[np.ndarray | None]] = {}
@@ -46,6 +47,7 @@ class Tracer:
         self.costs: list[tuple[str, dict[str, float], tuple[np.ndarray | None, ...]]] = []
         self.activations: dict[str, np.ndarray | None] = {}
         self.sizes: list[tuple[str, str, np.ndarray, bool]] = []
+        self.grouped: list[tuple[str, np.ndarray]] = []  # channels of group norms that drop whole groups
         self.stack: list[str] = [""]
 
     def labels(self, tensor: Tensor) -> Labels:
@@ -135,6 +137,11 @@ class Tracer:
     def path(self) -> str:
         """The module whose forward runs."""
         return self.stack[-1]
+
+    @property
+    def module(self) -> nn.Module:
+        """The same."""
+        return self.model.get_submodule(self.path)
 
 
 def within(name: str, prefixes: Sequence[str]) -> bool:
