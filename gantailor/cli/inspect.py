@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from gantailor.cli.flags import flag_value
+from gantailor.run.progress import Reporter
 from gantailor.search.spaces.space import space
 from gantailor.supernet.errors import ConfigError, first_line
 from gantailor.supernet.supernet import Supernet
@@ -43,7 +44,8 @@ def verify(arguments: argparse.Namespace) -> None:
 def _show(arguments: argparse.Namespace, *, proved: bool) -> None:
     model = build(arguments.name, **_options(arguments.options))
     supernet = _supernet(arguments.name, model, _shapes(arguments, model))
-    proof = prove(supernet, repair=True) if proved else None
+    with Reporter().proving() as tell:
+        proof = prove(supernet, repair=True, on_progress=tell) if proved else None
     print(supernet.graph)
     spaces = space(arguments.space, supernet)
     subnets = {"full": supernet.full_config()}

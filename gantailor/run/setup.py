@@ -40,7 +40,8 @@ class Setup(Inputs):
         supernet = Supernet(self.generator, as_tuple(self.example), decisions=decisions)
         supernet.generator.requires_grad_(True)
         if decisions is None:
-            self.proof = str(verify(supernet, repair=True))
+            with self.report.proving() as tell:
+                self.proof = str(verify(supernet, repair=True, on_progress=tell))
         return supernet
 
     proof = ""  # what the proof of the trace measured, where it was made here

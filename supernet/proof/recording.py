@@ -79,6 +79,7 @@ def recorded(model: nn.Module, tensors: Mapping[str, Tensor]) -> Iterator[Record
     handles = [
         handle
         for path, module in model.named_modules()
+        if not isinstance(module, torch.jit.ScriptModule)  # refuses hooks
         for handle in (
             module.register_forward_pre_hook(_entering(recording, stack, path), prepend=True),
             module.register_forward_hook(_leaving(stack), always_call=True),

@@ -11,7 +11,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 
 class Meta:
-    """PyTorch's own, on the device ``meta``. Fast; not for code that moves tensors or keeps some outside its buffers."""
+    """PyTorch's own, on the device ``meta``. Fast; not for code that moves tensors or keeps them outside buffers."""
 
     def context(self) -> AbstractContextManager[Any]:
         """Within it code makes new tensors of this kind."""
@@ -23,7 +23,7 @@ class Meta:
 
 
 class Fake:
-    """Those of PyTorch's compiler, which say that they lie where the real ones lie; for all code that asks no values."""
+    """Those of PyTorch's compiler, which seem to lie where the real ones lie; for all code that asks no values."""
 
     def __init__(self) -> None:
         self._mode = FakeTensorMode(allow_non_fake_inputs=True)

@@ -22,8 +22,8 @@ LARGE = 4e9  # multiply-accumulates
 class Values:
     """Outputs of a supernet's subnets, each as one vector.
 
-    The proof compares subnets of a base: the whole generator, or a random half of every width where the whole takes more
-    than ``LARGE`` multiply-accumulates. What is wrong in the graph is wrong in both.
+    The proof compares subnets of a base: the whole generator, or a random half of every width where the whole takes
+    more than ``LARGE`` multiply-accumulates. What is wrong in the graph is wrong in both.
 
     Attributes:
         base: the units of the base, for each width.

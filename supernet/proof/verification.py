@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-# By the bits of the coarsest number in a forward, as a share of the output's largest value: sliced against extracted (the
-# same operations on the same numbers), and what is summed in another order.
+# By the bits of the coarsest number in a forward, as a share of the output's largest value: sliced against extracted
+# (the same operations on the same numbers), and what is summed in another order.
 TOLERANCES = {64: (1e-12, 1e-8), 32: (1e-5, 1e-3), 16: (1e-2, 5e-2)}
 
 

@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterable, Mapping
 import numpy as np
 
 from gantailor.supernet.graph import FIXED, Axis, SizeAttribute, Term, Width, WidthGraph
-from gantailor.supernet.tracing.sizes import settle
 from gantailor.supernet.tracing.tracer import Tracer
 
 Place = tuple[str, int]
@@ -45,13 +44,16 @@ def assemble(tracer: Tracer, whole: Mapping[str, str]) -> WidthGraph:
     Args:
         whole: names of widths that stay at full size, with the reason; names that do not occur have no effect.
     """
-    settle(tracer, _components)
-    component = _components(tracer)
+    component = components(tracer)
     reasons: dict[int, str] = {}
     for labels, reason in reversed(tracer.frozen):
         reasons.update(dict.fromkeys(component[labels].tolist(), reason))
     groups = _groups(tracer, component, reasons)
     named, width_of, unit_of, members = _name_widths(tracer, component, groups, whole)
+    tied = {width.name: "all its channels stay or go together" for width in named if width.size == 1}
+    if tied:
+        whole = {**tied, **whole}
+        named, width_of, unit_of, members = _name_widths(tracer, component, groups, whole)
     axes = _Axes(component, width_of, unit_of)
     narrowed = {
         name: {d: found for d, labels in enumerate(stored) if (found := axes.free(labels)) is not None}
@@ -76,6 +78,16 @@ def assemble(tracer: Tracer, whole: Mapping[str, str]) -> WidthGraph:
         ),
         parameters=tuple((name, tuple(shape)) for name, shape in shapes.items()),
     )
+
+
+def collapsed(tracer: Tracer) -> set[str]:
+    """Group norms by whose groups all channels would hang together, and those that share channels with them."""
+    if not tracer.grouped:
+        return set()
+    component = components(tracer)
+    units = [(path, set(component[labels[labels != FIXED]].tolist())) for path, labels in tracer.grouped]
+    lost = set().union(*(found for _, found in units if len(found) == 1))
+    return {path for path, found in units if found & lost}
 
 
 def _present(axes: Iterable[Axis | None]) -> tuple[Axis, ...]:
@@ -125,7 +137,8 @@ def _attributes(tracer: Tracer, free: Callable[[np.ndarray | None], Axis | None]
     return tuple(attribute for key, attribute in found.items() if key not in torn)
 
 
-def _components(tracer: Tracer) -> np.ndarray:
+def components(tracer: Tracer) -> np.ndarray:
+    """For each identity a number that joined ones share."""
     from scipy.sparse import coo_array  # slow to import, and mistakes of the data are told before
     from scipy.sparse.csgraph import connected_components
 
@@ -135,7 +148,7 @@ def _components(tracer: Tracer) -> np.ndarray:
     else:
         rows = columns = np.zeros(0, np.int64)
     matrix = coo_array((np.ones(len(rows), np.int8), (rows, columns)), shape=(tracer.count, tracer.count))
-    return connected_components(matrix, directed=False)[1] if tracer.count else np.zeros(0, np.int64)
+    return connectedcomponents(matrix, directed=False)[1] if tracer.count else np.zeros(0, np.int64)
 
 
 def _name_widths(

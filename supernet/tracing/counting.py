@@ -11,9 +11,15 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry, sdpa_flop
 
+
+def _addbmm(_added: Any, a: Any, b: Any, **_: Any) -> int:
+    return 2 * a.numel() * b.shape[-1]  # type: ignore[no-any-return]
+
+
 _FORMULAS: dict[Any, Callable[..., int]] = {
     **flop_registry,
-    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: sdpa_flop,  # the one kernel that PyTorch leaves out
+    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: sdpa_flop,  # kernels that PyTorch leaves out
+    torch.ops.aten.addbmm: _addbmm,
 }
 
 

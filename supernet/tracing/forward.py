@@ -14,7 +14,7 @@ from torch.utils._pytree import tree_leaves
 from gantailor.supernet.errors import UntraceableError
 from gantailor.supernet.tracing.counting import counted
 from gantailor.supernet.tracing.products import OF_ACTIVATIONS
-from gantailor.supernet.tracing.sizes import kept_sizes, plain, remembered, sizes_in
+from gantailor.supernet.tracing.sizes import kept_sizes, plain, remembered, sizes_in, sizes_of
 from gantailor.supernet.tracing.tracer import LATER, LOST, WEIGHT, Labels, Rule, Tracer, within
 
 # Module type -> the integers it keeps: attribute name to (input or output, dimension, inside a tuple?).
@@ -95,7 +95,7 @@ class TracedForward(TorchFunctionMode):
 
     def _sizes(self, tensor: Tensor, dim: int | None = None) -> Any:
         """Sizes of axes with channels, as numbers that remember them."""
-        sizes = self.tracer.sizes_of(tensor)
+        sizes = sizes_of(self.tracer, tensor)
         return torch.Size(sizes) if dim is None else sizes[dim]
 
     def _apply_rule(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any) -> None:

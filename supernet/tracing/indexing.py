@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from gantailor.supernet.tracing.elementwise import Args, Kwargs, argument, elementwise, freeze_all, tensors
-from gantailor.supernet.tracing.sizes import Size, plain
+from gantailor.supernet.tracing.sizes import Size, demand, new_axis, plain
 from gantailor.supernet.tracing.tracer import LATER, Tracer
 
 
@@ -100,7 +100,7 @@ def _slice(t: Tracer, axis: np.ndarray, index: slice, size: int) -> np.ndarray:
     ends = [(end, at) for end, at in ((index.start, start), (index.stop, stop)) if end is not None and end != 0]
     if step == 1 and 0 <= start < stop and all(isinstance(end, Size) and end == at for end, at in ends):
         for end, _ in ends:
-            t.demand(end, axis[:end])
+            demand(t, end, axis[:end])
         return axis[start:stop]
     length = stop - start
     if step == 1 and length > 0 and size % length == 0 and start % length == 0:
@@ -192,7 +192,7 @@ def interleave(t: Tracer, func: Any, args: Args, kwargs: Kwargs, out: Tensor) ->
         freeze_all(t, func, args, kwargs, out)
         return
     axis = labels[dimension]
-    labels[dimension] = t.new_axis(times) if args[0].shape[dimension] == 1 else _repeated(axis, times)
+    labels[dimension] = new_axis(t, times) if args[0].shape[dimension] == 1 else _repeated(axis, times)
     t.set(out, labels)
 
 

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from gantailor.supernet.tracing.elementwise import Args, Kwargs, argument, tensors
 from gantailor.supernet.tracing.products import OF_ACTIVATIONS, add_cost
+from gantailor.supernet.tracing.sizes import Size, demand
 from gantailor.supernet.tracing.tracer import Tracer
 
 
@@ -26,7 +27,7 @@ def convolution(t: Tracer, func: Any, args: Args, kwargs: Kwargs, out: Tensor) -
         t.freeze(spatial, "is a spatial axis of a convolution")
     rows, columns = (axes[1], axes[0]) if transposed else (axes[0], axes[1])
     if groups > 1 and groups == x.shape[1]:
-        t.demand(groups, given[1])
+        demand(t, groups, given[1])
         made = _depthwise(t, given[1], axes[0], x.shape[1], out.shape[1])
         rows, columns = made, axes[1]
     else:
@@ -131,22 +132,32 @@ def layer_norm(t: Tracer, func: Any, args: Args, kwargs: Kwargs, out: Tensor) ->
         for offset in range(1, len(shape) + 1):
             labels[-offset] = t.join(labels[-offset], t.labels(vector)[-offset])
     for offset in range(1, len(shape) + 1):
-        t.demand(shape[-offset], labels[-offset])
+        demand(t, shape[-offset], labels[-offset])
         t.mark_inexact(labels[-offset], "layer norm: a statistic over channels")
     t.set(out, labels)
 
 
 def group_norm(t: Tracer, func: Any, args: Args, kwargs: Kwargs, out: Tensor) -> None:
-    """Every group keeps the same positions, so that groups stay equal."""
+    """Whole groups stay or go, so that the statistics of the others are what they were.
+
+    That needs a number of groups that some module keeps. Without one, or where different norms' groups would
+    tie all channels, every group keeps the same positions: the groups stay, and the width is inexact.
+    """
     groups = argument(args, kwargs, 1, "num_groups")
     labels = list(t.labels(args[0]))
     for vector in tensors(args[2:], kwargs):
         labels[1] = t.join(labels[1], t.labels(vector)[0])
-    if labels[1] is not None:
-        parts = labels[1].reshape(groups, -1)
+    axis = labels[1]
+    if axis is not None:
+        parts = axis.reshape(groups, -1)
+        if groups > 1 and isinstance(groups, Size) and t.path not in t.by_position:
+            t.grouped.append((t.path, axis))
+            demand(t, groups, parts[:, 0])
+            parts = parts.T
+        else:
+            t.mark_inexact(axis, "group norm: a statistic over channels")
         for part in parts[1:]:
             t.join(parts[0], part)
-        t.mark_inexact(labels[1], "group norm: a statistic over channels")
     t.set(out, labels)
 
 

@@ -11,6 +11,7 @@ from torch.utils._pytree import tree_leaves
 
 from gantailor.supernet.tracing.elementwise import Args, Kwargs, argument, freeze_all
 from gantailor.supernet.tracing.products import OF_ACTIVATIONS, add_cost
+from gantailor.supernet.tracing.sizes import demand
 from gantailor.supernet.tracing.tracer import Tracer
 
 
@@ -77,7 +78,7 @@ def multi_head(t: Tracer, func: Any, args: Args, kwargs: Kwargs, out: tuple[Tens
     if any(x is not None for x in extra) or kwargs.get("static_k") is not None or weight is None:
         freeze_all(t, func, tuple(tree_leaves((args, kwargs))), {}, out)
         return
-    t.demand(embedding, given[0])
+    demand(t, embedding, given[0])
     weights = [w for w in separate if w is not None] or [joint]
     inside = np.concatenate([axis for w in weights if (axis := t.labels(w)[0]) is not None])
     if isinstance(joint_bias, Tensor):

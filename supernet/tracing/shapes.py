@@ -10,7 +10,7 @@ from torch import Tensor
 
 from gantailor.supernet.graph import FIXED
 from gantailor.supernet.tracing.elementwise import Args, Kwargs, argument, elementwise
-from gantailor.supernet.tracing.sizes import Size, is_computed, reads
+from gantailor.supernet.tracing.sizes import Size, demand, is_computed, new_axis, reads, sizes_of
 from gantailor.supernet.tracing.tracer import Tracer
 
 
@@ -60,7 +60,7 @@ def reshape(t: Tracer, func: Any, args: Args, kwargs: Kwargs, out: Tensor) -> No
             mine = [number for number, piece in enumerate(pieces) if piece[2] == n]
             result[n] = _merge(t, [found[k] for k in mine], [pieces[k][0] for k in mine])
     for size, axis in zip(given, result, strict=True):
-        t.demand(size, axis)
+        demand(t, size, axis)
         if axis is not None and type(size) is int and size > 1:
             t.literals.append((axis, f"{func.__name__} to {size}{t.where}"))
     t.set(out, result)
@@ -71,7 +71,7 @@ def _given(t: Tracer, func: Any, args: Args, kwargs: Kwargs, out: Tensor) -> lis
     name: str = func.__name__
     sizes: Any = args[1] if len(args) == 2 else args[1:]
     if name in ("view_as", "reshape_as"):
-        return t.sizes_of(args[1])
+        return sizes_of(t, args[1])
     if name == "unflatten":
         parts, dimension = list(argument(args, kwargs, 2, "sizes")), argument(args, kwargs, 1, "dim") % args[0].dim()
         return [*[0] * dimension, *parts, *[0] * (out.dim() - dimension - len(parts))]
@@ -172,7 +172,7 @@ def _merge(t: Tracer, labels: list[np.ndarray | None], sizes: list[int]) -> np.n
     """Identities of the flattened axes; only one of them may carry any (others repeat it)."""
     carrying = [(i, axis) for i, axis in enumerate(labels) if axis is not None]
     if len(carrying) > 1:
-        carrying = [(i, axis) for i, axis in carrying if not t.is_frozen(axis)]
+        carrying = [(i, axis) for i, axis in carrying if not _is_frozen(t, axis)]
     if len(carrying) != 1:
         for _, axis in carrying:
             t.freeze(axis, "is flattened together with other channels")
@@ -180,6 +180,11 @@ def _merge(t: Tracer, labels: list[np.ndarray | None], sizes: list[int]) -> np.n
     (place, axis), shape = carrying[0], [1] * len(sizes)
     shape[place] = sizes[place]
     return np.ascontiguousarray(np.broadcast_to(axis.reshape(shape), sizes)).reshape(-1)
+
+
+def _is_frozen(t: Tracer, labels: np.ndarray) -> bool:
+    """Whether these channels are known to stay by now."""
+    return any(np.isin(labels, frozen).all() for frozen, _ in t.frozen)
 
 
 def _divide(merged: np.ndarray, sizes: list[int]) -> list[np.ndarray | None]:
@@ -206,12 +211,12 @@ def made(t: Tracer, func: Any, args: Args, kwargs: Kwargs, out: Tensor) -> None:
     """zeros, randn, new_full, ...: a tensor made for as many channels as come, or of fixed size."""
     sizes = args[1:] if args and isinstance(args[0], Tensor) else args
     sizes = kwargs.get("size", sizes[0] if sizes and isinstance(sizes[0], tuple | list) else sizes)
-    t.set(out, [t.new_axis(size) for size in sizes][: out.dim()] if len(sizes) >= out.dim() else [None] * out.dim())
+    t.set(out, [new_axis(t, size) for size in sizes][: out.dim()] if len(sizes) >= out.dim() else [None] * out.dim())
 
 
 def eye(t: Tracer, func: Any, args: Args, kwargs: Kwargs, out: Tensor) -> None:
     """An identity matrix of as many rows as come."""
-    rows = t.new_axis(argument(args, kwargs, 0, "n"))
+    rows = new_axis(t, argument(args, kwargs, 0, "n"))
     t.set(out, (rows, rows if out.shape[0] == out.shape[1] else None))
 
 
@@ -219,10 +224,10 @@ def expand(t: Tracer, func: Any, args: Args, kwargs: Kwargs, out: Tensor) -> Non
     """Old axes keep their units; what is repeated for as many channels as come has theirs."""
     x = args[0]
     sizes: Any = kwargs.get("size", args[1] if len(args) == 2 and not isinstance(args[1], int) else args[1:])
-    sizes = t.sizes_of(sizes) if isinstance(sizes, Tensor) else list(sizes)
+    sizes = sizes_of(t, sizes) if isinstance(sizes, Tensor) else list(sizes)
     old = [*[None] * (out.dim() - x.dim()), *t.labels(x)]
     grown = [1] * (out.dim() - x.dim()) + list(x.shape)
-    t.set(out, [t.new_axis(size) if n == 1 else axis for n, axis, size in zip(grown, old, sizes, strict=True)])
+    t.set(out, [new_axis(t, size) if n == 1 else axis for n, axis, size in zip(grown, old, sizes, strict=True)])
 
 
 def repeat(t: Tracer, func: Any, args: Args, kwargs: Kwargs, out: Tensor) -> None:
@@ -233,7 +238,7 @@ def repeat(t: Tracer, func: Any, args: Args, kwargs: Kwargs, out: Tensor) -> Non
     times = [1] * (out.dim() - len(times)) + list(times)
     old = [*[None] * (out.dim() - args[0].dim()), *t.labels(args[0])]
     labels = [None if a is None else np.tile(a, out.shape[d] // len(a)) for d, a in enumerate(old)]
-    t.set(out, [t.new_axis(k) if n == 1 else a for n, a, k in zip(grown, labels, times, strict=True)])
+    t.set(out, [new_axis(t, k) if n == 1 else a for n, a, k in zip(grown, labels, times, strict=True)])
 
 
 def reduce(t: Tracer, func: Any, args: Args, kwargs: Kwargs, out: Any) -> None:
@@ -273,7 +278,7 @@ def chunk(t: Tracer, func: Any, args: Args, kwargs: Kwargs, out: tuple[Tensor, .
     elif len(sizes) > 1 and not all(isinstance(size, Size) for size in given):
         t.freeze(axis, "is split at fixed places")
     for size, at in zip(given, np.cumsum([0, *sizes]).tolist(), strict=False) if axis is not None else ():
-        t.demand(size, axis[at : at + size])
+        demand(t, size, axis[at : at + size])
     for part in out:
         stop = start + part.shape[dimension]
         t.set(part, [a if d != dimension or a is None else a[start:stop] for d, a in enumerate(labels)])

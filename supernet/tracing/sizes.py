@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from gantailor.supernet.graph import FIXED
 from gantailor.supernet.subnets.attributes import integers_of, set_integer
@@ -102,7 +103,7 @@ class Size(int):
         if same is True and isinstance(other, Size):  # a test that passes has to pass in a narrow net
             for one, another in ((self, other), (other, self)):
                 if isinstance(one.origin, Read) and self.tracer.running:
-                    self.tracer.demand(another, one.origin.labels)
+                    demand(self.tracer, another, one.origin.labels)
                     break
         return same
 
@@ -190,6 +191,29 @@ def reads(size: Any) -> bool:
         return False
     origin = size.origin
     return isinstance(origin, Read) or (isinstance(origin, Computed) and (reads(origin.left) or reads(origin.right)))
+
+
+def sizes_of(tracer: Tracer, tensor: Tensor) -> list[int]:
+    """A tensor's sizes, those of axes with channels as numbers that remember them."""
+    pairs = zip(tensor.shape, tracer.labels(tensor), strict=True)
+    return [size if axis is None else Size(size, tracer, Read(axis)) for size, axis in pairs]
+
+
+def demand(tracer: Tracer, size: int, labels: np.ndarray | None) -> None:
+    """The forward gives this size to an axis with these channels: both stay equal."""
+    if isinstance(size, Size) and size.tracer is tracer and labels is not None:
+        tracer.demands.append((size, labels))
+
+
+def new_axis(tracer: Tracer, size: int) -> np.ndarray | None:
+    """Channels of a tensor that the forward makes: as many as an axis has, or a module says; else of fixed size."""
+    if not isinstance(size, Size) or size.tracer is not tracer or size < 2:
+        return None
+    tracer.ranges.append((tracer.count, "", 0))
+    tracer.count += size
+    made = np.arange(tracer.count - size, tracer.count)
+    demand(tracer, size, made)
+    return made
 
 
 @contextmanager

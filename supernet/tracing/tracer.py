@@ -10,7 +10,7 @@ loops, shared modules and functional calls need no special care, and order insid
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from gantailor.supernet.graph import FIXED
-from gantailor.supernet.tracing.sizes import Kept, Read, Size
+from gantailor.supernet.tracing.sizes import Kept, Size
 
 Labels = tuple[np.ndarray | None, ...]
 Rule = Callable[["Tracer", Callable[..., Any], tuple[Any, ...], dict[str, Any], Any], None]
@@ -35,6 +35,7 @@ class Tracer:
 
     Attributes:
         batch: images in the example.
+        by_position: group norms that keep all their groups.
         stack: the modules whose forwards run, the innermost last.
         sizes: integers of PyTorch's own layers, and the channels that they count.
         parts: channels that something else counts alone, so that they are widths of their own.
@@ -47,8 +48,8 @@ class Tracer:
         lost: where a tensor of the operation that runs lost its channels.
     """
 
-    def __init__(self, model: nn.Module, *, batch: int) -> None:
-        self.model, self.batch = model, batch
+    def __init__(self, model: nn.Module, *, batch: int, by_position: Collection[str] = ()) -> None:
+        self.model, self.batch, self.by_position = model, batch, by_position
         tensors = [*model.named_parameters(), *model.named_buffers()]
         self.names = {id(tensor): name for name, tensor in tensors}
         self.touched: dict[str, list[np.ndarray | None]] = {}
@@ -62,6 +63,7 @@ class Tracer:
         self.costs: list[tuple[str, dict[str, float], tuple[np.ndarray | None, ...]]] = []
         self.activations: dict[str, np.ndarray | None] = {}
         self.sizes: list[tuple[str, str, np.ndarray, bool]] = []
+        self.grouped: list[tuple[str, np.ndarray]] = []  # channels of group norms that drop whole groups
         self.parts: list[np.ndarray] = []
         self.guesses: list[tuple[str, str, np.ndarray, bool]] = []
         self.demands: list[tuple[Size, np.ndarray]] = []
@@ -95,26 +97,6 @@ class Tracer:
         assert len(labels) == tensor.dim(), f"{len(labels)} labels for shape {tuple(tensor.shape)}"
         setattr(tensor, SLOT, tuple(labels))
 
-    def sizes_of(self, tensor: Tensor) -> list[int]:
-        """A tensor's sizes, those of axes with channels as numbers that remember them."""
-        pairs = zip(tensor.shape, self.labels(tensor), strict=True)
-        return [size if axis is None else Size(size, self, Read(axis)) for size, axis in pairs]
-
-    def demand(self, size: int, labels: np.ndarray | None) -> None:
-        """The forward gives this size to an axis with these channels: both stay equal (``sizes.py``)."""
-        if isinstance(size, Size) and size.tracer is self and labels is not None:
-            self.demands.append((size, labels))
-
-    def new_axis(self, size: int) -> np.ndarray | None:
-        """Channels of a tensor that the forward makes: as many as an axis has, or a module says; else of fixed size."""
-        if not isinstance(size, Size) or size.tracer is not self or size < 2:
-            return None
-        self.ranges.append((self.count, "", 0))
-        self.count += size
-        made = np.arange(self.count - size, self.count)
-        self.demand(size, made)
-        return made
-
     def join(self, a: np.ndarray | None, b: np.ndarray | None) -> np.ndarray | None:
         """Make two axes the same, element by element; what meets a fixed element is frozen."""
         if a is None or b is None:
@@ -134,10 +116,6 @@ class Tracer:
         """These channels can never go. The module and line that run are told between the reason and a note."""
         if labels is not None and (labels != FIXED).any():
             self.frozen.append((labels[labels != FIXED], reason + self.where + note))
-
-    def is_frozen(self, labels: np.ndarray) -> bool:
-        """Whether these channels are known to stay by now."""
-        return any(np.isin(labels, frozen).all() for frozen, _ in self.frozen)
 
     def later(self, tensor: Tensor, labels: np.ndarray, reason: str) -> None:
         """Freeze these channels if the tensor is used: code that only asks for its size does no harm."""

@@ -146,7 +146,7 @@ def test_a_recurrent_layer_that_cannot_shrink_leaves_the_rest():
     supernet = proved(net, tokens(), left=0.9, frozen=("a",))
     assert [width.name for width in supernet.graph.widths] == ["stem"]
     assert "enters lstm" in supernet.graph.frozen["a"]
-    assert 0.1 < supernet.graph.shares["a"] < 0.7
+    assert 0.05 < supernet.graph.shares["a"] < 0.5
 
 
 def attend(net, x):
