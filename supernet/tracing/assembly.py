@@ -148,7 +148,7 @@ def components(tracer: Tracer) -> np.ndarray:
     else:
         rows = columns = np.zeros(0, np.int64)
     matrix = coo_array((np.ones(len(rows), np.int8), (rows, columns)), shape=(tracer.count, tracer.count))
-    return connectedcomponents(matrix, directed=False)[1] if tracer.count else np.zeros(0, np.int64)
+    return connected_components(matrix, directed=False)[1] if tracer.count else np.zeros(0, np.int64)
 
 
 def _name_widths(
