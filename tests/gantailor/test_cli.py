@@ -1,9 +1,9 @@
 """The command line as a user meets it: the whole job in small, and every mistake with one clear message."""
 
 import json
-import re
 import os
 import pickle
+import re
 import shutil
 import subprocess
 import sys
@@ -284,7 +284,8 @@ def test_inspect_ends_in_what_to_do(tmp_path, monkeypatch, capsys):
     monkeypatch.syspath_prepend(tmp_path)
     assert main(["inspect", "literal:Fixed", "--input", "1,3,6,6"]) == 0
     *_, last = capsys.readouterr().out.splitlines()
-    assert re.match(r"\d+% of the MACs go at half of every width \(75% if everything could shrink\); frozen: a, \d+% more", last)
+    start = r"\d+% of the MACs go at half of every width \(75% if everything could shrink\); frozen: a, \d+% more"
+    assert re.match(start, last)
     assert "view to 8 (literal.py:7) - read that size off x.shape, or keep it as an attribute of the module" in last
 
 

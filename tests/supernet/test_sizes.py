@@ -2,6 +2,7 @@
 
 import argparse
 import dataclasses
+import itertools
 import math
 
 import pytest
@@ -161,7 +162,9 @@ def _written(canvas, x):
 
 @pytest.mark.parametrize("name", MADE)
 def test_what_the_forward_makes_follows(name):
-    body = lambda net, x: net.a(MADE[name](len(x), x.shape[1], x))
+    def body(net, x):
+        return net.a(MADE[name](len(x), x.shape[1], x))
+
     supernet = proved(Net(body, a=conv(8, 6), body_out=6), pictures(), left=0.45)
     assert [width.size for width in supernet.graph.widths] == [8, 6]
 
@@ -345,11 +348,11 @@ def test_integers_stay_integers():
 
 
 def _block(number, i, o):
-    kind = [window_pictures, gated, styled, squeezed, refined][number % 5]
+    kind = [WindowAttention, Gated, Styled, Squeezed, Refined][number % 5]
     return kind(i, o)
 
 
-class window_pictures(nn.Module):
+class WindowAttention(nn.Module):
     def __init__(self, i, o):
         super().__init__()
         self.heads, self.enter, self.qkv, self.proj = 2, nn.Linear(i, o), nn.Linear(o, 3 * o), nn.Linear(o, o)
@@ -362,7 +365,7 @@ class window_pictures(nn.Module):
         return y.transpose(1, 2).reshape(b, c, *x.shape[2:])
 
 
-class gated(nn.Module):
+class Gated(nn.Module):
     def __init__(self, i, o):
         super().__init__()
         self.hidden, self.gates = o, conv(i + o, 2 * o)
@@ -373,7 +376,7 @@ class gated(nn.Module):
         return state + gate.sigmoid() * new.tanh()
 
 
-class styled(nn.Module):
+class Styled(nn.Module):
     def __init__(self, i, o):
         super().__init__()
         self.layer, self.style = conv(i, o), nn.Linear(i, 2 * o)
@@ -384,7 +387,7 @@ class styled(nn.Module):
         return y * (1 + style[:, 0]) + style[:, 1]
 
 
-class squeezed(nn.Module):
+class Squeezed(nn.Module):
     def __init__(self, i, o):
         super().__init__()
         self.layer, self.width = conv(i, o), o
@@ -396,7 +399,7 @@ class squeezed(nn.Module):
         return y * scale.sigmoid().view(-1, self.width, 1, 1)
 
 
-class refined(nn.Module):
+class Refined(nn.Module):
     def __init__(self, i, o):
         super().__init__()
         self.few, self.many, self.layer, self.rest = o // 4, o - o // 4, conv(i, o), conv(o - o // 4, o - o // 4)
@@ -412,7 +415,5 @@ def test_constructs_drawn_at_random(seed):
     kinds = torch.randperm(5, generator=generator)[:3].tolist()
     widths = [8, *(4 * torch.randint(2, 4, (3,), generator=generator)).tolist()]
     torch.manual_seed(seed)
-    body = nn.Sequential(
-        *(_block(kind, *pair) for kind, pair in zip(kinds, zip(widths, widths[1:], strict=False), strict=True))
-    )
+    body = nn.Sequential(*(_block(kind, *pair) for kind, pair in zip(kinds, itertools.pairwise(widths), strict=True)))
     proved(Net(lambda net, x: net.inner(x), inner=body, body_out=widths[-1]), pictures(4), left=0.5)
