@@ -5,7 +5,9 @@ They are named as Python writes them: ``dim``, ``dims[2]``, ``widths[up]`` (of a
 
 from __future__ import annotations
 
+import enum
 import re
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -17,6 +19,8 @@ _NAME = re.compile(r"(\w+)(?:\.(\w+)|\[(.+)\])?")
 def integers_of(module: nn.Module) -> Iterator[tuple[str, int]]:
     """The name and value of every integer above 1."""
     for name, value in vars(module).items():
+        if isinstance(getattr(type(module), name, None), property):
+            continue
         for ending, one in _inside(value):
             if type(one) is int and one > 1:
                 yield name + ending, one
@@ -56,4 +60,5 @@ def _inside(value: Any) -> Iterator[tuple[str, Any]]:
 def _is_options(value: Any) -> bool:
     """Whether it is an object that only holds values: a namespace, a dataclass, somebody's own configuration."""
     home = type(value).__module__.partition(".")[0]
-    return not isinstance(value, type | nn.Module | Tensor) and not callable(value) and home not in ("torch", "numpy")
+    foreign = home in ("torch", "numpy") or (home in sys.stdlib_module_names and home not in ("argparse", "types"))
+    return not foreign and not callable(value) and not isinstance(value, type | nn.Module | Tensor | enum.Enum)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from gantailor.supernet.tracing.elementwise import Args, Kwargs, argument, elementwise, freeze_all, tensors
 from gantailor.supernet.tracing.sizes import Size, demand, new_axis, plain
-from gantailor.supernet.tracing.tracer import LATER, Tracer
+from gantailor.supernet.tracing.tracer import LATER, WEIGHT, Tracer
 
 
 def getitem(t: Tracer, func: Any, args: Args, kwargs: Kwargs, out: Tensor) -> None:
@@ -79,6 +79,7 @@ def setitem(t: Tracer, func: Any, args: Args, kwargs: Kwargs, out: Any) -> None:
         t.freeze(labels, reason)
     if isinstance(value, Tensor):
         elementwise(t, func, (part, value), {}, part)
+        setattr(x, WEIGHT, t.is_weight(x) and t.is_weight(value))
 
 
 def narrow(t: Tracer, func: Any, args: Args, kwargs: Kwargs, out: Tensor) -> None:

@@ -143,6 +143,8 @@ class Ratio(float):
 
 def remembered(value: Any, tracer: Tracer) -> Any:
     """The arguments of an operation, plain integers that are known to come from sizes as these again."""
+    if not tracer.converted:
+        return value
     if type(value) is int:
         return tracer.converted.get(value, value)
     if isinstance(value, slice):
@@ -210,8 +212,8 @@ def new_axis(tracer: Tracer, size: int) -> np.ndarray | None:
     if not isinstance(size, Size) or size.tracer is not tracer or size < 2:
         return None
     tracer.ranges.append((tracer.count, "", 0))
-    tracer.count += size
-    made = np.arange(tracer.count - size, tracer.count)
+    made = np.arange(tracer.count, tracer.count + plain(size))
+    tracer.count += len(made)
     demand(tracer, size, made)
     return made
 
@@ -279,7 +281,7 @@ class _Settlement:
 
     def meet(self, size: Any, labels: np.ndarray) -> None:
         """An axis with these channels has this size, in every narrow net too."""
-        if not isinstance(size, Size) or size != len(labels) or not (labels != FIXED).any():
+        if not isinstance(size, Size) or plain(size) != len(labels) or not (labels != FIXED).any():
             return
         origin = size.origin
         if isinstance(origin, Read):
