@@ -64,11 +64,14 @@ def verify(
         except VerificationError as error:
             if not repair or not (error.widths or error.inexact or error.constants):
                 raise
+            before = supernet.decisions
             supernet.amend(
                 whole=dict.fromkeys(error.widths, "fails the proof: its size is fixed in the forward"),
                 inexact=dict.fromkeys(error.inexact, "the forward depends on the number of channels"),
                 constants=dict.fromkeys(error.constants, "the forward compares it"),
             )
+            if supernet.decisions == before:
+                raise
 
 
 def _prove(
