@@ -64,11 +64,14 @@ def verify(
         except VerificationError as error:
             if not repair or not (error.widths or error.inexact or error.constants):
                 raise
+            before = supernet.decisions
             supernet.amend(
                 whole=dict.fromkeys(error.widths, "fails the proof: its size is fixed in the forward"),
                 inexact=dict.fromkeys(error.inexact, "the forward depends on the number of channels"),
                 constants=dict.fromkeys(error.constants, "the forward compares it"),
             )
+            if supernet.decisions == before:
+                raise
 
 
 def _prove(
@@ -89,7 +92,7 @@ def _prove(
     runs, values = _dry(supernet), None
     if runs is None:
         values = in_best(supernet, inputs, Values)
-        runs = _real(supernet, values)
+        runs, single = _real(supernet, values), dict(alone(supernet.graph, fewer=True))
     subnets = {"full width": {}, **configs, **single}
     for name, config in subnets.items():
         tell()
@@ -98,7 +101,8 @@ def _prove(
             raise blamed(runs, subnets, name, fault)
     values = values or in_best(supernet, inputs, Values)
     if not configs:
-        return Verification(0.0, 0.0, 0.0, 0, original(supernet, values), 0, values.bits)
+        whole = original(supernet, values)
+        return Verification(0.0, 0.0, 0.0, 0, whole, 0, values.bits, frozen=supernet.graph.frozen)
     compared = Comparisons(values, configs, seed, tell)
     sliced, whole = compared.sliced(), original(supernet, values)
     permuted, removed = compared.permuted(), compared.removed()

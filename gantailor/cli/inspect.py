@@ -37,7 +37,7 @@ def inspect(arguments: argparse.Namespace) -> None:
 
 
 def verify(arguments: argparse.Namespace) -> None:
-    """The same, proved in float64."""
+    """The same, proved."""
     _show(arguments, proved=True)
 
 

@@ -116,9 +116,9 @@ class Comparisons:
         found = measured(widths)
         if found <= allowed:
             return found
-        text = f"a narrow forward fails: {failed[0]}" if failed else text.format(f"{found:.2e}")
+        fails, text = bool(failed), f"a narrow forward fails: {failed[0]}" if failed else text.format(f"{found:.2e}")
         groups = guilty(lambda chosen: not measured(chosen) <= allowed, [*widths])
-        raise accused(self.graph, text, groups, inexact=inexact and not failed)
+        raise accused(self.graph, text, groups, inexact=inexact and not fails)
 
 
 def original(supernet: Supernet, values: Values) -> float:

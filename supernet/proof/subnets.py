@@ -33,10 +33,11 @@ def together(graph: WidthGraph, *, selections: int, seed: int) -> dict[str, Subn
     return {name: _config(graph, chosen) for chosen, name in found.items()}
 
 
-def alone(graph: WidthGraph) -> Iterator[tuple[str, SubnetConfig]]:
-    """Subnets of one narrow width, each with what it is called."""
+def alone(graph: WidthGraph, *, fewer: bool = False) -> Iterator[tuple[str, SubnetConfig]]:
+    """Subnets of one narrow width, each with what it is called; with ``fewer`` at half of it only."""
     for width in graph.widths:
-        for size in dict.fromkeys((max(1, width.size // 2), 1)):
+        half = max(1, width.size // 2)
+        for size in dict.fromkeys((half,) if fewer else (half, 1)):
             if size < width.size:
                 yield f"{width.name} alone at {size} of {width.size}", SubnetConfig({width.name: size})
 

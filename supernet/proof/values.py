@@ -13,6 +13,7 @@ from torch.utils._pytree import tree_leaves
 from gantailor.supernet.double import Precise, flat, new_tensors
 from gantailor.supernet.gates import GatePlaces
 from gantailor.supernet.graph import Selection
+from gantailor.supernet.proof.noise import EvenNoise
 from gantailor.supernet.proof.recording import recorded
 from gantailor.supernet.subnets.slicing import narrow_attributes
 
@@ -57,7 +58,7 @@ class Values:
     @torch.no_grad()
     def run(self, model: Callable[..., Any], config: Any = None) -> Tensor:
         """All outputs as one vector; noise in the forward is the same at every call, new tensors are as precise."""
-        with new_tensors(self.precise.dtype), torch.random.fork_rng(devices=[]):
+        with new_tensors(self.precise.dtype), torch.random.fork_rng(devices=[]), EvenNoise():
             torch.manual_seed(0)
             return flat(model(*self.precise.inputs) if config is None else model(*self.precise.inputs, config=config))
 

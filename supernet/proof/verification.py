@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 # By the bits of the coarsest number in a forward, as a share of the output's largest value: sliced against extracted
 # (the same operations on the same numbers), and what is summed in another order.
@@ -17,6 +18,7 @@ class Verification:
         original: between the supernet at full width and the generator that it was made from.
         subnets: narrow nets that run the operations of the whole one, with as many MACs as ``macs`` says.
         bits: of the coarsest number in the generator's forward; 64 where all is float64.
+        frozen: why nothing can shrink, where nothing can.
     """
 
     sliced_extracted: float
@@ -26,10 +28,12 @@ class Verification:
     original: float
     subnets: int
     bits: int
+    frozen: Mapping[str, str] = field(default_factory=dict)
 
     def __str__(self) -> str:
         if not self.widths:
-            return "no width is left that can shrink: there is one subnet, the whole generator, and nothing to prove"
+            why = "; ".join(f"{name} {reason}" for name, reason in [*self.frozen.items()][:5]) or "it has no layers"
+            return f"no width is left that can shrink, so that nothing is to be proved: {why}"
         coarse = f"; computed in float{self.bits}, tolerance {TOLERANCES[self.bits][1]}" if self.bits < 64 else ""
         return (
             f"{self.widths} widths hold: sliced = extracted to {self.sliced_extracted:.1e}, "

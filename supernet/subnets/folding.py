@@ -48,18 +48,20 @@ def folded(model: nn.Module, inputs: Sequence[Any] | None = None) -> nn.Module:
     Args:
         inputs: an example, for a forward that shows what is read; without it nothing is kept.
     """
-    plain, sources = _folded(model, keep=())
+    plain, groups = _folded(model, keep=())
+    sources = set().union(*groups)
     if not sources or inputs is None:
         return plain
     beside, _ = _folded(model, keep=sources)
     others = {id(x) for name, x in _named(beside) if name not in sources and "parametrizations" not in name.split(".")}
     kept = {name for name, x in _named(beside) if name in sources and id(x) not in others}
     read = kept & _read(beside, inputs)
-    return _folded(model, keep=read)[0] if read else plain
+    # All that a weight is computed from, so that its place among a module's parameters says the same as before.
+    return _folded(model, keep=set().union(*(group for group in groups if group & read)))[0] if read else plain
 
 
-def _folded(model: nn.Module, *, keep: Collection[str]) -> tuple[nn.Module, set[str]]:
-    """A folded copy, and what its weights were computed from; those of ``keep`` are still there."""
+def _folded(model: nn.Module, *, keep: Collection[str]) -> tuple[nn.Module, list[set[str]]]:
+    """A folded copy, and what each of its weights was computed from; those of ``keep`` are still there."""
     made = copied(model)
     with torch.no_grad(), evaluating(made):
         # All are computed before any is replaced: they may be made from the same tensors.
@@ -67,17 +69,17 @@ def _folded(model: nn.Module, *, keep: Collection[str]) -> tuple[nn.Module, set[
     for _, weight in computed:
         _remove(weight)
     tied: dict[tuple[int, ...], list[Tensor]] = {}
-    names: set[str] = set()
+    groups: list[set[str]] = []
     for path, weight in computed:
         paths = {source: f"{path}.{source}" if path else source for source in weight.sources}
-        names |= set(paths.values())
+        groups.append(set(paths.values()))
         _keep(weight, [source for source, name in paths.items() if name in keep])
         known = tied.setdefault(tuple(map(id, weight.sources.values())), [])
         plain = next((tensor for tensor in known if torch.equal(tensor, weight.value)), None)
         if plain is None:
             known.append(plain := _plain(weight))
         _set(weight.module, weight.name, plain)
-    return made, names
+    return made, groups
 
 
 def _keep(weight: _Computed, sources: Sequence[str]) -> None:

@@ -155,6 +155,22 @@ MADE = {
 }
 
 
+NOISE = {
+    "randn": lambda b, c, x: x + torch.randn(b, c, 1, 1, dtype=x.dtype),
+    "like": lambda b, c, x: x + torch.randn_like(x) * torch.rand_like(x),
+    "in place": lambda b, c, x: x + x.new_empty(x.shape).normal_(0.5, 2.0) * x.new_empty(b, c, 1, 1).uniform_(-1, 1),
+    "one channel": lambda b, c, x: x + torch.randn(b, 1, *x.shape[2:], dtype=x.dtype),
+}
+
+
+@pytest.mark.parametrize("name", NOISE)
+def test_noise_over_channels_can_be_proved(name):
+    def body(net, x):
+        return net.a(NOISE[name](len(x), x.shape[1], x))
+
+    proved(Net(body, a=conv(8, 6), body_out=6), pictures(), left=0.45)
+
+
 def _written(canvas, x):
     canvas[:, :, ::2] = x[:, :, ::2]
     return canvas
