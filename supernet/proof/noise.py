@@ -25,15 +25,14 @@ class EvenNoise(TorchFunctionMode):
     """
 
     def __torch_function__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
-        name = getattr(func, "__name__", "")
+        name, kwargs = getattr(func, "__name__", ""), kwargs or {}
         if name not in _FILLED_BY:
-            return func(*args, **(kwargs or {}))
+            return func(*args, **kwargs)
         before = torch.get_rng_state()
-        result = func(*args, **(kwargs or {}))
+        result = func(*args, **kwargs)
         if not isinstance(result, Tensor) or result.dim() < 2 or result.shape[1] < 2:
             return result
         torch.set_rng_state(before)
         kept = (len(result), 1, *result.shape[2:]) if result.dim() != 3 else (len(result), 1, 1)
-        moments = args[1:] if name.endswith("_") else ()
-        first = getattr(result.new_empty(kept), _FILLED_BY[name])(*moments, **((kwargs or {}) if moments else {}))
-        return result.copy_(first)
+        fill = getattr(result.new_empty(kept), _FILLED_BY[name])
+        return result.copy_(fill(*args[1:], **kwargs) if name.endswith("_") else fill())
