@@ -19,7 +19,7 @@ from gantailor.supernet.tracing import products
 
 
 class Block(nn.Module):
-    """A residual block that skips its shortcut by comparing numbers of channels, in one of the ways that people write."""
+    """A residual block that skips its shortcut by comparing numbers of channels, in one of the ways people write."""
 
     def __init__(self, i, o, differ):
         super().__init__()
@@ -117,10 +117,10 @@ class Raw(nn.Module):
 
 
 RAW = {
-    "spectral": (nn.utils.spectral_norm, lambda fc: [*fc.parameters()][0]),
+    "spectral": (nn.utils.spectral_norm, lambda fc: next(iter(fc.parameters()))),
     "spectral, by name": (nn.utils.spectral_norm, lambda fc: fc.weight_orig.data),
     "weight norm": (nn.utils.weight_norm, lambda fc: [*fc.parameters()][1]),
-    "parametrised": (nn.utils.parametrizations.spectral_norm, lambda fc: [*fc.parameters()][0]),
+    "parametrised": (nn.utils.parametrizations.spectral_norm, lambda fc: next(iter(fc.parameters()))),
     "parametrised, by path": (nn.utils.parametrizations.weight_norm, lambda fc: fc.parametrizations.weight.original1),
 }
 
@@ -356,7 +356,8 @@ def test_no_message_is_empty():
 
         def forward(self, x):
             Fails.calls += 1
-            assert Fails.calls == 1
+            if Fails.calls > 1:
+                raise AssertionError
             return super().forward(x)
 
     supernet = gantailor.Supernet(Fails(), torch.randn(1, 3, 8, 8))
@@ -393,10 +394,10 @@ def test_whole_groups_go_and_the_others_stay_as_they_are(channels, groups):
 def test_groups_across_a_concatenation():
     """Groups of 4 of 10 + 14 channels: the one of both cannot go without a part of each."""
     supernet = gantailor.Supernet(Grouped(10, 6, more=14).eval(), torch.randn(1, 3, 8, 8))
-    assert {width.name: width.size for width in supernet.graph.widths} == {"a": 2, "c#2": 3}
-    assert "stay or go together" in supernet.graph.frozen["c"]
+    assert {width.name: width.size for width in supernet.graph.widths} == {"a": 2, "c": 3}
+    assert "stay or go together" in supernet.graph.frozen["a#2"]
     assert gantailor.verify(supernet).widths == 2
-    assert supernet.extract({"a": 1, "c#2": 1}).norm.num_groups == 3
+    assert supernet.extract({"a": 1, "c": 1}).norm.num_groups == 3
 
 
 @pytest.mark.parametrize("literal", [True, False])
@@ -448,7 +449,7 @@ def test_a_generator_that_asks_for_values_is_proved_with_values():
 def test_a_proof_leaves_nothing_in_the_generator():
     def body(net, x):
         net.kept.append(x)
-        net.last = net.last if hasattr(net, "last") else torch.ones(1, x.shape[1], 1, 1)
+        net.last = net.last if hasattr(net, "last") else torch.ones(1, 1, *x.shape[2:])
         return net.a(x * net.last)
 
     net = Net(body, {"a": nn.Conv2d(8, 8, 1)}).eval()
