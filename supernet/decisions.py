@@ -21,6 +21,8 @@ class Decisions:
         unknown: ``error`` or ``freeze``: what was done with operations that have no rule.
         whole: widths that the proof keeps at full size, with the reason.
         inexact: widths whose removal is not the same as zeroing them, as the proof showed, with the reason.
+        constants: integers of modules, as ``block.in_channels``, that keep their value when the module is narrowed
+            (its forward compares them), with the reason.
         branches: widths that may lose all their channels; None where nobody asked yet.
 
     Raises:
@@ -31,17 +33,20 @@ class Decisions:
     unknown: Unknown = "error"
     whole: Mapping[str, str] = field(default_factory=dict)
     inexact: Mapping[str, str] = field(default_factory=dict)
+    constants: Mapping[str, str] = field(default_factory=dict)
     branches: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
         if self.unknown not in ("error", "freeze"):
             raise ConfigError(f"unknown cannot be {self.unknown!r}; allowed are error and freeze")
 
-    def amended(self, *, whole: Mapping[str, str], inexact: Mapping[str, str]) -> Decisions:
-        """These and more widths; the branches have to be found anew."""
-        return dataclasses.replace(
-            self, whole={**self.whole, **whole}, inexact={**self.inexact, **inexact}, branches=None
-        )
+    def amended(
+        self, *, whole: Mapping[str, str], inexact: Mapping[str, str], constants: Mapping[str, str]
+    ) -> Decisions:
+        """These and more; the branches have to be found anew."""
+        more = {"whole": whole, "inexact": inexact, "constants": constants}
+        every: dict[str, Any] = {name: {**getattr(self, name), **found} for name, found in more.items()}
+        return dataclasses.replace(self, **every, branches=None)
 
     def to_json(self) -> dict[str, Any]:
         """Lists, strings and objects that ``json.dumps`` takes; read back by ``from_json``."""
@@ -50,6 +55,7 @@ class Decisions:
             "unknown": self.unknown,
             "whole": dict(self.whole),
             "inexact": dict(self.inexact),
+            "constants": dict(self.constants),
             "branches": None if self.branches is None else list(self.branches),
         }
 
@@ -66,7 +72,8 @@ class Decisions:
         for name in value:
             if name not in allowed:
                 raise ConfigError(f"decisions have no entry {name!r}; {nearest(str(name), allowed)}")
-        read: dict[str, Any] = {"freeze": _names, "whole": _reasons, "inexact": _reasons, "branches": _names}
+        read: dict[str, Any] = {"freeze": _names, "whole": _reasons, "inexact": _reasons, "constants": _reasons}
+        read |= {"branches": _names}
         found = {name: read[name](name, entry) if name in read else entry for name, entry in value.items()}
         return cls(**found)
 

@@ -25,11 +25,14 @@ class VerificationError(GantailorError):
     Attributes:
         widths: those that cannot be narrowed, or whose channels cannot be exchanged.
         inexact: those that can, but whose removal is not the same as zeroing them.
+        constants: integers of modules that must not be set when these are narrowed.
     """
 
-    def __init__(self, message: str, widths: Iterable[str] = (), inexact: Iterable[str] = ()) -> None:
+    def __init__(
+        self, message: str, widths: Iterable[str] = (), inexact: Iterable[str] = (), constants: Iterable[str] = ()
+    ) -> None:
         super().__init__(message)
-        self.widths, self.inexact = tuple(widths), tuple(inexact)
+        self.widths, self.inexact, self.constants = tuple(widths), tuple(inexact), tuple(constants)
 
 
 class SelectionError(GantailorError):
@@ -79,6 +82,11 @@ def nearest(name: str, allowed: Iterable[str]) -> str:
 def first_line(error: Exception) -> str:
     """What an exception says, in one line."""
     return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__).rstrip(".;:")
+
+
+def told(error: Exception) -> str:
+    """One line about what somebody's code raised, never empty."""
+    return f"{type(error).__name__}: {first_line(error)[:300]}" if str(error).strip() else with_place(error)
 
 
 def with_place(error: Exception) -> str:

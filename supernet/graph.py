@@ -154,12 +154,11 @@ class Selection(Mapping[str, tuple[int, ...]]):
 
 @dataclass(frozen=True)
 class Term:
-    """One cost: ``coefficient * size(rows) * size(columns)``; a missing axis counts as one."""
+    """One cost: a coefficient, for each convention, times the sizes of the axes."""
 
     layer: str
     coefficients: Mapping[str, float]
-    rows: Axis | None
-    columns: Axis | None
+    axes: tuple[Axis, ...]
 
 
 @dataclass(frozen=True)
@@ -170,6 +169,11 @@ class SizeAttribute:
     name: str
     axis: Axis
     as_tuple: bool = False
+
+    @property
+    def path(self) -> str:
+        """Where it is: ``block.in_channels``."""
+        return f"{self.module}.{self.name}" if self.module else self.name
 
 
 @dataclass(frozen=True, eq=False)
@@ -184,6 +188,8 @@ class WidthGraph:
         inexact: width index to why its removal is not the same as zeroing it (statistics over channels, say).
         activations: module path to the axis of its output's channels.
         removable: widths, by number, that may be left without units (``supernet/subnets/branches.py``).
+        shares: of each that is frozen, the share of all MACs that would go if half of its channels (and of all that
+            share its reason) could.
     """
 
     widths: tuple[Width, ...]
@@ -196,6 +202,7 @@ class WidthGraph:
     terms: tuple[Term, ...]
     parameters: tuple[tuple[str, tuple[int, ...]], ...]
     removable: frozenset[int] = frozenset()
+    shares: Mapping[str, float] = field(default_factory=dict)
     index: Mapping[str, int] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -262,6 +269,6 @@ class WidthGraph:
             )
             rows.append(f"  {width.name:<40} {width.size:>5}  {', '.join(width.layers)}{note}")
         if self.frozen:
-            rows.append("frozen")
-            rows += [f"  {name:<40}        {reason}" for name, reason in self.frozen.items()]
+            rows.append("frozen (and how many of the MACs would go if half of it could)")
+            rows += [f"  {name:<40} {self.shares.get(name, 0):>5.0%}  {reason}" for name, reason in self.frozen.items()]
         return "\n".join(rows)

@@ -51,6 +51,7 @@ class Supernet(nn.Module):
 
     Attributes:
         generator: the copy.
+        caller: holds the generator as it was given.
         example_inputs: as given, a tuple.
         graph: the widths and where they sit.
         cost: MACs and parameters as polynomials of the widths.
@@ -78,8 +79,9 @@ class Supernet(nn.Module):
         super().__init__()
         if decisions is not None and (freeze or unknown != "error"):
             raise ConfigError("freeze and unknown are among the decisions; give them or decisions, not both")
-        self.generator = folded(generator)
+        self.caller = Caller(generator)
         self.example_inputs = (example_inputs,) if isinstance(example_inputs, Tensor) else tuple(example_inputs)
+        self.generator = folded(generator, self.example_inputs)
         self.small_inputs: tuple[Any, ...] | None = None
         self.rules = rules
         self._decisions = Decisions(tuple(freeze), unknown) if decisions is None else decisions
@@ -96,9 +98,14 @@ class Supernet(nn.Module):
         names = None if known is None else tuple(self.graph.widths[width].name for width in sorted(known))
         return dataclasses.replace(self._decisions, branches=names)
 
-    def amend(self, *, whole: Mapping[str, str], inexact: Mapping[str, str]) -> None:
-        """Keep widths whole from now on, or mark their removal as inexact; the graph lists them with the reasons."""
-        decisions = self._decisions.amended(whole=whole, inexact=inexact)
+    def amend(
+        self, *, whole: Mapping[str, str], inexact: Mapping[str, str], constants: Mapping[str, str] | None = None
+    ) -> None:
+        """Keep widths whole from now on, or mark their removal as inexact; the graph lists them with the reasons.
+
+        ``constants`` are integers of modules (``block.in_channels``) that are not set when these are narrowed.
+        """
+        decisions = self._decisions.amended(whole=whole, inexact=inexact, constants=constants or {})
         self.graph = trace(self.generator, self.example_inputs, decisions=decisions, rules=self.rules)
         self.cost, self._decisions = CostModel(self.graph), decisions
         self.__dict__.pop("branches", None)
@@ -172,8 +179,10 @@ class Supernet(nn.Module):
     def macs(self, config: Subnet, *, convention: str = "true") -> int:
         """Multiply-accumulates for one image of the example's size.
 
-        ``true``: those that happen. ``published``: as the GAN Compression tables count, transposed convolutions at
-        output resolution and one for each element of every instance norm; ``published_convs``: without the norms.
+        ``true``: those that happen, as PyTorch's counter counts. ``layers``: without the products of two activations
+        (attention), those of convolutions and linear layers alone. ``published``: as the GAN Compression tables count,
+        these with transposed convolutions at output resolution and one for each element of every instance norm;
+        ``published_convs``: without the norms.
         """
         return int(self.cost.macs(np.array([self.graph.sizes(config)]), convention=convention)[0])
 
@@ -211,6 +220,16 @@ def call_narrow(
     with narrow_attributes(supernet.generator, supernet.graph, supernet.graph.sizes(subnet)):
         sliced = supernet.sliced(subnet, tensors)
         return supernet.call_with(sliced if change is None else change(sliced), inputs, options)
+
+
+class Caller:
+    """The generator that a supernet was made from: what the proof compares with. It is not copied with the supernet."""
+
+    def __init__(self, generator: nn.Module) -> None:
+        self.generator = generator
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Caller:
+        return self
 
 
 def _gone(supernet: Supernet, sizes: Sequence[int]) -> list[int]:

@@ -16,6 +16,7 @@ from gantailor.evaluators.metric import Metric, MetricContext, Runtime
 from gantailor.evaluators.scores import Pairs, Score, provenance_of
 from gantailor.supernet.calling import Inputs, as_tuple, evaluating, forward, shape_of
 from gantailor.supernet.supernet import Supernet
+from gantailor.supernet.tracing.counting import count_products
 
 Counter = Callable[[nn.Module, Inputs], int]
 
@@ -43,13 +44,8 @@ LATENCY_P95_MS = _cost("latency_p95_ms", "ms a batch", make_latency)
 
 
 def measured_macs(model: nn.Module, example: Inputs) -> int:
-    """Multiply-accumulates of convolutions and linear layers as fvcore counts them (convention ``true``)."""
-    from fvcore.nn import FlopCountAnalysis
-
-    count = FlopCountAnalysis(model, as_tuple(example))
-    count.unsupported_ops_warnings(False).uncalled_modules_warnings(False)
-    operators = count.by_operator()
-    return int(operators["conv"] + operators["linear"])
+    """Multiply-accumulates that one forward of the example takes, as PyTorch's counter counts (convention ``true``)."""
+    return count_products(model, as_tuple(example))
 
 
 def published_macs(model: nn.Module, example: Inputs) -> int:
@@ -74,7 +70,7 @@ class Cost:
     """``macs[...]`` for one picture of the data set's size, ``parameters``, and ``bytes[fp32|fp16|int8]``.
 
     Args:
-        counters: a MAC counter for each convention, by name; fvcore's (``true``) alone if missing.
+        counters: a MAC counter for each convention, by name; PyTorch's (``true``) alone if missing.
     """
 
     def __init__(self, counters: Mapping[str, Counter] | None = None) -> None:

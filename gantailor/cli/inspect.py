@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from gantailor.cli.flags import flag_value
+from gantailor.run.progress import Reporter
 from gantailor.search.spaces.space import space
 from gantailor.supernet.errors import ConfigError, first_line
 from gantailor.supernet.supernet import Supernet
@@ -18,6 +19,17 @@ from gantailor.zoo.generators.record import build
 
 DEFAULT_SHAPE = (3, 256, 256)
 
+# What freezes channels, by the first words of the reason, and what to do about it.
+_REMEDIES = {
+    "meets a tensor of fixed size": "make that tensor for x.shape[1] channels, or let a layer of its own make them",
+    "is cut at": "write chunk, or keep the sizes as attributes of the module",
+    "is split at": "write chunk, or keep the sizes as attributes of the module",
+    "fails the proof": "read that size off x.shape, or keep it as an attribute of the module",
+    "is indexed by a number": "let a layer of its own make what is picked out",
+    "enters": "give the operation a rule, rules={name: rule}",
+}
+_AS_IT_SHOULD = ("is the generator's output", "is handed out by the generator", "frozen by the user")
+
 
 def inspect(arguments: argparse.Namespace) -> None:
     """Print a generator's widths, costs and what froze; one's own is proved as well."""
@@ -25,14 +37,15 @@ def inspect(arguments: argparse.Namespace) -> None:
 
 
 def verify(arguments: argparse.Namespace) -> None:
-    """The same, proved in float64."""
+    """The same, proved."""
     _show(arguments, proved=True)
 
 
 def _show(arguments: argparse.Namespace, *, proved: bool) -> None:
     model = build(arguments.name, **_options(arguments.options))
     supernet = _supernet(arguments.name, model, _shapes(arguments, model))
-    proof = prove(supernet, repair=True) if proved else None
+    with Reporter().proving() as tell:
+        proof = prove(supernet, repair=True, on_progress=tell) if proved else None
     print(supernet.graph)
     spaces = space(arguments.space, supernet)
     subnets = {"full": supernet.full_config()}
@@ -44,6 +57,30 @@ def _show(arguments: argparse.Namespace, *, proved: bool) -> None:
         print(f"{name:<10}{costs[0]:>20,}{costs[1]:>20,}{supernet.parameter_count(config):>14,}")
     if proof:
         print(proof)
+    print(summary(supernet))
+
+
+def summary(supernet: Supernet) -> str:
+    """One line: how many of the MACs can go, which freezes cost most, and what to do about each."""
+    graph = supernet.graph
+    full = supernet.full_config()
+    halves = {width.name: max(1, width.size // 2) for width in graph.widths}
+    gone = 1 - supernet.macs(halves) / max(1, supernet.macs(full))
+    costly: dict[str, tuple[float, str]] = {}
+    for name, reason in graph.frozen.items():
+        if not reason.startswith(_AS_IT_SHOULD) and graph.shares.get(name, 0) >= 0.01:
+            costly.setdefault(reason, (graph.shares[name], name))
+    worst = sorted(costly.items(), key=lambda item: -item[1][0])[:3]
+    text = f"{gone:.0%} of the MACs go at half of every width (75% if everything could shrink); "
+    if not worst:
+        return f"{text}no freeze that could be avoided costs 1% or more"
+    told = [f"{name}, {share:.0%} more: {why} - {_remedy(why)}" for why, (share, name) in worst]
+    return f"{text}frozen: {'; '.join(told)}"
+
+
+def _remedy(reason: str) -> str:
+    usual = "put a layer before it whose channels may stay, so that the others can go"
+    return next((remedy for start, remedy in _REMEDIES.items() if reason.startswith(start)), usual)
 
 
 def _shapes(arguments: argparse.Namespace, model: nn.Module) -> list[list[int]]:

@@ -136,7 +136,7 @@ def _add_measurements(add: Add) -> None:
 
 def _add_inspection(add: Add) -> None:
     """Commands that only look."""
-    for name, more in (("inspect", ""), ("verify", ", proved in float64")):
+    for name, more in (("inspect", ""), ("verify", ", proved")):
         look = add(name, f"width table, costs and space of a generator{more}", f"inspect:{name}")
         look.add_argument("name", help="zoo generator or module:function")
         look.add_argument("--input", action="append", help="input shape, 1,3,256,256; once for each input")

@@ -94,7 +94,9 @@ class Config(BaseModel):
     supernet: str | None = Field(None, description="weights of a supernet to start from instead of the teacher's")
     data: DataConfig = DataConfig()
     budget: str = Field("0.1x", description="MACs: 2.6G, 800M, or 0.1x of the generator")
-    convention: Literal["true", "published", "published_convs"] = Field("true", description="how MACs are counted")
+    convention: Literal["true", "layers", "published", "published_convs"] = Field(
+        "true", description="how MACs are counted"
+    )
     space: SpaceConfig = SpaceConfig()
     ranking: str = Field(
         "l1",

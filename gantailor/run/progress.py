@@ -61,6 +61,7 @@ class _Bar:
 
         if self._bar is None:
             self._bar = tqdm(total=total, initial=done, postfix=note, **self._options)
+        self._bar.total = total
         self._bar.set_postfix_str(note, refresh=False)
         self._bar.update(done - self._bar.n)
         if done >= total:
@@ -124,6 +125,15 @@ class Reporter:
         bar = self._bar(name, "{desc} {n_fmt}/{total_fmt}{postfix}, {remaining} left")
         try:
             yield lambda done, best: bar.show(done, total, f"best {best:.5g}")
+        finally:
+            bar.close()
+
+    @contextmanager
+    def proving(self) -> Iterator[Callable[[int, int], None]]:
+        """A listener for a proof; its count begins anew after a repair."""
+        bar = self._bar("proof", "{desc} {n_fmt}/{total_fmt} steps, {remaining} left", patient=True)
+        try:
+            yield bar.show
         finally:
             bar.close()
 

@@ -49,7 +49,8 @@ class Setup(Inputs):
         supernet = Supernet(self.generator, as_tuple(self.example), decisions=decisions)
         supernet.generator.requires_grad_(True)
         if decisions is None:
-            self.proof = str(verify(supernet, repair=True))
+            with self.report.proving() as tell:
+                self.proof = str(verify(supernet, repair=True, on_progress=tell))
         return supernet
 
     profiles: Mapping[str, LatencyProfile] = MappingProxyType({})  # by the names that budgets have; others are read

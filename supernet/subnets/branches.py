@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_flatten, tree_leaves, tree_unflatten
 
-from gantailor.supernet.double import in_double
+from gantailor.supernet.double import Precise, in_best
 from gantailor.supernet.gates import GatePlaces
 
 if TYPE_CHECKING:
@@ -32,7 +32,11 @@ def branches(supernet: Supernet) -> frozenset[int]:
     """
     if not supernet.graph.removable:
         return frozenset()
-    double, inputs = in_double(supernet)
+    return in_best(supernet, None, _branches)
+
+
+def _branches(precise: Precise) -> frozenset[int]:
+    double, inputs = precise.supernet, precise.inputs
     places, found, count = GatePlaces(double.graph), frozenset[int](), len(double.graph.widths)
     whole = _effects(double, inputs, places, found)
     if not whole[count:].any():  # an input of integers, which has no gradient

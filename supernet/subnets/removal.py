@@ -24,7 +24,7 @@ def removable(model: nn.Module, graph: WidthGraph, places: Mapping[str, Sequence
             found -= set() if plain and _alone(axis) else set(axis.counts)
     for term in graph.terms:
         if term.coefficients["true"] and type(model.get_submodule(term.layer)) not in LAYERS:
-            found -= {w for axis in (term.rows, term.columns) if axis is not None for w in axis.counts}
+            found -= {w for axis in term.axes for w in axis.counts}
     return frozenset(found)
 
 

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from gantailor.supernet.graph import Axis, WidthGraph
+from gantailor.supernet.subnets.attributes import set_integer
 from gantailor.supernet.subnets.copying import copied
 from gantailor.supernet.subnets.removal import remove
 
@@ -36,19 +37,25 @@ def places_of(model: nn.Module) -> dict[str, list[str]]:
 
 
 def slice_tensors(
-    tensors: Mapping[str, Tensor], graph: WidthGraph, subnet: Mapping[str, Any], gone: Iterable[int] = ()
+    tensors: Mapping[str, Tensor],
+    graph: WidthGraph,
+    subnet: Mapping[str, Any],
+    gone: Iterable[int] = (),
+    *,
+    only: Iterable[str] | None = None,
 ) -> dict[str, Tensor]:
     """The tensors that depend on widths, at a subnet's: views where leading channels stay, gathered copies otherwise.
 
-    Differentiable. Weights that read widths of which nothing is kept (``gone``, by number) are zeros.
+    Differentiable. Weights that read widths of which nothing is kept (``gone``, by number) are zeros. ``only`` these
+    tensors, if given.
     """
     masks = graph.present(subnet)
     sizes = [int(mask.sum()) for mask in masks]
     leading = [bool(mask[:size].all()) for mask, size in zip(masks, sizes, strict=True)]
     result = {}
-    for name, axes in graph.axes.items():
+    for name in graph.axes if only is None else only:
         tensor = tensors[name]
-        for dimension, axis in axes.items():
+        for dimension, axis in graph.axes[name].items():
             if axis.leading is not None and leading[axis.leading]:
                 tensor = tensor.narrow(dimension, 0, sizes[axis.leading])
             else:
@@ -87,8 +94,8 @@ def narrow_attributes(model: nn.Module, graph: WidthGraph, sizes: Sequence[int])
     try:
         yield
     finally:
-        for module, name, value in reversed(changed):
-            object.__setattr__(module, name, value)
+        for owner, name, value in reversed(changed):
+            object.__setattr__(owner, name, value)
 
 
 def narrow_copy(
@@ -125,15 +132,14 @@ def narrow_copy(
     return narrow
 
 
-def _set_sizes(model: nn.Module, graph: WidthGraph, sizes: Sequence[int]) -> list[tuple[nn.Module, str, Any]]:
+def _set_sizes(model: nn.Module, graph: WidthGraph, sizes: Sequence[int]) -> list[tuple[Any, str, Any]]:
     """Set the integers that modules keep of their channels; what they were before, in the order of the changes."""
     changed, sizes = [], [max(1, size) for size in sizes]  # a width that is gone has a channel that is not read
     for attribute in graph.attributes:
         module = model.get_submodule(attribute.module)
-        old = getattr(module, attribute.name)
         size = attribute.axis.size(sizes)
-        changed.append((module, attribute.name, old))
-        object.__setattr__(module, attribute.name, (*old[:-1], size) if attribute.as_tuple else size)
+        name = f"{attribute.name}[-1]" if attribute.as_tuple else attribute.name
+        changed.append(set_integer(module, name, size))
     return changed
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 import numpy as np
 
@@ -44,30 +44,54 @@ def assemble(tracer: Tracer, whole: Mapping[str, str]) -> WidthGraph:
     Args:
         whole: names of widths that stay at full size, with the reason; names that do not occur have no effect.
     """
-    component = _components(tracer)
+    component = components(tracer)
     reasons: dict[int, str] = {}
     for labels, reason in reversed(tracer.frozen):
         reasons.update(dict.fromkeys(component[labels].tolist(), reason))
     groups = _groups(tracer, component, reasons)
-    named, width_of, unit_of = _name_widths(tracer, component, groups, whole)
+    named, width_of, unit_of, members = _name_widths(tracer, component, groups, whole)
+    tied = {width.name: "all its channels stay or go together" for width in named if width.size == 1}
+    if tied:
+        whole = {**tied, **whole}
+        named, width_of, unit_of, members = _name_widths(tracer, component, groups, whole)
     axes = _Axes(component, width_of, unit_of)
     narrowed = {
         name: {d: found for d, labels in enumerate(stored) if (found := axes.free(labels)) is not None}
         for name, stored in tracer.touched.items()
     }
     shapes = {name: tensor.shape for name, tensor in tracer.model.named_parameters()}
-    kept_whole = {width.name: whole[width.name] for width in named if width.name in whole}
+    kept_whole = {name: whole[name] + _literal(tracer, component, units) for name, units in members.items()}
+    for name, units in members.items():
+        reasons.update(dict.fromkeys(units, kept_whole[name]))
+    frozen = _frozen_names(tracer, component, reasons) | kept_whole
     return WidthGraph(
         widths=tuple(width for width in named if width.name not in whole),
         axes={name: found for name, found in narrowed.items() if found},
         consumers=_consumers(tracer, narrowed),
-        frozen=_frozen_names(tracer, component, reasons) | kept_whole,
+        frozen=frozen,
+        shares=_shares(tracer, component, reasons, frozen),
         inexact={w: why for labels, why in tracer.inexact for w in axes.widths(labels)},
         activations={p: found for p, labels in tracer.activations.items() if (found := axes.free(labels)) is not None},
         attributes=_attributes(tracer, axes.free),
-        terms=tuple(Term(p, c, axes.axis(rows), axes.axis(columns)) for p, c, rows, columns in tracer.costs),
+        terms=tuple(
+            Term(p, c, tuple(a for x in found if (a := axes.axis(x)) is not None)) for p, c, found in tracer.costs
+        ),
         parameters=tuple((name, tuple(shape)) for name, shape in shapes.items()),
     )
+
+
+def collapsed(tracer: Tracer) -> set[str]:
+    """Group norms by whose groups all channels would hang together, and those that share channels with them."""
+    if not tracer.grouped:
+        return set()
+    component = components(tracer)
+    units = [(path, set(component[labels[labels != FIXED]].tolist())) for path, labels in tracer.grouped]
+    lost = set().union(*(found for _, found in units if len(found) == 1))
+    return {path for path, found in units if found & lost}
+
+
+def _present(axes: Iterable[Axis | None]) -> tuple[Axis, ...]:
+    return tuple(axis for axis in axes if axis is not None)
 
 
 def _groups(tracer: Tracer, component: np.ndarray, frozen: Mapping[int, str]) -> dict[tuple[Place, ...], list[int]]:
@@ -78,6 +102,10 @@ def _groups(tracer: Tracer, component: np.ndarray, frozen: Mapping[int, str]) ->
             if labels is not None:
                 for unit in component[labels].tolist():
                     places[unit].append((name, dimension))
+    for number, labels in enumerate(tracer.parts):
+        for unit in dict.fromkeys(component[labels[labels != FIXED]].tolist()):
+            if unit in places:
+                places[unit].append(("", number))
     groups: dict[tuple[Place, ...], list[int]] = defaultdict(list)
     for unit, where in places.items():
         if unit not in frozen:
@@ -109,7 +137,8 @@ def _attributes(tracer: Tracer, free: Callable[[np.ndarray | None], Axis | None]
     return tuple(attribute for key, attribute in found.items() if key not in torn)
 
 
-def _components(tracer: Tracer) -> np.ndarray:
+def components(tracer: Tracer) -> np.ndarray:
+    """For each identity a number that joined ones share."""
     from scipy.sparse import coo_array  # slow to import, and mistakes of the data are told before
     from scipy.sparse.csgraph import connected_components
 
@@ -127,10 +156,10 @@ def _name_widths(
     component: np.ndarray,
     groups: Mapping[tuple[Place, ...], list[int]],
     whole: Mapping[str, str],
-) -> tuple[list[Width], np.ndarray, np.ndarray]:
+) -> tuple[list[Width], np.ndarray, np.ndarray, dict[str, list[int]]]:
     """Widths in forward order, named after the first module that produces them, those of ``whole`` too.
 
-    Beside them the width and the unit of each joined identity, ``FIXED`` for those of ``whole``.
+    Beside them the width and the unit of each joined identity, ``FIXED`` for those of ``whole``; and those, by name.
     """
     total = int(component.max()) + 1 if len(component) else 0
     group_of = np.full(total, FIXED)
@@ -146,11 +175,12 @@ def _name_widths(
     for number in made:
         order.setdefault(number, len(order))
     for number, where in enumerate(groups):  # learned tensors that no layer produces (a constant input)
-        if number not in order and len(where) > 1:  # one place alone was looked at, and never used
+        if number not in order and len([name for name, _ in where if name]) > 1:  # one alone was looked at, not used
             order[number] = len(order)
             made[number] = [where[0][0].rpartition(".")[0] or where[0][0]]
     width_of, unit_of = np.full(total + 1, FIXED), np.full(total + 1, FIXED)
     widths: list[Width] = []
+    kept: dict[str, list[int]] = {}
     free = 0
     taken: dict[str, int] = {}
     members = list(groups.values())
@@ -163,7 +193,37 @@ def _name_widths(
         if name not in whole:
             width_of[units], unit_of[units] = free, np.arange(len(units))
             free += 1
-    return widths, width_of, unit_of
+        else:
+            kept[name] = units
+    return widths, width_of, unit_of, kept
+
+
+def _literal(tracer: Tracer, component: np.ndarray, units: list[int]) -> str:
+    """Where the forward gives a number of these channels as a plain integer."""
+    mine = set(units)
+    found = (where for labels, where in tracer.literals if mine & set(component[labels[labels != FIXED]].tolist()))
+    where = next(found, None)
+    return "" if where is None else f": {where}"
+
+
+def _shares(
+    tracer: Tracer, component: np.ndarray, reasons: Mapping[int, str], frozen: Mapping[str, str]
+) -> dict[str, float]:
+    """For each frozen module the share of the MACs that would go if half of what has its reason could."""
+    number = {reason: n for n, reason in enumerate(dict.fromkeys(reasons.values()))}
+    cause = np.full(len(component) + 1, FIXED)
+    for unit, reason in reasons.items():
+        cause[unit] = number[reason]
+    total, saved = 1e-9, np.zeros(len(number))
+    for _, coefficients, axes in tracer.costs:
+        carried = [axis for axis in axes if axis is not None]
+        macs = coefficients["true"] * float(np.prod([len(axis) for axis in carried]))
+        left = np.ones(len(number))
+        for axis in carried:
+            causes = cause[component[axis[axis != FIXED]]]
+            left *= 1 - 0.5 * np.bincount(causes[causes != FIXED], minlength=len(number)) / len(axis)
+        total, saved = total + macs, saved + macs * (1 - left)
+    return {name: float(saved[number[reason]] / total) for name, reason in frozen.items() if reason in number}
 
 
 def _frozen_names(tracer: Tracer, component: np.ndarray, reasons: Mapping[int, str]) -> dict[str, str]:

@@ -46,6 +46,11 @@ def same(t: Tracer, func: Any, args: Args, kwargs: Kwargs, out: Any) -> None:
         t.set(result, labels)
 
 
+def first_only(t: Tracer, func: Any, args: Args, kwargs: Kwargs, out: Tensor) -> None:
+    """to, type_as: another tensor only lends its type and device."""
+    t.set(out, t.labels(args[0]))
+
+
 def freeze_all(t: Tracer, func: Any, args: Args, kwargs: Kwargs, out: Any) -> None:
     """For what has no rule: every axis that enters stays whole."""
     for tensor in tensors(args, kwargs):

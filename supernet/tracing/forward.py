@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -11,7 +12,10 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 
 from gantailor.supernet.errors import UntraceableError
-from gantailor.supernet.tracing.tracer import LATER, Labels, Rule, Tracer, within
+from gantailor.supernet.tracing.counting import counted
+from gantailor.supernet.tracing.products import OF_ACTIVATIONS
+from gantailor.supernet.tracing.sizes import kept_sizes, plain, remembered, sizes_in, sizes_of
+from gantailor.supernet.tracing.tracer import LATER, LOST, WEIGHT, Labels, Rule, Tracer, within
 
 # Module type -> the integers it keeps: attribute name to (input or output, dimension, inside a tuple?).
 _SIZES: dict[type[nn.Module], dict[str, tuple[str, int, bool]]] = {
@@ -19,9 +23,14 @@ _SIZES: dict[type[nn.Module], dict[str, tuple[str, int, bool]]] = {
     nn.Linear: {"in_features": ("input", -1, False), "out_features": ("output", -1, False)},
     nn.modules.batchnorm._NormBase: {"num_features": ("input", 1, False)},
     nn.GroupNorm: {"num_channels": ("input", 1, False)},
+    nn.RMSNorm: {"normalized_shape": ("input", -1, True)},
     nn.LayerNorm: {"normalized_shape": ("input", -1, True)},
     nn.PReLU: {"num_parameters": ("input", 1, False)},
 }
+
+# Operations that make tensors of a given size, also without one that is given.
+MADE = frozenset(("zeros", "ones", "empty", "full", "rand", "randn", "eye", "expand", "broadcast_to", "repeat", "tile"))
+MADE |= {"new_zeros", "new_ones", "new_empty", "new_full", "repeat_interleave"}
 
 
 class TracedForward(TorchFunctionMode):
@@ -41,48 +50,85 @@ class TracedForward(TorchFunctionMode):
     def __torch_function__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         if self.inside_leaf:
-            return func(*args, **kwargs)
+            return func(*plain(args), **plain(kwargs))
         if not args:  # rules find what they work on in front, however it was passed
             first = next((key for key in ("input", "tensors", "tensor", "self") if key in kwargs), None)
             args, kwargs = (
                 ((kwargs[first],), {k: v for k, v in kwargs.items() if k != first}) if first else (args, kwargs)
             )
+        name, known = _operation(func), len(self.tracer.costs)
+        args = remembered(args, self.tracer)
         given = [t for t in tree_leaves((args, kwargs)) if isinstance(t, Tensor)]
         before = [self.tracer.labels(t) for t in given]
-        result = func(*args, **kwargs)
+        with counted() as products:
+            result = func(*plain(args), **plain(kwargs))
+        if name in ("shape", "size"):
+            return self._sizes(args[0], *args[1:], **kwargs)
         outputs = [t for t in tree_leaves(result) if isinstance(t, Tensor)]
-        name = _operation(func)
+        _note_weights(self.tracer, name, given, outputs)
         for labels, reason in (owed for t in given for owed in getattr(t, LATER, ()) if outputs):
             if name == "getitem":
                 self.tracer.later(outputs[0], labels, reason)
             else:
                 self.tracer.freeze(labels, reason)
-        if (outputs or name == "setitem") and any(axis is not None for axes in before for axis in axes):
-            self._apply_rule(name, func, args, kwargs, result, before)
+        self.tracer.lost = next((found for t in given if (found := getattr(t, LOST, None))), "")
+        sized = name in MADE and any(True for _ in sizes_in((args, kwargs)))
+        labelled = any(axis is not None for axes in before for axis in axes)
+        if (labelled and (outputs or name == "setitem")) or (sized and outputs):
+            self._apply_rule(func, args, kwargs, result)
+        if products.total and len(self.tracer.costs) == known:  # it has no channels, or they stay whole
+            self.tracer.cost({"true": float(products.total), **OF_ACTIVATIONS})
+        for output in outputs:
+            self._check(output, name, labelled)
         return result
 
-    def _apply_rule(
-        self, name: str, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any, before: list[Labels]
-    ) -> None:
+    def _check(self, output: Tensor, name: str, labelled: bool) -> None:
+        """Channels that do not fit the result are frozen; a result that has none left remembers where they went."""
+        labels = list(self.tracer.labels(output))
+        for d, (axis, size) in enumerate(zip(labels, output.shape, strict=True)):
+            if axis is not None and len(axis) != size:
+                self.tracer.freeze(axis, f"is lost in {name}")
+                labels[d] = None
+                self.tracer.set(output, labels)
+        if all(axis is None for axis in labels):
+            setattr(output, LOST, f"{name}{self.tracer.where}" if labelled else self.tracer.lost)
+
+    def _sizes(self, tensor: Tensor, dim: int | None = None) -> Any:
+        """Sizes of axes with channels, as numbers that remember them."""
+        sizes = sizes_of(self.tracer, tensor)
+        return torch.Size(sizes) if dim is None else sizes[dim]
+
+    def _apply_rule(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any) -> None:
+        name = _operation(func)
         rule = self.rules.get(func) or self.rules.get(name)
+        before = [self.tracer.labels(t) for t in tree_leaves((args, kwargs)) if isinstance(t, Tensor)]
         if rule is not None:
-            rule(self.tracer, func, args, kwargs, result)
+            try:
+                rule(self.tracer, func, args, kwargs, result)
+            except (IndexError, KeyError, TypeError, ValueError, AttributeError, AssertionError):
+                if not rule.__module__.startswith("gantailor."):
+                    raise
+                self._freeze(before, f"is given to {name} in a way that its rule does not know,")
         elif self.unknown == "freeze" or within(self.tracer.path, self.freeze):
-            for axes in before:
-                for axis in axes:
-                    self.tracer.freeze(axis, f"enters {name}, which has no rule,")
+            self._freeze(before, f"enters {name}, which has no rule,")
         else:
-            raise UntraceableError(_untraceable(name, self.tracer.path))
+            raise UntraceableError(_untraceable(self.tracer, name, before))
+
+    def _freeze(self, before: list[Labels], reason: str) -> None:
+        for axes in before:
+            for axis in axes:
+                self.tracer.freeze(axis, reason)
 
     def run(self, inputs: Sequence[Any]) -> None:
         """The forward itself, with hooks that follow the module stack."""
         handles = []
         for path, module in self.tracer.model.named_modules():
-            leaf = self.rules.get(type(module))
-            handles.append(module.register_forward_pre_hook(self._enter(path, leaf)))
-            handles.append(module.register_forward_hook(self._leave(path, leaf)))
+            if not isinstance(module, torch.jit.ScriptModule):
+                leaf = self.rules.get(type(module))
+                handles.append(module.register_forward_pre_hook(self._enter(path, leaf)))
+                handles.append(module.register_forward_hook(self._leave(path, leaf)))
         try:
-            with torch.no_grad(), self:
+            with torch.no_grad(), kept_sizes(self.tracer), self, _unscripted(self.tracer):
                 output = self.tracer.model(*inputs)
             for tensor in tree_leaves(output):
                 if isinstance(tensor, Tensor):
@@ -114,19 +160,61 @@ class TracedForward(TorchFunctionMode):
         return hook
 
 
+@contextmanager
+def _unscripted(tracer: Tracer) -> Iterator[None]:
+    """Within the block scripted functions run as the Python that they were made from: compiled, they hide what they do.
+
+    What enters a compiled function or module whose Python is not known stays whole.
+    """
+    kinds: list[Any] = [torch.jit.ScriptFunction, torch._C.ScriptMethod]
+    compiled = [kind.__call__ for kind in kinds]
+
+    def replaced(original: Callable[..., Any]) -> Callable[..., Any]:
+        def call(function: Any, *args: Any, **kwargs: Any) -> Any:
+            source = getattr(function, "_torchdynamo_inline", None)
+            if source is not None:
+                return source(*args, **kwargs)
+            for tensor in tree_leaves((args, kwargs)):
+                for axis in tracer.labels(tensor) if isinstance(tensor, Tensor) else ():
+                    tracer.freeze(axis, "enters what torch.jit compiled (give the Python that it was made from)")
+            return original(function, *plain(args), **plain(kwargs))
+
+        return call
+
+    for kind, original in zip(kinds, compiled, strict=True):
+        kind.__call__ = replaced(original)
+    try:
+        yield
+    finally:
+        for kind, original in zip(kinds, compiled, strict=True):
+            kind.__call__ = original
+
+
+def _note_weights(tracer: Tracer, name: str, given: Sequence[Tensor], outputs: Sequence[Tensor]) -> None:
+    """Results made of weights alone are weights, and a weight stays one when activations scale it (modulation)."""
+    made = all(map(tracer.is_weight, given))
+    for out in outputs:
+        scaled = name in ("mul", "div", "multiply", "divide") and any(
+            weight.dim() >= 2 and out.shape[1:] == weight.shape[1 - out.dim() :]
+            for weight in filter(tracer.is_weight, given)
+        )
+        small = all(tracer.is_weight(x) or x.numel() < out.numel() for x in given)
+        setattr(out, WEIGHT, made or (scaled and small))
+
+
 def _note_sizes(tracer: Tracer, path: str, module: nn.Module, given: Tensor, output: Tensor) -> None:
     for kind, attributes in _SIZES.items():
         if not isinstance(module, kind):
             continue
         for name, (side, dimension, as_tuple) in attributes.items():
             axis = tracer.labels(given if side == "input" else output)[dimension]
-            value = getattr(module, name)
+            value = plain(getattr(module, name))
             value = value[-1] if as_tuple else value
             if axis is not None and value == len(axis):
                 tracer.sizes.append((path, name, axis, as_tuple))
     if not type(module).__module__.startswith("torch."):
         _note_own_sizes(tracer, path, module, given, output)
-    if isinstance(module, nn.modules.conv._ConvNd) and module.groups > 1 and module.groups == module.in_channels:
+    if isinstance(module, nn.modules.conv._ConvNd) and 1 < plain(module.groups) == plain(module.in_channels):
         axis = tracer.labels(given)[1]
         if axis is not None:
             tracer.sizes.append((path, "groups", axis, False))
@@ -139,13 +227,14 @@ def _note_own_sizes(tracer: Tracer, path: str, module: nn.Module, given: Tensor,
     """
     axes = {"in": tracer.labels(given), "out": tracer.labels(output)}
     channels = {side: labels[1] for side, labels in axes.items() if len(labels) > 1}
-    for name, value in vars(module).items():
+    for name, kept in vars(module).items():
+        value = plain(kept)
         if type(value) is not int or value < 2:
             continue
         sides = ["in"] if name.startswith("in") else ["out"] if "out" in name or "filter" in name else ["in", "out"]
         fitting = [a for side in sides if (a := channels.get(side)) is not None and len(a) == value]
         if fitting:
-            tracer.sizes.append((path, name, fitting[0], False))
+            tracer.guesses.append((path, name, fitting[0], False))
 
 
 def _operation(func: Any) -> str:
@@ -159,10 +248,11 @@ def _operation(func: Any) -> str:
     return dunder.get(name, name)
 
 
-def _untraceable(name: str, path: str) -> str:
+def _untraceable(tracer: Tracer, name: str, before: list[Labels]) -> str:
+    makers = [weight.rpartition(".")[0] or weight for axes in before for axis in axes for weight in tracer.makers(axis)]
+    declared = [tracer.path] if tracer.path else list(dict.fromkeys(makers))
     return (
-        f"cannot follow channels through {name!r} in module {path or '(the generator itself)'!r}. Three ways out: "
-        f"(1) register a rule, rules={{ModuleType: rule}} or rules={{{name!r}: rule}}; "
-        f"(2) freeze what enters it, unknown='freeze'; "
-        f"(3) declare the module's widths fixed, freeze=[{path!r}]"
+        f"cannot follow channels through {name!r}{tracer.where}, where those of {', '.join(dict.fromkeys(makers))} "
+        f"enter it. Three ways out: (1) register a rule, rules={{ModuleType: rule}} or rules={{{name!r}: rule}}; "
+        f"(2) freeze what enters it, unknown='freeze'; (3) declare the module's widths fixed, freeze={declared}"
     )

@@ -1,4 +1,4 @@
-"""Rules of layers: convolutions, products, norms, attention.
+"""Rules of layers: convolutions, linear layers, norms.
 
 A weight ends its input channels and starts its output channels.
 """
@@ -11,7 +11,9 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from gantailor.supernet.tracing.elementwise import Args, Kwargs, argument, freeze_all, tensors
+from gantailor.supernet.tracing.elementwise import Args, Kwargs, argument, tensors
+from gantailor.supernet.tracing.products import OF_ACTIVATIONS, add_cost
+from gantailor.supernet.tracing.sizes import Size, demand
 from gantailor.supernet.tracing.tracer import Tracer
 
 
@@ -25,29 +27,33 @@ def convolution(t: Tracer, func: Any, args: Args, kwargs: Kwargs, out: Tensor) -
         t.freeze(spatial, "is a spatial axis of a convolution")
     rows, columns = (axes[1], axes[0]) if transposed else (axes[0], axes[1])
     if groups > 1 and groups == x.shape[1]:
+        demand(t, groups, given[1])
         made = _depthwise(t, given[1], axes[0], x.shape[1], out.shape[1])
         rows, columns = made, axes[1]
     else:
         _inputs(t, given[1], columns, groups, transposed)
         made = rows if groups == 1 or rows is None else _grouped_outputs(t, rows, groups, transposed)
-        t.sum_over(columns)
     t.set(out, (given[0], made, *([None] * (out.dim() - 2))))
-    t.produce(made)
+    if t.is_weight(weight):
+        t.produce(made)
+        t.sum_over(None if groups > 1 and groups == x.shape[1] else columns)
+    else:
+        t.mark_inexact(columns, "summed in a convolution whose kernel is an activation")
     if isinstance(bias, Tensor):
         t.join(t.labels(bias)[0], made)
-    kernel = math.prod(weight.shape[2:])
-    inner = weight.shape[0 if transposed else 1] if columns is None else 1
+    count = float(math.prod(weight.shape[2:]))
     if groups > 1 and groups == x.shape[1]:
-        inner = 1
-    elif transposed and groups > 1 and columns is None:
-        inner //= groups
-    fixed = inner * (out.shape[1] if rows is None else 1)
-    base = float(len(x) * kernel * fixed)
-    outer = base * math.prod(out.shape[2:])
-    true = base * math.prod(x.shape[2:]) if transposed else outer
-    filtering = groups > 1 and axes[0] is None  # a fixed filter on every channel: no paper counts it
+        inner: tuple[tuple[int, np.ndarray | None], ...] = ((out.shape[1], made),)
+    else:
+        inner = ((weight.shape[1 if transposed else 0], rows), (weight.shape[0 if transposed else 1], columns))
+    count *= math.prod(size for size, labels in ((len(x), given[0]), *inner) if labels is None)
+    outer = count * math.prod(out.shape[2:])
+    true = count * math.prod(x.shape[2:]) if transposed else outer
+    # A fixed filter on every channel, one by one or each as a picture of its own: no paper counts it.
+    filtering = not t.makers(axes[0]) and (groups > 1 or given[0] is not None)
     published = 0.0 if filtering else outer
-    t.cost({"true": true, "published": published, "published_convs": published}, rows, columns)
+    costs = {"true": true, "layers": true, "published": published, "published_convs": published}
+    t.cost(costs | ({} if t.is_weight(weight) else OF_ACTIVATIONS), given[0], *(labels for _, labels in inner))
 
 
 def _depthwise(
@@ -93,27 +99,16 @@ def linear(t: Tracer, func: Any, args: Args, kwargs: Kwargs, out: Tensor) -> Non
     rows, columns = t.labels(weight)
     if x.shape[-1] > 1:
         t.join(t.labels(x)[-1], columns)
-    t.sum_over(columns)
-    t.produce(rows)
+    if t.is_weight(weight):
+        t.sum_over(columns)
+        t.produce(rows)
+    else:
+        t.mark_inexact(columns, "summed in a product of activations")
     t.set(out, (*t.labels(x)[:-1], rows))
     if isinstance(bias, Tensor):
         t.join(t.labels(bias)[0], rows)
-    count = math.prod(out.shape[:-1]) * (weight.shape[0] if rows is None else 1)
-    count *= weight.shape[1] if columns is None else 1
-    t.cost(dict.fromkeys(("true", "published", "published_convs"), float(count)), rows, columns)
-
-
-def matmul(t: Tracer, func: Any, args: Args, kwargs: Kwargs, out: Tensor) -> None:
-    """``[.., i, k] @ [.., k, j]``: the summed axes are tied; removal has no gate, so the width is inexact."""
-    a, b = args[0], argument(args, kwargs, 1, "mat2", argument(args, kwargs, 1, "other"))
-    left, right = t.labels(a), t.labels(b)
-    if a.dim() < 2 or b.dim() < 2:
-        freeze_all(t, func, args, kwargs, out)
-        return
-    summed = t.join(left[-1], right[-2])
-    t.mark_inexact(summed, "summed in a product of activations")
-    batch = [None] * (out.dim() - 2)
-    t.set(out, (*batch, left[-2], right[-1]))
+    places = zip(out.shape[:-1], t.labels(x)[:-1], strict=True)
+    add_cost(t, (*places, (weight.shape[0], rows), (weight.shape[1], columns)), of_activations=not t.is_weight(weight))
 
 
 def batch_norm(t: Tracer, func: Any, args: Args, kwargs: Kwargs, out: Tensor) -> None:
@@ -130,28 +125,39 @@ def batch_norm(t: Tracer, func: Any, args: Args, kwargs: Kwargs, out: Tensor) ->
 
 
 def layer_norm(t: Tracer, func: Any, args: Args, kwargs: Kwargs, out: Tensor) -> None:
-    """A layer norm over channels is compressed only inexactly: its statistic changes with them."""
+    """A layer (or rms) norm over channels is compressed only inexactly: its statistic changes with them."""
     shape = argument(args, kwargs, 1, "normalized_shape")
     labels = list(t.labels(args[0]))
     for vector in tensors(args[1:], kwargs):
         for offset in range(1, len(shape) + 1):
             labels[-offset] = t.join(labels[-offset], t.labels(vector)[-offset])
     for offset in range(1, len(shape) + 1):
+        demand(t, shape[-offset], labels[-offset])
         t.mark_inexact(labels[-offset], "layer norm: a statistic over channels")
     t.set(out, labels)
 
 
 def group_norm(t: Tracer, func: Any, args: Args, kwargs: Kwargs, out: Tensor) -> None:
-    """Every group keeps the same positions, so that groups stay equal."""
+    """Whole groups stay or go, so that the statistics of the others are what they were.
+
+    That needs a number of groups that some module keeps. Without one, or where different norms' groups would
+    tie all channels, every group keeps the same positions: the groups stay, and the width is inexact.
+    """
     groups = argument(args, kwargs, 1, "num_groups")
     labels = list(t.labels(args[0]))
     for vector in tensors(args[2:], kwargs):
         labels[1] = t.join(labels[1], t.labels(vector)[0])
-    if labels[1] is not None:
-        parts = labels[1].reshape(groups, -1)
+    axis = labels[1]
+    if axis is not None:
+        parts = axis.reshape(groups, -1)
+        if groups > 1 and isinstance(groups, Size) and t.path not in t.by_position:
+            t.grouped.append((t.path, axis))
+            demand(t, groups, parts[:, 0])
+            parts = parts.T
+        else:
+            t.mark_inexact(axis, "group norm: a statistic over channels")
         for part in parts[1:]:
             t.join(parts[0], part)
-        t.mark_inexact(labels[1], "group norm: a statistic over channels")
     t.set(out, labels)
 
 
@@ -169,13 +175,6 @@ def softmax(t: Tracer, func: Any, args: Args, kwargs: Kwargs, out: Tensor) -> No
     if isinstance(dimension, int):
         t.mark_inexact(t.labels(args[0])[dimension], "softmax over channels")
     t.set(out, t.labels(args[0]))
-
-
-def attention(t: Tracer, func: Any, args: Args, kwargs: Kwargs, out: Tensor) -> None:
-    """Scaled dot-product attention: what queries and keys share is summed over, values pass."""
-    query, key, value = (t.labels(x) for x in args[:3])
-    t.mark_inexact(t.join(query[-1], key[-1]), "attention: summed in a product of activations")
-    t.set(out, (*[None] * (out.dim() - 2), query[-2], value[-1]))
 
 
 def embedding(t: Tracer, func: Any, args: Args, kwargs: Kwargs, out: Tensor) -> None:
@@ -197,22 +196,3 @@ def fourier(t: Tracer, func: Any, args: Args, kwargs: Kwargs, out: Tensor) -> No
         t.freeze(labels[d], "is Fourier transformed")
         labels[d] = None
     t.set(out, labels)
-
-
-def einsum(t: Tracer, func: Any, args: Args, kwargs: Kwargs, out: Tensor) -> None:
-    """Axes of one letter are one; a summed letter ends in a weight, or in a product of activations (inexact)."""
-    equation, *given = args
-    operands = list(given[0]) if len(given) == 1 and not isinstance(given[0], Tensor) else given
-    left, arrow, right = str(equation).replace(" ", "").partition("->")
-    terms = left.split(",")
-    if "." in left or not arrow or len(terms) != len(operands):
-        freeze_all(t, func, tuple(operands), kwargs, out)
-        return
-    found: dict[str, np.ndarray | None] = {}
-    for term, operand in zip(terms, operands, strict=True):
-        for letter, axis, size in zip(term, t.labels(operand), operand.shape, strict=True):
-            if size > 1:
-                found[letter] = t.join(found[letter], axis) if letter in found else axis
-    for letter in set(left) - set(right) - {","}:
-        t.mark_inexact(found.get(letter), "summed in a product of activations")
-    t.set(out, [found.get(letter) for letter in right])

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from gantailor.supernet.graph import FIXED
-from gantailor.supernet.tracing.elementwise import Args, Kwargs, argument, freeze_all, tensors
+from gantailor.supernet.tracing.elementwise import Args, Kwargs, argument, elementwise
+from gantailor.supernet.tracing.sizes import Size, demand, is_computed, new_axis, reads, sizes_of
 from gantailor.supernet.tracing.tracer import Tracer
 
 
@@ -44,34 +45,72 @@ def stack(t: Tracer, func: Any, args: Args, kwargs: Kwargs, out: Tensor) -> None
 def reshape(t: Tracer, func: Any, args: Args, kwargs: Kwargs, out: Tensor) -> None:
     """view, reshape, flatten, unflatten, squeeze, unsqueeze: axes are followed block by block."""
     x, labels = args[0], t.labels(args[0])
+    given = _given(t, func, args, kwargs, out)
     result: list[np.ndarray | None] = [None] * out.dim()
     for olds, news in _blocks(tuple(x.shape), tuple(out.shape)):
         if all(labels[o] is None for o in olds):
             continue
-        merged = _merge([labels[o] for o in olds], [x.shape[o] for o in olds])
-        parts = _divide(merged, [out.shape[n] for n in news])
-        carried = len(olds) == 1 and len(news) > 1 and all(part is None for part in parts)
-        if carried:
-            parts = _carried(t, merged, [out.shape[n] for n in news], _carrier(args, x, out, news))
-        for new, axis in zip(news, parts, strict=True):
-            result[new] = axis
-        placed = np.concatenate([r for n in news if (r := result[n]) is not None] or [np.array([FIXED])])
-        if not carried:
-            t.freeze(np.setdiff1d(merged, placed), "is split by a reshape")
+        pieces = _pieces(olds, news, x.shape, out.shape)
+        if pieces is None:
+            for o in olds:
+                t.freeze(labels[o], "is split by a reshape")
+            continue
+        found = [axis for o in olds for axis in _cut(t, labels[o], [p for p in pieces if p[1] == o], given, x)]
+        for n in news:
+            mine = [number for number, piece in enumerate(pieces) if piece[2] == n]
+            result[n] = _merge(t, [found[k] for k in mine], [pieces[k][0] for k in mine])
+    for size, axis in zip(given, result, strict=True):
+        demand(t, size, axis)
+        if axis is not None and type(size) is int and size > 1:
+            t.literals.append((axis, f"{func.__name__} to {size}{t.where}"))
     t.set(out, result)
 
 
-def _carrier(args: Args, x: Tensor, out: Tensor, news: list[int]) -> int:
+def _given(t: Tracer, func: Any, args: Args, kwargs: Kwargs, out: Tensor) -> list[int]:
+    """The size that the forward gives to each axis of the result; 0 where it gives none."""
+    name: str = func.__name__
+    sizes: Any = args[1] if len(args) == 2 else args[1:]
+    if name in ("view_as", "reshape_as"):
+        return sizes_of(t, args[1])
+    if name == "unflatten":
+        parts, dimension = list(argument(args, kwargs, 2, "sizes")), argument(args, kwargs, 1, "dim") % args[0].dim()
+        return [*[0] * dimension, *parts, *[0] * (out.dim() - dimension - len(parts))]
+    sizes = kwargs.get("shape", kwargs.get("size", sizes))
+    asked = name in ("view", "reshape") and isinstance(sizes, tuple | list) and len(sizes) == out.dim()
+    return list(sizes) if asked else [0] * out.dim()
+
+
+def _cut(
+    t: Tracer, axis: np.ndarray | None, pieces: list[tuple[int, int, int]], given: list[int], x: Tensor
+) -> list[np.ndarray | None]:
+    """The channels of each piece that an axis is cut into; what then is told apart no more is frozen."""
+    sizes = [size for size, _, _ in pieces]
+    if axis is None or len(pieces) == 1:
+        return [axis] * len(pieces)
+    parts = _divide(axis, sizes)
+    if all(part is None for part in parts):
+        return _carried(t, axis, sizes, _carrier(given, x, [new for _, _, new in pieces]))
+    t.freeze(np.setdiff1d(axis, np.concatenate([p for p in parts if p is not None])), "is split by a reshape")
+    return parts
+
+
+def _carrier(given: list[int], x: Tensor, news: list[int]) -> int:
     """Which of the axes that one axis is split into carries the channels.
 
-    The one given as -1; else the first if features become a picture, and the second otherwise: positions within the
-    heads of an attention, or within the parts of a concatenation. A guess: ``verify`` proves it.
+    The one whose size the forward computes from a number of channels; else that given as -1; else, of those that it
+    computes or that are not written as a number, the first if features become a picture, and the second otherwise:
+    positions within the heads of an attention, or within the parts of a concatenation. A guess: ``verify`` proves it.
     """
-    given = args[1] if len(args) == 2 and isinstance(args[1], tuple | list) else args[1:]
     for position, axis in enumerate(news):
-        if len(given) == out.dim() and isinstance(given[axis], int) and given[axis] == -1:
+        if reads(given[axis]):
             return position
-    return 0 if x.dim() == 2 else 1
+    for position, axis in enumerate(news):
+        if given[axis] == -1:
+            return position
+    usual = 0 if x.dim() == 2 else 1
+    computed = [position for position, axis in enumerate(news) if is_computed(given[axis])]
+    known = computed or [position for position, axis in enumerate(news) if isinstance(given[axis], Size)]
+    return usual if usual in known or not known else known[0]
 
 
 def _carried(t: Tracer, merged: np.ndarray, sizes: list[int], carrier: int) -> list[np.ndarray | None]:
@@ -106,17 +145,46 @@ def _blocks(old: tuple[int, ...], new: tuple[int, ...]) -> list[tuple[list[int],
     return result
 
 
-def _merge(labels: list[np.ndarray | None], sizes: list[int]) -> np.ndarray:
+def _pieces(
+    olds: list[int], news: list[int], old: tuple[int, ...], new: tuple[int, ...]
+) -> list[tuple[int, int, int]] | None:
+    """A block in pieces that are parts of one old and of one new axis: their sizes and these axes.
+
+    None where there are no such (six by four to four by six).
+    """
+    result, waiting = [], list(news)
+    room = new[waiting[0]]
+    for o in olds:
+        left = old[o]
+        while left > 1:
+            size = min(left, room)
+            if left % size or room % size:
+                return None
+            result.append((size, o, waiting[0]))
+            left, room = left // size, room // size
+            if room == 1 and len(waiting) > 1:
+                waiting.pop(0)
+                room = new[waiting[0]]
+    return result
+
+
+def _merge(t: Tracer, labels: list[np.ndarray | None], sizes: list[int]) -> np.ndarray | None:
     """Identities of the flattened axes; only one of them may carry any (others repeat it)."""
-    carrying = [i for i, axis in enumerate(labels) if axis is not None]
-    merged = np.full(sizes, FIXED)
-    if len(carrying) == 1:
-        shape = [1] * len(sizes)
-        shape[carrying[0]] = sizes[carrying[0]]
-        axis = labels[carrying[0]]
-        assert axis is not None
-        merged = np.broadcast_to(axis.reshape(shape), sizes)
-    return np.ascontiguousarray(merged).reshape(-1)
+    carrying = [(i, axis) for i, axis in enumerate(labels) if axis is not None]
+    if len(carrying) > 1:
+        carrying = [(i, axis) for i, axis in carrying if not _is_frozen(t, axis)]
+    if len(carrying) != 1:
+        for _, axis in carrying:
+            t.freeze(axis, "is flattened together with other channels")
+        return None
+    (place, axis), shape = carrying[0], [1] * len(sizes)
+    shape[place] = sizes[place]
+    return np.ascontiguousarray(np.broadcast_to(axis.reshape(shape), sizes)).reshape(-1)
+
+
+def _is_frozen(t: Tracer, labels: np.ndarray) -> bool:
+    """Whether these channels are known to stay by now."""
+    return any(np.isin(labels, frozen).all() for frozen, _ in t.frozen)
 
 
 def _divide(merged: np.ndarray, sizes: list[int]) -> list[np.ndarray | None]:
@@ -139,22 +207,47 @@ def permute(t: Tracer, func: Any, args: Args, kwargs: Kwargs, out: Tensor) -> No
     t.set(out, [labels[len(str(s)) - 1] for s in moved.stride()])
 
 
+def made(t: Tracer, func: Any, args: Args, kwargs: Kwargs, out: Tensor) -> None:
+    """zeros, randn, new_full, ...: a tensor made for as many channels as come, or of fixed size."""
+    sizes = args[1:] if args and isinstance(args[0], Tensor) else args
+    sizes = kwargs.get("size", sizes[0] if sizes and isinstance(sizes[0], tuple | list) else sizes)
+    t.set(out, [new_axis(t, size) for size in sizes][: out.dim()] if len(sizes) >= out.dim() else [None] * out.dim())
+
+
+def eye(t: Tracer, func: Any, args: Args, kwargs: Kwargs, out: Tensor) -> None:
+    """An identity matrix of as many rows as come."""
+    rows = new_axis(t, argument(args, kwargs, 0, "n"))
+    t.set(out, (rows, rows if out.shape[0] == out.shape[1] else None))
+
+
 def expand(t: Tracer, func: Any, args: Args, kwargs: Kwargs, out: Tensor) -> None:
-    """New leading axes are plain; the old ones keep their units."""
-    old = t.labels(args[0])
-    t.set(out, [*[None] * (out.dim() - len(old)), *old])
+    """Old axes keep their units; what is repeated for as many channels as come has theirs."""
+    x = args[0]
+    sizes: Any = kwargs.get("size", args[1] if len(args) == 2 and not isinstance(args[1], int) else args[1:])
+    sizes = sizes_of(t, sizes) if isinstance(sizes, Tensor) else list(sizes)
+    old = [*[None] * (out.dim() - x.dim()), *t.labels(x)]
+    grown = [1] * (out.dim() - x.dim()) + list(x.shape)
+    t.set(out, [new_axis(t, size) if n == 1 else axis for n, axis, size in zip(grown, old, sizes, strict=True)])
 
 
 def repeat(t: Tracer, func: Any, args: Args, kwargs: Kwargs, out: Tensor) -> None:
-    """Units repeat with their channels."""
+    """Units repeat with their channels; what is repeated for as many channels as come has theirs."""
+    times = argument(args, kwargs, 1, "repeats", kwargs.get("dims"))
+    times = args[1:] if isinstance(times, int) else times
+    grown = [1] * (out.dim() - args[0].dim()) + list(args[0].shape)
+    times = [1] * (out.dim() - len(times)) + list(times)
     old = [*[None] * (out.dim() - args[0].dim()), *t.labels(args[0])]
-    t.set(out, [None if a is None else np.tile(a, out.shape[d] // len(a)) for d, a in enumerate(old)])
+    labels = [None if a is None else np.tile(a, out.shape[d] // len(a)) for d, a in enumerate(old)]
+    t.set(out, [new_axis(t, k) if n == 1 else a for n, a, k in zip(grown, labels, times, strict=True)])
 
 
 def reduce(t: Tracer, func: Any, args: Args, kwargs: Kwargs, out: Any) -> None:
     """sum, mean, var, norm, amax, ...: reduced axes end; a statistic over channels makes their width inexact."""
     x, labels = args[0], t.labels(args[0])
     dims = argument(args, kwargs, 1, "dim", kwargs.get("axis"))
+    if isinstance(argument(args, kwargs, 1, "other"), Tensor):  # the larger of two, place by place
+        elementwise(t, func, args, kwargs, out)
+        return
     if not isinstance(dims, int | tuple | list):
         dims = None
     gone = range(x.dim()) if dims is None else [d % x.dim() for d in ([dims] if isinstance(dims, int) else dims)]
@@ -174,12 +267,18 @@ def chunk(t: Tracer, func: Any, args: Args, kwargs: Kwargs, out: tuple[Tensor, .
     start = 0
     sizes = [part.shape[dimension] for part in out]
     axis = labels[dimension]
-    if axis is not None and len(set(sizes)) == 1 and len(sizes) > 1:
+    given = argument(args, kwargs, 1, "split_size", kwargs.get("split_size_or_sections"))
+    given = given if func.__name__ == "split" else ()
+    given = list(given) if isinstance(given, tuple | list) else [given] * isinstance(given, Size)
+    equal = len(set(sizes)) == 1 and len(given) < 2
+    if axis is not None and equal and len(sizes) > 1:
         parts = axis.reshape(len(sizes), -1)
         for part in parts[1:]:
             t.join(parts[0], part)
-    elif len(sizes) > 1:
+    elif len(sizes) > 1 and not all(isinstance(size, Size) for size in given):
         t.freeze(axis, "is split at fixed places")
+    for size, at in zip(given, np.cumsum([0, *sizes]).tolist(), strict=False) if axis is not None else ():
+        demand(t, size, axis[at : at + size])
     for part in out:
         stop = start + part.shape[dimension]
         t.set(part, [a if d != dimension or a is None else a[start:stop] for d, a in enumerate(labels)])
@@ -197,63 +296,9 @@ def glu(t: Tracer, func: Any, args: Args, kwargs: Kwargs, out: Tensor) -> None:
     t.set(out, labels)
 
 
-def fresh(t: Tracer, func: Any, args: Args, kwargs: Kwargs, out: Tensor) -> None:
-    """A new tensor that only borrows type and device."""
-    t.set(out, [None] * out.dim())
-
-
 def trailing(t: Tracer, func: Any, args: Args, kwargs: Kwargs, out: Tensor) -> None:
     """Complex numbers to pairs in a last axis, and back."""
     t.set(out, (*t.labels(args[0]), None)[: out.dim()])
-
-
-def getitem(t: Tracer, func: Any, args: Args, kwargs: Kwargs, out: Tensor) -> None:
-    """Indexing by slices, integers, None and Ellipsis; anything else freezes."""
-    x, index = args[0], args[1] if isinstance(args[1], tuple) else (args[1],)
-    if any(not isinstance(i, int | slice | type(None) | type(...)) for i in index):
-        freeze_all(t, func, args, kwargs, out)
-        return
-    used = sum(i is not None and i is not ... for i in index)
-    if ... not in index:
-        index = (*index, ...)
-    at = index.index(...)
-    index = (*index[:at], *[slice(None)] * (x.dim() - used), *index[at + 1 :])
-    labels, dimension = t.labels(x), 0
-    result: list[np.ndarray | None] = []
-    for i in index:
-        if i is None:
-            result.append(None)
-            continue
-        axis, size = labels[dimension], x.shape[dimension]
-        dimension += 1
-        if isinstance(i, int):
-            if axis is not None:
-                t.later(out, axis, "is indexed by a number")
-        elif axis is None or i == slice(None) or len(range(*i.indices(size))) == size:
-            result.append(axis)
-        else:
-            result.append(_slice(t, axis, i, size))
-    t.set(out, result)
-
-
-def _slice(t: Tracer, axis: np.ndarray, index: slice, size: int) -> np.ndarray:
-    start, stop, step = index.indices(size)
-    length = stop - start
-    if step == 1 and length > 0 and size % length == 0 and start % length == 0:
-        parts = axis.reshape(-1, length)  # one of equal parts, as ``chunk`` would cut
-        for part in parts[1:]:
-            t.join(parts[0], part)
-    else:
-        t.freeze(axis, "is cut at a fixed place")
-    return axis[index]
-
-
-def setitem(t: Tracer, func: Any, args: Args, kwargs: Kwargs, out: Any) -> None:
-    """Writing into a tensor: all that takes part stays whole."""
-    for tensor in tensors(args, kwargs):
-        for axis in t.labels(tensor):
-            t.freeze(axis, "is assigned into a tensor")
-    t.set(args[0], [None] * args[0].dim())
 
 
 def pixel_shuffle(t: Tracer, func: Any, args: Args, kwargs: Kwargs, out: Tensor) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from torch import Tensor, nn
@@ -15,10 +15,11 @@ from gantailor.supernet.errors import SelectionError, nearest
 from gantailor.supernet.graph import WidthGraph
 from gantailor.supernet.subnets.removal import removable
 from gantailor.supernet.subnets.slicing import places_of, tensors_of
-from gantailor.supernet.tracing.assembly import assemble
+from gantailor.supernet.tracing.assembly import assemble, collapsed, components
 from gantailor.supernet.tracing.forward import TracedForward
 from gantailor.supernet.tracing.rules import RULES
-from gantailor.supernet.tracing.tracer import SLOT, Rule, Tracer, within
+from gantailor.supernet.tracing.sizes import settle
+from gantailor.supernet.tracing.tracer import LOST, SLOT, WEIGHT, Rule, Tracer, within
 from gantailor.supernet.traits import traits_of
 
 
@@ -44,7 +45,11 @@ def trace(
     """
     decisions = decisions or Decisions()
     _exist("freeze", decisions.freeze, [path for path, _ in model.named_modules()] + list(tensors_of(model)))
-    tracer = _traced(model, inputs, decisions, {**RULES, **(rules or {})})
+    every = {**RULES, **(rules or {})}
+    tracer = _traced(model, inputs, decisions, every)
+    by_position = collapsed(tracer)
+    if by_position:
+        tracer = _traced(model, inputs, decisions, every, by_position)
     for name, axes in tracer.touched.items():
         if within(name, decisions.freeze):
             for axis in axes:
@@ -57,20 +62,29 @@ def trace(
     _exist("decided whole", decisions.whole, [*graph.index, *graph.frozen])
     _exist("decided inexact", decisions.inexact, [*graph.index, *graph.frozen])
     named = {graph.index[name]: reason for name, reason in decisions.inexact.items() if name in graph.index}
-    graph = dataclasses.replace(graph, inexact={**named, **graph.inexact})
+    kept = [a for a in graph.attributes if a.path not in decisions.constants]
+    graph = dataclasses.replace(graph, inexact={**named, **graph.inexact}, attributes=tuple(kept))
     return dataclasses.replace(graph, removable=removable(model, graph, places_of(model)))
 
 
-def _traced(model: nn.Module, inputs: Sequence[Any], decisions: Decisions, rules: Mapping[Any, Rule]) -> Tracer:
+def _traced(
+    model: nn.Module,
+    inputs: Sequence[Any],
+    decisions: Decisions,
+    rules: Mapping[Any, Rule],
+    by_position: Collection[str] = (),
+) -> Tracer:
     first = next((t for t in tree_leaves(inputs) if isinstance(t, Tensor)), None)
-    tracer = Tracer(model, batch=len(first) if first is not None else 1)
+    tracer = Tracer(model, batch=len(first) if first is not None else 1, by_position=by_position)
     forward = TracedForward(tracer, rules, unknown=decisions.unknown, freeze=decisions.freeze)
     try:
         with evaluating(model):
             forward.run(inputs)
     finally:
         for tensor in [*model.parameters(), *model.buffers()]:
-            tensor.__dict__.pop(SLOT, None)
+            for note in (SLOT, WEIGHT, LOST):
+                tensor.__dict__.pop(note, None)
+    settle(tracer, components)
     return tracer
 
 

@@ -9,18 +9,25 @@ loops, shared modules and functional calls need no special care, and order insid
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import sys
+from collections.abc import Callable, Collection, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor, nn
 
 from gantailor.supernet.graph import FIXED
+from gantailor.supernet.tracing.sizes import Kept, Size
 
 Labels = tuple[np.ndarray | None, ...]
 Rule = Callable[["Tracer", Callable[..., Any], tuple[Any, ...], dict[str, Any], Any], None]
 
-SLOT, LATER = "_gantailor_labels", "_gantailor_later"
+SLOT, LATER, WEIGHT = "_gantailor_labels", "_gantailor_later", "_gantailor_weight"
+LOST = "_gantailor_lost"
+
+_NOT_THE_FORWARD = ("<", *(str(Path(str(of)).parent) for of in (__file__, torch.__file__)))
 
 
 class Tracer:
@@ -28,11 +35,21 @@ class Tracer:
 
     Attributes:
         batch: images in the example.
+        by_position: group norms that keep all their groups.
         stack: the modules whose forwards run, the innermost last.
+        sizes: integers of PyTorch's own layers, and the channels that they count.
+        parts: channels that something else counts alone, so that they are widths of their own.
+        guesses: integers of other modules that are as large as a number of their channels.
+        demands: sizes that the forward gave to axes, with the channels of these.
+        literals: channels whose number the forward gives as a plain integer, and where.
+        used: integers of modules that the forward computes with or compares.
+        converted: sizes that the forward turned into plain integers, by these.
+        running: whether the forward is running.
+        lost: where a tensor of the operation that runs lost its channels.
     """
 
-    def __init__(self, model: nn.Module, *, batch: int) -> None:
-        self.model, self.batch = model, batch
+    def __init__(self, model: nn.Module, *, batch: int, by_position: Collection[str] = ()) -> None:
+        self.model, self.batch, self.by_position = model, batch, by_position
         tensors = [*model.named_parameters(), *model.named_buffers()]
         self.names = {id(tensor): name for name, tensor in tensors}
         self.touched: dict[str, list[np.ndarray | None]] = {}
@@ -43,9 +60,18 @@ class Tracer:
         self.inexact: list[tuple[np.ndarray, str]] = []
         self.sums: list[tuple[str, int]] = []
         self.producers: list[tuple[str, np.ndarray]] = []
-        self.costs: list[tuple[str, dict[str, float], np.ndarray | None, np.ndarray | None]] = []
+        self.costs: list[tuple[str, dict[str, float], tuple[np.ndarray | None, ...]]] = []
         self.activations: dict[str, np.ndarray | None] = {}
         self.sizes: list[tuple[str, str, np.ndarray, bool]] = []
+        self.grouped: list[tuple[str, np.ndarray]] = []  # channels of group norms that drop whole groups
+        self.parts: list[np.ndarray] = []
+        self.guesses: list[tuple[str, str, np.ndarray, bool]] = []
+        self.demands: list[tuple[Size, np.ndarray]] = []
+        self.literals: list[tuple[np.ndarray, str]] = []
+        self.used: set[Kept] = set()
+        self.converted: dict[int, Size] = {}
+        self.running = False
+        self.lost = ""
         self.stack: list[str] = [""]
 
     def labels(self, tensor: Tensor) -> Labels:
@@ -74,7 +100,8 @@ class Tracer:
     def join(self, a: np.ndarray | None, b: np.ndarray | None) -> np.ndarray | None:
         """Make two axes the same, element by element; what meets a fixed element is frozen."""
         if a is None or b is None:
-            self.freeze(b if a is None else a, "meets a tensor of fixed size")
+            lost = f", which lost its channels in {self.lost}" if self.lost else ""
+            self.freeze(b if a is None else a, "meets a tensor of fixed size", note=lost)
             return a if b is None else b
         if a is b:
             return a
@@ -85,11 +112,10 @@ class Tracer:
         self.freeze(b[a == FIXED], "meets a tensor of fixed size")
         return np.where(a == FIXED, b, a)
 
-    def freeze(self, labels: np.ndarray | None, reason: str) -> None:
-        """These channels can never go."""
+    def freeze(self, labels: np.ndarray | None, reason: str, *, note: str = "") -> None:
+        """These channels can never go. The module and line that run are told between the reason and a note."""
         if labels is not None and (labels != FIXED).any():
-            where = f" in {self.path}" if self.path else ""
-            self.frozen.append((labels[labels != FIXED], reason + where))
+            self.frozen.append((labels[labels != FIXED], reason + self.where + note))
 
     def later(self, tensor: Tensor, labels: np.ndarray, reason: str) -> None:
         """Freeze these channels if the tensor is used: code that only asks for its size does no harm."""
@@ -110,23 +136,47 @@ class Tracer:
             assert labels is not None
             self.producers.append((name, labels))
 
+    def makers(self, labels: np.ndarray | None) -> list[str]:
+        """Weights and buffers whose own channels these are; none for tensors that the forward makes."""
+        return list(dict.fromkeys(name for name, _ in self._origins(labels)))
+
     def _origins(self, labels: np.ndarray | None) -> list[tuple[str, int]]:
         """The (weight, dimension) pairs whose own identities these are, also behind views of the weight."""
         if labels is None:
             return []
         starts = [start for start, _, _ in self.ranges]
         found = np.searchsorted(starts, labels[labels != FIXED], "right") - 1
-        return [self.ranges[i][1:] for i in dict.fromkeys(found.tolist())]
+        return [self.ranges[i][1:] for i in dict.fromkeys(found.tolist()) if self.ranges[i][1]]
 
-    def cost(self, coefficients: dict[str, float], rows: np.ndarray | None, columns: np.ndarray | None) -> None:
-        """Add ``coefficient * |rows| * |columns|`` multiply-accumulates for the whole example batch."""
-        per_image = {name: value / self.batch for name, value in coefficients.items()}
-        self.costs.append((self.path, per_image, rows, columns))
+    def cost(self, coefficients: dict[str, float], *axes: np.ndarray | None) -> None:
+        """Add ``coefficient`` times the sizes of these axes as multiply-accumulates of the whole example batch.
+
+        ``layers`` is as ``true`` where it is missing.
+        """
+        every = {"layers": coefficients["true"], **coefficients}
+        per_image = {name: value / self.batch for name, value in every.items()}
+        self.costs.append((self.path, per_image, axes))
+
+    def is_weight(self, tensor: Tensor) -> bool:
+        """Whether it is a weight or buffer, or made of such alone; also a weight that is scaled by activations."""
+        return id(tensor) in self.names or getattr(tensor, WEIGHT, False)
 
     @property
     def path(self) -> str:
         """The module whose forward runs."""
         return self.stack[-1]
+
+    @property
+    def where(self) -> str:
+        """The module and the line of the generator's code that run, for messages: `` in body.0 (net.py:12)``."""
+        module = f" in {self.path}" if self.path else ""
+        frame: Any = sys._getframe(1) if self.running else None
+        while frame is not None:
+            file = frame.f_code.co_filename
+            if not file.startswith(_NOT_THE_FORWARD) and Path(file).name not in ("contextlib.py", "einops.py"):
+                return f"{module} ({Path(file).name}:{frame.f_lineno})"
+            frame = frame.f_back
+        return module
 
 
 def within(name: str, prefixes: Sequence[str]) -> bool:

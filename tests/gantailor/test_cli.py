@@ -3,6 +3,7 @@
 import json
 import os
 import pickle
+import re
 import shutil
 import subprocess
 import sys
@@ -266,6 +267,26 @@ def test_inspect_of_ones_own(tmp_path, monkeypatch, capsys):
     assert "widths hold" in text  # one's own is proved at once
     assert "give the shape of every input" in fails(capsys, "inspect", "mynet:Two", "--input", "1,3,16,16")
     assert "cannot be imported" in fails(capsys, "inspect", "mynet:Three")
+
+
+def test_inspect_ends_in_what_to_do(tmp_path, monkeypatch, capsys):
+    (tmp_path / "literal.py").write_text(
+        "from torch import nn\n"
+        "class Fixed(nn.Module):\n"
+        "    def __init__(self):\n"
+        "        super().__init__()\n"
+        "        self.a, self.b, self.c = nn.Conv2d(3, 8, 1), nn.Conv2d(8, 8, 3, padding=1), nn.Conv2d(8, 3, 1)\n"
+        "    def forward(self, x):\n"
+        "        x = self.a(x).view(-1, 8, 6, 6)\n"
+        "        return self.c(self.b(x))\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    assert main(["inspect", "literal:Fixed", "--input", "1,3,6,6"]) == 0
+    *_, last = capsys.readouterr().out.splitlines()
+    start = r"\d+% of the MACs go at half of every width \(75% if everything could shrink\); frozen: a, \d+% more"
+    assert re.match(start, last)
+    assert "view to 8 (literal.py:7) - read that size off x.shape, or keep it as an attribute of the module" in last
 
 
 def test_inspect_knows_native_inputs(capsys):

@@ -183,7 +183,7 @@ SUBNETS = {  # of the space, released with the table: its counts of convolutions
 @pytest.mark.parametrize("name", NAMES)
 def test_its_published_costs_come_out(name, tmp_path, monkeypatch):
     """Of the teacher, of the budget, of what lies in the space; the trace is proved elsewhere."""
-    monkeypatch.setattr("gantailor.run.setup.verify", lambda supernet, repair: "")
+    monkeypatch.setattr("gantailor.run.setup.verify", lambda supernet, **options: "")
     config = load_config(name)
     flags = {"data.path": str(dataset(tmp_path / "data", config.data))}
     if config.teacher.weights != "none":

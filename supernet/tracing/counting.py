@@ -1,0 +1,62 @@
+"""Multiply-accumulates of what really runs, by PyTorch's own formulas: what ``Supernet.macs`` is held against."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry, sdpa_flop
+
+
+def _addbmm(_added: Any, a: Any, b: Any, **_: Any) -> int:
+    return 2 * a.numel() * b.shape[-1]  # type: ignore[no-any-return]
+
+
+_FORMULAS: dict[Any, Callable[..., int]] = {
+    **flop_registry,
+    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: sdpa_flop,  # kernels that PyTorch leaves out
+    torch.ops.aten.addbmm: _addbmm,
+}
+
+
+class ProductCounter(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Counts convolutions and matrix products, whoever calls them, at the level of the kernels.
+
+    Attributes:
+        total: multiply-accumulates so far; products of a matrix and a vector do not count, as in PyTorch's counter.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.total = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        result = func(*args, **kwargs)
+        formula = _FORMULAS.get(func._overloadpacket)
+        if formula is not None:
+            self.add(formula(*args, **kwargs, out_val=result) // 2)
+        return result
+
+    def add(self, products: int) -> None:
+        """More of them."""
+        self.total += products
+
+
+@contextmanager
+def counted() -> Iterator[ProductCounter]:
+    """What runs within the block is counted."""
+    with ProductCounter() as counter:
+        yield counter
+
+
+@torch.no_grad()
+def count_products(model: nn.Module, inputs: tuple[Any, ...]) -> int:
+    """Multiply-accumulates of one forward on these inputs, for the whole batch."""
+    with counted() as counter:
+        model(*inputs)
+    return counter.total
