@@ -77,8 +77,7 @@ def draw(
     figure = Figure(figsize=(8, 7), layout="constrained")
     if unlike := unlike_runs(runs):
         figure.suptitle("\n".join(textwrap.fill(line, 120) for line in unlike), fontsize=7, color="#b00020")
-    grid = figure.add_gridspec(2, 2, height_ratios=(2.6, 1))
-    axes = figure.add_subplot(grid[0, :])
+    axes = figure.add_subplot((grid := figure.add_gridspec(2, 2, height_ratios=(2.6, 1)))[0, :])
     for number, found in enumerate(runs):
         _draw_points(axes, found, number, convention, mark)
     if published is not None:

@@ -14,6 +14,7 @@ from gantailor.evaluators.scoring import Scoring
 from gantailor.export.devices import device
 from gantailor.export.runtimes import latency_runtimes
 from gantailor.run import ranking
+from gantailor.run.config import Config
 from gantailor.run.folder import decided
 from gantailor.run.inputs import Inputs
 from gantailor.search.budget import Budget
@@ -99,30 +100,22 @@ class Setup(Inputs):
         order_channels(ranked, self.scores)
         return ranked
 
-    def _wanted(self) -> SpaceConfig:
-        """Settings of the space, rounded to what the first device likes if that is asked for."""
-        wanted = self.config.space
-        if not self.config.round_to_device or not self.config.devices:
-            return wanted
-        multiple = max(wanted.rounding, device(self.config.devices[0]).channel_multiple)
-        return wanted.model_copy(update={"multiple": multiple})
-
     @cached_property
     def offered(self) -> Space:
         """The search space as settings describe it."""
-        return space(self._wanted(), self.traced)
+        return space(_wanted(self.config), self.traced)
 
     @cached_property
     def space(self) -> Space:
         """The search space: where there is a path, what lies along it, or around its net at the budget."""
-        config, every = self._wanted(), self.offered
+        config, every = _wanted(self.config), self.offered
         path = self.stored_path().get("path")
         if config.name != "path" or path is None:
             return every
         found = WidthPath.from_json(path, self.traced.graph)
         if self.config.search.front:
             return points(found, self.traced, config)
-        wanted = self._limits(self.config.budget)
+        wanted = _limits(self, self.config.budget)
         limits = CostLimits(every, wanted, self.config.convention, profiles=dict(self.profiles))
         return neighbourhood(found, self.traced, config, limits.usage)
 
@@ -153,14 +146,8 @@ class Setup(Inputs):
         Raises:
             BudgetError: it cannot be read or reached.
         """
-        limits, fill = self._limits(text), not self.config.search.front
+        limits, fill = _limits(self, text), not self.config.search.front
         return Budget(self.space, limits, self.config.convention, profiles=dict(self.profiles), fill=fill)
-
-    def _limits(self, text: str) -> tuple[Limit, ...]:
-        supernet, convention = self.traced, self.config.convention
-        config = supernet.full_config()
-        full = {"macs": supernet.macs(config, convention=convention), "params": supernet.parameter_count(config)}
-        return parse_budget(text, full=full)
 
     @cached_property
     def scoring(self) -> Scoring:
@@ -198,3 +185,19 @@ class Setup(Inputs):
                 "another metric, or give data with targets"
             )
         return found[0]
+
+
+def _wanted(config: Config) -> SpaceConfig:
+    """Settings of the space, rounded to what the first device likes if that is asked for."""
+    wanted = config.space
+    if not config.round_to_device or not config.devices:
+        return wanted
+    multiple = max(wanted.rounding, device(config.devices[0]).channel_multiple)
+    return wanted.model_copy(update={"multiple": multiple})
+
+
+def _limits(setup: Setup, text: str) -> tuple[Limit, ...]:
+    supernet, convention = setup.traced, setup.config.convention
+    config = supernet.full_config()
+    full = {"macs": supernet.macs(config, convention=convention), "params": supernet.parameter_count(config)}
+    return parse_budget(text, full=full)

@@ -7,6 +7,7 @@ which needs no maps: Jin et al. 2021, CAT (arXiv 2103.03467). By the relations b
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -18,7 +19,7 @@ from torch import Tensor, nn
 
 from gantailor.supernet.calling import as_tuple, evaluating
 from gantailor.supernet.errors import ConfigError, nearest
-from gantailor.supernet.graph import FIXED, Axis
+from gantailor.supernet.graph import FIXED
 from gantailor.supernet.supernet import Supernet
 from gantailor.supernet.training.losses import l1_loss, mse_loss
 
@@ -58,7 +59,7 @@ def proposed_layers(supernet: Supernet, count: int = 4) -> tuple[str, ...]:
     layers = {name for name, _ in supernet.generator.named_modules()}
     costs: dict[str, float] = {}
     for term in supernet.graph.terms:
-        cost = term.coefficients["true"] * _length(term.rows) * _length(term.columns)
+        cost = term.coefficients["true"] * math.prod(len(axis) for axis in term.axes)
         costs[term.layer] = costs.get(term.layer, 0.0) + (cost if term.layer in layers else 0.0)
     done, whole = 0.0, sum(costs.values())
     parts: list[list[tuple[bool, int, float, int, str]]] = [[] for _ in range(count)]
@@ -72,10 +73,6 @@ def proposed_layers(supernet: Supernet, count: int = 4) -> tuple[str, ...]:
         off = round(abs(place - part - 0.5), 6)
         parts[part].append((off > 0.25, name.count(".") if off <= 0.25 else 0, off, -number, name))
     return tuple(min(found)[-1] for found in parts if found)
-
-
-def _length(axis: Axis | None) -> int:
-    return 1 if axis is None else len(axis)
 
 
 @torch.no_grad()
