@@ -123,6 +123,7 @@ def _draw_points(axes: Axes, found: SearchResult, number: int, convention: str, 
         points[:, 0], points[:, 1], s=22, facecolors=fill, edgecolors=colour, marker=marker, alpha=0.65, gid=name
     )
     axes.scatter([], [], s=22, c=colour, marker=marker, label=f"{found.name} ({len(points)} subnets)")
+    _draw_path(axes, found, colour, convention, f"{name}-path")
     axes.plot(*points[best].T, color=colour, lw=1.6, gid=f"{name}-front", zorder=3)
     if start.sum() > 1:  # the baseline: the uniform shrink and random candidates
         sign = 1 if found.lower_is_better else -1
@@ -146,6 +147,15 @@ def _draw_points(axes: Axes, found: SearchResult, number: int, convention: str, 
     )
     if found.budget.limits_macs and convention == found.budget.convention:
         axes.axvline(found.budget.macs, color=colour, ls="--", lw=1, gid=f"{name}-budget")
+
+
+def _draw_path(axes: Axes, found: SearchResult, colour: str, convention: str, mark: str) -> None:
+    """Inherited scores of nets along the run's path, where it has one."""
+    curve = found.along_path()
+    if curve is not None:
+        macs, scores = curve[f"macs_{convention}"], curve[found.score]
+        label = f"{found.name}: along its path, inherited"
+        axes.plot(macs, scores, "-", marker=".", color=colour, alpha=0.45, lw=1.2, ms=4, label=label, gid=mark)
 
 
 def _draw_widths(axes: Axes, runs: Sequence[SearchResult]) -> None:

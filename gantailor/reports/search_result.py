@@ -103,6 +103,15 @@ class SearchResult:
         values: np.ndarray = self.frame[[f"macs_{convention}", self.score]].to_numpy(np.float64)
         return values
 
+    def along_path(self) -> pd.DataFrame | None:
+        """Costs and inherited scores of nets along the run's path; None without one, or of other weights or scores."""
+        import pandas as pd
+
+        file = self.run.folder.path_scores
+        found = pd.read_csv(file) if file.exists() else None
+        told = found is not None and self.score in found and set(found["provenance"]) == {study_of(self.run)[1]}
+        return found if told else None
+
     def front(self, convention: str) -> np.ndarray:
         """Row numbers of the subnets that no other beats in both, cheapest first."""
         macs = f"macs_{convention}"

@@ -45,6 +45,7 @@ class RunFolder:
         search, search_lock: the study's journal.
         study: which study, and which of its trials, are the run's, JSON.
         front: every evaluated subnet, CSV.
+        path_scores: costs and inherited scores of nets along the path, where there is one, CSV.
         scores: on the test split, JSON.
         export, manifest: the exported files.
     """
@@ -69,6 +70,7 @@ class RunFolder:
     search_lock = _File(".search.lock")
     study = _File("study.json")
     front = _File("front.csv")
+    path_scores = _File("path.csv")
     scores = _File("scores.json")
     export = _File("export")
     manifest = _File("export/manifest.json")

@@ -3,11 +3,13 @@
 import json
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
 import gantailor
 from gantailor.cli.main import main
+from gantailor.evaluators.scores import Subset
 from gantailor.run.loading import load_config
 from gantailor.run.run import Run, open_run
 from gantailor.supernet.errors import GantailorError
@@ -111,3 +113,20 @@ def test_mistakes_are_told_before_anything_runs(more, said, tmp_path):
 
     with pytest.raises((GantailorError, ValueError), match=said):
         find_mistakes(Run(tmp_path / "run", load_config({**_settings(), **more})))
+
+
+@pytest.mark.long
+def test_scores_along_the_path_are_written_and_drawn(folder, tmp_path, capsys):
+    run = open_run(folder / "run")
+    frame = pd.read_csv(run.folder.path_scores)
+    assert frame["macs_true"].is_monotonic_increasing and len(frame) == 8
+    whole = run.setup.traced.full_config()
+    assert frame["macs_true"].iloc[-1] == run.setup.traced.macs(whole)
+    assert frame["params"].iloc[-1] == run.setup.traced.parameter_count(whole)
+    pairs = Subset(run.setup.data("search"), run.config.evaluation.search_images)
+    (score,) = run.setup.scoring.evaluator([run.setup.search_metric])(run.trained().extract(whole), pairs).values()
+    assert frame[run.setup.search_metric].iloc[-1] == pytest.approx(score.value, rel=1e-5)
+    before = run.folder.path_scores.stat().st_mtime_ns
+    assert main(["pareto", str(folder / "run"), "--out", str(tmp_path)]) == 0
+    assert "along its path, inherited" in (tmp_path / "front.svg").read_text()
+    assert run.folder.path_scores.stat().st_mtime_ns == before

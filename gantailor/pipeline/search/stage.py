@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from optuna.trial import TrialState
 
+from gantailor.pipeline.search.curve import score_path
 from gantailor.pipeline.search.finalists import go_on_with, tune_finalists
 from gantailor.pipeline.search.study import evaluate_all, make_search, storage_of
 from gantailor.reports.tables import csv_bytes
@@ -38,6 +39,7 @@ def search(run: Run) -> SubnetConfig:
         found = table(searcher.study, searcher.budget.space, provenance=searcher.provenance)
         best = best_config(searcher.study, searcher.budget, provenance=searcher.provenance)
         write_bytes(folder.front, csv_bytes(found))
+        score_path(run, searcher)
         if not folder.selected.exists() and not run.config.search.front:
             _tell_gain(run, searcher)
             best = _best_tuned(run, searcher) if run.config.search.tuning_kimg else best
