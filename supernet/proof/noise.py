@@ -1,4 +1,4 @@
-"""Noise that is the same for every channel: nets with more and fewer channels, or others first, get the same."""
+"""Noise that is the same for every channel, so that nets of other channels, or in another order, get the same."""
 
 from __future__ import annotations
 
