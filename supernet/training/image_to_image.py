@@ -213,23 +213,12 @@ class ImageToImage:
         if self._parts_of != step:
             self._parts_of, self._parts = step, {}
         if place not in self._parts:
-            self._parts[place] = [self._seen(step, self.batches(step, other, of), config) for other in range(of)]
+            self._parts[place] = [_seen(self, step, self.batches(step, other, of), config) for other in range(of)]
         known = self._parts[place]
         return (
             of_whole_batch(mine, [seen for seen, _ in known], number, weight=of),
             of_whole_batch(taught, [aims for _, aims in known], number, weight=of),
         )
-
-    @torch.no_grad()
-    def _seen(self, step: int, batch: Batch, config: Any) -> tuple[Features, Features]:
-        """Features of a batch, the generator's and the teacher's."""
-        batch = self._placed(batch)
-        options = self._options(step, batch)
-        assert self.teacher is not None
-        _, aims = self.teacher(batch.inputs, batch.keys, **options)
-        with capture(plain_generator(self.generator), self.captured) as features, self._autocast():
-            forward(self.generator, batch.inputs, **options, **({} if config is None else {"config": config}))
-        return dict(features), aims
 
     def _options(self, step: int, batch: Batch) -> dict[str, Tensor]:
         """Further arguments of the generators' forward in a step, the teacher's too."""
@@ -287,6 +276,18 @@ class ImageToImage:
 
     def after_step(self, step: int) -> None:
         """Nothing here; methods that shrink something after an update do it in their own task."""
+
+
+@torch.no_grad()
+def _seen(task: ImageToImage, step: int, batch: Batch, config: Any) -> tuple[Features, Features]:
+    """Features of a batch, the generator's and the teacher's."""
+    batch = task._placed(batch)
+    options = task._options(step, batch)
+    assert task.teacher is not None
+    _, aims = task.teacher(batch.inputs, batch.keys, **options)
+    with capture(plain_generator(task.generator), task.captured) as features, task._autocast():
+        forward(task.generator, batch.inputs, **options, **({} if config is None else {"config": config}))
+    return dict(features), aims
 
 
 @torch.no_grad()
