@@ -117,7 +117,7 @@ def of_whole_batch(mine: Features, parts: Sequence[Features], number: int, *, we
     found = {}
     for name, feature in mine.items():
         if feature.requires_grad:  # PyTorch's instance norm goes wrong on one picture's gradient that lies otherwise
-            feature.register_hook(partial(_laid_as, feature.detach()))
+            feature.register_hook(partial(_laid_as, feature.detach()))  # type: ignore[no-untyped-call]
         own = feature.detach() + weight * (feature - feature.detach())
         found[name] = torch.cat([own if place == number else part[name] for place, part in enumerate(parts)])
     return found
