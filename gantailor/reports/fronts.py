@@ -75,9 +75,9 @@ def draw(
             + ", ".join(f"{found.name} {found.score}" for found in runs)
         )
     figure = Figure(figsize=(8, 7), layout="constrained")
-    if unlike := unlike_runs(runs):
-        figure.suptitle("\n".join(textwrap.fill(line, 120) for line in unlike), fontsize=7, color="#b00020")
-    axes = figure.add_subplot((grid := figure.add_gridspec(2, 2, height_ratios=(2.6, 1)))[0, :])
+    _say_unlike(figure, runs)
+    grid = figure.add_gridspec(2, 2, height_ratios=(2.6, 1))
+    axes = figure.add_subplot(grid[0, :])
     for number, found in enumerate(runs):
         _draw_points(axes, found, number, convention, mark)
     if published is not None:
@@ -111,6 +111,11 @@ def draw(
 def unlike_runs(runs: Sequence[SearchResult]) -> list[str]:
     """A line for each run whose figures do not compare with the first one's: other data, scores or widths."""
     return differences_of({found.name if found is runs[0] else str(found.run.folder): found.told() for found in runs})
+
+
+def _say_unlike(figure: Figure, runs: Sequence[SearchResult]) -> None:
+    if unlike := unlike_runs(runs):
+        figure.suptitle("\n".join(textwrap.fill(line, 120) for line in unlike), fontsize=7, color="#b00020")
 
 
 def _draw_points(axes: Axes, found: SearchResult, number: int, convention: str, mark: str) -> None:
