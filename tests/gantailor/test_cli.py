@@ -358,7 +358,7 @@ def test_evaluate_a_generator(tmp_path, capsys, monkeypatch):
         ("lipps", "did you mean 'lpips'"),
         ("lpips", "evaluation.lpips_features"),
         ("miou", "evaluation.segmentation"),
-        ("fid[teacher]", "ask for 'fid'"),
+        ("fid[teacher]", "against real pictures: --metrics fid"),
     ):
         assert main(["evaluate", "--metrics", metrics]) == 2
         assert message in capsys.readouterr().err
