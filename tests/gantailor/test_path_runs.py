@@ -84,6 +84,27 @@ def test_a_search_begins_at_the_path_and_a_front_runs_along_it(folder, tmp_path)
     assert space.name == "path" and len(space.variables) == 1 and space.count > 20
 
 
+def test_a_path_is_the_default_and_a_search_around_it_is_asked_for():
+    plain = load_config(None, {})
+    assert (plain.space.name, plain.search.trials, plain.train.lr) == ("path", 0, 1e-3)
+    for flags in ({"search.strategy": "random"}, {"search.workers": 2}, {"search.tuning_kimg": 1.0}):
+        assert load_config(None, flags).search.trials == 40
+    front = load_config(None, {"search.front": True})
+    assert (front.space.name, front.search.trials) == ("path", 40)
+    assert front.train.method_options == {"smallest": 0.05}
+    for flags in (
+        {"space": "default"},
+        {"space.fractions": [0.5, 1.0]},
+        {"train.kimg": 0},
+        {"train.preset": "pix2pix"},
+        {"train.sampling": "sandwich"},
+        {"supernet": "file.safetensors"},
+        {"budget": "macs>=0.1x"},
+    ):
+        other = load_config(None, flags)
+        assert (other.space.name, other.search.trials) == ("default", 40), flags
+
+
 def _settings():
     import yaml
 

@@ -19,6 +19,15 @@ from gantailor.search.methods.supernet.path import (
 from gantailor.supernet.errors import ConfigError
 from gantailor.supernet.training.trainer import Task
 
+SEARCHES = {
+    "strategy",
+    "workers",
+    "ray_address",
+    "storage",
+    "study",
+    "tuning_kimg",
+    "finalists",
+}  # who names one searches
 SMALLEST = 0.05  # share of the cost that a path goes down to where a whole front is asked for
 
 
@@ -57,7 +66,10 @@ def _defaults(own: Mapping[str, Any]) -> Mapping[str, Any]:
         return {}
     if search.get("front"):  # of every budget below the run's, that one may be the whole net
         return {"space": {"name": "path"}, "train": {"method_options": {"smallest": SMALLEST}}}
-    return {"space": {"name": "path"}, "search": {"trials": 0}}  # around its net a search found no more than seeds do
+    found: dict[str, Any] = {"space": {"name": "path"}}
+    if not SEARCHES & set(search):  # around the path's net a search found no more than the seeds' spread
+        found["search"] = {"trials": 0}
+    return found
 
 
 SUPERNET = Method(
