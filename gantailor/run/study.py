@@ -29,9 +29,9 @@ def study_name(run: Run, provenance: str, objectives: Sequence[Objective], space
     settings = run.config.search
     if settings.study:
         return settings.study
-    if not settings.storage:
-        return STUDY
     choices = [(variable.name, variable.choices) for variable in space.variables]
+    if not settings.storage:  # around a path's net each budget has other choices
+        return f"{STUDY}-path-{digest(repr(choices).encode())}" if space.name == "path" else STUDY
     what = digest(provenance.encode(), repr(tuple(objectives)).encode(), repr(choices).encode())
     known, folder = study_of(run)[0], run.folder.path.resolve()
     if known.startswith(f"{STUDY}-") and known.endswith(f"-{what}"):

@@ -71,7 +71,7 @@ def test_diversity_end_to_end(pruned):
     np.testing.assert_allclose(made, narrow(z).detach().numpy(), atol=1e-4)
     scores = json.loads((pruned / "run" / "scores.json").read_text())
     assert set(scores["subnet"]) == {"fid[efficientnet-lite0]", "recall[efficientnet-lite0]", "l1[teacher]"}
-    assert scores["teacher"]["l1[teacher]"]["value"] == 0 and "input" not in scores
+    assert "l1[teacher]" not in scores.get("teacher", {}) and "input" not in scores
     assert "data:image/png" in (pruned / "run" / "report.html").read_text()
 
 
@@ -250,7 +250,7 @@ def test_both_generators_of_a_cyclegan(tmp_path):
     assert 0.39 <= used(run) <= 0.4 and 0.39 <= run.setup.supernet.macs(back) / full <= 0.4
     weights, _ = load_tensors(out / "subnet_BtoA.safetensors")
     assert weights["model.1.weight"].shape[0] == back["model.1"]
-    assert run.setup.data("test").digest() != run.setup.data("search").digest() and len(run.setup.data("test")) == 8
+    assert run.setup.data("test").digest() != run.setup.data("search").digest() and len(run.setup.data("test")) == 6
     scores = json.loads((out / "scores.json").read_text())["subnet"]
     assert set(scores) == {"fid[efficientnet-lite0]", "kid[efficientnet-lite0]"}
     losses = json.loads((out / "supernet.ckpt.jsonl").read_text().splitlines()[-1])
