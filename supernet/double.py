@@ -13,6 +13,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 from gantailor.supernet.calling import evaluating
 from gantailor.supernet.errors import VerificationError, told
+from gantailor.supernet.graph import WidthGraph
 from gantailor.supernet.subnets.copying import copied
 from gantailor.supernet.tracing.trace import trace
 from gantailor.supernet.traits import traits_of
@@ -127,11 +128,15 @@ def _same_network(supernet: Supernet, inputs: tuple[Any, ...]) -> bool:
             output = flat(supernet(*inputs))
         if not bool(output.isfinite().all()) or not bool((output != output[:1]).any()):
             return False
-        return str(trace(supernet.generator, inputs, decisions=supernet.decisions, rules=supernet.rules)) == str(
-            supernet.graph
-        )
+        traced = trace(supernet.generator, inputs, decisions=supernet.decisions, rules=supernet.rules)
+        return _said(traced) == _said(supernet.graph)
     except Exception:  # does not run, cannot be traced, or has not the decided widths
         return False
+
+
+def _said(graph: WidthGraph) -> tuple[Any, ...]:
+    """What a graph says but for shares of the cost, which depend on the inputs' size."""
+    return graph.widths, dict(graph.frozen), dict(graph.inexact)
 
 
 def flat(output: Any) -> Tensor:

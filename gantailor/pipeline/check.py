@@ -70,9 +70,6 @@ def find_mistakes(run: Run) -> None:
     _check_storage(run)
     for split in SPLITS:
         setup.data(split)
-    some = Subset(setup.data("search"), config.evaluation.search_images)
-    if len(some) < len(setup.data("search")):
-        run.report.note(f"search and watcher score {some.source}: a sample of the split, evaluation.search_images")
     _check_statistics(run)
     final = setup.metrics(config.evaluation.final)
     setup.scoring.evaluator([setup.search_metric, *final])
@@ -84,6 +81,14 @@ def find_mistakes(run: Run) -> None:
         check_sides(device(name), setup.generator, setup.example)
     _check_files(run)
     check_networks(run, looked)
+    _note_sample(run)
+
+
+def _note_sample(run: Run) -> None:
+    whole = run.setup.data("search")
+    some = Subset(whole, run.config.evaluation.search_images)
+    if len(some) < len(whole):
+        run.report.note(f"search and watcher score {some.source}: a sample of the split, evaluation.search_images")
 
 
 def _check_teacher(run: Run) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-import pandas as pd
 
 from gantailor.reports.tables import csv_bytes
 from gantailor.run.run import Run
@@ -19,6 +18,8 @@ def score_path(run: Run, searcher: Search) -> None:
 
     What is there already under the same provenance (weights, data, score) is left.
     """
+    import pandas as pd  # slow to import, and mistakes are told before
+
     file, stored = run.folder.path_scores, run.setup.stored_path()
     if "path" not in stored or run.config.search.front:
         return
