@@ -93,7 +93,7 @@ def test_report_in_a_browser(small, browser):
         assert view.evaluate("getComputedStyle(document.querySelector('.chart svg')).filter").startswith("invert")
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_a_finished_run_is_exported_for_other_devices(small, tmp_path, capsys):
     _, out = small
     own = tmp_path / "phone.yaml"
@@ -138,7 +138,7 @@ def test_again_does_nothing_twice(small):
     assert (out / "subnet.safetensors").stat().st_mtime_ns == before
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_a_setting_that_came_later_is_no_other_setting(small):
     yaml, out = small
     config = json.loads((out / "config.json").read_text())

@@ -101,7 +101,7 @@ def test_again_trains_nothing(compared, capsys):
     assert (out / "agents-0.3x-0" / "subnet.safetensors").stat().st_mtime_ns == before
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_one_failure_takes_nothing_with_it(compared, tmp_path, capsys):
     file, _ = compared
     wrong = tmp_path / "wrong.yaml"

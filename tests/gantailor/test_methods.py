@@ -157,7 +157,7 @@ def test_slimming_end_to_end(slimmed):
     assert "slimming" in (folder / "front.csv").read_text()
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_a_block_may_vanish(tmp_path, tiny_teacher, pairs, capsys, monkeypatch):
     """The one whose scales are smallest does, if that is allowed; the 8-bit file computes what training simulated."""
     begin = Slimmed._move_norms_into_scales
@@ -180,7 +180,7 @@ def test_a_block_may_vanish(tmp_path, tiny_teacher, pairs, capsys, monkeypatch):
     assert "leave out space.drop_branches" in capsys.readouterr().err
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_pictures_without_targets(tmp_path, tiny_teacher, capsys):
     """Photographs alone: the teacher's outputs are the targets; scores of sets are left out, and it is said."""
     rng = np.random.default_rng(0)
@@ -233,7 +233,7 @@ def save_domains(folder):
             Image.fromarray(rng.integers(0, 256, (32, 32, 3), dtype=np.uint8)).save(folder / split / f"{number}.png")
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_both_generators_of_a_cyclegan(tmp_path):
     """Two hypernetworks, each with its own latents and budget; two narrow generators."""
     save_domains(tmp_path)

@@ -33,6 +33,7 @@ def counted(monkeypatch):
     return counts
 
 
+@pytest.mark.slow
 def test_teacher_and_graph_are_made_once(tmp_path, tiny_teacher, counted):
     yaml = tmp_path / "config.yaml"
     yaml.write_text(

@@ -132,7 +132,7 @@ def spawned(*arguments):
     return done
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_a_repaired_trace_is_remembered_by_everybody(own):
     """A generator that writes a number of channels in its forward: what the proof froze holds in every process."""
     config = ["config.yaml", "--generator", "numbered:Net", "--teacher", "numbered.pt", "--method", "supernet"]

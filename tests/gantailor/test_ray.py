@@ -98,6 +98,7 @@ evaluate_with_ray(settings({address!r}, 1), searcher, on_trial=lambda done: prin
 """
 
 
+@pytest.mark.slow
 def test_a_killed_driver_goes_on(cluster, tmp_path):
     here = os.path.dirname(__file__)
     text = DRIVER.format(here=here, path=str(tmp_path / "j"), log=str(tmp_path / "log"), address=cluster.address)
