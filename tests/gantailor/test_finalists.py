@@ -100,7 +100,8 @@ def test_again_tunes_nothing(tuned, capsys):
 
 
 def test_images_of_all_finalists_count(tuned):
-    tuned.folder.scores.write_text(json.dumps({"subnet": {"l1": {"value": 0.5}}}))
+    score = {"value": 0.5, "unit": "of the range", "provenance": {"reference": "x", "reference_hash": "0"}}
+    tuned.folder.scores.write_text(json.dumps({"subnet": {"l1": score}}))
     row = Entry("supernet", "0.5x", 0, tuned.config, tuned.folder.path).row()
     chosen = tuned.folder.subnet_config.read_text()
     others = [max(map(int, scores)) * 4 / 1000 for widths, scores in looks(tuned).items() if widths != chosen]
