@@ -130,7 +130,7 @@ def test_onnx_equals_the_supernet(small):
     assert np.abs(session.run(None, {"input": x.numpy()})[0] - expected).max() < 1e-4
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_again_does_nothing_twice(small):
     yaml, out = small
     before = (out / "subnet.safetensors").stat().st_mtime_ns
@@ -381,7 +381,7 @@ def test_segmentation_network_of_ones_own(tmp_path, capsys, monkeypatch):
     assert "columns id,name,red,green,blue" in capsys.readouterr().err
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_budgets_by_their_other_names(tmp_path, capsys):
     out = str(tmp_path / "r")
     assert main(["demo", "--dry-run", "--out", out, "--target", "0.5"]) == 0

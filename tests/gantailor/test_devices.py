@@ -55,6 +55,7 @@ def test_equals_pytorch(target, name, batch, tmp_path):
         assert torch.allclose(exported, model(inputs), atol=1e-4)
 
 
+@pytest.mark.slow
 def test_executorch_is_delegated_whole(tmp_path):
     """Without the rewrites instance norms and reflection pads stay outside XNNPACK."""
     model, inputs = made("resnet_6blocks")

@@ -204,7 +204,7 @@ def test_what_cannot_go_on_is_told(more, said, tiny_teacher, tmp_path):
     assert "\n" not in str(error.value)
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_a_narrow_student_first(tmp_path):
     """GAN Compression's first stage: pruned to 3/4 and distilled, another run starts from it and its judge."""
     torch.manual_seed(0)

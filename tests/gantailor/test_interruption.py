@@ -47,6 +47,7 @@ def started(command, log):
     return process
 
 
+@pytest.mark.slow
 def test_ctrl_c_saves_the_whole_step(tmp_path):
     """Also where two processes read the pictures; the run goes on without them."""
     torch.manual_seed(0)

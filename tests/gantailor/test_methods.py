@@ -282,7 +282,7 @@ def test_agents_end_to_end(tmp_path, tiny_teacher, pairs, capsys):
     assert "make ndf the same in train and finetune" in capsys.readouterr().err
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_agents_on_a_cyclegan(tmp_path, capsys):
     """A translator from its teacher's training, a discriminator trained on B, fine-tuned by CycleGAN's own losses."""
     save_domains(tmp_path)
@@ -407,7 +407,7 @@ def test_sparsifying_says_what_it_cannot(settings, message, tmp_path, tiny_teach
     assert message in capsys.readouterr().err
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_sparsified_widths_may_be_frozen(tmp_path, tiny_teacher, pairs):
     name = (
         gantailor.Supernet(gantailor.build("resnet_6blocks", ngf=8), (torch.randn(1, 3, 32, 32),)).graph.widths[0].name

@@ -93,7 +93,7 @@ def test_the_published_student_at_its_size(tmp_path, capsys):
     assert setup.budget.macs == 2_640_000_000
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_the_published_student_trains(tmp_path):
     arguments = mobile(tmp_path, 32, 8, "--budget", "0.5x")
     assert main(["compress", *arguments, "--out", str(tmp_path / "run")]) == 0

@@ -59,6 +59,7 @@ def settings(address, workers):
     return SimpleNamespace(config=SimpleNamespace(search=search))
 
 
+@pytest.mark.slow
 def test_a_killed_node_loses_no_finished_trial(cluster, tmp_path):
     second = cluster.add_node(num_cpus=1, object_store_memory=10**8)
     cluster.wait_for_nodes()

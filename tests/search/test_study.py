@@ -284,7 +284,7 @@ def one_of_many(path, lock, seed):
     search(path, "random", budget=1.0, lock=lock, seed=seed).run(500)
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_many_processes_share_a_journal(tmp_path):
     context = multiprocessing.get_context("fork")
     work = partial(one_of_many, tmp_path / "j", tmp_path / "lock")

@@ -356,7 +356,7 @@ def test_settings_as_files_hold_them():
     assert DataConfig(size=[64, 64]) == DataConfig(size=64)
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_a_wide_run(tmp_path):
     """From pictures of 40 x 160 to report and ONNX, at [32, 64]."""
     random = np.random.default_rng(0)
