@@ -10,10 +10,9 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 import torch
 from torch import nn
 
@@ -30,6 +29,9 @@ from gantailor.search.latency import LatencyProfile
 from gantailor.search.spaces.space import Space
 from gantailor.supernet.calling import Inputs, alone, as_tuple, rows_of
 from gantailor.supernet.errors import ConfigError, GantailorError
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 def spread_subnets(space: Space, count: int, *, seed: int = 0) -> np.ndarray:
@@ -73,6 +75,8 @@ def measure_profile(
     milliseconds = [float(np.median(times[str(number)])) for number in range(subnets)]
     size = " and ".join("x".join(map(str, one.shape)) for one in as_tuple(example))
     device = f"{runtime}, {threads} threads, {size}, {platform.machine()}"
+    import pandas as pd  # slow to import, and mistakes are told before
+
     table = pd.DataFrame(space.sizes(indices), columns=[width.name for width in supernet.graph.widths])
     table["latency_ms"] = milliseconds
     return LatencyProfile.fit(supernet, space.sizes(indices), milliseconds, device=device), table
@@ -84,6 +88,8 @@ def profile_from_table(setup: Setup, path: str | Path, *, device: str) -> Latenc
     Raises:
         ConfigError: columns are missing, or the widths are not of this space.
     """
+    import pandas as pd
+
     names = [width.name for width in setup.traced.graph.widths]
     try:
         table = pd.read_csv(path)
