@@ -12,7 +12,7 @@ from gantailor.search.methods.control import Control, Usage
 from gantailor.supernet.gates import Gates
 from gantailor.supernet.graph import Selection
 from gantailor.supernet.training.recipe import Recipe, require, require_one
-from gantailor.supernet.training.trainer import Task
+from gantailor.supernet.training.trainer import Task, TaskAround
 
 CONTROLS = ("plan", "penalty", "measured")
 ABLATIONS = ("none", "no-penalty", "frozen")
@@ -59,7 +59,7 @@ class SparsityOptions:
         return self.control != "measured" and self.ablation == "none"
 
 
-class L1Sparsity:
+class L1Sparsity(TaskAround):
     """Any training task of a model with ``gates``, whose L1 penalty is a soft threshold after each step.
 
     A ``Control`` plans the cost of each step. Gates close along it, so that the rest has time to take over, or at its
@@ -84,29 +84,28 @@ class L1Sparsity:
         options: SparsityOptions,
         name: str = "gates",
     ) -> None:
-        self.task, self.gates, self.options, self.name = task, gates, options, name
-        self.batches = task.batches
+        super().__init__(task)
+        self.gates, self.options, self.name, self.optimizer = gates, options, name, optimizer
         for group in task.optimizers["generator"].param_groups:
             group["params"] = [p for p in group["params"] if p is not gates.values]
-        self.optimizers = {**task.optimizers, name: optimizer}
         rate, steps = optimizer.param_groups[0]["lr"], max(1.0, options.reach * recipe.steps)
         strength = options.strength or 0.5 * float(gates.values.detach().abs().mean()) / (rate * steps)
         self.control = Control(gates, usage, steps, strength=strength, name=name)
         self.first, self.measured = gates.values.detach().clone(), _Measured(gates.values)
 
     @property
-    def generator(self) -> nn.Module:
-        """What the task trains."""
-        return self.task.generator
+    def optimizers(self) -> dict[str, torch.optim.Optimizer]:
+        """The task's, and that of the gates."""
+        return {**self.task.optimizers, self.name: self.optimizer}
 
     def parts(self) -> dict[str, nn.Module]:
         """Everything with state."""
         own = {f"{self.name} strength": self.control.state, f"{self.name} measured": self.measured}
-        return {**self.task.parts(), **own}
+        return {**super().parts(), **own}
 
     def backward(self, step: int, batch: Any, share: float) -> dict[str, Tensor]:
         """The task's losses, the gates' mean magnitude, and what is left of the full cost, beside its target."""
-        losses = self.task.backward(step, batch, share)
+        losses = super().backward(step, batch, share)
         values = self.gates.values.detach()
         left = values.new_tensor(self.control.left)
         return {**losses, self.name: values.abs().mean(), f"{self.name} cost (target {self.control.target:.3g})": left}
@@ -114,7 +113,7 @@ class L1Sparsity:
     @torch.no_grad()
     def after_step(self, step: int) -> None:
         """Soft threshold of the gates; then those beyond the plan close."""
-        self.task.after_step(step)
+        super().after_step(step)
         gates, control = self.gates, self.control
         if not self.options.moves:
             gates.values.copy_(self.first)
@@ -143,7 +142,7 @@ class L1Sparsity:
     def _shrink(self, before: Tensor) -> None:
         """The penalty's proximal step; a width's last gates do not vanish."""
         gates = self.gates
-        rate = self.optimizers[self.name].param_groups[0]["lr"]
+        rate = self.optimizer.param_groups[0]["lr"]
         shrunk = soft_threshold(gates.values, self.control.strength * rate)
         gates.values.copy_(torch.where(gates.free & gates.open, shrunk, gates.values))
         kept = (gates.values.abs() > gates.threshold) & gates.open
@@ -152,7 +151,7 @@ class L1Sparsity:
 
     def _stop_closed(self) -> None:
         """Closed gates keep their last value, in case there is room for them at the end: nothing moves them."""
-        for slot in self.optimizers[self.name].state[self.gates.values].values():
+        for slot in self.optimizer.state[self.gates.values].values():
             if isinstance(slot, Tensor) and slot.shape == self.gates.values.shape:
                 slot.mul_(self.gates.open)
 

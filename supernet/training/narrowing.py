@@ -8,6 +8,7 @@ last channels go first, all widths by the same share of what they have to lose.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ from torch import Tensor, nn
 from gantailor.supernet.graph import SubnetConfig
 from gantailor.supernet.subnets.slicing import kept_channels
 from gantailor.supernet.supernet import Supernet
-from gantailor.supernet.training.trainer import Task
+from gantailor.supernet.training.trainer import Task, TaskAround
 
 
 class Narrowing(nn.Module):
@@ -43,18 +44,24 @@ class Narrowing(nn.Module):
         """The user's generator."""
         return self.supernet.generator
 
+    @cached_property
+    def _way(self) -> tuple[np.ndarray, np.ndarray]:
+        """Widths from the end to the whole net, a channel of the widest each, and what they cost."""
+        graph = self.supernet.graph
+        full, end = (np.array(graph.sizes(c)) for c in (graph.full_config(), self.target))
+        parts = np.linspace(0, 1, 1 + int((full - end).max(initial=0)))[:, None]
+        rows = end + np.floor(parts * (full - end) + 1e-9).astype(np.int64)
+        return rows, self.supernet.macs_many(rows, convention=self.convention)
+
     def at(self, share: float) -> SubnetConfig:
         """Widths on the way, of a cost that has come down by a share of its logarithm: 0 is the whole net, 1 the end.
 
         The widest whose cost is not above.
         """
         graph = self.supernet.graph
-        full, end = (np.array(graph.sizes(c)) for c in (graph.full_config(), self.target))
         if share <= 0:
             return graph.full_config()
-        parts = np.linspace(0, 1, 1 + int((full - end).max(initial=0)))[:, None]  # a channel of the widest each
-        rows = end + np.floor(parts * (full - end) + 1e-9).astype(np.int64)
-        costs = self.supernet.macs_many(rows, convention=self.convention)
+        rows, costs = self._way
         allowed = float(costs[-1]) * (float(costs[0]) / float(costs[-1])) ** min(1.0, share)
         chosen = rows[max(0, int(np.searchsorted(costs, allowed * (1 + 1e-12), "right")) - 1)]
         return SubnetConfig({width.name: int(n) for width, n in zip(graph.widths, chosen, strict=True)})
@@ -71,25 +78,15 @@ class Narrowing(nn.Module):
         return self.supernet(*inputs, config=self.config, **options)
 
 
-class NarrowingTask:
-    """Any training task of a ``Narrowing``: after a share of the steps it is at its target, which the rest trains."""
+class NarrowingTask(TaskAround):
+    """Any training task of a ``Narrowing``: after a share of the steps it is at its target, which the rest trains.
+
+    The widths are a function of the step, so there is no state to keep.
+    """
 
     def __init__(self, task: Task, model: Narrowing, *, steps: float) -> None:
-        self.task, self.model, self.steps, self.batches = task, model, max(1.0, steps), task.batches
-
-    @property
-    def optimizers(self) -> dict[str, torch.optim.Optimizer]:
-        """The task's."""
-        return self.task.optimizers
-
-    @property
-    def generator(self) -> nn.Module:
-        """What is narrowed."""
-        return self.task.generator
-
-    def parts(self) -> dict[str, nn.Module]:
-        """Everything with state; the widths are a function of the step."""
-        return self.task.parts()
+        super().__init__(task)
+        self.model, self.steps = model, max(1.0, steps)
 
     def backward(self, step: int, batch: Any, share: float) -> dict[str, Tensor]:
         """The task's losses at the widths of the step, and what these cost."""
@@ -97,7 +94,3 @@ class NarrowingTask:
         model.config = model.at((step + 1) / self.steps)
         left = model.supernet.macs(model.config) / model.supernet.macs(model.supernet.full_config())
         return {**self.task.backward(step, batch, share), "cost": torch.tensor(left)}
-
-    def after_step(self, step: int) -> None:
-        """The task's."""
-        self.task.after_step(step)

@@ -67,6 +67,45 @@ class Task(Protocol):
         """After the optimisers' update (a proximal step, a projection)."""
 
 
+class TaskAround:
+    """A training task with something around it: what a subclass does not say is the task's."""
+
+    def __init__(self, task: Task) -> None:
+        self.task = task
+
+    @property
+    def batches(self) -> Batches:
+        """What a step reads."""
+        return self.task.batches
+
+    @property
+    def optimizers(self) -> dict[str, torch.optim.Optimizer]:
+        """By name."""
+        return self.task.optimizers
+
+    @property
+    def generator(self) -> nn.Module:
+        """What the training is for."""
+        return self.task.generator
+
+    @property
+    def counterparts(self) -> dict[str, nn.Module]:
+        """Generators that are trained beside it."""
+        return counterparts(self.task)
+
+    def parts(self) -> dict[str, nn.Module]:
+        """Everything with state."""
+        return self.task.parts()
+
+    def backward(self, step: int, batch: Any, share: float) -> dict[str, Tensor]:
+        """The task's gradients and losses."""
+        return self.task.backward(step, batch, share)
+
+    def after_step(self, step: int) -> None:
+        """After the optimisers' update."""
+        self.task.after_step(step)
+
+
 @dataclass(frozen=True)
 class Progress:
     """What a listener is told after a step: losses are means since the last report."""

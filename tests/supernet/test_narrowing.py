@@ -10,7 +10,7 @@ from gantailor.supernet.subnets.copying import copied
 from gantailor.supernet.training.image_to_image import ImageToImage
 from gantailor.supernet.training.narrowing import Narrowing, NarrowingTask
 from gantailor.supernet.training.recipe import Recipe
-from gantailor.supernet.training.trainer import Trainer
+from gantailor.supernet.training.trainer import Trainer, counterparts
 from gantailor.zoo.data.pairs import Pairs
 
 
@@ -108,3 +108,12 @@ def test_features_are_those_of_the_narrow_net():
     features = {"model.10": torch.randn(1, len(expected), 4, 4)}
     same, numbers = model.open_features(features)
     assert same["model.10"] is features["model.10"] and numbers["model.10"].tolist() == expected.tolist()
+
+
+def test_what_stands_around_a_task_hides_none_of_its_networks():
+    """The way back of a CycleGAN is averaged also where the task is wrapped."""
+    task, _, _ = training(supernet())
+    back = torch.nn.Conv2d(3, 3, 1)
+    task.task.counterparts = {"BtoA": back}
+    assert counterparts(task) == {"BtoA": back} and task.parts() == task.task.parts()
+    assert task.batches is task.task.batches and task.optimizers is task.task.optimizers

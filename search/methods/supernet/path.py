@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -30,6 +31,7 @@ from gantailor.supernet.importance.ranking import l1_scores
 from gantailor.supernet.subnets.copying import copied
 from gantailor.supernet.supernet import Supernet
 from gantailor.supernet.training.recipe import Recipe, require, require_one
+from gantailor.supernet.training.trainer import TaskAround
 
 ORDERS = ("measured", "ranking", "random")
 WARM = 5  # steps before the measured order counts; until then channels go by the L1 norms of what reads them
@@ -180,30 +182,25 @@ class Frontier(nn.Module):
         return self.order(), self.time.cpu().numpy()
 
 
-class PathTask:
+class PathTask(TaskAround):
     """Any training task of a supernet, whose nets follow a frontier."""
 
     def __init__(self, context: Context, frontier: Frontier, supernet: Supernet, recipe: Recipe) -> None:
         self.frontier, self.supernet, self.recipe = frontier, supernet, recipe
         self._inside = np.zeros(len(frontier.first), bool)
-        self.task = context.training(supernet, recipe, sample=self._sample)
-        self.batches = self.task.batches
-        # before the update: after it a weight has moved against its gradient, and their product with it
-        self.task.optimizers["generator"].register_step_pre_hook(lambda *_: self._measure())
+        super().__init__(context.training(supernet, recipe, sample=self._sample))
 
-    @property
+    @cached_property
     def optimizers(self) -> dict[str, torch.optim.Optimizer]:
-        """The task's."""
-        return self.task.optimizers
-
-    @property
-    def generator(self) -> nn.Module:
-        """The supernet."""
-        return self.task.generator
+        """The task's; before each update of the generator its channels are measured."""
+        found = self.task.optimizers
+        # after the update a weight has moved against its gradient, and their product with it
+        found["generator"].register_step_pre_hook(lambda *_: self._measure())
+        return found
 
     def parts(self) -> dict[str, nn.Module]:
         """Everything with state."""
-        return {**self.task.parts(), "frontier": self.frontier}
+        return {**super().parts(), "frontier": self.frontier}
 
     def _sample(self, rng: np.random.Generator, step: int, position: int) -> Selection:
         whole = bool(self.recipe.in_place_weight) and position == 0
@@ -220,14 +217,14 @@ class PathTask:
 
     def backward(self, step: int, batch: Any, share: float) -> dict[str, Tensor]:
         """The task's losses, and what the frontier costs."""
-        losses = self.task.backward(step, batch, share)
+        losses = super().backward(step, batch, share)
         frontier = self.frontier
         left = frontier.usage(frontier.places.sizes(frontier.open.cpu().numpy())[None])[0]
         return {**losses, f"cost (target {frontier.target:.3g})": torch.tensor(float(left))}
 
     def after_step(self, step: int) -> None:
         """The frontier moves on."""
-        self.task.after_step(step)
+        super().after_step(step)
         self.frontier.narrow(step)
 
 
