@@ -7,8 +7,8 @@ import io
 import json
 import os
 import tempfile
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -113,16 +113,8 @@ def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     Raises:
         CheckpointError: the file is missing or damaged.
     """
-    if not path.is_file():
-        raise CheckpointError(f"checkpoint {str(path)!r} does not exist; give the path of a .safetensors file")
-    try:
-        with safe_open(path, framework="pt") as file:
-            info = json.loads((file.metadata() or {}).get("info", "{}"))
-            return {name: file.get_tensor(name) for name in file.keys()}, info  # noqa: SIM118
-    except (SafetensorError, json.JSONDecodeError, OSError) as error:
-        raise CheckpointError(
-            f"{str(path)!r} is not a whole safetensors file ({error}); copy or make it again"
-        ) from None
+    with _opened(path) as (file, info):
+        return {name: file.get_tensor(name) for name in file.keys()}, info  # noqa: SIM118
 
 
 def stored_info(path: Path) -> dict[str, Any]:
@@ -133,16 +125,26 @@ def stored_info(path: Path) -> dict[str, Any]:
     """
     if path.suffix != ".safetensors":
         return {}
+    with _opened(path) as (_, info):
+        return info if isinstance(info, dict) else {}
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[tuple[Any, Any]]:
+    """A safetensors file, and the JSON beside its tensors.
+
+    Raises:
+        CheckpointError: within the block too, the file is missing or damaged.
+    """
     if not path.is_file():
         raise CheckpointError(f"checkpoint {str(path)!r} does not exist; give the path of a .safetensors file")
     try:
         with safe_open(path, framework="pt") as file:
-            found = json.loads((file.metadata() or {}).get("info", "{}"))
+            yield file, json.loads((file.metadata() or {}).get("info", "{}"))
     except (SafetensorError, json.JSONDecodeError, OSError) as error:
         raise CheckpointError(
             f"{str(path)!r} is not a whole safetensors file ({error}); copy or make it again"
         ) from None
-    return found if isinstance(found, dict) else {}
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:

@@ -147,20 +147,14 @@ class Gates(nn.Module):
         """Which gates were not closed for good, as a boolean vector."""
         return (self.open | ~self.free).cpu().numpy()
 
-    def open_features(
-        self, features: Mapping[str, Tensor], *, sliced: bool
-    ) -> tuple[dict[str, Tensor], dict[str, Tensor | slice]]:
-        """As ``ClosesChannels.open_features``.
-
-        Args:
-            sliced: whether the forward left out what was closed for good.
-        """
+    def open_features(self, features: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor | slice]]:
+        """As ``ClosesChannels.open_features``, of a forward that leaves out what was closed for good."""
         graph, selection = self.places.graph, self.places.selection
         kept = kept_channels(graph, features, selection(self.kept()))
-        made = kept_channels(graph, features, selection(self.opened())) if sliced else {}
+        made = kept_channels(graph, features, selection(self.opened()))
         found = {}
         for name, feature in features.items():
-            numbers, held = kept[name], made.get(name)
+            numbers, held = kept[name], made[name]
             if isinstance(numbers, Tensor) and isinstance(held, Tensor):
                 numbers = torch.searchsorted(held, numbers)
             found[name] = feature[:, numbers]

@@ -6,6 +6,7 @@ order in which they stay. What is left to say is which width loses its last chan
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -57,12 +58,12 @@ class WidthPath:
             usage: cost as a share of the budget; it grows with every width.
             multiple: of channels, which every width but a whole one is rounded down to.
         """
-        low, high = 0, len(self.closed)
-        while low < high:
-            middle = (low + high) // 2
-            fits = usage(self.rounded(self.sizes[middle], multiple)[None])[0] <= 1
-            low, high = (low, middle) if fits else (middle + 1, high)
-        return self._filled(self.rounded(self.sizes[low], multiple), self.closed[:low][::-1], usage, multiple)
+
+        def fits(steps: int) -> bool:
+            return bool(usage(self.rounded(self.sizes[steps], multiple)[None])[0] <= 1)
+
+        down = bisect_left(range(len(self.closed)), True, key=fits)
+        return self._filled(self.rounded(self.sizes[down], multiple), self.closed[:down][::-1], usage, multiple)
 
     def rounded(self, sizes: np.ndarray, multiple: int) -> np.ndarray:
         """Sizes ``[..., widths]`` down to a multiple, one multiple at least; whole and empty ones stay."""

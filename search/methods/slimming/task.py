@@ -106,7 +106,7 @@ class Slimmed(nn.Module):
 
     def open_features(self, features: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor | slice]]:
         """Of outputs of named modules the channels that are still read, and their numbers."""
-        return self.gates.open_features(features, sliced=True)
+        return self.gates.open_features(features)
 
     def forward(self, *inputs: Any, **options: Any) -> Any:
         """The net without what was closed for good, which is not computed."""

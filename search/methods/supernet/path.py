@@ -12,6 +12,7 @@ whole net, so that what is closed for the narrow nets goes on learning in wider 
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -138,18 +139,16 @@ class Frontier(nn.Module):
     def kept(self, share: float, order: np.ndarray | None = None) -> np.ndarray:
         """The units of the widest net of the order that costs no more than a share of the whole one's, a mask."""
         order = self.order() if order is None else order
-        low, high = 0, len(order)
 
         def left(count: int) -> np.ndarray:
             mask = np.ones(len(self.first), bool)
             mask[order[:count]] = False
             return mask
 
-        while low < high:
-            middle = (low + high) // 2
-            fits = self.usage(self.places.sizes(left(middle))[None])[0] <= share
-            low, high = (low, middle) if fits else (middle + 1, high)
-        return left(low)
+        def fits(count: int) -> bool:
+            return bool(self.usage(self.places.sizes(left(count))[None])[0] <= share)
+
+        return left(bisect_left(range(len(order)), True, key=fits))
 
     def draw(self, rng: np.random.Generator, step: int) -> np.ndarray:
         """The units of a step's net, a mask."""
