@@ -12,6 +12,7 @@ import numpy as np
 
 from gantailor.search.costs import CostLimits
 from gantailor.search.limits import Limit, format_macs
+from gantailor.search.spaces.space import uniform_indices
 from gantailor.supernet.errors import BudgetError
 
 
@@ -34,6 +35,13 @@ class Budget(CostLimits):
     def __post_init__(self) -> None:
         super().__post_init__()
         _check_reachable(self)
+
+    @property
+    def baseline(self) -> np.ndarray:
+        """What a search has to beat: where its space says that it begins, else the uniform shrink."""
+        if self.space.starts:
+            return self.space.starts[0]
+        return uniform_indices(self.space, self.macs, convention=self.convention)
 
     def example(self) -> np.ndarray | None:
         """A candidate that fits, if one is found."""

@@ -13,19 +13,20 @@ import yaml
 from torch import Tensor, nn
 
 from gantailor.evaluators.pictures.rgb import as_seen
-from gantailor.evaluators.scores import Subset, spread
+from gantailor.evaluators.scores import spread
 from gantailor.export.devices import device
 from gantailor.export.sides import check_sides
 from gantailor.export.target import check_device
 from gantailor.export.weights import plain
 from gantailor.pipeline.context import RunContext
 from gantailor.pipeline.estimates import note_estimates
-from gantailor.pipeline.search.study import front_profile, objectives_of, storage_of
+from gantailor.pipeline.search.study import front_profile, objectives_of
 from gantailor.pipeline.shapes import check_features, check_networks, look, trainings
 from gantailor.run import ranking
 from gantailor.run.config import is_file
 from gantailor.run.inputs import check_size, check_torch_device
 from gantailor.run.run import Run, with_file
+from gantailor.run.study import storage_of
 from gantailor.search.methods.method import DISCRIMINATOR
 from gantailor.search.storage import check_storage, prepare_storage
 from gantailor.search.strategies import make_strategy
@@ -56,8 +57,9 @@ def find_mistakes(run: Run) -> None:
     for recipe in (config.train, config.finetune):
         check_parts(recipe)
     looked = look(run)
+    coupled = coupled_terms({"generator": copied(setup.generator).train()})
     for _, recipe in trainings(run):
-        check_coupled(recipe, coupled_terms({"generator": copied(setup.generator).train()}))
+        check_coupled(recipe, coupled)
     _check_teacher(run)
     check_features(run, looked.inputs)
     run.method.check(RunContext(run))
@@ -85,10 +87,10 @@ def find_mistakes(run: Run) -> None:
 
 
 def _note_sample(run: Run) -> None:
-    whole = run.setup.data("search")
-    some = Subset(whole, run.config.evaluation.search_images)
-    if len(some) < len(whole):
-        run.report.note(f"search and watcher score {some.source}: a sample of the split, evaluation.search_images")
+    if len(run.sample) < len(run.setup.data("search")):
+        run.report.note(
+            f"search and watcher score {run.sample.source}: a sample of the split, evaluation.search_images"
+        )
 
 
 def _check_teacher(run: Run) -> None:
@@ -189,7 +191,7 @@ def _check_untrained(run: Run) -> None:
     untrained = run.method.searches and config.train.kimg == 0 and config.supernet is None
     if config.space.name == "path" and not run.method.searches:
         raise ConfigError(f"space 'path' is the supernet's; method {run.method.name!r} chooses channels itself")
-    if config.space.name == "path" and config.train.kimg == 0 and not run.setup.stored_path():
+    if config.space.name == "path" and config.train.kimg == 0 and run.setup.path is None:
         raise ConfigError(
             "space 'path' is made by a training, and train.kimg is 0; set a train.kimg, or as supernet the file of one "
             "that was trained along a path"

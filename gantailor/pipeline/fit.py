@@ -13,7 +13,6 @@ import numpy as np
 import torch
 from torch import nn
 
-from gantailor.evaluators.scores import Subset
 from gantailor.run.run import Run
 from gantailor.supernet.calling import first, forward
 from gantailor.supernet.files import cut_rows, read_rows, save_tensors, write_bytes
@@ -67,7 +66,7 @@ class Watcher:
 
     def __init__(self, run: Run, name: str, nets: Nets, *, best: Path | None = None) -> None:
         self.run, self.name, self.nets, self.best = run, name, nets, best
-        self.pairs = Subset(run.setup.data("search"), run.config.evaluation.search_images)
+        self.pairs = run.sample
         self.evaluator = run.setup.scoring.evaluator([run.setup.search_metric])
         self.log = run.folder.log_of(name)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 
@@ -32,8 +31,7 @@ def train(run: Run) -> None:
         return
     context = RunContext(run)
     if not recipe.kimg and method.searches:
-        info = {"stage": "untrained"} | run.setup.stored_path()
-        save_tensors(folder.supernet, context.supernet().generator.state_dict(), info)
+        _save_whole(run, Trained(weights=context.supernet().generator.state_dict(), path=run.setup.path), "untrained")
         return
     task = method.task(context)
     title = "supernet" if method.searches else method.name
@@ -62,18 +60,21 @@ def _hand_on(run: Run, task: Task, orders: Mapping[str, np.ndarray]) -> None:
 
 def store(run: Run, trained: Trained) -> None:
     """Write what a training left behind; the file that marks it as done comes last."""
-    folder = run.folder
-    info: dict[str, Any] = {"stage": "supernet" if trained.config is None else run.method.name}
+    folder, stage = run.folder, "supernet" if trained.config is None else run.method.name
     for note in trained.notes:
         run.report.note(note)
     if trained.quantisers is not None:
         save_activation_ranges(folder.ranges, trained.quantisers)
     for name, partner in trained.partners.items():
-        save_tensors(folder.weights_of(name), partner.weights, info)
+        save_tensors(folder.weights_of(name), partner.weights, {"stage": stage})
         write_config(folder.file(f"{name}.json"), partner.config)
-    if trained.path is not None:
-        info["path"] = trained.path.to_json()
-    save_tensors(folder.supernet, trained.weights, info)
-    run.setup.look_again()
+    _save_whole(run, trained, stage)
     if trained.config is not None:
         write_config(folder.selected, trained.config)
+
+
+def _save_whole(run: Run, trained: Trained, stage: str) -> None:
+    """Write the whole net, and its path in the same file."""
+    path = {} if trained.path is None else {"path": trained.path.to_json()}
+    save_tensors(run.folder.supernet, trained.weights, {"stage": stage, **path})
+    run.setup.look_again()

@@ -16,7 +16,7 @@ from gantailor.evaluators.metric import metric_of
 from gantailor.evaluators.scores import against_teacher
 from gantailor.reports.figures import data_url
 from gantailor.run.run import Run, open_run
-from gantailor.run.study import study_of
+from gantailor.run.study import storage_of, study_of
 from gantailor.search.budget import Budget
 from gantailor.search.results import best_trial, pareto_rows, table
 from gantailor.search.storage import load_study, reaching
@@ -67,7 +67,7 @@ class SearchResult:
         """From a run; as ``read``."""
         folder = run.folder.path
         name, provenance = study_of(run)
-        storage = run.config.search.storage or run.folder.search
+        storage = storage_of(run)
         with reaching(storage):
             study = load_study(storage, name=name)
             frame = table(study, run.setup.space, provenance=provenance)

@@ -11,6 +11,7 @@ import torch
 import yaml
 from torch import nn
 
+from gantailor.evaluators.scores import Subset
 from gantailor.run.config import Config
 from gantailor.run.folder import RunFolder
 from gantailor.run.loading import stored_config
@@ -22,7 +23,6 @@ from gantailor.supernet.decisions import Decisions
 from gantailor.supernet.errors import ConfigError, GantailorError, RunError
 from gantailor.supernet.graph import SubnetConfig
 from gantailor.supernet.supernet import Supernet
-from gantailor.supernet.traits import traits_of
 from gantailor.zoo.checkpoints import load_state, read_state
 from gantailor.zoo.generators.record import build
 
@@ -106,6 +106,11 @@ class Run:
         fixed = set() if self.method.searches else {"budget"}  # the others trained to this one
         return [name for name in mine if name not in set(CHANGEABLE) - fixed and known[name] != mine[name]]
 
+    @cached_property
+    def sample(self) -> Subset:
+        """The pictures of the search split that search and watcher score."""
+        return Subset(self.setup.data("search"), self.config.evaluation.search_images)
+
     @property
     def narrowing(self) -> float:
         """Share of fine-tuning's steps over which the whole net is led down to its widths."""
@@ -113,7 +118,7 @@ class Run:
         if config.narrowing is not None:
             return config.narrowing
         ranked = self.method.narrows or (self.method.searches and not config.train.kimg and not config.supernet)
-        pictures = traits_of(self.setup.generator).takes != "latents"
+        pictures = self.setup.traits.takes != "latents"
         return NARROWING if ranked and pictures and self.setup.taught and not config.finetune.bits else 0.0
 
     def replay(self) -> bool:

@@ -6,7 +6,6 @@ from collections.abc import Iterable, Mapping
 from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
 
 from gantailor.evaluators.metric import find_metric
 from gantailor.evaluators.scores import has_real
@@ -103,36 +102,35 @@ class Setup(Inputs):
     @cached_property
     def offered(self) -> Space:
         """The search space as settings describe it."""
-        return space(_wanted(self.config), self.traced)
+        return space(wanted_space(self.config), self.traced)
 
     @cached_property
     def space(self) -> Space:
         """The search space: where there is a path, what lies along it, or around its net at the budget."""
-        config, every = _wanted(self.config), self.offered
-        path = self.stored_path().get("path")
-        if config.name != "path" or path is None:
+        config, every, found = wanted_space(self.config), self.offered, self.path
+        if config.name != "path" or found is None:
             return every
-        found = WidthPath.from_json(path, self.traced.graph)
         if self.config.search.front:
             return points(found, self.traced, config)
         wanted = _limits(self, self.config.budget)
         limits = CostLimits(every, wanted, self.config.convention, profiles=dict(self.profiles))
         return neighbourhood(found, self.traced, config, limits.usage)
 
-    def stored_path(self) -> dict[str, Any]:
-        """What the trained supernet's file says of a path, as ``path``; that of ``config.supernet`` before a training.
+    @cached_property
+    def path(self) -> WidthPath | None:
+        """The path in the trained supernet's file, or before a training in that of ``config.supernet``, if it has one.
 
         Raises:
-            CheckpointError: the file is damaged.
+            CheckpointError: the file is damaged, or the path is another generator's.
         """
         own = None if self.folder is None or not self.folder.supernet.exists() else self.folder.supernet
         file = own or (Path(self.config.supernet) if self.config.supernet else None)
         info = {} if file is None else stored_info(file)
-        return {"path": info["path"]} if "path" in info else {}
+        return WidthPath.from_json(info["path"], self.traced.graph) if "path" in info else None
 
     def look_again(self) -> None:
         """A training has ended, and with it the space along its path is there."""
-        for name in ("space", "budget"):
+        for name in ("path", "space", "budget"):
             self.__dict__.pop(name, None)
 
     @cached_property
@@ -187,7 +185,7 @@ class Setup(Inputs):
         return found[0]
 
 
-def _wanted(config: Config) -> SpaceConfig:
+def wanted_space(config: Config) -> SpaceConfig:
     """Settings of the space, rounded to what the first device likes if that is asked for."""
     wanted = config.space
     if not config.round_to_device or not config.devices:

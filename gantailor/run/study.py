@@ -5,12 +5,18 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
+from pathlib import Path
 
 from gantailor.run.run import Run
 from gantailor.search.scoring import Objective
 from gantailor.search.spaces.space import Space
 
 STUDY = "gantailor"  # in a run's own journal; in a database that several runs share, the run's name follows
+
+
+def storage_of(run: Run) -> str | Path:
+    """Where the run's study is kept."""
+    return run.config.search.storage or run.folder.search
 
 
 def study_of(run: Run) -> tuple[str, str | None]:

@@ -6,7 +6,8 @@ import numpy as np
 
 from gantailor.reports.tables import csv_bytes
 from gantailor.run.run import Run
-from gantailor.search.spaces.path import WidthPath, points
+from gantailor.run.setup import wanted_space
+from gantailor.search.spaces.path import points
 from gantailor.search.study import Search
 from gantailor.supernet.files import write_bytes
 
@@ -20,13 +21,13 @@ def score_path(run: Run, searcher: Search) -> None:
     """
     import pandas as pd  # slow to import, and mistakes are told before
 
-    file, stored = run.folder.path_scores, run.setup.stored_path()
-    if "path" not in stored or run.config.search.front:
+    file, path = run.folder.path_scores, run.setup.path
+    if path is None or run.config.search.front:
         return
     if file.exists() and set(pd.read_csv(file)["provenance"]) == {searcher.provenance}:
         return
     supernet = run.setup.traced
-    along = points(WidthPath.from_json(stored["path"], supernet.graph), supernet, run.config.space)
+    along = points(path, supernet, wanted_space(run.config))
     chosen = np.unique(np.linspace(0, along.count - 1, SCORED).round().astype(int))
     name, rows = searcher.objectives[0].name, []
     listener = run.report.pictures("scores along the path", "nets")

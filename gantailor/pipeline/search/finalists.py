@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 
-from gantailor.evaluators.scores import Subset
 from gantailor.pipeline.finetune import at_its_end, tuning_of
 from gantailor.pipeline.search.halving import Finalists, Tune
 from gantailor.pipeline.search.processes import run_workers
@@ -75,7 +74,7 @@ def _folder(run: Run, config: SubnetConfig, provenance: str) -> Path:
 def _tune(run: Run, provenance: str) -> Tune:
     """Fine-tuning by the run's own recipe, from where it stopped to a number of images; the search's score then."""
     recipe, metric = run.config.finetune, run.setup.search_metric
-    pairs, evaluator = Subset(run.setup.data("search"), run.config.evaluation.search_images), None
+    evaluator = None
 
     def tune(config: SubnetConfig, kimg: float) -> float:
         nonlocal evaluator
@@ -87,7 +86,7 @@ def _tune(run: Run, provenance: str) -> Tune:
             trainer = Trainer(tuning_of(run, config)[0], recipe, workers=run.config.data.workers)
             trained = trainer.run(folder / "subnet.ckpt.safetensors", stop_after=step)
             evaluator = evaluator or run.setup.scoring.evaluator([metric])
-            known[str(step)] = next(iter(evaluator(copied(at_its_end(trained)).to("cpu"), pairs).values())).value
+            known[str(step)] = next(iter(evaluator(copied(at_its_end(trained)).to("cpu"), run.sample).values())).value
             write_json(file, known)
             run.report.note(f"finalist {folder.name}: {metric} {known[str(step)]:.5g} after {kimg:g} kimg")
         return known[str(step)]

@@ -12,7 +12,6 @@ from optuna.exceptions import UpdateFinishedTrialError
 from optuna.pruners import SuccessiveHalvingPruner
 from optuna.trial import FrozenTrial, TrialState
 
-from gantailor.search.spaces.space import uniform_indices
 from gantailor.search.strategies.common import key, listed
 from gantailor.search.study import Search
 from gantailor.supernet.graph import SubnetConfig
@@ -44,7 +43,7 @@ class Finalists(Search):
     are finished trials, whose score is the tuned one.
 
     Args:
-        screen: the search, whose scores order the subnets; the uniform shrink is tuned too, if it was scored.
+        screen: the search, whose scores order the subnets; what it has to beat is tuned too, if it was scored.
         tune: from a subnet and the thousands of images that it has to be tuned on in all to its score then; what was
             done before is not done again.
         count: how many subnets; kimg: length of the whole tuning; settings: identifies all else that tunes.
@@ -118,15 +117,14 @@ class Finalists(Search):
 
 
 def best_rows(screen: Search, count: int) -> np.ndarray:
-    """Choice indices of the best evaluated subnets within the budget, and of the uniform shrink; the best first."""
+    """Choice indices of the best evaluated subnets within the budget, and of the baseline; the best first."""
     history, budget = screen.history(), screen.budget
     fitting = budget.fits(history.indices) if len(history.indices) else np.zeros(0, bool)
     rows = history.indices[fitting][np.argsort(history.values[fitting, 0], kind="stable")]
-    uniform = uniform_indices(budget.space, budget.macs, convention=budget.convention)
     chosen: np.ndarray = rows[:count]
-    is_uniform = (rows == uniform).all(1)
-    if is_uniform.any() and not is_uniform[:count].any():
-        chosen = np.concatenate([rows[: count - 1], uniform[None]])
+    is_baseline = (rows == budget.baseline).all(1)
+    if is_baseline.any() and not is_baseline[:count].any():
+        chosen = np.concatenate([rows[: count - 1], budget.baseline[None]])
     return chosen
 
 

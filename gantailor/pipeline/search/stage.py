@@ -10,14 +10,13 @@ from optuna.trial import TrialState
 
 from gantailor.pipeline.search.curve import score_path
 from gantailor.pipeline.search.finalists import go_on_with, tune_finalists
-from gantailor.pipeline.search.study import evaluate_all, make_search, storage_of
+from gantailor.pipeline.search.study import evaluate_all, make_search
 from gantailor.reports.tables import csv_bytes
 from gantailor.run.folder import write_config
 from gantailor.run.run import Run
-from gantailor.search.budget import Budget
+from gantailor.run.study import storage_of
 from gantailor.search.errors import SearchError
 from gantailor.search.results import best_config, best_trial, table
-from gantailor.search.spaces.space import uniform_indices
 from gantailor.search.storage import reaching
 from gantailor.search.study import Search
 from gantailor.supernet.errors import RunError
@@ -63,25 +62,20 @@ def _evaluate(run: Run, searcher: Search) -> None:
 def _tell_gain(run: Run, searcher: Search) -> None:
     """What the search's pick gained over uniform widths, or the path's net, by the scores that it followed."""
     history, budget = searcher.history(), searcher.budget
-    begun, within = (history.indices == _baseline(budget)).all(1), history.values[budget.fits(history.indices), 0]
+    begun, within = (history.indices == budget.baseline).all(1), history.values[budget.fits(history.indices), 0]
     if begun.any() and len(within) > 1:
-        sign, name = _sign(searcher), "the path's net" if budget.space.starts else "uniform widths"
-        compared = _gained(sign * float(within.min()), sign * float(history.values[begun, 0][0]), sign, name)
+        sign = _sign(searcher)
+        compared = _gained(sign * float(within.min()), sign * float(history.values[begun, 0][0]), searcher)
         run.report.note(f"{searcher.objectives[0].name} inherited: {compared}")
-
-
-def _baseline(budget: Budget) -> np.ndarray:
-    if budget.space.starts:
-        return budget.space.starts[0]
-    return uniform_indices(budget.space, budget.macs, convention=budget.convention)
 
 
 def _sign(searcher: Search) -> int:
     return 1 if searcher.objectives[0].minimize else -1
 
 
-def _gained(best: float, begun: float, sign: int, name: str = "uniform widths") -> str:
-    gain = sign * (begun - best) / max(abs(begun), 1e-12)
+def _gained(best: float, begun: float, searcher: Search) -> str:
+    name = "the path's net" if searcher.budget.space.starts else "uniform widths"
+    gain = _sign(searcher) * (begun - best) / max(abs(begun), 1e-12)
     return f"{best:.5g}, of {name} {begun:.5g}, " + (f"{gain:.1%} gained" if gain > 0 else "nothing gained")
 
 
@@ -98,11 +92,11 @@ def _best_tuned(run: Run, searcher: Search) -> SubnetConfig:
         reasons = [trial.user_attrs["reason"] for trial in trials if "reason" in trial.user_attrs]
         raise SearchError(f"no finalist could be tuned, the last for: {reasons[-1] if reasons else 'nobody knows'}")
     _, indices = best_trial(finalists.study, finalists.budget, provenance=finalists.provenance)
-    mine, uniform = finalists.tuned(indices), finalists.tuned(_baseline(finalists.budget))
+    mine, begun = finalists.tuned(indices), finalists.tuned(finalists.budget.baseline)
     said = f"{ended} of {len(finalists.rows)} finalists were tuned on {finalists.lengths[-1]:g} kimg, others on less"
-    if uniform:
-        rung = len(uniform) - 1
-        compared = _gained(mine[rung], uniform[rung], _sign(finalists))
+    if begun:
+        rung = len(begun) - 1
+        compared = _gained(mine[rung], begun[rung], finalists)
         said += f"; {finalists.objectives[0].name} after {finalists.lengths[rung]:g}: {compared}"
     run.report.note(said)
     return finalists.budget.space.to_config(indices)

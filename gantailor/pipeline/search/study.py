@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,7 +13,7 @@ from gantailor.evaluators.scores import Subset
 from gantailor.pipeline.search.processes import run_workers
 from gantailor.run.config import Config
 from gantailor.run.run import Run
-from gantailor.run.study import digest, study_name
+from gantailor.run.study import digest, storage_of, study_name
 from gantailor.search.latency import LatencyProfile
 from gantailor.search.scoring import Objective, Scorer
 from gantailor.search.storage import open_study, reaching
@@ -34,7 +33,7 @@ def objectives_of(run: Run) -> tuple[Objective, ...]:
 
 def make_search(run: Run) -> Search:
     """A search on the run's study, with the trained supernet; ``study.json`` says which study that is."""
-    pairs = Subset(run.setup.data("search"), run.config.evaluation.search_images)
+    pairs = run.sample
     profile = front_profile(run.config)
     weights, timing = run.folder.supernet.read_bytes(), repr(profile) if profile else ""
     stamps = (run.setup.search_metric, pairs.digest(), run.config.evaluation.extractor, timing)
@@ -53,11 +52,6 @@ def make_search(run: Run) -> Search:
         provenance=provenance,
         lock=run.folder.search_lock,
     )
-
-
-def storage_of(run: Run) -> str | Path:
-    """Where the run's study is kept."""
-    return run.config.search.storage or run.folder.search
 
 
 def front_profile(config: Config) -> LatencyProfile | None:

@@ -19,15 +19,8 @@ from gantailor.search.methods.supernet.path import (
 from gantailor.supernet.errors import ConfigError
 from gantailor.supernet.training.trainer import Task
 
-SEARCHES = {
-    "strategy",
-    "workers",
-    "ray_address",
-    "storage",
-    "study",
-    "tuning_kimg",
-    "finalists",
-}  # who names one searches
+# Who names one of these wants a search.
+SEARCHES = {"strategy", "workers", "ray_address", "storage", "study", "tuning_kimg", "finalists"}
 SMALLEST = 0.05  # share of the cost that a path goes down to where a whole front is asked for
 
 
