@@ -15,7 +15,7 @@ from gantailor.supernet.gates import GatePlaces
 from gantailor.supernet.graph import Selection
 from gantailor.supernet.proof.noise import EvenNoise
 from gantailor.supernet.proof.recording import recorded
-from gantailor.supernet.subnets.slicing import narrow_attributes
+from gantailor.supernet.supernet import call_narrow
 
 LARGE = 4e9  # multiply-accumulates
 
@@ -95,11 +95,9 @@ class Values:
         around = self.narrowed(selection, {*range(len(graph.widths))} - {*widths})
         gates = torch.from_numpy(np.concatenate(graph.masks(selection))).to(self.precise.dtype)
         zeroed = GatePlaces(graph, widths).apply(self.supernet.tensors, gates)
-        tensors = {**zeroed, **self.supernet.sliced(around, zeroed)}
 
         def forward(*inputs: Any) -> Any:
-            with narrow_attributes(self.supernet.generator, graph, graph.sizes(around)):
-                return self.supernet.call_with(tensors, inputs)
+            return call_narrow(self.supernet, around, inputs, tensors=zeroed)
 
         return distance(self.run(forward), self.run(self.supernet, selection))
 

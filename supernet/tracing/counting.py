@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -47,16 +46,9 @@ class ProductCounter(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.total += products
 
 
-@contextmanager
-def counted() -> Iterator[ProductCounter]:
-    """What runs within the block is counted."""
-    with ProductCounter() as counter:
-        yield counter
-
-
 @torch.no_grad()
 def count_products(model: nn.Module, inputs: tuple[Any, ...]) -> int:
     """Multiply-accumulates of one forward on these inputs, for the whole batch."""
-    with counted() as counter:
+    with ProductCounter() as counter:
         model(*inputs)
     return counter.total

@@ -12,7 +12,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 
 from gantailor.supernet.errors import UntraceableError
-from gantailor.supernet.tracing.counting import counted
+from gantailor.supernet.tracing.counting import ProductCounter
 from gantailor.supernet.tracing.products import OF_ACTIVATIONS
 from gantailor.supernet.tracing.sizes import kept_sizes, plain, remembered, sizes_in, sizes_of
 from gantailor.supernet.tracing.tracer import LATER, LOST, WEIGHT, Labels, Rule, Tracer, within
@@ -60,7 +60,7 @@ class TracedForward(TorchFunctionMode):
         args = remembered(args, self.tracer)
         given = [t for t in tree_leaves((args, kwargs)) if isinstance(t, Tensor)]
         before = [self.tracer.labels(t) for t in given]
-        with counted() as products:
+        with ProductCounter() as products:
             result = func(*plain(args), **plain(kwargs))
         if name in ("shape", "size"):
             return self._sizes(args[0], *args[1:], **kwargs)
