@@ -49,6 +49,7 @@ class ProductCounter(TorchDispatchMode):  # type: ignore[no-untyped-call]
 @torch.no_grad()
 def count_products(model: nn.Module, inputs: tuple[Any, ...]) -> int:
     """Multiply-accumulates of one forward on these inputs, for the whole batch."""
-    with ProductCounter() as counter:
+    counter = ProductCounter()
+    with counter:
         model(*inputs)
     return counter.total
