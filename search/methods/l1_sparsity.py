@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,8 +30,8 @@ class SparsityOptions:
         control: what closes gates for good. ``plan``: the smallest, step by step, along a straight line in the
             logarithm of the cost (as weights in Zhu and Gupta 2017, arXiv 1710.01878). ``penalty``: nothing before the
             penalty alone has met the budget, as published. ``measured``: the plan, by what the losses say: the running
-            mean of the squared product of gate and gradient (Taylor expansion, Molchanov et al. 2019, arXiv
-            1906.10771); gates keep their values, nothing shrinks.
+            mean of the squared product of channel and gradient (Taylor expansion, Molchanov et al. 2019, arXiv
+            1906.10771); scales keep their values, nothing shrinks.
         ablation: what is taken away to see what it does. ``no-penalty``: gates are trained, but do not shrink;
             ``frozen``: gates keep their first values, which then decide.
     """
@@ -70,6 +71,8 @@ class L1Sparsity(TaskAround):
         optimizer: of the gates alone; they are taken out of the task's.
         usage: cost of sizes ``[N, widths]`` as a share of the budget.
         options: the method's.
+        slopes: the gradient at a factor of 1 on every channel, ``[units]``, of the step that was just taken; gates are
+            such factors themselves unless it is given.
         name: of these gates, where a task has several: wrap it once for each.
     """
 
@@ -82,6 +85,7 @@ class L1Sparsity(TaskAround):
         optimizer: torch.optim.Optimizer,
         usage: Usage,
         options: SparsityOptions,
+        slopes: Callable[[], Tensor] | None = None,
         name: str = "gates",
     ) -> None:
         super().__init__(task)
@@ -92,6 +96,7 @@ class L1Sparsity(TaskAround):
         strength = options.strength or 0.5 * float(gates.values.detach().abs().mean()) / (rate * steps)
         self.control = Control(gates, usage, steps, strength=strength, name=name)
         self.first, self.measured = gates.values.detach().clone(), _Measured(gates.values)
+        self._slopes = slopes or self._of_gates
 
     @property
     def optimizers(self) -> dict[str, torch.optim.Optimizer]:
@@ -118,7 +123,8 @@ class L1Sparsity(TaskAround):
         if not self.options.moves:
             gates.values.copy_(self.first)
         if not control.closed:
-            self.measured.see(gates.values)
+            if self.options.control == "measured":
+                self.measured.see(self._slopes())
             before = gates.values.clone()
             if self.options.shrinks and (control.limited or self.options.strength):
                 self._shrink(before)
@@ -134,6 +140,10 @@ class L1Sparsity(TaskAround):
                 gates.values.copy_(before)  # what is kept has the value from before the last threshold
         if control.closed:
             gates.values.mul_(gates.open)
+
+    def _of_gates(self) -> Tensor:
+        gradient = self.gates.values.grad
+        return torch.zeros_like(self.gates.values) if gradient is None else self.gates.values * gradient
 
     def _order(self, values: Tensor) -> Tensor:
         """What decides which gates stay: their values, or what was measured."""
@@ -169,9 +179,9 @@ class L1Sparsity(TaskAround):
 
 
 class _Measured(nn.Module):
-    """How important each gate was to the losses while it was open."""
+    """How important each channel was to the losses while it was open."""
 
-    importance: Tensor  # running mean of (gate x gradient)^2, [units]
+    importance: Tensor  # running mean of the squared slopes, [units]
     seen: Tensor
 
     def __init__(self, values: nn.Parameter) -> None:
@@ -179,11 +189,10 @@ class _Measured(nn.Module):
         self.register_buffer("importance", torch.zeros_like(values))
         self.register_buffer("seen", torch.tensor(0))
 
-    def see(self, values: Tensor) -> None:
-        """The gradients of a step."""
-        if values.grad is not None:
-            self.seen += 1
-            self.importance += ((values * values.grad).square() - self.importance) / self.seen
+    def see(self, slopes: Tensor) -> None:
+        """The slopes ``[units]`` of a step."""
+        self.seen += 1
+        self.importance += (slopes.to(self.importance).square() - self.importance) / self.seen
 
 
 def soft_threshold(values: Tensor, amount: float) -> Tensor:

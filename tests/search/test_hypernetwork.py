@@ -13,7 +13,7 @@ from gantailor.search.limits import parse_budget
 from gantailor.search.methods.hypernetwork.method import HYPERNETWORK
 from gantailor.search.methods.hypernetwork.task import Hypernetwork, hypernetwork_task
 from gantailor.search.spaces.space import space
-from gantailor.supernet.errors import ConfigError, RunError
+from gantailor.supernet.errors import RunError
 from gantailor.supernet.training.image_to_image import ImageToImage
 from gantailor.supernet.training.recipe import Recipe
 from gantailor.supernet.training.trainer import Trainer
@@ -154,9 +154,38 @@ def test_a_cycle_is_not_finetuned_without_its_other_half():
         HYPERNETWORK.finetune(context, nn.Identity(), {})
 
 
-def test_measured_is_no_control_of_latents():
-    with pytest.raises(ConfigError, match="latents are no gates"):
-        training(4, control="measured")
+@pytest.mark.parametrize("name", ["resnet_6blocks", "mobile_resnet_6blocks"])
+def test_slopes_are_autograds(name):
+    """Of a factor on every channel, at 1, where some are closed."""
+    model = Hypernetwork(supernet(name), seed=1).double()
+    rng = torch.Generator().manual_seed(0)
+    model.gates.open.copy_(torch.rand(len(model.gates.open), generator=rng) < 0.7)
+    factors = torch.ones(len(model.gates.open), dtype=torch.float64, requires_grad=True)
+    images = torch.randn(1, 3, CASES[name], CASES[name], generator=rng).double()
+    made = model.gates.places.apply(model.tensors(), factors)
+    model.supernet.call_with(made, (images,), {}).square().mean().backward()
+    model.zero_grad()
+    model(images).square().mean().backward()
+    found = model.slopes()
+    assert found[model.gates.open].abs().min() > 0 and not found[~model.gates.open].any()
+    torch.testing.assert_close(found, factors.grad, rtol=1e-8, atol=1e-14)
+
+
+@pytest.mark.long
+def test_measured_channels_are_learned(monkeypatch):
+    """The smallest by the running mean of squared slopes close; the order of the first latents does not matter."""
+    task, model, recipe, budget = training(12, control="measured")
+    seen, take = [], model.slopes
+    monkeypatch.setattr(model, "slopes", lambda: seen.append(take()) or seen[-1])
+    trainer = Trainer(task, recipe)
+    for _ in range(4):
+        trainer.train_step()
+    torch.testing.assert_close(task.measured.importance, torch.stack(seen).square().mean(0).float())
+    assert not torch.equal(model.gates.values[model.gates.open], task.first[model.gates.open]), "latents are trained"
+    trainer.run()
+    assert 0.98 < budget.usage(model.gates.places.sizes(model.gates.open.numpy())[None])[0] <= 1
+    overlap, chance = (float(text.rstrip("%)")) for text in task.learned().split() if "%" in text)
+    assert overlap < 95 and chance < 70, "not the first latents alone; at first weights are in proportion to them"
 
 
 @pytest.mark.long

@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -36,7 +36,9 @@ LEAST = 4  # channels that every width keeps, as published
 class HypernetworkOptions(SparsityOptions):
     """Settings of the sparsification, in ``train.method_options``, beside those of ``SparsityOptions``.
 
-    Published: ``control: penalty`` with a ``strength`` of 0.1 and 0.0003 at a rate of 0.0001.
+    Published: ``control: penalty`` with a ``strength`` of 0.1 and 0.0003 at a rate of 0.0001. A latent is no factor of
+    its channel, whose weights it only has a part in: its size says little of what the channel is worth. ``measured``
+    closes channels by the slopes of the made weights instead; latents are then trained, and do not shrink.
 
     Attributes:
         latent_lr: Adam learning rate of the latents, a rate of its own: at the weights' rate they would hardly move.
@@ -48,8 +50,11 @@ class HypernetworkOptions(SparsityOptions):
     def __post_init__(self) -> None:
         super().__post_init__()
         require("latent_lr", self.latent_lr, above=0)
-        if self.control == "measured":  # a latent of zero does not remove its channel
-            raise ValueError("control cannot be 'measured': latents are no gates. Give plan or penalty")
+
+    @property
+    def moves(self) -> bool:
+        """Whether the losses train the latents."""
+        return self.ablation != "frozen"
 
 
 class MadeWeight(nn.Module):
@@ -150,6 +155,16 @@ class Hypernetwork(nn.Module):
         made = {name: maker(latents) for name, maker in zip(self.names, self.makers, strict=True)}
         return self.gates.places.apply({**self.supernet.tensors, **made}, self.gates.open.to(latents.dtype))
 
+    @torch.no_grad()
+    def slopes(self) -> Tensor:
+        """The gradient at a factor of 1 on every channel, ``[units]``, from the gradients that lie at the parameters."""
+        made, gradients = self.tensors(), {}
+        for name, maker in zip(self.names, self.makers, strict=True):
+            gradient = cast(MadeWeight, maker).explicit_offset.grad  # it is added to the weight
+            if gradient is not None:
+                gradients[name] = gradient.reshape(made[name].shape)
+        return self.gates.places.slopes(made, gradients)
+
     def open_features(self, features: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor | slice]]:
         """Of outputs of named modules the channels that are still read, and their numbers."""
         return self.gates.open_features(features)
@@ -166,4 +181,22 @@ def hypernetwork_task(
     """The task that trains a hypernetwork's generator while its latents are sparsified."""
     options = recipe.options_of(HypernetworkOptions, method=True)
     optimizer = torch.optim.Adam([model.gates.values], lr=options.latent_lr, betas=(recipe.beta1, recipe.beta2))
-    return L1Sparsity(task, model.gates, recipe, optimizer=optimizer, usage=usage, options=options, name=name)
+    slopes = _Slopes(model)
+    if options.control == "measured":  # after the update a weight has moved against its gradient
+        task.optimizers["generator"].register_step_pre_hook(slopes.take)
+    return L1Sparsity(
+        task, model.gates, recipe, optimizer=optimizer, usage=usage, options=options, slopes=slopes, name=name
+    )
+
+
+class _Slopes:
+    """A hypernetwork's slopes in the step that was just taken."""
+
+    def __init__(self, model: Hypernetwork) -> None:
+        self.model, self.last = model, torch.zeros(0)
+
+    def take(self, *_: Any) -> None:
+        self.last = self.model.slopes()
+
+    def __call__(self) -> Tensor:
+        return self.last

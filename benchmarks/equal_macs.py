@@ -1,0 +1,192 @@
+"""The yardstick of a search: which cheap score orders subnets of equal MACs as tuning them does?
+
+    python benchmarks/equal_macs.py --out runs/equal_macs --budgets 0.1 0.2 --subnets 40 --kimg 2 --seeds 0 1
+    python benchmarks/equal_macs.py --config mine.yaml --supernet runs/mine/supernet.safetensors --task mine --out runs/equal_macs
+
+Subnets of one supernet that was trained along a path (by default the shipped one), all within 0.5% of the same MACs
+(true): the path's net, its neighbours near and far, the widths that one threshold of L1 or of Taylor importance leaves,
+the best sum of sensitivities (FastNAS-like), uniform and random ones. Each is scored with inherited weights on the
+search's sample, then tuned once for each seed and scored on the sample again, early and at the end, and on the test
+split. A row for each subnet and seed is appended to ``results.csv``, and none made twice. Printed in the end: Kendall's
+tau of every score with the tuned result, the tau of the seeds with each other, which is the ceiling, and the regret of
+each score's pick as a share of a random pick's.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from rows import append, is_done
+from scipy.stats import kendalltau
+from torch import nn
+
+from gantailor.pipeline.context import RunContext
+from gantailor.pipeline.train import train
+from gantailor.run.loading import load_config
+from gantailor.run.run import Run
+from gantailor.search.budget import Budget
+from gantailor.search.limits import Limit
+from gantailor.search.methods.control import strongest
+from gantailor.search.spaces.config import SpaceConfig
+from gantailor.search.spaces.space import every_space, space, uniform_config
+from gantailor.search.strategies.sensitivity import Sensitivity, in_order, sensitivities
+from gantailor.supernet.gates import Gates
+from gantailor.supernet.graph import SubnetConfig
+from gantailor.supernet.importance.ranking import l1_scores
+from gantailor.supernet.supernet import Supernet
+from gantailor.supernet.training.trainer import Trainer
+from gantailor.zoo import DEMO_SUPERNET
+
+SLACK = 0.005  # of the MACs
+NEAR = (0.1, 0.2, 0.4, 0.8)  # standard deviations of the logarithm of a neighbour's widths
+SHARES = (0.125, 0.1875, 0.25, 0.375, 0.5, 0.75, 1.0)  # that sensitivities are measured at
+METRICS = ("l1", "features", "kid")
+
+
+def drawn(run: Run, budget: Budget, count: int) -> Iterator[tuple[str, np.ndarray]]:
+    """Families and widths ``[widths]`` of so many subnets, filled up to the budget."""
+    rng, supernet, path = np.random.default_rng(0), run.trained(), run.setup.path
+    assert path is not None, "the supernet was not trained along a path"
+    centre = path.net(budget.usage)
+    fixed = [("path", centre), ("uniform", _sizes(supernet, uniform_config(supernet, budget.macs)))]
+    fixed += [(f"importance {name}", sizes) for name, sizes in important(run, budget)]
+    fixed.append(("sensitivity", sensitive(run, budget)))
+    yield from ((family, filled(budget, sizes, rng)) for family, sizes in fixed)
+    for number in range(count - len(fixed)):
+        if number % 2:
+            yield "random", filled(budget, budget.space.sizes(budget.sample(rng))[0], rng)
+        else:
+            spread = NEAR[number // 2 % len(NEAR)]
+            moved = centre * np.exp(rng.normal(0, spread, len(centre)))
+            yield f"neighbour {spread}", filled(budget, moved, rng)
+
+
+def filled(budget: Budget, sizes: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Widths near these within the budget, as wide as fits."""
+    choices = [np.array(variable.choices) for variable in budget.space.variables]
+    columns = [budget.space.supernet.graph.index[variable.name] for variable in budget.space.variables]
+    near = [np.abs(known - sizes[c]).argmin() for known, c in zip(choices, columns, strict=True)]
+    found: np.ndarray = budget.space.sizes(budget.settle(np.array(near), rng))[0]
+    return found
+
+
+def important(run: Run, budget: Budget) -> Iterator[tuple[str, np.ndarray]]:
+    """Widths that one threshold over all channels leaves, by L1 norms and by Taylor importance of the teacher."""
+    supernet = run.setup.supernet
+    taylor = Run(run.folder.path / "taylor", run.config.model_copy(update={"ranking": "taylor"})).setup.scores
+    for name, scores in (("l1", l1_scores(supernet)), ("taylor", taylor)):
+        relative = [scores[width.name] / max(np.mean(scores[width.name]), 1e-12) for width in supernet.graph.widths]
+        gates = Gates(supernet.graph)
+        yield name, gates.places.sizes(strongest(gates, np.concatenate(relative), budget.usage))
+
+
+def sensitive(run: Run, budget: Budget) -> np.ndarray:
+    """Widths with the least sum of the losses of each width alone, by L1 with inherited weights."""
+    supernet = run.trained()
+    few = space(SpaceConfig(fractions=SHARES, multiple=1), supernet)
+    evaluator = run.setup.scoring.evaluator(["l1"])
+    probes = Sensitivity().probes(few)
+    scored = [next(iter(evaluator(supernet.extract(few.to_config(row)), run.sample).values())) for row in probes]
+    losses = sensitivities(few, probes, np.array([[score.value] for score in scored]))
+    assert losses is not None
+    cheap = Budget(few, budget.bounds)
+    return few.sizes(in_order(losses, cheap, np.random.default_rng(0))[0])[0]
+
+
+def _sizes(supernet: Supernet, config: SubnetConfig) -> np.ndarray:
+    return np.array([config[width.name] for width in supernet.graph.widths])
+
+
+def scores(run: Run, net: nn.Module, split: str) -> dict[str, float]:
+    """By the metrics' short names."""
+    pictures = run.sample if split == "search" else run.setup.data(split)
+    found = run.setup.scoring.evaluator(METRICS)(net.eval(), pictures)
+    return {f"{split} {name.split('[')[0]}": score.value for name, score in found.items()}
+
+
+def tuned(run: Run, config: SubnetConfig, seed: int, kimg: float) -> dict[str, float]:
+    """Scores after tuning: early, a quarter of the way, and at the end."""
+    recipe = run.config.finetune.model_copy(update={"seed": seed, "kimg": kimg, "watch_kimg": kimg / 4})
+    task = run.method.finetune(RunContext(run), run.setup.calibrated(run.trained().extract(config)), {})
+    early: dict[str, float] = {}
+
+    def look(net: nn.Module, step: int) -> None:
+        if not early:
+            early.update({f"early {name}": value for name, value in scores(run, net, "search").items()})
+
+    net, started = Trainer(task, recipe).run(None, on_watch=look), time.monotonic()
+    end = {f"tuned {name}": value for split in ("search", "test") for name, value in scores(run, net, split).items()}
+    return {**early, **end, "scoring seconds": time.monotonic() - started}
+
+
+def measure(run: Run, task: str, share: float, count: int, seeds: list[int], kimg: float, results: Path) -> None:
+    """Rows of one budget."""
+    supernet = run.trained()
+    macs = share * supernet.macs(supernet.full_config())
+    budget = Budget(every_space(supernet, SpaceConfig(name="every")), (Limit("macs", upper=macs),))
+    nets = list(drawn(run, budget, count))
+    for seed, (number, (family, sizes)) in itertools.product(seeds, enumerate(nets)):
+        row: dict[str, Any] = {"task": task, "share": share, "kimg": kimg, "seed": seed, "subnet": number}
+        if is_done(results, **row):
+            continue
+        config = SubnetConfig(dict(zip(supernet.graph.index, sizes.tolist(), strict=True)))
+        cost = supernet.macs(config)
+        if abs(cost / macs - 1) > SLACK:
+            print(f"subnet {number} ({family}) is left out: {cost / macs:.4f} of the budget", flush=True)
+            continue
+        row |= {"family": family, "macs": cost, "sizes": " ".join(map(str, sizes))}
+        inherited = scores(run, run.setup.calibrated(supernet.extract(config)), "search")
+        row |= {f"inherited {name}": value for name, value in inherited.items()}
+        append(results, [row | tuned(run, config, seed, kimg)])
+
+
+def ordering(frame: pd.DataFrame) -> pd.DataFrame:
+    """For each task, budget and tuned result: tau and regret of every score that is known before."""
+    lines = []
+    for place, group in frame.groupby(["task", "share", "kimg"]):
+        mean = group.select_dtypes("number").groupby(group["subnet"]).mean()
+        for result in ("l1", "kid"):
+            goal = mean[f"tuned test {result}"]
+            by_seed = group.pivot(index="subnet", columns="seed", values=f"tuned test {result}").dropna()
+            pairs = itertools.combinations(by_seed, 2)
+            ceiling = np.mean([kendalltau(by_seed[a], by_seed[b]).statistic for a, b in pairs] or [np.nan])
+            known = [name for name in mean if name.startswith(("inherited", "early", "tuned search"))]
+            for name in known:
+                tau = kendalltau(mean[name], goal).statistic
+                regret = (goal[mean[name].idxmin()] - goal.min()) / max(goal.mean() - goal.min(), 1e-12)
+                numbers = {"tau": tau, "ceiling": ceiling, "regret": regret, "subnets": len(goal)}
+                lines.append({"task": place[0], "share": place[1], "tuned": result, "score": name, **numbers})
+    return pd.DataFrame(lines)
+
+
+def main() -> None:
+    """Run it from the command line; see the head of this file."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", default="runs/equal_macs", type=Path)
+    parser.add_argument("--task", default="openmoji", help="what the rows are called")
+    parser.add_argument("--config", help="YAML file of another task")
+    parser.add_argument("--supernet", default=str(DEMO_SUPERNET), help="trained along a path")
+    parser.add_argument("--budgets", type=float, nargs="+", default=[0.1, 0.2])
+    parser.add_argument("--subnets", type=int, default=40)
+    parser.add_argument("--kimg", type=float, default=2)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
+    arguments = parser.parse_args()
+    fixed = {"supernet": arguments.supernet, "space.name": "path", "train.kimg": 0, "search.trials": 0}
+    run = Run(arguments.out / arguments.task, load_config(arguments.config, fixed))
+    run.claim()
+    train(run)
+    results = arguments.out / "results.csv"
+    for share in arguments.budgets:
+        measure(run, arguments.task, share, arguments.subnets, arguments.seeds, arguments.kimg, results)
+    print(ordering(pd.read_csv(results)).round(3).to_string(index=False))
+
+
+if __name__ == "__main__":
+    main()
