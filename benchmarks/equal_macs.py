@@ -1,7 +1,7 @@
 """The yardstick of a search: which cheap score orders subnets of equal MACs as tuning them does?
 
     python benchmarks/equal_macs.py --out runs/equal_macs --budgets 0.1 0.2 --subnets 40 --kimg 2 --seeds 0 1
-    python benchmarks/equal_macs.py --config mine.yaml --supernet runs/mine/supernet.safetensors --task mine --out runs/equal_macs
+    python benchmarks/equal_macs.py --out runs/equal_macs --task mine --config mine.yaml --supernet SUPERNET
 
 Subnets of one supernet that was trained along a path (by default the shipped one), all within 0.5% of the same MACs
 (true): the path's net, its neighbours near and far, the widths that one threshold of L1 or of Taylor importance leaves,
@@ -126,14 +126,15 @@ def tuned(run: Run, config: SubnetConfig, seed: int, kimg: float) -> dict[str, f
     return {**early, **end, "scoring seconds": time.monotonic() - started}
 
 
-def measure(run: Run, task: str, share: float, count: int, seeds: list[int], kimg: float, results: Path) -> None:
+def measure(run: Run, share: float, wanted: argparse.Namespace, results: Path) -> None:
     """Rows of one budget."""
+    seeds, kimg = wanted.seeds, wanted.kimg
     supernet = run.trained()
     macs = share * supernet.macs(supernet.full_config())
     budget = Budget(every_space(supernet, SpaceConfig(name="every")), (Limit("macs", upper=macs),))
-    nets = list(drawn(run, budget, count))
+    nets = list(drawn(run, budget, wanted.subnets))
     for seed, (number, (family, sizes)) in itertools.product(seeds, enumerate(nets)):
-        row: dict[str, Any] = {"task": task, "share": share, "kimg": kimg, "seed": seed, "subnet": number}
+        row: dict[str, Any] = {"task": wanted.task, "share": share, "kimg": kimg, "seed": seed, "subnet": number}
         if is_done(results, **row):
             continue
         config = SubnetConfig(dict(zip(supernet.graph.index, sizes.tolist(), strict=True)))
@@ -184,7 +185,7 @@ def main() -> None:
     train(run)
     results = arguments.out / "results.csv"
     for share in arguments.budgets:
-        measure(run, arguments.task, share, arguments.subnets, arguments.seeds, arguments.kimg, results)
+        measure(run, share, arguments, results)
     print(ordering(pd.read_csv(results)).round(3).to_string(index=False))
 
 

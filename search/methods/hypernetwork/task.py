@@ -157,7 +157,7 @@ class Hypernetwork(nn.Module):
 
     @torch.no_grad()
     def slopes(self) -> Tensor:
-        """The gradient at a factor of 1 on every channel, ``[units]``, from the gradients that lie at the parameters."""
+        """The gradient at a factor of 1 on every channel, ``[units]``, from those that lie at the parameters."""
         made, gradients = self.tensors(), {}
         for name, maker in zip(self.names, self.makers, strict=True):
             gradient = cast(MadeWeight, maker).explicit_offset.grad  # it is added to the weight
