@@ -16,8 +16,9 @@ from __future__ import annotations
 
 import argparse
 import itertools
+import json
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +67,13 @@ def drawn(run: Run, budget: Budget, count: int) -> Iterator[tuple[str, np.ndarra
             spread = NEAR[number // 2 % len(NEAR)]
             moved = centre * np.exp(rng.normal(0, spread, len(centre)))
             yield f"neighbour {spread}", filled(budget, moved, rng)
+
+
+def kept_nets(file: Path, draw: Callable[[], Iterator[tuple[str, np.ndarray]]]) -> list[tuple[str, np.ndarray]]:
+    """The nets in a file, drawn once."""
+    if not file.exists():
+        file.write_text(json.dumps([(family, sizes.tolist()) for family, sizes in draw()]))
+    return [(family, np.array(sizes)) for family, sizes in json.loads(file.read_text())]
 
 
 def filled(budget: Budget, sizes: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -132,7 +140,7 @@ def measure(run: Run, share: float, wanted: argparse.Namespace, results: Path) -
     supernet = run.trained()
     macs = share * supernet.macs(supernet.full_config())
     budget = Budget(every_space(supernet, SpaceConfig(name="every")), (Limit("macs", upper=macs),))
-    nets = list(drawn(run, budget, wanted.subnets))
+    nets = kept_nets(run.folder.path / f"nets-{share}.json", lambda: drawn(run, budget, wanted.subnets))
     for seed, (number, (family, sizes)) in itertools.product(seeds, enumerate(nets)):
         row: dict[str, Any] = {"task": wanted.task, "share": share, "kimg": kimg, "seed": seed, "subnet": number}
         if is_done(results, **row):
