@@ -1,4 +1,4 @@
-"""Sparsification while a generator trains: the part that slimming and hypernetworks share."""
+"""Sparsification while a generator trains: the part that slimming, hypernetworks and paths of gates share."""
 
 from __future__ import annotations
 
@@ -17,6 +17,8 @@ from gantailor.supernet.training.trainer import Task, TaskAround
 
 CONTROLS = ("plan", "penalty", "measured")
 ABLATIONS = ("none", "no-penalty", "frozen")
+LR, MOMENTUM = 0.1, 0.5  # of SGD on scales
+SMALLEST = 1e-4  # magnitude of a scale that only shrinks
 
 
 @dataclass(frozen=True)
@@ -176,6 +178,29 @@ class L1Sparsity(TaskAround):
     def learned(self) -> str:
         """How much of what is kept was learned, in a line."""
         return self.control.learned()
+
+
+class Pull:
+    """Trains gates and pulls the open ones towards zero, so much that the mean one would halve in ``steps``."""
+
+    def __init__(self, gates: Gates, steps: int) -> None:
+        self.gates = gates
+        self.optimizer = torch.optim.SGD([gates.values], lr=LR, momentum=MOMENTUM)
+        self.strength = 0.5 * float(gates.values.detach().abs().mean()) / (LR * steps)
+
+    def optimizer_beside(self, other: torch.optim.Optimizer) -> torch.optim.Optimizer:
+        """That of the gates, which are taken out of another one."""
+        for group in other.param_groups:
+            group["params"] = [p for p in group["params"] if p is not self.gates.values]
+        return self.optimizer
+
+    @torch.no_grad()
+    def shrink(self, opened: Tensor) -> None:
+        """The penalty's proximal step; no gate vanishes before it is closed, nor changes its sign."""
+        values = self.gates.values
+        shrunk = soft_threshold(values, self.strength * self.optimizer.param_groups[0]["lr"])
+        shrunk = torch.where(shrunk == 0, SMALLEST * torch.where(values < 0, -1.0, 1.0), shrunk)
+        values.copy_(torch.where(self.gates.free & opened, shrunk, values))
 
 
 class _Measured(nn.Module):

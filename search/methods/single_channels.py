@@ -108,13 +108,18 @@ def kept_so_far(context: Context, task: Any, model: nn.Module) -> Nets:
 
 def kept(model: SingleChannels, selection: Selection) -> Kept:
     """The whole net's weights as the model computes, of every width the kept channels first, strongest first."""
-    supernet, magnitudes = model.supernet, model.gates.magnitudes()
-    full = supernet.extract(supernet.full_config(), model.tensors()).cpu()
-    ordered = copied(supernet).to("cpu").requires_grad_(True)
-    ordered.generator.load_state_dict(full.state_dict())
-    orders = _orders(model, selection, magnitudes)
+    ordered, orders = as_computed(model), _orders(model, selection, model.gates.magnitudes())
     ordered.permute_(orders)
     return Kept(ordered.generator.state_dict(), selection.config, orders)
+
+
+def as_computed(model: SingleChannels) -> Supernet:
+    """A copy of the model's supernet, on the CPU, whose own weights are those that the model computes with."""
+    supernet = model.supernet
+    full = supernet.extract(supernet.full_config(), model.tensors()).cpu()
+    found = copied(supernet).to("cpu").requires_grad_(True)
+    found.generator.load_state_dict(full.state_dict())
+    return found
 
 
 def _orders(model: SingleChannels, selection: Selection, magnitudes: np.ndarray) -> dict[str, np.ndarray]:

@@ -11,7 +11,8 @@ from torch import nn
 import gantailor
 from gantailor.search.budget import Budget
 from gantailor.search.limits import parse_budget
-from gantailor.search.methods.supernet.path import Frontier, PathOptions, PathTask, along_path, path_training
+from gantailor.search.methods.supernet.frontier import Frontier, PathOptions
+from gantailor.search.methods.supernet.path import PathTask, along_path, path_training
 from gantailor.search.spaces.config import SpaceConfig
 from gantailor.search.spaces.path import WidthPath, neighbourhood, points
 from gantailor.search.spaces.space import space
@@ -249,14 +250,15 @@ def test_steps_run_the_frontier_or_something_wider():
     assert frontier_of(net, narrowest=1.0).draw(rng, 0).all()
 
 
+@pytest.mark.parametrize("order", ["measured", "gates"])
 @pytest.mark.parametrize("name", ["resnet_6blocks", "mixed"])
-def test_what_is_left_is_the_trained_net_reordered(name):
-    task, context, recipe = training(name, steps=12)
+def test_what_is_left_is_the_trained_net_reordered(name, order):
+    task, context, recipe = training(name, steps=12, order=order)
     model = Trainer(task, recipe).run()
     frontier, inputs = task.frontier, torch.randn(2, 3, 16, 16)
     kept = frontier.places.selection(frontier.kept(frontier.target))
     with torch.no_grad():
-        whole, narrow = model(inputs), model.extract(kept).eval()(inputs)
+        whole, narrow = model(inputs), model.eval()(inputs, config=kept)
     left = along_path(context, task, model)
     ordered = context.net.with_weights(left.weights)
     sizes = {name: len(units) for name, units in kept.items()}
@@ -264,21 +266,22 @@ def test_what_is_left_is_the_trained_net_reordered(name):
         torch.testing.assert_close(ordered.generator.eval()(inputs), whole, atol=1e-5, rtol=1e-4)
         torch.testing.assert_close(ordered.extract(sizes).eval()(inputs), narrow, atol=1e-5, rtol=1e-4)
     assert list(sizes.values()) in left.path.sizes.tolist()
-    for width, order in left.orders.items():
-        assert set(order[: sizes[width]]) == set(kept[width])
+    for width, lie in left.orders.items():
+        assert set(lie[: sizes[width]]) == set(kept[width])
     (note,) = left.notes
     assert "of the kept channels" in note
 
 
 @pytest.mark.long
+@pytest.mark.parametrize("order", ["measured", "gates"])
 @pytest.mark.parametrize("more", [{}, {"accumulate": 2}, {"subnets": 2, "in_place_weight": 1.0}])
-def test_resuming_is_exact(more, tmp_path):
-    task, context, recipe = training("mixed", more=more)
+def test_resuming_is_exact(more, order, tmp_path):
+    task, context, recipe = training("mixed", more=more, order=order)
     model = Trainer(task, recipe).run()
     whole, path = model.state_dict(), along_path(context, task, model).path
     file = tmp_path / "state.safetensors"
     for stop in (9, None):
-        task, context, recipe = training("mixed", more=more)
+        task, context, recipe = training("mixed", more=more, order=order)
         resumed = Trainer(task, recipe).run(file, stop_after=stop)
     again = along_path(context, task, resumed).path
     assert all(torch.equal(whole[name], value) for name, value in resumed.state_dict().items())
@@ -297,11 +300,31 @@ def test_what_is_measured_is_the_gradient_before_the_update():
 
 def test_each_order_is_another_and_random_is_drawn():
     found = {}
-    for order in ("measured", "ranking", "random"):
+    for order in ("measured", "gates", "ranking", "random"):
         task, context, recipe = training("mixed", order=order, steps=16)
         model = Trainer(task, recipe).run()
         found[order] = along_path(context, task, model).path.closed.tolist()
-    assert len({tuple(closed) for closed in found.values()}) == 3
+    assert len({tuple(closed) for closed in found.values()}) == 4
+
+
+def test_gates_shrink_and_the_smallest_close():
+    task, _, recipe = training("mixed", order="gates", more={"lr": 1e-6})
+    trainer, gates, frontier = Trainer(task, recipe), task.generator.gates, task.frontier
+    first = gates.values.detach().clone()
+    for _ in range(6):
+        before, opened = gates.values.detach().clone(), frontier.open.clone()
+        trainer.train_step()
+        velocity = task.optimizers["gates"].state[gates.values]["momentum_buffer"]
+        moved = before - 0.1 * velocity
+        amount = 0.1 * 0.5 * float(first.mean()) / (0.1 * 10)
+        expected = torch.where(opened, (moved.abs() - amount).clamp(min=1e-4) * moved.sign(), moved)
+        torch.testing.assert_close(gates.values.detach(), expected, rtol=1e-4, atol=1e-6)
+        gone = opened & ~frontier.open
+        for start, end in zip(frontier.places.starts, frontier.places.starts[1:]):
+            mine, left = gone[start:end], frontier.open[start:end]
+            if mine.any():
+                size = gates.values[start:end].detach().abs()
+                assert size[mine].max() <= size[left].min()
 
 
 @pytest.mark.parametrize("gain", [1.0, 0.5, 0.1])

@@ -18,8 +18,9 @@ import torch
 from torch import Tensor, nn
 
 from gantailor.search.methods.control import Usage
-from gantailor.search.methods.l1_sparsity import L1Sparsity, SparsityOptions
+from gantailor.search.methods.l1_sparsity import LR, MOMENTUM, L1Sparsity, SparsityOptions
 from gantailor.supernet.gates import Gates
+from gantailor.supernet.graph import Selection, WidthGraph
 from gantailor.supernet.importance.ranking import l1_scores
 from gantailor.supernet.quantization.quantisers import Quantisers
 from gantailor.supernet.supernet import Supernet, call_narrow
@@ -39,8 +40,8 @@ class SlimmingOptions(SparsityOptions):
     """
 
     reach: float = 0.5
-    scale_lr: float = 0.1
-    scale_momentum: float = 0.5
+    scale_lr: float = LR
+    scale_momentum: float = MOMENTUM
     trunk: int = 1
 
     def __post_init__(self) -> None:
@@ -99,6 +100,11 @@ class Slimmed(nn.Module):
         """The user's generator."""
         return self.supernet.generator
 
+    @property
+    def graph(self) -> WidthGraph:
+        """The supernet's."""
+        return self.supernet.graph
+
     def tensors(self) -> dict[str, Tensor]:
         """Every tensor of the generator, with the scales multiplied in."""
         found: dict[str, Tensor] = self.gates(self.supernet.tensors)
@@ -108,9 +114,9 @@ class Slimmed(nn.Module):
         """Of outputs of named modules the channels that are still read, and their numbers."""
         return self.gates.open_features(features)
 
-    def forward(self, *inputs: Any, **options: Any) -> Any:
-        """The net without what was closed for good, which is not computed."""
-        subnet = self.gates.places.selection(self.gates.opened())
+    def forward(self, *inputs: Any, config: Selection | None = None, **options: Any) -> Any:
+        """The net without what was closed for good, which is not computed; or a subnet by its units."""
+        subnet = self.gates.places.selection(self.gates.opened()) if config is None else config
         if self.quantisers is None:
             return call_narrow(self.supernet, subnet, inputs, options, tensors=self.tensors())
         with self.quantisers.rounding(self.generator):

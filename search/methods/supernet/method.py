@@ -8,8 +8,8 @@ from typing import Any
 from torch import nn
 
 from gantailor.search.methods.method import Context, Method, Nets, Trained, all_widths, sampled_training, three_widths
+from gantailor.search.methods.supernet.frontier import PathOptions
 from gantailor.search.methods.supernet.path import (
-    PathOptions,
     PathTask,
     along_path,
     check_path,

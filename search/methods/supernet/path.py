@@ -1,20 +1,11 @@
-"""Once-for-all training along a path: channels close one by one, and every budget is a net of one nested order.
+"""Once-for-all training along a path: every budget is a net of one nested order (``frontier.py``).
 
-This project's own way of training a supernet, put together from known parts: sliced subnets of shared weights (Cai et
-al. 2020, arXiv 1908.09791), gradual pruning (Zhu and Gupta 2017, arXiv 1710.01878) by Taylor importance (Molchanov et
-al. 2019, arXiv 1906.10771, eq. 8) under one global threshold of cost.
-
-The *frontier* is the narrowest net so far. It narrows along a straight line in the logarithm of the cost, from the
-whole net to the smallest budget; a unit that leaves it is closed for good, and the later a unit closes the longer every
-budget keeps it. A step runs one net, sliced: the frontier, or one of a cost drawn log-uniformly between it and the
-whole net, so that what is closed for the narrow nets goes on learning in wider ones.
+What trains it: a step runs one net, sliced, that the frontier draws; then the frontier narrows.
 """
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -22,177 +13,44 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from gantailor.search.methods.control import Usage, learned
+from gantailor.search.methods.control import learned
+from gantailor.search.methods.l1_sparsity import Pull
 from gantailor.search.methods.method import Context, Nets, Trained
-from gantailor.search.spaces.path import NEVER, WidthPath
+from gantailor.search.methods.single_channels import as_computed
+from gantailor.search.methods.slimming.task import Slimmed
+from gantailor.search.methods.supernet.frontier import Frontier, PathOptions
+from gantailor.search.spaces.path import WidthPath
 from gantailor.supernet.errors import ConfigError
 from gantailor.supernet.gates import GatePlaces
 from gantailor.supernet.graph import Selection
 from gantailor.supernet.importance.ranking import l1_scores
 from gantailor.supernet.subnets.copying import copied
 from gantailor.supernet.supernet import Supernet
-from gantailor.supernet.training.recipe import Recipe, require, require_one
+from gantailor.supernet.training.recipe import Recipe
 from gantailor.supernet.training.trainer import TaskAround
-
-ORDERS = ("measured", "ranking", "random")
-WARM = 5  # steps before the measured order counts; until then channels go by the L1 norms of what reads them
-
-
-@dataclass(frozen=True)
-class PathOptions:
-    """Settings of a training along a path (``space: path``), in ``train.method_options``.
-
-    Attributes:
-        smallest: cost that the path goes down to, as a share of the whole net's; 0: the run's budget.
-        reach: share of the training after which it is there.
-        narrowest: probability that a step trains the frontier; else a wider net. 1: only ever the narrowest so far.
-        order: what closes channels. ``measured``: the running mean of a channel's squared Taylor importance over the
-            steps whose net holds it. ``ranking``: the run's ranking, each width's scores relative to their mean.
-            ``random``: the control.
-        over_cost: the importance is divided by this power of the cost that the whole net loses with a channel; 0: not.
-        memory: decay of the running mean, a step.
-    """
-
-    smallest: float = 0.0
-    reach: float = 0.5
-    narrowest: float = 0.5
-    order: str = "measured"
-    over_cost: float = 1.0
-    memory: float = 0.95
-
-    def __post_init__(self) -> None:
-        require("smallest", self.smallest, least=0, most=0.999)
-        require("reach", self.reach, above=0, most=1)
-        require("narrowest", self.narrowest, least=0, most=1)
-        require_one("order", self.order, ORDERS)
-        require("over_cost", self.over_cost, least=0, most=4)
-        require("memory", self.memory, least=0, most=0.9999)
-
-
-class Frontier(nn.Module):
-    """The order of a supernet's units so far, and the nets along it.
-
-    Args:
-        usage: cost of sizes ``[N, widths]`` as a share of the whole net's.
-        target: share that the path ends at.
-        first: importance of every unit before anything is measured, ``[units]``.
-        free: whether each unit may go, ``[units]``.
-        least: units of each width that always stay, ``[widths]``.
-        steps: of the whole training.
-    """
-
-    open: Tensor  # [units], whether the frontier has it
-    place: Tensor  # [units], the how manieth it was closed; NEVER
-    time: Tensor  # [units], the step at which it was closed; NEVER
-    mean: Tensor  # [units], decayed sum of squared importance
-    weight: Tensor  # [units], of the weights in that sum
-    seen: Tensor
-
-    def __init__(
-        self,
-        places: GatePlaces,
-        usage: Usage,
-        *,
-        target: float,
-        first: np.ndarray,
-        free: np.ndarray,
-        least: np.ndarray,
-        steps: int,
-        options: PathOptions,
-    ) -> None:
-        super().__init__()
-        self.places, self.usage, self.target, self.options = places, usage, target, options
-        self.first, self.free, self.least = first, free, least
-        self.steps = max(1, round(options.reach * steps))
-        self.costs = _unit_costs(places, usage) ** options.over_cost
-        units = len(first)
-        self.register_buffer("open", torch.ones(units, dtype=torch.bool))
-        self.register_buffer("place", torch.full((units,), NEVER))
-        self.register_buffer("time", torch.full((units,), NEVER))
-        self.register_buffer("mean", torch.zeros(units, dtype=torch.float64))
-        self.register_buffer("weight", torch.zeros(units, dtype=torch.float64))
-        self.register_buffer("seen", torch.tensor(0))
-        self.start = self.order()
-
-    def planned(self, step: int) -> float:
-        """Share of the whole cost that the frontier is down to after a step; -1 is before the first."""
-        return float(self.target ** min(1.0, (step + 1) / self.steps))
-
-    @property
-    def importance(self) -> np.ndarray:
-        """Of every unit, ``[units]``."""
-        if self.options.order != "measured" or int(self.seen) < WARM:
-            return self.first
-        found: np.ndarray = (self.mean / self.weight.clamp(min=1e-12)).cpu().numpy() / self.costs
-        return found
-
-    def order(self) -> np.ndarray:
-        """The units that may go, the next to go first: those that are closed in the order in which they were."""
-        place = self.place.cpu().numpy()
-        order = np.lexsort((self.importance, np.where(place == NEVER, len(place), place)))
-        stays, owner = ~self.free, self.places.owner
-        for width, least in enumerate(self.least):
-            stays[order[owner[order] == width][::-1][:least]] = True
-        found: np.ndarray = order[~stays[order]]
-        return found
-
-    def kept(self, share: float, order: np.ndarray | None = None) -> np.ndarray:
-        """The units of the widest net of the order that costs no more than a share of the whole one's, a mask."""
-        order = self.order() if order is None else order
-
-        def left(count: int) -> np.ndarray:
-            mask = np.ones(len(self.first), bool)
-            mask[order[:count]] = False
-            return mask
-
-        def fits(count: int) -> bool:
-            return bool(self.usage(self.places.sizes(left(count))[None])[0] <= share)
-
-        return left(bisect_left(range(len(order)), True, key=fits))
-
-    def draw(self, rng: np.random.Generator, step: int) -> np.ndarray:
-        """The units of a step's net, a mask."""
-        share = self.planned(step - 1)
-        if rng.random() >= self.options.narrowest:
-            return self.kept(float(np.exp(rng.uniform(np.log(share), 0))))
-        return self.open.cpu().numpy() if step else np.ones(len(self.first), bool)
-
-    def see(self, squared: Tensor, inside: np.ndarray) -> None:
-        """The squared importance ``[units]`` in a step whose nets hold the units ``inside``."""
-        decay, held = self.options.memory, torch.from_numpy(inside).to(self.mean.device)
-        self.seen += 1
-        for sums, value in ((self.mean, squared.to(self.mean)), (self.weight, torch.ones_like(self.weight))):
-            sums.copy_(torch.where(held, decay * sums + (1 - decay) * value, sums))
-
-    def narrow(self, step: int) -> None:
-        """Close what the plan leaves out after a step."""
-        if step >= self.steps:
-            return
-        order = self.order()
-        kept = self.kept(self.planned(step), order)
-        gone = order[self.open.cpu().numpy()[order] & ~kept[order]]
-        closed = int((self.place != NEVER).sum())
-        self.place[gone] = torch.arange(closed, closed + len(gone)).to(self.place)
-        self.time[gone] = step + 1
-        self.open[gone] = False
-
-    def path(self) -> tuple[np.ndarray, np.ndarray]:
-        """The order, first to go first, and the step of each unit's closing, ``[units]``."""
-        return self.order(), self.time.cpu().numpy()
 
 
 class PathTask(TaskAround):
-    """Any training task of a supernet, whose nets follow a frontier."""
+    """Any training task of a supernet, whose nets follow a frontier.
 
-    def __init__(self, context: Context, frontier: Frontier, supernet: Supernet, recipe: Recipe) -> None:
+    Args:
+        gated: the supernet with trained gates, where these say the order.
+    """
+
+    def __init__(
+        self, context: Context, frontier: Frontier, supernet: Supernet, recipe: Recipe, *, gated: Slimmed | None = None
+    ) -> None:
         self.frontier, self.supernet, self.recipe = frontier, supernet, recipe
         self._inside = np.zeros(len(frontier.first), bool)
-        super().__init__(context.training(supernet, recipe, sample=self._sample))
+        super().__init__(context.training(gated or supernet, recipe, sample=self._sample))
+        self.pull = None if gated is None else Pull(gated.gates, frontier.steps)
 
     @cached_property
     def optimizers(self) -> dict[str, torch.optim.Optimizer]:
-        """The task's; before each update of the generator its channels are measured."""
+        """The task's, and that of gates; before each update of the generator its channels are measured."""
         found = self.task.optimizers
+        if self.pull is not None:
+            return {**found, "gates": self.pull.optimizer_beside(found["generator"])}
         # after the update a weight has moved against its gradient, and their product with it
         found["generator"].register_step_pre_hook(lambda *_: self._measure())
         return found
@@ -224,15 +82,9 @@ class PathTask(TaskAround):
     def after_step(self, step: int) -> None:
         """The frontier moves on."""
         super().after_step(step)
+        if self.pull is not None and step < self.frontier.steps:
+            self.pull.shrink(self.frontier.open)
         self.frontier.narrow(step)
-
-
-def _unit_costs(places: GatePlaces, usage: Usage) -> np.ndarray:
-    """Share of the whole cost that goes with one unit of its width, ``[units]``."""
-    full = np.array([width.size for width in places.graph.widths])
-    lost = usage(full[None])[0] - usage(full - np.eye(len(full), dtype=np.int64))
-    found: np.ndarray = np.maximum(lost, 1e-9)[places.owner]
-    return found
 
 
 def check_path(context: Context) -> None:
@@ -266,6 +118,7 @@ def path_training(context: Context) -> PathTask:
     places = GatePlaces(graph, [graph.index[name] for name in offered])
     whole = float(budget.usage(_full(supernet))[0])
     least = np.array([offered.get(width.name, (width.size,))[0] for width in graph.widths])
+    gated = Slimmed(supernet, [graph.index[name] for name in offered]) if options.order == "gates" else None
     frontier = Frontier(
         places,
         lambda sizes: budget.usage(sizes) / whole,
@@ -275,36 +128,43 @@ def path_training(context: Context) -> PathTask:
         least=np.where(least > 1, 1, least),
         steps=recipe.steps,
         options=options,
+        learned=None if gated is None else gated.gates.magnitudes,
     )
-    return PathTask(context, frontier, supernet, recipe)
+    return PathTask(context, frontier, supernet, recipe, gated=gated)
 
 
 def _first(context: Context, supernet: Supernet, places: GatePlaces, options: PathOptions) -> np.ndarray:
     """Importance before anything is measured, ``[units]``."""
     if options.order == "random":
         return np.random.default_rng((context.config.train.seed, 5)).random(int(places.starts[-1]))
-    scores = l1_scores(supernet) if options.order == "measured" else context.scores()
+    scores = context.scores() if options.order == "ranking" else l1_scores(supernet)
     relative = [scores[width.name] / max(float(np.mean(scores[width.name])), 1e-12) for width in places.graph.widths]
     return np.concatenate(relative)
 
 
 def path_nets(context: Context, task: PathTask, model: nn.Module) -> Nets:
     """Of a training along a path the frontier and the whole net."""
-    assert isinstance(model, Supernet)
-    frontier = task.frontier
-    narrow = model.extract(frontier.places.selection(frontier.open.cpu().numpy()))
-    return {"narrowest": context.calibrated(narrow), "whole": context.calibrated(model.extract(model.full_config()))}
+    frontier, whole = task.frontier, _whole(model)
+    narrow = whole.extract(frontier.places.selection(frontier.open.cpu().numpy()))
+    return {"narrowest": context.calibrated(narrow), "whole": context.calibrated(whole.extract(whole.full_config()))}
 
 
 def along_path(context: Context, task: PathTask, model: nn.Module) -> Trained:
     """A supernet with the channels of every width in the order in which they stay, and the path."""
-    assert isinstance(model, Supernet)
     frontier = task.frontier
     order, times = frontier.path()
     orders = _orders(frontier.places, order)
-    ordered = copied(model).to("cpu").requires_grad_(True).permute_(orders)
-    path = WidthPath(dict(model.graph.full_config()), frontier.places.owner[order], times[order])
+    ordered = _whole(model).permute_(orders)
+    path = WidthPath(dict(ordered.graph.full_config()), frontier.places.owner[order], times[order])
     return Trained(weights=ordered.generator.state_dict(), path=path, orders=orders, notes=(_learned(frontier, order),))
+
+
+def _whole(model: nn.Module) -> Supernet:
+    """A copy of the whole net, on the CPU, with gates in its weights."""
+    if isinstance(model, Slimmed):
+        return as_computed(model)
+    assert isinstance(model, Supernet)
+    return copied(model).to("cpu").requires_grad_(True)
 
 
 def _orders(places: GatePlaces, order: np.ndarray) -> Mapping[str, np.ndarray]:
