@@ -26,12 +26,22 @@ from gantailor.supernet.training.distillation import (
     of_whole_batch,
     relation_loss,
 )
-from gantailor.supernet.training.losses import fake_loss, generator_loss, l1_loss, matching_loss, real_loss, shrunk
+from gantailor.supernet.training.losses import (
+    by_scale,
+    fake_loss,
+    generator_loss,
+    l1_loss,
+    matching_loss,
+    real_loss,
+    shrunk,
+)
 from gantailor.supernet.training.pool import ImagePool
 from gantailor.supernet.training.recipe import Recipe
 from gantailor.supernet.training.teacher_cache import Teacher, check_cache
 from gantailor.supernet.training.trainer import adam, say_coupled
 from gantailor.supernet.traits import ClosesChannels, plain_generator
+
+ACTIVATION = nn.LeakyReLU  # of every discriminator here; what it gives are its features
 
 Sampler = Callable[[np.random.Generator, int, int], Any]
 
@@ -109,6 +119,8 @@ class ImageToImage:
             self.maps = _maps(self.generator, self.teacher, self.feature_layers, inputs, recipe)
         self.pool = _pool(generator, self.batches, recipe).to(device) if recipe.pool and wanted is not None else None
         self._judge_with: Any = self.discriminator
+        if recipe.matching_weight and recipe.matching_to == "teacher" and teacher is None:
+            raise ConfigError("matching_to is 'teacher', and there is none; give one, or set matching_to to real")
         if recipe.compile and self.discriminator is not None:
             self._judge_with = torch.compile(self.discriminator)
         every = [*self.generator.parameters(), *(self.maps.parameters() if self.maps else ())]
@@ -170,7 +182,7 @@ class ImageToImage:
         if real is None:
             raise ConfigError("the data has inputs only; give a teacher, whose outputs are then the targets")
         terms: dict[str, list[Tensor]] = {}
-        judged_real = None
+        judged_real = aims = None
         if self.discriminator is not None:
             unpaired = None if self.recipe.conditional else batch.others
             judged_real = self._judge(inputs, real if unpaired is None else unpaired)
@@ -178,15 +190,16 @@ class ImageToImage:
             loss = self.recipe.discriminator_weight * loss
             torch.autograd.backward(share * loss, inputs=list(self.discriminator.parameters()))
             terms["discriminator"] = [loss.detach()]
+            aims = judged_real if self.recipe.matching_to == "real" else self._aims(inputs, taught)
         subnets, largest = self._subnets(step), None
         for place, config in enumerate(subnets):
             with capture(plain_generator(self.generator), self.captured) as features, self._autocast():
                 fake = forward(self.generator, inputs, **options, **({} if config is None else {"config": config}))
             fake = fake.float()
-            losses = self._adversarial(inputs, fake, judged_real, share / len(subnets), step)
+            losses = self._adversarial(inputs, fake, aims, share / len(subnets), step)
             losses |= self._pixels(fake, targets, taught, real)
-            seen, aims = self._of_whole_batch(step, batch.part, place, config, features, taught_features)
-            losses |= self._features(seen, aims, config)
+            seen, known = self._of_whole_batch(step, batch.part, place, config, features, taught_features)
+            losses |= self._features(seen, known, config)
             if self.recipe.in_place_weight and largest is not None:
                 losses["in_place"] = self.recipe.in_place_weight * l1_loss(fake, largest)
             largest = fake.detach() if largest is None else largest
@@ -225,12 +238,22 @@ class ImageToImage:
         return {}
 
     def _judge(self, inputs: Inputs, outputs: Tensor) -> Any:
-        with self._autocast():
-            return self._judge_with(judged_pictures(self.recipe, inputs, outputs))
+        """Logits; with their features before them where these are compared."""
+        assert self.discriminator is not None
+        compared = self.recipe.matching_weight
+        layers = [
+            name for name, part in self.discriminator.named_modules() if compared and isinstance(part, ACTIVATION)
+        ]
+        with capture(self.discriminator, layers) as features, self._autocast():
+            judged = self._judge_with(judged_pictures(self.recipe, inputs, outputs))
+        return by_scale(judged, list(features.values())) if compared else judged
 
-    def _adversarial(
-        self, inputs: Inputs, fake: Tensor, judged_real: Any, share: float, step: int
-    ) -> dict[str, Tensor]:
+    @torch.no_grad()
+    def _aims(self, inputs: Inputs, taught: Tensor | None) -> Any:
+        """What the discriminator sees in the teacher's outputs, where its features of ours are compared with that."""
+        return None if taught is None or not self.recipe.matching_weight else self._judge(inputs, taught)
+
+    def _adversarial(self, inputs: Inputs, fake: Tensor, aims: Any, share: float, step: int) -> dict[str, Tensor]:
         if self.discriminator is None:
             return {}
         recipe, judged = self.recipe, self._judge(inputs, fake)
@@ -244,7 +267,7 @@ class ImageToImage:
         gan = recipe.gan_weight * generator_loss(recipe.gan, judged, recipe.gan_reduction)
         losses = {"discriminator": loss, "gan": gan}
         if recipe.matching_weight:
-            losses["matching"] = recipe.matching_weight * matching_loss(judged, judged_real)
+            losses["matching"] = recipe.matching_weight * matching_loss(judged, aims)
         return losses
 
     def _pixels(self, fake: Tensor, targets: Tensor | None, taught: Tensor | None, real: Tensor) -> dict[str, Tensor]:

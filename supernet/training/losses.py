@@ -44,12 +44,25 @@ def generator_loss(kind: GanLoss, judged: Any, reduction: GanReduction = "mean")
 
 
 def matching_loss(fake: Any, real: Any) -> Tensor:
-    """L1 between a discriminator's features of fake and real pictures (pix2pixHD, arXiv 1711.11585); mean of scales."""
+    """L1 between a discriminator's features of two batches, summed over layers, mean of scales.
+
+    Of fake and real pictures it is pix2pixHD's (Wang et al. 2018, arXiv 1711.11585); of a student's and its teacher's,
+    after DCD (Hu et al. 2023, arXiv 2212.14169), which compares intermediate features through a discriminator as well.
+    """
     scales = [
         torch.stack([l1_loss(a.float(), b.detach().float()) for a, b in zip(mine[:-1], theirs[:-1], strict=True)])
         for mine, theirs in zip(fake, real, strict=True)
     ]
     return torch.stack([scale.sum() for scale in scales]).mean()
+
+
+def by_scale(judged: Any, features: Sequence[Tensor]) -> Any:
+    """Logits of each scale with the features before them, its share of ``features``; what is nested stays as it is."""
+    scales = [judged] if isinstance(judged, Tensor) else judged
+    if not isinstance(scales[0], Tensor):
+        return judged
+    share = len(features) // len(scales)
+    return [[*features[place * share : (place + 1) * share], logits] for place, logits in enumerate(scales)]
 
 
 def l1_loss(made: Tensor, aim: Tensor) -> Tensor:

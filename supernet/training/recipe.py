@@ -65,7 +65,10 @@ class Recipe(BaseModel):
         "instance", description="norms of a patch discriminator; the last two have scales"
     )
     conditional: bool = Field(True, description="the discriminator sees input and output, not the output alone")
-    matching_weight: float = Field(0.0, ge=0, description="weight of L1 between discriminator features (multiscale)")
+    matching_weight: float = Field(0.0, ge=0, description="weight of L1 between the discriminator's features")
+    matching_to: Literal["real", "teacher"] = Field(
+        "real", description="those of outputs are compared with the real pictures', or with the teacher's outputs'"
+    )
     init: Literal["normal", "xavier"] = Field(
         "normal", description="first weights of discriminator, 1x1 maps and new teachers: N(0, 0.02) or Xavier x 0.02"
     )
@@ -172,7 +175,8 @@ class Recipe(BaseModel):
     def distils(self) -> bool:
         """Whether a teacher's outputs or features have a part in it."""
         gram = self.perceptual_loss == "gram" and self.perceptual_weight
-        return bool(self.output_weight or self.feature_weight or gram)
+        matched = self.matching_to == "teacher" and self.matching_weight
+        return bool(self.output_weight or self.feature_weight or gram or matched)
 
     def unlike_discriminators(self, other: Recipe) -> list[str]:
         """Settings that make the discriminator of another recipe another network."""

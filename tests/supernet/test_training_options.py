@@ -1,5 +1,6 @@
 """Every option of a training against a slow literal reference, or against the plain way of doing the same."""
 
+import copy
 import errno
 import os
 import socket
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import nn
 
 from gantailor.supernet.errors import ConfigError
 from gantailor.supernet.training import losses
@@ -166,6 +168,46 @@ def test_multiscale_with_matching():
     task = ImageToImage(trainer().task.teacher.model.requires_grad_(True), pairs(), recipe, discriminator=judge)
     terms = Trainer(task, recipe).train_step()
     assert set(terms) == {"discriminator", "gan", "matching"}
+
+
+@pytest.mark.parametrize("to", ["real", "teacher"])
+@pytest.mark.parametrize(("kind", "scales"), [("patch", 1), ("munit", 3)])
+def test_matching_is_its_formula(kind, scales, to):
+    """L1 behind every activation of the discriminator as it was, to the real pictures' or the teacher's outputs'."""
+    recipe = Recipe(
+        kimg=0.008, batch=2, ndf=4, discriminator_layers=2, discriminator=kind, matching_weight=3.0, matching_to=to,
+        target_weight=0.0, shift=0, mirror=False, precision="float32", gan="lsgan",
+    )  # fmt: skip
+    judge = make_discriminator(recipe, input_nc=3, output_nc=3)
+    teacher = trainer().task.teacher.model
+    with torch.no_grad():
+        for parameter in judge.parameters():
+            parameter.normal_(0, 0.3)
+    student = copy.deepcopy(teacher).requires_grad_(True)
+    with torch.no_grad():
+        for parameter in student.parameters():
+            parameter.add_(torch.randn_like(parameter) * 0.05)
+    before, mine = copy.deepcopy(judge), copy.deepcopy(student)
+    task = ImageToImage(student, pairs(), recipe, discriminator=judge, teacher=teacher)
+    batch = task.batches(0, 0, 1)
+    terms = Trainer(task, recipe).train_step()
+    seen = []
+    for part in before.modules():
+        if isinstance(part, nn.LeakyReLU):
+            part.register_forward_hook(lambda _part, _inputs, output: seen.append(output.detach()))
+    with torch.no_grad():
+        for pictures in (mine(batch.inputs), batch.targets if to == "real" else teacher(batch.inputs)):
+            before(torch.cat([batch.inputs, pictures], 1))
+    half = len(seen) // 2
+    expected = 3.0 * sum(float((a - b).abs().mean()) for a, b in zip(seen[:half], seen[half:])) / scales
+    assert half and float(terms["matching"]) == pytest.approx(expected, rel=1e-4) and expected > 0
+
+
+def test_matching_to_no_teacher_is_refused():
+    recipe = Recipe(kimg=0.008, batch=2, ndf=4, matching_weight=1.0, matching_to="teacher")
+    judge = make_discriminator(recipe, input_nc=3, output_nc=3)
+    with pytest.raises(ConfigError, match="there is none; give one, or set matching_to to real"):
+        ImageToImage(trainer().task.teacher.model, pairs(), recipe, discriminator=judge)
 
 
 def test_alignment_is_its_definition():
