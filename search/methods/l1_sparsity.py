@@ -48,8 +48,18 @@ class SparsityOptions:
         require("reach", self.reach, above=0, most=1)
         require_one("control", self.control, CONTROLS)
         require_one("ablation", self.ablation, ABLATIONS)
+        if self.control == "measured" and self.strength:
+            raise ValueError(
+                f"strength cannot be {self.strength} with control 'measured', which has no penalty: set control to "
+                "plan or penalty"
+            )
         if self.control == "penalty" and self.ablation != "none":
             raise ValueError(f"ablation cannot be {self.ablation!r} with control 'penalty': nothing would close a gate")
+
+    @property
+    def measures(self) -> bool:
+        """Whether gates close by what is measured, not by their values."""
+        return self.control == "measured" and self.ablation != "frozen"
 
     @property
     def moves(self) -> bool:
@@ -125,7 +135,7 @@ class L1Sparsity(TaskAround):
         if not self.options.moves:
             gates.values.copy_(self.first)
         if not control.closed:
-            if self.options.control == "measured":
+            if self.options.measures:
                 self.measured.see(self._slopes())
             before = gates.values.clone()
             if self.options.shrinks and (control.limited or self.options.strength):
@@ -149,7 +159,7 @@ class L1Sparsity(TaskAround):
 
     def _order(self, values: Tensor) -> Tensor:
         """What decides which gates stay: their values, or what was measured."""
-        return self.measured.importance if self.options.control == "measured" else values
+        return self.measured.importance if self.options.measures else values
 
     def _shrink(self, before: Tensor) -> None:
         """The penalty's proximal step; a width's last gates do not vanish."""

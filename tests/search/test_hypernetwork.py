@@ -174,7 +174,7 @@ def test_slopes_are_autograds(name):
 @pytest.mark.long
 def test_measured_channels_are_learned(monkeypatch):
     """The smallest by the running mean of squared slopes close; the order of the first latents does not matter."""
-    task, model, recipe, budget = training(12, control="measured")
+    task, model, recipe, budget = training(12)
     seen, take = [], model.slopes
     monkeypatch.setattr(model, "slopes", lambda: seen.append(take()) or seen[-1])
     trainer = Trainer(task, recipe)

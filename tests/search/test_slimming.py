@@ -327,6 +327,7 @@ def test_without_a_budget_the_strength_alone_decides(control, monkeypatch):
 def test_a_control_that_is_none():
     for options, said in (
         ({"control": "plans"}, "allowed are plan, penalty, measured"),
+        ({"control": "measured", "strength": 0.5}, "strength cannot be 0.5 .* has no penalty: set control to plan"),
         ({"strength": "x"}, "a number"),
     ):
         with pytest.raises(ConfigError, match=said):

@@ -45,6 +45,7 @@ class HypernetworkOptions(SparsityOptions):
     """
 
     reach: float = 0.8
+    control: str = "measured"  # by their own sizes the first, random latents decide alone: docs/results.md
     latent_lr: float = 0.001
 
     def __post_init__(self) -> None:
@@ -182,7 +183,7 @@ def hypernetwork_task(
     options = recipe.options_of(HypernetworkOptions, method=True)
     optimizer = torch.optim.Adam([model.gates.values], lr=options.latent_lr, betas=(recipe.beta1, recipe.beta2))
     slopes = _Slopes(model)
-    if options.control == "measured":  # after the update a weight has moved against its gradient
+    if options.measures:  # after the update a weight has moved against its gradient
         task.optimizers["generator"].register_step_pre_hook(slopes.take)
     return L1Sparsity(
         task, model.gates, recipe, optimizer=optimizer, usage=usage, options=options, slopes=slopes, name=name
