@@ -81,6 +81,32 @@ def test_bench_fails_where_the_output_is_wrong(written, tmp_path, wrong, said):
 
 
 @pytest.mark.long
+@pytest.mark.parametrize("missing", ["manifest.json", "check.npz", "runtime.py", "model.onnx"])
+def test_bench_says_what_was_not_copied_along(written, tmp_path, missing):
+    folder, _ = written
+    for name in ("bench.py", "runtime.py", "manifest.json", "check.npz", "model.onnx"):
+        if name != missing:
+            (tmp_path / name).write_bytes((folder / name).read_bytes())
+    done, row = bench(tmp_path)
+    assert done.returncode == 1 and not row and "Traceback" not in done.stderr
+    assert f"lacks {missing}; copy the whole folder of the export" in done.stderr
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("runtime", ["onnxruntime-cpu", "torch-export"])
+def test_a_model_in_training_mode_is_written_and_compared_in_eval_mode(tmp_path, runtime):
+    """Its dropout would make any difference one that is allowed: PyTorch would differ from itself."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Dropout(0.5), nn.Conv2d(4, 3, 1)).train()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    inputs = torch.rand(3, 3, 16, 16, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    found = export_model(tmp_path, model, inputs, device(runtime))
+    assert found["max_difference"] < 1e-5 and found["allowed"]["max_difference"] < 2e-4
+    assert model.training and model[2].training
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+@pytest.mark.long
 def test_a_provider_that_is_missing_is_told(written, tmp_path):
     """Milliseconds of the CPU are not labelled as another's."""
     folder, _ = written

@@ -284,6 +284,43 @@ def one_of_many(path, lock, seed):
     search(path, "random", budget=1.0, lock=lock, seed=seed).run(500)
 
 
+@pytest.mark.parametrize(
+    "tail",
+    [b'{"op_code": 5, "wor', b"\0" * 4096, b'{"op_code":4}', -1, -30],
+    ids=["beginning", "zeros", "no end", "end", "half"],
+)
+def test_a_journal_whose_last_line_was_cut_short_goes_on(tmp_path, tail):
+    """By a power cut, or a full disk."""
+    file = tmp_path / "s.journal"
+    search(file, "random").run(4)
+    whole = file.read_bytes()
+    file.write_bytes(whole[:tail] if isinstance(tail, int) else whole + tail)
+    search(file, "random").run(6)
+    again = search(file, "random")
+    again.run(6)
+    done = [t for t in again.study.get_trials() if t.state == optuna.trial.TrialState.COMPLETE]
+    assert len({tuple(t.params.values()) for t in done}) == 6 and again.history().counted == 6
+
+
+def test_an_unfinished_line_is_left_to_who_may_only_read(tmp_path, monkeypatch):
+    file = tmp_path / "s.journal"
+    search(file, "random").run(3)
+    file.write_bytes(torn := file.read_bytes() + b'{"op')
+    monkeypatch.setattr(storage.os, "access", lambda *_: False)
+    assert len(storage.load_study(file, name="s").get_trials()) == 3 and file.read_bytes() == torn
+
+
+def test_a_journal_that_is_damaged_in_the_middle_is_one_line(tmp_path):
+    file = tmp_path / "s.journal"
+    search(file, "random").run(3)
+    lines = file.read_bytes().splitlines(keepends=True)
+    lines[4] = b"@@@\n"
+    file.write_bytes(b"".join(lines))
+    with pytest.raises(ConfigError, match=r"s\.journal' is damaged .*backup") as said:
+        search(file, "random")
+    assert "\n" not in str(said.value)
+
+
 @pytest.mark.slow
 def test_many_processes_share_a_journal(tmp_path):
     context = multiprocessing.get_context("fork")
