@@ -323,6 +323,36 @@ def test_a_second_device_does_not_forget_the_first(exported, capsys):
     ), "one measurement"
 
 
+def _delete(file):
+    file.unlink()
+
+
+def _cut_short(file):
+    file.write_bytes(file.read_bytes()[:100])
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("spoil", [_delete, _cut_short])
+@pytest.mark.parametrize("name", ["onnxruntime-cpu/model.onnx", "model.safetensors"])
+def test_what_is_not_whole_any_more_is_exported_again(exported, spoil, name):
+    file = exported / "export" / name
+    whole = file.read_bytes()
+    spoil(file)
+    assert main(["export", str(exported), "--device", "onnxruntime-cpu"]) == 0
+    assert len(file.read_bytes()) == len(whole)
+    gantailor.load(exported / "export" / "model.safetensors")
+
+
+@pytest.mark.long
+def test_another_device_is_exported_beside_one_that_is_not_whole(exported):
+    """Which is no longer spoken of."""
+    _cut_short(exported / "export" / "onnxruntime-cpu" / "model.onnx")
+    assert main(["export", str(exported), "--device", "torchscript"]) == 0
+    devices = json.loads((exported / "export" / "manifest.json").read_text())["devices"]
+    assert "torchscript" in devices and "onnxruntime-cpu" not in devices
+    assert main(["export", str(exported), "--device", "onnxruntime-cpu"]) == 0
+
+
 @pytest.mark.long
 def test_a_budget_in_milliseconds_is_measured_again(exported):
     """On the net that was found for it; here the profile promises far too much."""
