@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -105,8 +106,9 @@ def features_of(
     key = f"{READER_VERSION}|{background_of(background)}|{pictures.digest}|{network}"
     file = cache / f"features-{hashlib.sha256(key.encode()).hexdigest()[:24]}.npy" if cache else None
     if file is not None and file.exists():
-        known: np.ndarray = np.load(file, allow_pickle=False)
-        return known
+        with suppress(ValueError, EOFError):  # cut short, as by a full disk: they are made again
+            known: np.ndarray = np.load(file, allow_pickle=False)
+            return known
     parts, done = [], 0
     for images, files in pictures.batches(skip_corrupt=skip_corrupt, background=background):
         parts.append(extractor(images).cpu().numpy())

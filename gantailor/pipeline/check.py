@@ -19,7 +19,15 @@ from gantailor.pipeline.search.study import front_profile, objectives_of
 from gantailor.pipeline.shapes import check_features, check_networks, look, trainings
 from gantailor.run import ranking
 from gantailor.run.config import is_file
-from gantailor.run.data import check_counts, check_statistics, note_other_data, note_sample, note_shared
+from gantailor.run.data import (
+    check_counts,
+    check_moved,
+    check_statistics,
+    contents,
+    note_other_data,
+    note_sample,
+    note_shared,
+)
 from gantailor.run.inputs import check_size, check_torch_device
 from gantailor.run.run import Run, with_file
 from gantailor.run.study import storage_of
@@ -64,6 +72,7 @@ def find_mistakes(run: Run) -> None:
     _check_storage(run)
     for split in SPLITS:
         setup.data(split)
+    check_moved(run)
     check_counts(run)
     check_statistics(run)
     final = setup.metrics(config.evaluation.final)
@@ -266,5 +275,6 @@ def _described(run: Run) -> dict[str, Any]:
         "convention": budget.convention,
         "profiles": {name: asdict(profile) for name, profile in budget.profiles.items()},
         "space": run.setup.offered.count,
-        "data": {split: run.setup.data(split).digest() for split in SPLITS},
+        "made_in": str(Path.cwd()),
+        **contents(run),
     }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,10 +12,13 @@ from torch import Tensor, nn
 from gantailor.evaluators.metric import find_metric
 from gantailor.evaluators.pictures.rgb import as_seen
 from gantailor.evaluators.scores import spread
-from gantailor.run.run import Run
+from gantailor.run.loading import stored_config
+from gantailor.run.run import MOVABLE, Run
 from gantailor.supernet.calibration import has_running_statistics, per_picture
 from gantailor.supernet.calling import Inputs, forward, rows_of
-from gantailor.supernet.errors import ConfigError
+from gantailor.supernet.errors import ConfigError, RunError
+from gantailor.supernet.files import state_digest
+from gantailor.zoo.data import SPLITS
 from gantailor.zoo.data.pairs import Pairs, digests_of
 
 BEFORE_SCORES = ("check", "train", "search", "finetune")  # stages of a run that computes no last scores
@@ -74,6 +78,29 @@ def note_sample(run: Run) -> None:
         run.report.note(
             f"search and watcher score {run.sample.source}: a sample of the split, evaluation.search_images"
         )
+
+
+def contents(run: Run) -> dict[str, Any]:
+    """What identifies data, by split, and teacher wherever they lie; None for ``teacher: none``."""
+    teacher = state_digest(run.setup.loaded.module)[:12] if run.setup.taught else None
+    return {"data": {split: run.setup.data(split).digest() for split in SPLITS}, "teacher": teacher}
+
+
+def check_moved(run: Run) -> None:
+    """That data and teacher are the run's, should they lie elsewhere than when it began.
+
+    Raises:
+        RunError: they are others.
+    """
+    stored, trace = run.folder.stored_config(), run.folder.stored_trace()
+    known = stored_config(stored) if stored else run.config
+    for section, name in MOVABLE:
+        place, earlier = (getattr(getattr(config, section), name) for config in (run.config, known))
+        if trace.get(section) and place != earlier and contents(run)[section] != trace[section]:
+            raise RunError(
+                f"{str(run.folder)!r} began with another {section}.{name}, {earlier!r}, and what lies in {place!r} is "
+                "not the same; choose another --out, or delete it"
+            )
 
 
 def note_shared(run: Run) -> None:

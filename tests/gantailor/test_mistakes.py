@@ -1,9 +1,11 @@
 """A user's mistakes are told in one line, before anything is trained or written."""
 
+import shutil
 import subprocess
 import sys
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 import yaml
@@ -190,3 +192,56 @@ def test_test_pictures_that_are_trained_on_are_told(tmp_path, tiny_teacher, caps
     note_shared(run_on(tmp_path, tiny_teacher))
     told = capsys.readouterr().err
     assert ("training pictures too" in told) == bool(shared) and said in told
+
+
+@pytest.fixture
+def begun(tmp_path, tiny_teacher, monkeypatch):
+    """A run that was searched with relative paths, in ``tmp_path``; searches on it with other ones."""
+    monkeypatch.chdir(tmp_path)
+    for split, count in (("train", 6), ("test", 4)):
+        pictures(tmp_path / "data" / split, count, len(split))
+    shutil.copy(tiny_teacher, "teacher.pth")
+
+    def search(*flags, data="data", teacher="teacher.pth", out="runs/a"):
+        where = ["--data.kind", "folder", "--data.path", str(data), "--data.size", "32", "--teacher", str(teacher)]
+        fast = ["--options", "{ngf: 8}", "--budget", "0.5x", "--space", "default", "--train.kimg", "0"]
+        return main(
+            ["search", "--out", out, *where, *fast, "--evaluation.search", "l1", "--search.trials", "1", *flags]
+        )
+
+    assert search() == 0
+    return search
+
+
+@pytest.mark.long
+def test_a_run_knows_what_its_relative_paths_meant(begun, tmp_path, monkeypatch, capsys):
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert main(["evaluate", str(tmp_path / "runs/a"), "--metrics", "l1"]) == 0
+    assert main(["pareto", "../runs/a", "--pictures", "1", "--out", "drawn"]) == 0
+    assert "no sample pictures" not in capsys.readouterr().err
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "data").rename(tmp_path / "gone")
+    assert main(["evaluate", "runs/a", "--metrics", "l1"]) == 2
+    assert "'data/test' does not exist" in capsys.readouterr().err
+
+
+@pytest.mark.long
+def test_data_and_teacher_may_move_but_not_change(begun, tmp_path, capsys):
+    """By an absolute path, a link, another name: what lies there counts."""
+    assert begun(data=tmp_path / "data", teacher=tmp_path / "teacher.pth") == 0
+    (tmp_path / "data").rename(tmp_path / "moved")
+    (tmp_path / "teacher.pth").rename(tmp_path / "moved.pth")
+    assert begun("--search.trials", "2", data="moved", teacher="moved.pth") == 0
+    assert len(pd.read_csv("runs/a/front.csv")) == 2
+    for split in ("train", "test"):
+        pictures(tmp_path / "other" / split, 4, 9)
+    torch.manual_seed(1)
+    torch.save(gantailor.build("resnet_6blocks", ngf=8).state_dict(), "other.pth")
+    capsys.readouterr()
+    for other in ({"data": "other", "teacher": "moved.pth"}, {"data": "moved", "teacher": "other.pth"}):
+        assert begun(**other) == 2
+        section = "data.path" if other["data"] == "other" else "teacher.weights"
+        assert f"'runs/a' began with another {section}, " in capsys.readouterr().err
+    assert begun(data="moved", teacher="none") == 2
+    assert "other settings (teacher)" in capsys.readouterr().err

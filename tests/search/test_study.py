@@ -19,7 +19,7 @@ import pytest
 import torch
 
 import gantailor
-from gantailor.reports.tables import csv_bytes
+from gantailor.reports.tables import csv_bytes, words_of
 from gantailor.run.config import Config
 from gantailor.search import storage
 from gantailor.search.budget import Budget
@@ -450,6 +450,7 @@ def test_a_table_comes_back_from_its_csv(tmp_path):
     assert set(frame["convention"]) == {"macs_true"}
     back = pd.read_csv(io.BytesIO(csv_bytes(frame)))
     assert set(back["provenance"]) == {"provenance 1234e5678901"}
+    assert set(words_of(back, "provenance")) == {"1234e5678901"} and words_of(back, "convention") == ["macs_true"] * 3
     pd.testing.assert_frame_equal(frame.drop(columns="provenance"), back.drop(columns="provenance"), check_dtype=True)
     words = {"a": ["true", "false"], "b": ["1e3", "2"], "c": ["NA", "x"], "d": ["x", "y"], "e": ["007", "x"]}
     back = pd.read_csv(io.BytesIO(csv_bytes(pd.DataFrame({**words, "f": [1.5, float("nan")], "g": [1, 2]}))))
