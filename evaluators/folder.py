@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,14 +20,15 @@ from gantailor.evaluators.metrics.distribution import OF_SETS, feature_score_nam
 from gantailor.evaluators.pictures.files import picture_files
 from gantailor.evaluators.pictures.modes import background_of
 from gantailor.evaluators.pictures.names import match_names
-from gantailor.evaluators.pictures.reader import READER_VERSION, PictureReader, say
-from gantailor.evaluators.scores import SEEN, Score
+from gantailor.evaluators.pictures.reader import READER_VERSION, PictureReader, say, tell_folders
+from gantailor.evaluators.scores import SEEN, Score, spread
 from gantailor.evaluators.scoring import Scoring
 from gantailor.supernet.errors import EvaluationError
 from gantailor.supernet.files import write_array
 
 logger = logging.getLogger(__name__)
 FOLDER_METRICS = ("fid", "kid", "precision", "recall")  # of two folders, where none are asked for
+SAMPLE = 16  # pictures that are looked at, whether they are the reference's
 BY_NAME = ("pictures", "outputs")  # what a metric may compare where each picture has a partner of its name
 
 
@@ -48,6 +50,7 @@ class Pictures:
         """
         path = Path(folder)
         files = picture_files(path, what="folder", error=EvaluationError)
+        tell_folders(path, "folder")
         hashes = tuple(_file_digest(file) for file in files)
         return cls(path, tuple(files), hashlib.sha256(b"".join(hashes)).hexdigest(), hashes)
 
@@ -105,8 +108,9 @@ def features_of(
     key = f"{READER_VERSION}|{background_of(background)}|{pictures.digest}|{network}"
     file = cache / f"features-{hashlib.sha256(key.encode()).hexdigest()[:24]}.npy" if cache else None
     if file is not None and file.exists():
-        known: np.ndarray = np.load(file, allow_pickle=False)
-        return known
+        with suppress(ValueError, EOFError):  # cut short, as by a full disk: they are made again
+            known: np.ndarray = np.load(file, allow_pickle=False)
+            return known
     parts, done = [], 0
     for images, files in pictures.batches(skip_corrupt=skip_corrupt, background=background):
         parts.append(extractor(images).cpu().numpy())
@@ -206,8 +210,23 @@ def check_apart(images: Pictures, reference: Pictures) -> None:
             f"every picture of {str(images.folder)!r} is one of {str(reference.folder)!r} itself; a score would "
             "compare them with themselves: give generated pictures"
         )
+    if _same_pixels(images, reference):
+        raise EvaluationError(
+            f"the pictures of {str(images.folder)!r} are those of {str(reference.folder)!r} of the same names, saved "
+            "anew; a score would compare them with themselves: give generated pictures"
+        )
     if common:
         logger.warning("%s of the %s pictures are the reference's own", common, len(images.files))
+
+
+def _same_pixels(images: Pictures, reference: Pictures) -> bool:
+    """Whether each picture has one of its name in the reference, and those of a sample are the same in all pixels."""
+    partners, reader = {file.stem: file for file in reference.files}, picture_reader(skip_corrupt=True)
+    if any(file.stem not in partners for file in images.files):
+        return False
+    chosen = [images.files[row] for row in spread(len(images.files), SAMPLE)]
+    pixels = ((reader.read(file), reader.read(partners[file.stem])) for file in chosen)
+    return all(made is not None and real is not None and np.array_equal(made, real) for made, real in pixels)
 
 
 def _fits_folders(metric: Metric) -> bool:

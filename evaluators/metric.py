@@ -80,6 +80,7 @@ class Metric:
             pictures; the context names those that are wanted.
         needs: settings of ``evaluation`` that must have a value.
         check: says in one line what else is missing, and how to mend it; ``None`` where nothing is.
+        least: pictures on each side without which it cannot be computed; a run says so before it begins.
         variants: what may stand behind the name, as the 768 in ``fid768[inception-2015-12-05]``.
 
     Raises:
@@ -93,6 +94,7 @@ class Metric:
     make: Callable[[MetricContext], Evaluator]
     needs: tuple[str, ...] = ()
     check: Callable[[EvaluationConfig], str | None] | None = None
+    least: int = 1
     variants: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:

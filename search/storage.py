@@ -12,7 +12,7 @@ from pathlib import Path
 import optuna
 from optuna.exceptions import ExperimentalWarning, StorageInternalError
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
-from optuna.storages.journal import JournalFileBackend
+from optuna.storages.journal import JournalFileBackend, JournalFileSymlinkLock
 
 from gantailor.search.config import shown
 from gantailor.search.errors import SearchError
@@ -26,11 +26,47 @@ DATABASES = "sqlite:///FILE, postgresql://USER:PASSWORD@HOST/NAME or mysql+pymys
 
 
 class JournalFile(JournalStorage):
-    """Optuna's journal, which knows its file."""
+    """Optuna's journal, which knows its file.
+
+    Raises:
+        ConfigError: a line of it cannot be read.
+    """
 
     def __init__(self, path: Path) -> None:
-        super().__init__(JournalFileBackend(str(path)))
         self.path = path
+        _cut_unfinished(path)
+        try:
+            super().__init__(JournalFileBackend(str(path)))
+        except ValueError as error:
+            raise ConfigError(
+                f"the journal {str(path)!r} is damaged ({first_line(error)}); take a copy of it from a backup, or "
+                "choose another run folder"
+            ) from None
+
+
+def _cut_unfinished(path: Path) -> None:
+    """Take a last line off that a power cut or a full disk cut short: the next one would be joined to it.
+
+    What the line was to say is lost; the trial that it spoke of is tried again.
+    """
+    if _ends_whole(path) or not os.access(path, os.W_OK):
+        return
+    lock = JournalFileSymlinkLock(str(path))
+    lock.acquire()  # another process may be writing that line just now
+    try:
+        with path.open("rb+") as file:
+            file.truncate(file.read().rfind(b"\n") + 1)
+    finally:
+        lock.release()
+
+
+def _ends_whole(path: Path) -> bool:
+    """Whether the last line of a file, if there is one, has its end."""
+    if not path.is_file() or not path.stat().st_size:
+        return True
+    with path.open("rb") as file:
+        file.seek(-1, os.SEEK_END)
+        return file.read() == b"\n"
 
 
 def open_study(

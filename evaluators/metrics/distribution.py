@@ -33,7 +33,7 @@ def _missing(config: EvaluationConfig) -> str | None:
     return missing_weights(config.extractor, config.weights)
 
 
-def _of_sets(name: str, unit: str, *, lower_is_better: bool) -> Metric:
+def _of_sets(name: str, unit: str, *, lower_is_better: bool, least: int) -> Metric:
     return Metric(
         name=name,
         unit=unit,
@@ -41,16 +41,17 @@ def _of_sets(name: str, unit: str, *, lower_is_better: bool) -> Metric:
         compares="sets",
         make=make_distribution,
         check=_missing,
+        least=least,
         variants=INCEPTION_VARIANTS,
     )
 
 
-FID = _of_sets("fid", "squared feature distance", lower_is_better=True)
-KID = _of_sets("kid", "squared MMD", lower_is_better=True)
-PRECISION = _of_sets("precision", "share", lower_is_better=False)
-RECALL = _of_sets("recall", "share", lower_is_better=False)
-DENSITY = _of_sets("density", "neighbours per k", lower_is_better=False)
-COVERAGE = _of_sets("coverage", "share", lower_is_better=False)
+FID = _of_sets("fid", "squared feature distance", lower_is_better=True, least=2)
+KID = _of_sets("kid", "squared MMD", lower_is_better=True, least=2)
+PRECISION = _of_sets("precision", "share", lower_is_better=False, least=4)  # 3 neighbours of each
+RECALL = _of_sets("recall", "share", lower_is_better=False, least=4)
+DENSITY = _of_sets("density", "neighbours per k", lower_is_better=False, least=6)  # 5 neighbours
+COVERAGE = _of_sets("coverage", "share", lower_is_better=False, least=6)
 OF_SETS = {metric.name: metric for metric in (FID, KID, PRECISION, RECALL, DENSITY, COVERAGE)}
 FEATURES = Metric(
     name="features",

@@ -43,6 +43,7 @@ DIVERSITY = Metric(
     compares="outputs",
     make=make_perceptual,
     needs=_FILES,
+    least=2,
 )
 
 

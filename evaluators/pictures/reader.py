@@ -7,6 +7,7 @@ import logging
 import warnings
 from collections import Counter
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
@@ -14,7 +15,7 @@ from typing import TypeVar
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from gantailor.evaluators.pictures.files import PictureFile
+from gantailor.evaluators.pictures.files import PictureFile, list_pictures
 from gantailor.evaluators.pictures.modes import background_of, pixels_of, rawmode_of
 from gantailor.supernet.errors import DataError, GantailorError
 
@@ -130,6 +131,16 @@ def say(what: str, total: int, summary: Mapping[str, int]) -> None:
     if not summary:
         return
     tell(f"{what}: of {total} pictures " + "; ".join(f"{count} {lost}" for lost, count in sorted(summary.items())))
+
+
+def tell_folders(folder: Path, what: str) -> None:
+    """Tell once that pictures which lie deeper than in a folder itself are left out."""
+    inside: list[str] = []
+    with suppress(OSError):  # one that nobody may look into
+        inside += [found.name for found in sorted(folder.iterdir()) if found.is_dir() and list_pictures(found)]
+    if inside:
+        names = ", ".join(inside[:3]) + (", ..." if len(inside) > 3 else "")
+        tell(f"{what} {str(folder)!r}: the pictures in folders inside it ({names}) are left out")
 
 
 def tell(text: str) -> None:

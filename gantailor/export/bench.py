@@ -35,10 +35,12 @@ def main() -> None:
     parser.add_argument("--threads", type=int)
     parser.add_argument("--size", help="HEIGHTxWIDTH in pixels; that of the stored input if missing")
     arguments = parser.parse_args()
+    whole(HERE, "manifest.json", "check.npz", "runtime.py")
     manifest = json.loads((HERE / "manifest.json").read_text())
     threads = arguments.threads or manifest["threads"]
     stored = np.load(HERE / "check.npz")
     load = runpy.run_path(str(HERE / "runtime.py"))["load"]
+    whole(HERE, *manifest.get("sha256", [manifest["file"]]))
     run = load(HERE / manifest["file"], types.SimpleNamespace(**{**manifest, "threads": threads}))
     feeds = [stored[name] for name in stored.files if name.startswith("input")]
     output = np.asarray(run(*feeds))
@@ -61,6 +63,13 @@ def main() -> None:
     expected = manifest.get("max_difference")
     row += ["unknown" if expected is None else f"{expected:.2e}", ran["on"]]
     print(*row, "x".join(map(str, feeds[0].shape)), sep=",")
+
+
+def whole(folder: pathlib.Path, *names: str) -> None:
+    """Ends the program where one of an export's files was not copied along."""
+    missing = [name for name in names if not (folder / name).exists()]
+    if missing:
+        raise SystemExit(f"{str(folder)!r} lacks {', '.join(missing)}; copy the whole folder of the export")
 
 
 def checked(output: np.ndarray, expected: np.ndarray, manifest: dict[str, Any]) -> float:

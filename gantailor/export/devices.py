@@ -32,6 +32,13 @@ class Device(BaseModel):
     largest_side: int | None = Field(None, gt=0, description="of a dynamic size, in pixels; none: no bound")
     providers: tuple[str, ...] = ("CPUExecutionProvider",)
 
+    @field_validator("name")
+    @classmethod
+    def _name(cls, value: str) -> str:
+        if not value.strip() or value.startswith(".") or set(value) & set("/\\,"):
+            raise ValueError("the export's folder is called so: give a name without slashes, commas and a dot in front")
+        return value
+
     @field_validator("runtime")
     @classmethod
     def _runtime(cls, value: str) -> str:

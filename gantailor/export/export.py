@@ -36,6 +36,7 @@ from gantailor.export.target import Runner, Target, check_device, find_target
 from gantailor.supernet.calling import Inputs, as_tuple, each, forward, joined, rows_of, size_of
 from gantailor.supernet.files import write_bytes, write_json
 from gantailor.supernet.quantization.quantisers import LAYERS, Quantised, Quantisers
+from gantailor.supernet.subnets.copying import copied
 
 
 class Exported(nn.Module):
@@ -63,6 +64,7 @@ def export_model(
     """Write the model for a device, with ``manifest.json``, ``check.npz``, ``bench.py`` and ``runtime.py``.
 
     Args:
+        model: written, and compared with, in eval mode; it stays as it is.
         example: inputs ``[N, ...]``, the first of which is traced and all compared; a tuple of such where the model
             takes several, in the order of its forward.
         pictures: to calibrate 8 bits with, ``[N, ...]``, in the same form.
@@ -81,7 +83,7 @@ def export_model(
         ExportError: the target has not this precision, batch or size, an extra is missing, an operator is not
             supported, or the written model computes something else, at this size or others.
     """
-    target, given = find_target(profile.runtime), as_inputs(example)
+    target, given, model = find_target(profile.runtime), as_inputs(example), copied(model).eval()
     one = rows_of(given, slice(1))
     pictures = None if pictures is None else as_inputs(pictures)
     check_device(profile)

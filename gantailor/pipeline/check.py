@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 import yaml
-from torch import Tensor, nn
 
-from gantailor.evaluators.pictures.rgb import as_seen
-from gantailor.evaluators.scores import spread
 from gantailor.export.devices import device
 from gantailor.export.sides import check_sides
 from gantailor.export.target import check_device
@@ -24,14 +19,22 @@ from gantailor.pipeline.search.study import front_profile, objectives_of
 from gantailor.pipeline.shapes import check_features, check_networks, look, trainings
 from gantailor.run import ranking
 from gantailor.run.config import is_file
+from gantailor.run.data import (
+    check_counts,
+    check_moved,
+    check_statistics,
+    contents,
+    note_other_data,
+    note_sample,
+    note_shared,
+)
 from gantailor.run.inputs import check_size, check_torch_device
 from gantailor.run.run import Run, with_file
 from gantailor.run.study import storage_of
 from gantailor.search.methods.method import DISCRIMINATOR
 from gantailor.search.storage import check_storage, prepare_storage
 from gantailor.search.strategies import make_strategy
-from gantailor.supernet.calibration import has_running_statistics, per_picture
-from gantailor.supernet.calling import Inputs, as_tuple, forward, rows_of
+from gantailor.supernet.calling import as_tuple, forward
 from gantailor.supernet.errors import ConfigError, first_line
 from gantailor.supernet.files import write_json
 from gantailor.supernet.importance.ranking import criterion
@@ -40,9 +43,6 @@ from gantailor.supernet.subnets.copying import copied
 from gantailor.supernet.training.trainer import check_coupled, check_parts, coupled_terms
 from gantailor.supernet.traits import traits_of
 from gantailor.zoo.data import SPLITS
-
-COMPARED = 16  # training pairs that the teacher's two kinds of statistics are compared on
-MUCH_NEARER = 0.8  # share of the L1 below which the other kind is told
 
 
 def find_mistakes(run: Run) -> None:
@@ -72,7 +72,9 @@ def find_mistakes(run: Run) -> None:
     _check_storage(run)
     for split in SPLITS:
         setup.data(split)
-    _check_statistics(run)
+    check_moved(run)
+    check_counts(run)
+    check_statistics(run)
     final = setup.metrics(config.evaluation.final)
     setup.scoring.evaluator([setup.search_metric, *final])
     kept = {name.removesuffix("[teacher]") for name in final}
@@ -83,14 +85,8 @@ def find_mistakes(run: Run) -> None:
         check_sides(device(name), setup.generator, setup.example)
     _check_files(run)
     check_networks(run, looked)
-    _note_sample(run)
-
-
-def _note_sample(run: Run) -> None:
-    if len(run.sample) < len(run.setup.data("search")):
-        run.report.note(
-            f"search and watcher score {run.sample.source}: a sample of the split, evaluation.search_images"
-        )
+    note_sample(run)
+    note_shared(run)
 
 
 def _check_teacher(run: Run) -> None:
@@ -244,32 +240,6 @@ def _check_tuning(run: Run) -> None:
     run.report.note(f"search: {settings.finalists} finalists are tuned at its end, on {most:g} kimg in all at most")
 
 
-def _check_statistics(run: Run) -> None:
-    """A note where a teacher's batch norms come much nearer to the pictures with the other statistics."""
-    setup, record = run.setup, run.setup.teacher_record
-    data = setup.data("train")
-    if record is None or not data.paired or not has_running_statistics(setup.loaded.module):
-        return
-    inputs, targets = data.batch(spread(len(data), COMPARED))
-    module = setup.loaded.module
-    errors = {"running": _l1(module, inputs, targets), "batch": _l1(per_picture(module), inputs, targets)}
-    used, other = record.statistics, "batch" if record.statistics == "running" else "running"
-    if errors[other] <= MUCH_NEARER * errors[used]:
-        run.report.note(
-            f"the teacher's L1 to {len(targets)} training targets is {errors[used]:.4g} with teacher.statistics {used} "
-            f"and {errors[other]:.4g} with {other}; is it meant to run so? --teacher.statistics {other}"
-        )
-
-
-@torch.no_grad()
-def _l1(module: nn.Module, inputs: Inputs, targets: Tensor) -> float:
-    """Mean absolute difference, picture by picture for the sake of memory."""
-    rows = [slice(number, number + 1) for number in range(len(targets))]
-    return float(
-        np.mean([float((as_seen(forward(module, rows_of(inputs, i))) - targets[i]).abs().mean()) for i in rows])
-    )
-
-
 def check(run: Run) -> dict[str, Any]:
     """Find every mistake before any training, and take the folder.
 
@@ -282,7 +252,7 @@ def check(run: Run) -> dict[str, Any]:
     run.claim()
     prepare_storage(storage_of(run))
     described = _described(run)
-    _note_other_data(run, described["data"])
+    note_other_data(run, described["data"])
     write_json(folder.trace, described)  # the decisions are replayed, a budget may be another
     if not folder.ranking.exists():  # which may take minutes
         ranking.save(folder.ranking, setup.scores, **ranking.provenance(setup, run.config.ranking))
@@ -305,15 +275,6 @@ def _described(run: Run) -> dict[str, Any]:
         "convention": budget.convention,
         "profiles": {name: asdict(profile) for name, profile in budget.profiles.items()},
         "space": run.setup.offered.count,
-        "data": {split: run.setup.data(split).digest() for split in SPLITS},
+        "made_in": str(Path.cwd()),
+        **contents(run),
     }
-
-
-def _note_other_data(run: Run, digests: Mapping[str, str]) -> None:
-    """A note where the data of a split changed since the run began."""
-    earlier = run.folder.stored_trace().get("data", {})
-    if changed := [split for split, digest in earlier.items() if digests.get(split) != digest]:
-        run.report.note(
-            f"the data of {', '.join(changed)} are others than when this run began; what is done stays, what is "
-            "left goes on with these. Give another --out to start anew"
-        )

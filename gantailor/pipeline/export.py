@@ -34,13 +34,14 @@ def export(run: Run) -> dict[str, Any]:
     """Write ``export/``: safetensors, a folder for each device, and a manifest, all checked against PyTorch."""
     targets, file = [device(name) for name in run.config.devices], run.folder.manifest
     done = json.loads(file.read_text()) if file.exists() else {}
-    if done.get("made_from") == made_from(run) and all(_is_done(done["devices"], target) for target in targets):
+    whole = done.get("made_from") == made_from(run) and _lies_there(run.folder.export, done)
+    if whole and all(_is_done(_earlier(run), target) for target in targets):
         return dict(done)
     return export_run(run, targets)
 
 
 def _is_done(devices: Mapping[str, Any], target: Device) -> bool:
-    """Whether a device was exported for as its profile says; what the export filled in counts for nothing."""
+    """Whether one of these devices is as its profile says; what the export filled in counts for nothing."""
     wanted = target.model_dump(mode="json", exclude={"name", "size_multiple", "largest_side", "threads"})
     known = {"size": "fixed", **devices.get(target.name, {})}
     asked = known.get("threads_asked", known.get("threads"))
@@ -105,11 +106,13 @@ def _earlier(run: Run) -> dict[str, Any]:
     if done.get("made_from") != made_from(run):
         return {}
     folder = run.folder.export
-    return {
-        name: found
-        for name, found in done["devices"].items()
-        if all((folder / name / path).exists() for path in found.get("sha256", {}))
-    }
+    return {name: found for name, found in done["devices"].items() if _lies_there(folder / name, found)}
+
+
+def _lies_there(folder: Path, found: Mapping[str, Any]) -> bool:
+    """Whether the files that a manifest speaks of are there, and whole."""
+    files = {folder / name: digest for name, digest in found.get("sha256", {}).items()}
+    return all(file.is_file() and digest_of(file) == digest for file, digest in files.items())
 
 
 def _manifest(run: Run, config: SubnetConfig) -> dict[str, Any]:

@@ -15,6 +15,7 @@ import torch
 from gantailor.evaluators.metric import metric_of
 from gantailor.evaluators.scores import against_teacher
 from gantailor.reports.figures import data_url
+from gantailor.reports.tables import words_of
 from gantailor.run.run import Run, open_run
 from gantailor.run.study import storage_of, study_of
 from gantailor.search.budget import Budget
@@ -109,7 +110,9 @@ class SearchResult:
 
         file = self.run.folder.path_scores
         found = pd.read_csv(file) if file.exists() else None
-        told = found is not None and self.score in found and set(found["provenance"]) == {study_of(self.run)[1]}
+        told = (
+            found is not None and self.score in found and set(words_of(found, "provenance")) == {study_of(self.run)[1]}
+        )
         return found if told else None
 
     def front(self, convention: str) -> np.ndarray:

@@ -9,6 +9,11 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
+def words_of(frame: pd.DataFrame, name: str) -> list[str]:
+    """A column of words as they were before ``csv_bytes``, from the table that ``pandas.read_csv`` gives."""
+    return [str(value).removeprefix(f"{name} ") for value in frame[name]]
+
+
 def csv_bytes(frame: pd.DataFrame) -> bytes:
     """The table as CSV; words that a reader takes for numbers, truth values or gaps have their column's name in front.
 

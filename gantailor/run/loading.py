@@ -16,6 +16,16 @@ from gantailor.run.config import SHORT, Config
 from gantailor.supernet.errors import ConfigError, nearest
 
 PAPERS = Path(__file__).parents[1] / "papers"
+# Settings that name what lies outside the run folder.
+PLACES = (
+    ("data", "path"),
+    ("data", "labels"),
+    ("teacher", "weights"),
+    ("evaluation", "weights"),
+    ("evaluation", "lpips_features"),
+    ("evaluation", "lpips_heads"),
+    ("evaluation", "segmentation_weights"),
+)
 
 
 def papers() -> dict[str, Path]:
@@ -124,6 +134,17 @@ def explain(error: Any, model: Any) -> str:
     if error["type"] == "tuple_type":
         return f"{where} cannot be {error['input']!r}: give a list, [{error['input']}]"
     return f"{where} cannot be {error['input']!r}: {error['msg'].removeprefix('Value error, ')}"
+
+
+def located(config: Config, made_in: str) -> Config:
+    """The same with files and folders where they were for who made the run, should relative paths lead to none here."""
+    for section, name in PLACES:
+        part = getattr(config, section)
+        value = getattr(part, name)
+        if value is not None and made_in and not Path(value).exists() and (Path(made_in) / value).exists():
+            moved = part.model_copy(update={name: str(Path(made_in) / value)})
+            config = config.model_copy(update={section: moved})
+    return config
 
 
 def stored_config(stored: Mapping[str, Any]) -> Config:

@@ -14,7 +14,7 @@ from torch import nn
 from gantailor.evaluators.scores import Subset
 from gantailor.run.config import Config
 from gantailor.run.folder import RunFolder
-from gantailor.run.loading import stored_config
+from gantailor.run.loading import located, stored_config
 from gantailor.run.progress import Reporter
 from gantailor.run.setup import Setup
 from gantailor.search.latency import LatencyProfile
@@ -29,6 +29,7 @@ from gantailor.zoo.generators.record import build
 CHANGEABLE = ("search", "budget", "tensorboard", "device", "devices")  # in a run that exists: a search goes on, ...
 NARROWING = 0.5  # share of fine-tuning behind a net that was ranked and not trained
 READING = ("workers", "cache")  # of data: how it is read, which no result depends on
+MOVABLE = (("data", "path"), ("teacher", "weights"))  # what lies there is compared by its content: run/data.py
 
 
 class Run:
@@ -100,9 +101,14 @@ class Run:
         stored = self.folder.stored_config()
         if not stored:
             return []
-        known, mine = (c.model_dump(mode="json") for c in (stored_config(stored), self.config))
+        trace = self.folder.stored_trace()
+        earlier = located(stored_config(stored), trace.get("made_in", ""))
+        known, mine = (c.model_dump(mode="json") for c in (earlier, self.config))
         for config in (known, mine):
             config["data"] = {name: value for name, value in config["data"].items() if name not in READING}
+        for section, name in MOVABLE:
+            if trace.get(section) and not {None, "none"} & {known[section][name], mine[section][name]}:
+                known[section][name] = mine[section][name]
         fixed = set() if self.method.searches else {"budget"}  # the others trained to this one
         return [name for name in mine if name not in set(CHANGEABLE) - fixed and known[name] != mine[name]]
 
@@ -218,4 +224,5 @@ def open_run(folder: str | Path, *, report: Reporter | None = None) -> Run:
     stored: dict[str, Any] = RunFolder(folder).stored_config()
     if not stored:
         raise ConfigError(f"{str(folder)!r} is no run folder: it has no config.json")
-    return Run(folder, stored_config(stored), report=report)
+    made_in = RunFolder(folder).stored_trace().get("made_in", "")
+    return Run(folder, located(stored_config(stored), made_in), report=report)

@@ -82,6 +82,19 @@ def test_floats_and_sixteen_bits_are_no_black_and_white(tmp_path):
     np.testing.assert_allclose(features_of(Pictures.of(tmp_path), Means()), 0, atol=1 / 127.5)
 
 
+@pytest.mark.parametrize("left", [0, 50, -4])
+def test_a_features_cache_that_was_cut_short_is_made_again(tmp_path, left):
+    folder = tmp_path / "p"
+    folder.mkdir()
+    for number in range(3):
+        Image.new("RGB", (8, 8), (80 * number, 9, 200)).save(folder / f"{number}.png")
+    right = features_of(Pictures.of(folder), Means(), cache=tmp_path)
+    (file,) = tmp_path.glob("features-*.npy")
+    file.write_bytes(file.read_bytes()[:left])
+    assert np.array_equal(features_of(Pictures.of(folder), Means(), cache=tmp_path), right)
+    assert np.array_equal(np.load(file), right)
+
+
 def test_features_are_cached_by_background_too(tmp_path):
     folder = tmp_path / "a"
     folder.mkdir()

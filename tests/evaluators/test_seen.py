@@ -15,11 +15,13 @@ from gantailor.evaluators.metrics.distribution import Distribution, FeatureError
 from gantailor.evaluators.metrics.fidelity import Fidelity
 from gantailor.evaluators.metrics.perceptual import Perceptual
 from gantailor.evaluators.metrics.segmentation import LabelTable, Segmentation
+from gantailor.evaluators.pictures import reader
 from gantailor.evaluators.pictures.rgb import as_rgb, as_seen
 from gantailor.evaluators.scores import Subset, provenance_differences, provenance_of, spread
 from gantailor.evaluators.scoring import Scoring
 from gantailor.supernet.errors import EvaluationError
 from gantailor.supernet.traits import Traits
+from gantailor.zoo.data.kinds.folder import folder_pairs
 from gantailor.zoo.data.kinds.labels import LabelPairs
 from gantailor.zoo.data.latents import Latents
 from gantailor.zoo.data.pairs import Pairs
@@ -36,6 +38,14 @@ class Corners:
 
     def __call__(self, images):
         return nn.functional.adaptive_avg_pool2d(as_rgb(images), 2).flatten(1)
+
+
+def saved(folder, *, count=5, seed=0, suffix="png"):
+    folder.mkdir(parents=True, exist_ok=True)
+    for number in range(count):
+        pixels = np.random.default_rng((seed, number)).integers(0, 256, (16, 12, 3), np.uint8)
+        Image.fromarray(pixels).save(folder / f"{number}.{suffix}")
+    return folder
 
 
 class Glaring(nn.Module):
@@ -230,3 +240,35 @@ def test_another_teacher_is_another_reference():
     first, second = (provenance_of(pairs, teacher=teacher) for teacher in teachers)
     (line,) = provenance_differences(first, second)
     assert line.startswith("teacher: ") and not provenance_differences(first, provenance_of(pairs, teacher=teachers[0]))
+
+
+@pytest.mark.parametrize("suffix", ["bmp", "tiff", "webp"])
+def test_a_reference_saved_anew_is_not_scored_against_itself(tmp_path, suffix):
+    """Other files, of the same pixels; and one pixel in one picture makes others of them."""
+    real, scoring = saved(tmp_path / "real"), Scoring(EvaluationConfig())
+    made = tmp_path / "made"
+    made.mkdir()
+    for file in real.iterdir():
+        Image.open(file).save(made / f"{file.stem}.{suffix}", **({"lossless": True} if suffix == "webp" else {}))
+    with pytest.raises(EvaluationError, match=r"of the same names, saved anew; .* with themselves"):
+        evaluate_folders(scoring, made, real, ("l1",))
+    one = Image.open(made / f"3.{suffix}").convert("RGB")
+    one.putpixel((2, 2), tuple(255 - value for value in one.getpixel((2, 2))))
+    one.save(made / f"3.{suffix}", **({"lossless": True} if suffix == "webp" else {}))
+    assert 0 < evaluate_folders(scoring, made, real, ("l1",))["l1"].value < 0.01
+
+
+def test_pictures_in_folders_inside_are_told(tmp_path, caplog, monkeypatch):
+    monkeypatch.setattr(reader, "_said", set())
+    monkeypatch.setenv("GANTAILOR_CACHE", str(tmp_path / "cache"))
+    flat, deep = saved(tmp_path / "flat", seed=1), saved(tmp_path / "deep")
+    (flat / "empty").mkdir()
+    assert len(folder_pairs(flat, size=16, direction="unpaired")) == 5 and "left out" not in caplog.text
+    for name in ("cat", "dog"):
+        saved(deep / name, seed=3)
+    score = score_folders(deep, flat, Corners(), ["fid"])["fid[corners]"]
+    assert score.provenance["images"] == 5
+    assert f"folder {str(deep)!r}: the pictures in folders inside it (cat, dog) are left out" in caplog.text
+    caplog.clear()
+    monkeypatch.setattr(reader, "_said", set())
+    assert len(folder_pairs(deep, size=16, direction="unpaired")) == 5 and "(cat, dog) are left out" in caplog.text

@@ -18,6 +18,7 @@ from gantailor.export.export import Exported, export_model, load_runner
 from gantailor.export.quantization import kept_in_float, quantise, sensitivities
 from gantailor.export.rewrites import HalfPrecision, PlainInstanceNorm, SlicedReflectionPad, rewritten
 from gantailor.export.target import check_device, find_target, timed_here
+from gantailor.supernet.errors import ConfigError
 from gantailor.supernet.quantization.quantisers import Quantised, Quantisers
 
 pytestmark = pytest.mark.long
@@ -235,6 +236,16 @@ def test_bench_needs_numpy_and_the_runtime_only(tmp_path):
 class Odd(nn.Module):
     def forward(self, x):
         return torch.linalg.eigvals(x[..., :4, :4]).real
+
+
+@pytest.mark.parametrize("name", ["../up", "a/b", "my phone, 2024", ".hidden", " "])
+def test_names_of_devices_are_names_of_folders(tmp_path, name):
+    (tmp_path / "own.yaml").write_text(
+        json.dumps({name: {"runtime": "torch-export"}, "my phone": {"runtime": "onnxruntime"}})
+    )
+    with pytest.raises(ConfigError, match="name: the export's folder is called so: give a name without slashes"):
+        device(f"{tmp_path}/own.yaml")
+    assert device(f"{tmp_path}/own.yaml:my phone").name == "my phone"
 
 
 def test_mistakes(tmp_path, monkeypatch):

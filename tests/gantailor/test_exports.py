@@ -81,6 +81,32 @@ def test_bench_fails_where_the_output_is_wrong(written, tmp_path, wrong, said):
 
 
 @pytest.mark.long
+@pytest.mark.parametrize("missing", ["manifest.json", "check.npz", "runtime.py", "model.onnx"])
+def test_bench_says_what_was_not_copied_along(written, tmp_path, missing):
+    folder, _ = written
+    for name in ("bench.py", "runtime.py", "manifest.json", "check.npz", "model.onnx"):
+        if name != missing:
+            (tmp_path / name).write_bytes((folder / name).read_bytes())
+    done, row = bench(tmp_path)
+    assert done.returncode == 1 and not row and "Traceback" not in done.stderr
+    assert f"lacks {missing}; copy the whole folder of the export" in done.stderr
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("runtime", ["onnxruntime-cpu", "torch-export"])
+def test_a_model_in_training_mode_is_written_and_compared_in_eval_mode(tmp_path, runtime):
+    """Its dropout would make any difference one that is allowed: PyTorch would differ from itself."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Dropout(0.5), nn.Conv2d(4, 3, 1)).train()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    inputs = torch.rand(3, 3, 16, 16, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    found = export_model(tmp_path, model, inputs, device(runtime))
+    assert found["max_difference"] < 1e-5 and found["allowed"]["max_difference"] < 2e-4
+    assert model.training and model[2].training
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+@pytest.mark.long
 def test_a_provider_that_is_missing_is_told(written, tmp_path):
     """Milliseconds of the CPU are not labelled as another's."""
     folder, _ = written
@@ -295,6 +321,36 @@ def test_a_second_device_does_not_forget_the_first(exported, capsys):
         manifest["devices"]["onnxruntime-cpu"]["latency_ms"]["teacher"]
         == (manifest["devices"]["onnxruntime-cpu-int8"]["latency_ms"]["teacher"])
     ), "one measurement"
+
+
+def _delete(file):
+    file.unlink()
+
+
+def _cut_short(file):
+    file.write_bytes(file.read_bytes()[:100])
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("spoil", [_delete, _cut_short])
+@pytest.mark.parametrize("name", ["onnxruntime-cpu/model.onnx", "model.safetensors"])
+def test_what_is_not_whole_any_more_is_exported_again(exported, spoil, name):
+    file = exported / "export" / name
+    whole = file.read_bytes()
+    spoil(file)
+    assert main(["export", str(exported), "--device", "onnxruntime-cpu"]) == 0
+    assert len(file.read_bytes()) == len(whole)
+    gantailor.load(exported / "export" / "model.safetensors")
+
+
+@pytest.mark.long
+def test_another_device_is_exported_beside_one_that_is_not_whole(exported):
+    """Which is no longer spoken of."""
+    _cut_short(exported / "export" / "onnxruntime-cpu" / "model.onnx")
+    assert main(["export", str(exported), "--device", "torchscript"]) == 0
+    devices = json.loads((exported / "export" / "manifest.json").read_text())["devices"]
+    assert "torchscript" in devices and "onnxruntime-cpu" not in devices
+    assert main(["export", str(exported), "--device", "onnxruntime-cpu"]) == 0
 
 
 @pytest.mark.long

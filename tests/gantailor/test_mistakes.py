@@ -1,9 +1,11 @@
 """A user's mistakes are told in one line, before anything is trained or written."""
 
+import shutil
 import subprocess
 import sys
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 import yaml
@@ -11,11 +13,13 @@ from PIL import Image
 
 import gantailor
 from gantailor.cli.main import main
+from gantailor.evaluators.metrics.distribution import score_features
 from gantailor.pipeline.check import find_mistakes
 from gantailor.run.config import Config
+from gantailor.run.data import check_counts, note_shared
 from gantailor.run.loading import load_config
 from gantailor.run.run import Run
-from gantailor.supernet.errors import ConfigError
+from gantailor.supernet.errors import ConfigError, EvaluationError
 
 
 @pytest.fixture
@@ -140,3 +144,104 @@ def test_a_broken_picture_is_told_before_anything_slow_is_imported(tmp_path):
     code, seconds, *slow = done.stdout.split()
     assert code == "2" and not slow and float(seconds) < 5
     assert "1.png' cannot be read" in done.stderr and len(done.stderr.strip().splitlines()) == 1
+
+
+def pictures(folder, count, seed, *, side=32):
+    """Pairs side by side, other ones for another seed."""
+    folder.mkdir(parents=True)
+    for number in range(count):
+        pixels = np.random.default_rng((seed, number)).integers(0, 255, (side, 2 * side, 3), np.uint8)
+        Image.fromarray(pixels).save(folder / f"{seed}-{number}.png")
+
+
+def run_on(data, teacher, **more):
+    settings = {"options": {"ngf": 8}, "teacher": str(teacher), "budget": "0.5x"}
+    settings |= {"data.kind": "folder", "data.path": str(data), "data.size": 32, "train.kimg": 0, "space": "default"}
+    return Run(data / "run", load_config(None, settings | {"train.batch": 2, "finetune.batch": 2} | more))
+
+
+@pytest.mark.parametrize(
+    ("metric", "least"), [("fid", 2), ("kid", 2), ("precision", 4), ("recall", 4), ("density", 6), ("coverage", 6)]
+)
+def test_too_few_test_pictures_for_a_score_are_told_before_any_training(tmp_path, tiny_teacher, metric, least):
+    """Behind it they would be told hours later."""
+    pictures(tmp_path / "train", 4, 0)
+    pictures(tmp_path / "test", least - 1, 1)
+    run = run_on(tmp_path, tiny_teacher, **{"evaluation.final": ("l1", metric)})
+    message = f"evaluation.final '{metric}' needs at least {least} pictures .* there are {least - 1}"
+    with pytest.raises(ConfigError, match=message):
+        check_counts(run)
+    with pytest.raises(EvaluationError):
+        score_features(np.zeros((least - 1, 3), np.float32), np.zeros((9, 3), np.float32), [metric])
+    assert np.isfinite(score_features(np.eye(9)[:least], np.eye(9), [metric])[metric])
+    run.until = "search"
+    check_counts(run)
+    pictures(tmp_path / "val", 1, 2)
+    run = run_on(tmp_path, tiny_teacher, **{"evaluation.search": metric, "evaluation.final": ("l1",)})
+    with pytest.raises(ConfigError, match=f"evaluation.search '{metric}' needs at least {least} .* there are 1;"):
+        check_counts(run)
+
+
+@pytest.mark.parametrize(("shared", "said"), [(0, ""), (2, "2 of 5 test inputs"), (5, "5 of 5 test inputs")])
+def test_test_pictures_that_are_trained_on_are_told(tmp_path, tiny_teacher, capsys, shared, said):
+    """Whatever they are called, and in whatever file."""
+    pictures(tmp_path / "train", 6, 0)
+    pictures(tmp_path / "test", 5 - shared, 1) if shared < 5 else (tmp_path / "test").mkdir()
+    for number in range(shared):
+        Image.open(tmp_path / "train" / f"0-{number}.png").save(tmp_path / "test" / f"copy{number}.bmp")
+    note_shared(run_on(tmp_path, tiny_teacher))
+    told = capsys.readouterr().err
+    assert ("training pictures too" in told) == bool(shared) and said in told
+
+
+@pytest.fixture
+def begun(tmp_path, tiny_teacher, monkeypatch):
+    """A run that was searched with relative paths, in ``tmp_path``; searches on it with other ones."""
+    monkeypatch.chdir(tmp_path)
+    for split, count in (("train", 6), ("test", 4)):
+        pictures(tmp_path / "data" / split, count, len(split))
+    shutil.copy(tiny_teacher, "teacher.pth")
+
+    def search(*flags, data="data", teacher="teacher.pth", out="runs/a"):
+        where = ["--data.kind", "folder", "--data.path", str(data), "--data.size", "32", "--teacher", str(teacher)]
+        fast = ["--options", "{ngf: 8}", "--budget", "0.5x", "--space", "default", "--train.kimg", "0"]
+        return main(
+            ["search", "--out", out, *where, *fast, "--evaluation.search", "l1", "--search.trials", "1", *flags]
+        )
+
+    assert search() == 0
+    return search
+
+
+@pytest.mark.long
+def test_a_run_knows_what_its_relative_paths_meant(begun, tmp_path, monkeypatch, capsys):
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert main(["evaluate", str(tmp_path / "runs/a"), "--metrics", "l1"]) == 0
+    assert main(["pareto", "../runs/a", "--pictures", "1", "--out", "drawn"]) == 0
+    assert "no sample pictures" not in capsys.readouterr().err
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "data").rename(tmp_path / "gone")
+    assert main(["evaluate", "runs/a", "--metrics", "l1"]) == 2
+    assert "'data/test' does not exist" in capsys.readouterr().err
+
+
+@pytest.mark.long
+def test_data_and_teacher_may_move_but_not_change(begun, tmp_path, capsys):
+    """By an absolute path, a link, another name: what lies there counts."""
+    assert begun(data=tmp_path / "data", teacher=tmp_path / "teacher.pth") == 0
+    (tmp_path / "data").rename(tmp_path / "moved")
+    (tmp_path / "teacher.pth").rename(tmp_path / "moved.pth")
+    assert begun("--search.trials", "2", data="moved", teacher="moved.pth") == 0
+    assert len(pd.read_csv("runs/a/front.csv")) == 2
+    for split in ("train", "test"):
+        pictures(tmp_path / "other" / split, 4, 9)
+    torch.manual_seed(1)
+    torch.save(gantailor.build("resnet_6blocks", ngf=8).state_dict(), "other.pth")
+    capsys.readouterr()
+    for other in ({"data": "other", "teacher": "moved.pth"}, {"data": "moved", "teacher": "other.pth"}):
+        assert begun(**other) == 2
+        section = "data.path" if other["data"] == "other" else "teacher.weights"
+        assert f"'runs/a' began with another {section}, " in capsys.readouterr().err
+    assert begun(data="moved", teacher="none") == 2
+    assert "other settings (teacher)" in capsys.readouterr().err

@@ -19,7 +19,7 @@ import pytest
 import torch
 
 import gantailor
-from gantailor.reports.tables import csv_bytes
+from gantailor.reports.tables import csv_bytes, words_of
 from gantailor.run.config import Config
 from gantailor.search import storage
 from gantailor.search.budget import Budget
@@ -284,6 +284,43 @@ def one_of_many(path, lock, seed):
     search(path, "random", budget=1.0, lock=lock, seed=seed).run(500)
 
 
+@pytest.mark.parametrize(
+    "tail",
+    [b'{"op_code": 5, "wor', b"\0" * 4096, b'{"op_code":4}', -1, -30],
+    ids=["beginning", "zeros", "no end", "end", "half"],
+)
+def test_a_journal_whose_last_line_was_cut_short_goes_on(tmp_path, tail):
+    """By a power cut, or a full disk."""
+    file = tmp_path / "s.journal"
+    search(file, "random").run(4)
+    whole = file.read_bytes()
+    file.write_bytes(whole[:tail] if isinstance(tail, int) else whole + tail)
+    search(file, "random").run(6)
+    again = search(file, "random")
+    again.run(6)
+    done = [t for t in again.study.get_trials() if t.state == optuna.trial.TrialState.COMPLETE]
+    assert len({tuple(t.params.values()) for t in done}) == 6 and again.history().counted == 6
+
+
+def test_an_unfinished_line_is_left_to_who_may_only_read(tmp_path, monkeypatch):
+    file = tmp_path / "s.journal"
+    search(file, "random").run(3)
+    file.write_bytes(torn := file.read_bytes() + b'{"op')
+    monkeypatch.setattr(storage.os, "access", lambda *_: False)
+    assert len(storage.load_study(file, name="s").get_trials()) == 3 and file.read_bytes() == torn
+
+
+def test_a_journal_that_is_damaged_in_the_middle_is_one_line(tmp_path):
+    file = tmp_path / "s.journal"
+    search(file, "random").run(3)
+    lines = file.read_bytes().splitlines(keepends=True)
+    lines[4] = b"@@@\n"
+    file.write_bytes(b"".join(lines))
+    with pytest.raises(ConfigError, match=r"s\.journal' is damaged .*backup") as said:
+        search(file, "random")
+    assert "\n" not in str(said.value)
+
+
 @pytest.mark.slow
 def test_many_processes_share_a_journal(tmp_path):
     context = multiprocessing.get_context("fork")
@@ -413,6 +450,7 @@ def test_a_table_comes_back_from_its_csv(tmp_path):
     assert set(frame["convention"]) == {"macs_true"}
     back = pd.read_csv(io.BytesIO(csv_bytes(frame)))
     assert set(back["provenance"]) == {"provenance 1234e5678901"}
+    assert set(words_of(back, "provenance")) == {"1234e5678901"} and words_of(back, "convention") == ["macs_true"] * 3
     pd.testing.assert_frame_equal(frame.drop(columns="provenance"), back.drop(columns="provenance"), check_dtype=True)
     words = {"a": ["true", "false"], "b": ["1e3", "2"], "c": ["NA", "x"], "d": ["x", "y"], "e": ["007", "x"]}
     back = pd.read_csv(io.BytesIO(csv_bytes(pd.DataFrame({**words, "f": [1.5, float("nan")], "g": [1, 2]}))))

@@ -171,6 +171,22 @@ def test_search_may_read_training_pictures_which_is_told(tmp_path, caplog):
         read_split(config.model_copy(update={"split": "folders"}), "search")
 
 
+@pytest.mark.parametrize("kind", ["folder", "classes", "folders", "domains"])
+def test_a_link_to_the_training_pictures_is_no_other_split(tmp_path, kind):
+    """They would be scored on what they were trained on."""
+    inner = {"folder": [""], "classes": ["cat", "dog"], "folders": ["A", "B"], "domains": ["A", "B"]}[kind]
+    for number in range(20):
+        for name in inner:
+            shade(tmp_path / "train" / name / f"{number}.png", number)
+    (tmp_path / "test").symlink_to("train")
+    direction = "unpaired" if kind == "folder" else "AtoB"
+    config = DataConfig(kind=kind, path=str(tmp_path), size=16, direction=direction)
+    found = {split: set(read_split(config, split).names) for split in SPLITS}
+    assert not found["train"] & found["test"] and not found["search"] & found["test"]
+    with pytest.raises(DataError, match="test finds the same"):
+        read_split(config.model_copy(update={"split": "folders"}), "test")
+
+
 def test_latents_stand_beside_all_pictures(tmp_path):
     traits = Traits(takes="latents", input_shapes=((5,),), size=16)
     config = DataConfig(size=16, **flat_folder(tmp_path))

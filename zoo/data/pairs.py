@@ -143,6 +143,13 @@ def pixel_digest(*sides: Pictures) -> str:
     return sha.hexdigest()[:12]
 
 
+def digests_of(pictures: Pictures) -> list[bytes]:
+    """A digest of each picture ``[N, H, W, C]``, the same for the same pixels; stored items have it in their index."""
+    if isinstance(pictures, Side):
+        return [row.tobytes() for row in pictures.digests]
+    return [hashlib.sha256(np.ascontiguousarray(pictures[row]).tobytes()).digest() for row in range(len(pictures))]
+
+
 def _some(pictures: Pictures, rows: np.ndarray | slice) -> Pictures:
     some: Pictures = pictures.some(rows) if isinstance(pictures, Side) else pictures[rows]
     return some

@@ -89,7 +89,8 @@ def shared_out(pairs: AllPairs, config: DataConfig, split: str, place: Callable[
     Raises:
         DataError: there are too few pictures, or ``data.split`` is ``folders``.
     """
-    sharing = [name for name in SHARES if place(name) == place(split)]
+    here = _resolved(place(split))
+    sharing = [name for name in SHARES if _resolved(place(name)) == here]
     others = " and ".join(name for name in sharing if name != split)
     if not others:
         return pairs
@@ -108,6 +109,13 @@ def shared_out(pairs: AllPairs, config: DataConfig, split: str, place: Callable[
         "held out by a hash of their names (data.split)"
     )
     return replace(pairs.take(rows), source=f"{pairs.source}[{split}, {len(rows)} of {len(pairs)} by hash]")
+
+
+def _resolved(place: object) -> object:
+    """Where pictures lie in truth: ``test`` may be a link to ``train``."""
+    if isinstance(place, tuple):
+        return tuple(map(_resolved, place))
+    return place.resolve() if isinstance(place, Path) else place
 
 
 def _part(names: Sequence[str], sharing: Sequence[str], split: str) -> np.ndarray:

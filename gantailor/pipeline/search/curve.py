@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from gantailor.reports.tables import csv_bytes
+from gantailor.reports.tables import csv_bytes, words_of
 from gantailor.run.run import Run
 from gantailor.run.setup import wanted_space
 from gantailor.search.spaces.path import points
@@ -24,7 +24,7 @@ def score_path(run: Run, searcher: Search) -> None:
     file, path = run.folder.path_scores, run.setup.path
     if path is None or run.config.search.front:
         return
-    if file.exists() and set(pd.read_csv(file)["provenance"]) == {searcher.provenance}:
+    if file.exists() and set(words_of(pd.read_csv(file), "provenance")) == {searcher.provenance}:
         return
     supernet = run.setup.traced
     along = points(path, supernet, wanted_space(run.config))

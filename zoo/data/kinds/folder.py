@@ -10,7 +10,7 @@ import numpy as np
 
 from gantailor.evaluators.pictures.files import list_pictures, picture_files
 from gantailor.evaluators.pictures.modes import as_channels
-from gantailor.evaluators.pictures.reader import Notes
+from gantailor.evaluators.pictures.reader import Notes, tell_folders
 from gantailor.supernet.errors import DataError
 from gantailor.zoo.data.config import DataConfig
 from gantailor.zoo.data.domains import Domains
@@ -50,7 +50,9 @@ def read_folder(folder: str | Path, reading: Reading, direction: str) -> Pairs:
     if direction not in DIRECTIONS:
         raise DataError(f"direction {direction!r} is unknown. Allowed: {', '.join(DIRECTIONS)}")
     path = Path(folder)
-    items = FolderItems(path, tuple(file.name for file in picture_files(path)), reading, direction)
+    files = picture_files(path)
+    tell_folders(path, "folder")
+    items = FolderItems(path, tuple(file.name for file in files), reading, direction)
     found = stored(items, reading, name="folder", what=f"folder {str(folder)!r}", key=f"{path.resolve()}|{direction}")
     inputs, targets = (*found.sides, None)[:2]
     return Pairs(inputs, targets, found.names, f"{path.name}@{reading.label}")

@@ -1,0 +1,127 @@
+"""What "check" finds out about the data: too few pictures, the same ones in two splits, other ones than before."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from gantailor.evaluators.metric import find_metric
+from gantailor.evaluators.pictures.rgb import as_seen
+from gantailor.evaluators.scores import spread
+from gantailor.run.loading import stored_config
+from gantailor.run.run import MOVABLE, Run
+from gantailor.supernet.calibration import has_running_statistics, per_picture
+from gantailor.supernet.calling import Inputs, forward, rows_of
+from gantailor.supernet.errors import ConfigError, RunError
+from gantailor.supernet.files import state_digest
+from gantailor.zoo.data import SPLITS
+from gantailor.zoo.data.pairs import Pairs, digests_of
+
+BEFORE_SCORES = ("check", "train", "search", "finetune")  # stages of a run that computes no last scores
+COMPARED = 16  # training pairs that the teacher's two kinds of statistics are compared on
+MUCH_NEARER = 0.8  # share of the L1 below which the other kind is told
+
+
+def check_counts(run: Run) -> None:
+    """That scores can be had of as few pictures as there are: the last ones are computed hours later.
+
+    Raises:
+        ConfigError: a metric needs more.
+    """
+    wanted = [("evaluation.search", run.setup.search_metric, "search", run.sample)]
+    if run.until not in BEFORE_SCORES:
+        test = run.setup.data("test")
+        wanted += [("evaluation.final", name, "test", test) for name in run.setup.metrics(run.config.evaluation.final)]
+    for setting, name, split, pairs in wanted:
+        metric, others = find_metric(name), getattr(pairs, "others", None)
+        count = min(len(pairs), len(pairs if others is None or metric.compares != "sets" else others))
+        if count < metric.least:
+            raise ConfigError(
+                f"{setting} {name!r} needs at least {metric.least} pictures on each side, of the {split} split there "
+                f"are {count}; give more, or choose another score"
+            )
+
+
+def check_statistics(run: Run) -> None:
+    """A note where a teacher's batch norms come much nearer to the pictures with the other statistics."""
+    setup, record = run.setup, run.setup.teacher_record
+    data = setup.data("train")
+    if record is None or not data.paired or not has_running_statistics(setup.loaded.module):
+        return
+    inputs, targets = data.batch(spread(len(data), COMPARED))
+    module = setup.loaded.module
+    errors = {"running": _l1(module, inputs, targets), "batch": _l1(per_picture(module), inputs, targets)}
+    used, other = record.statistics, "batch" if record.statistics == "running" else "running"
+    if errors[other] <= MUCH_NEARER * errors[used]:
+        run.report.note(
+            f"the teacher's L1 to {len(targets)} training targets is {errors[used]:.4g} with teacher.statistics {used} "
+            f"and {errors[other]:.4g} with {other}; is it meant to run so? --teacher.statistics {other}"
+        )
+
+
+@torch.no_grad()
+def _l1(module: nn.Module, inputs: Inputs, targets: Tensor) -> float:
+    """Mean absolute difference, picture by picture for the sake of memory."""
+    rows = [slice(number, number + 1) for number in range(len(targets))]
+    return float(
+        np.mean([float((as_seen(forward(module, rows_of(inputs, i))) - targets[i]).abs().mean()) for i in rows])
+    )
+
+
+def note_sample(run: Run) -> None:
+    """A note where search and watcher score a part of the pictures."""
+    if len(run.sample) < len(run.setup.data("search")):
+        run.report.note(
+            f"search and watcher score {run.sample.source}: a sample of the split, evaluation.search_images"
+        )
+
+
+def contents(run: Run) -> dict[str, Any]:
+    """What identifies data, by split, and teacher wherever they lie; None for ``teacher: none``."""
+    teacher = state_digest(run.setup.loaded.module)[:12] if run.setup.taught else None
+    return {"data": {split: run.setup.data(split).digest() for split in SPLITS}, "teacher": teacher}
+
+
+def check_moved(run: Run) -> None:
+    """That data and teacher are the run's, should they lie elsewhere than when it began.
+
+    Raises:
+        RunError: they are others.
+    """
+    stored, trace = run.folder.stored_config(), run.folder.stored_trace()
+    known = stored_config(stored) if stored else run.config
+    for section, name in MOVABLE:
+        place, earlier = (getattr(getattr(config, section), name) for config in (run.config, known))
+        if trace.get(section) and place != earlier and contents(run)[section] != trace[section]:
+            raise RunError(
+                f"{str(run.folder)!r} began with another {section}.{name}, {earlier!r}, and what lies in {place!r} is "
+                "not the same; choose another --out, or delete it"
+            )
+
+
+def note_shared(run: Run) -> None:
+    """A note where test pictures are training pictures too, under whatever name: their scores say little."""
+    train, test = run.setup.data("train"), run.setup.data("test")
+    if not isinstance(train, Pairs) or not isinstance(test, Pairs) or train.inputs.shape[1:] != test.inputs.shape[1:]:
+        return
+    known = set(digests_of(train.inputs))
+    found = [name for name, digest in zip(test.names, digests_of(test.inputs), strict=True) if digest in known]
+    if found:
+        run.report.note(
+            f"{len(found)} of {len(test)} test inputs are training pictures too ({', '.join(found[:3])}"
+            f"{', ...' if len(found) > 3 else ''}): scores on what was trained on are too good"
+        )
+
+
+def note_other_data(run: Run, digests: Mapping[str, str]) -> None:
+    """A note where the data of a split changed since the run began."""
+    earlier = run.folder.stored_trace().get("data", {})
+    if changed := [split for split, digest in earlier.items() if digests.get(split) != digest]:
+        run.report.note(
+            f"the data of {', '.join(changed)} are others than when this run began; what is done stays, what is "
+            "left goes on with these. Give another --out to start anew"
+        )
