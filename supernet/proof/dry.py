@@ -20,7 +20,7 @@ from gantailor.supernet.cost import CostModel
 from gantailor.supernet.double import new_tensors
 from gantailor.supernet.errors import told
 from gantailor.supernet.graph import WidthGraph
-from gantailor.supernet.proof.recording import Recording, difference, recorded
+from gantailor.supernet.proof.recording import Recording, Step, difference, recorded
 from gantailor.supernet.proof.stand_ins import StandIn
 from gantailor.supernet.subnets.copying import copied
 from gantailor.supernet.subnets.slicing import narrow_attributes, places_of, slice_tensors
@@ -36,6 +36,7 @@ class DryRuns:
 
     Attributes:
         full: what the forward at full width does.
+        last: what the last forward did, as far as it came.
     """
 
     def __init__(
@@ -56,6 +57,7 @@ class DryRuns:
             self.inputs = tree_map(kind.of, inputs)
         inside, own = supernet.generator, {id(x): x for x in supernet.tensors.values()}
         self.places, self.generator = places_of(inside), copied(inside, shared=own).eval()
+        self.last = Recording()
         self.full = self.run({})
 
     @contextmanager
@@ -87,19 +89,24 @@ class DryRuns:
             stack.enter_context(narrow_attributes(generator, graph, graph.sizes(config)))
             tensors = {**self.tensors, **slice_tensors(self.tensors, graph, config, only=axes)}
             every = {place: tensors[name] for name, places in self.places.items() for place in places}
-            with recorded(generator, tensors) as recording:
+            with recorded(generator, tensors) as self.last:
                 functional_call(generator, every, tuple(self.inputs), tie_weights=False)
-        return recording
+        return self.last
 
     def fault(self, config: Mapping[str, int], graph: WidthGraph | None = None) -> Fault | None:
         """What is wrong with the forward at these sizes."""
         try:
             narrow = self.run(config, graph)
         except Exception as error:  # whatever a stranger's forward raises
-            return Fault("a narrow forward fails: " + told(error))
+            found = difference(self.full, self.last, broke=True)  # it may have left the whole one's way before
+            return (
+                _parted(found, f", and fails: {told(error)}")
+                if found
+                else Fault(f"a narrow forward fails: {told(error)}")
+            )
         found = difference(self.full, narrow)
         if found is not None:
-            return Fault(_other_steps(*found), module=(found[0] or found[1]).module)  # type: ignore[union-attr]
+            return _parted(found)
         fault = self._miscounted(config, narrow)
         # A sum over one channel may be done without a matrix product (einsum): then the count is right from two on.
         single = {
@@ -136,10 +143,12 @@ class Fault:
         self.text, self.module = text, module
 
 
-def _other_steps(full: Any, narrow: Any) -> str:
-    step = full or narrow
-    return (
+def _parted(found: tuple[Step | None, Step | None], note: str = "") -> Fault:
+    full, narrow = found
+    step: Any = full or narrow
+    return Fault(
         f"a narrow forward does something else: in module {step.module or '(the generator itself)'!r} it runs "
-        f"{narrow or 'nothing more'} where the whole generator runs {full or 'nothing more'}; is there a branch on a "
-        "number of channels?"
+        f"{narrow or 'nothing more'} where the whole generator runs {full or 'nothing more'}{note}; is there a branch "
+        "on a number of channels?",
+        module=step.module,
     )

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 
+from gantailor.supernet.proof.stand_ins import has_values
 from gantailor.supernet.tracing.counting import ProductCounter
 
 
@@ -43,32 +44,55 @@ class Recording:
     lowest: int = 64
 
 
+_RECURRENT = ("lstm", "gru", "rnn_tanh", "rnn_relu")
+
+
 class _Steps(TorchFunctionMode):
-    def __init__(self, recording: Recording, stack: list[str], names: Mapping[int, str]) -> None:
+    def __init__(self, recording: Recording, products: _Products, stack: list[str], names: Mapping[int, str]) -> None:
         super().__init__()
-        self.recording, self.stack, self.names = recording, stack, names
+        self.recording, self.products, self.stack, self.names = recording, products, stack, names
 
     def __torch_function__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
-        result = func(*args, **(kwargs or {}))
+        name = _name(func)
+        try:
+            brief = name in _RECURRENT and len(args) > 8 and not has_values(args[0])
+            result = self._one_step(func, *args) if brief else func(*args, **(kwargs or {}))
+        except Exception:
+            self._note(name, (args, kwargs))
+            raise
         made = [t for t in tree_leaves(result) if isinstance(t, Tensor)]
-        name = getattr(func, "__name__", str(func))
-        if name == "__get__":
-            name = getattr(getattr(func, "__self__", None), "__name__", name)
         if made or name == "__setitem__":  # asking for a size, a type or a place computes nothing
-            given = [self.names[id(t)] for t in tree_leaves((args, kwargs)) if id(t) in self.names]
-            self.recording.steps.append(Step(self.stack[-1], name, tuple(given)))
+            self._note(name, (args, kwargs))
         bits = (torch.finfo(t.dtype).bits for t in made if t.is_floating_point())
         self.recording.lowest = min(self.recording.lowest, *bits, 64)
         return result
+
+    def _note(self, name: str, given: Any) -> None:
+        weights = (self.names[id(t)] for t in tree_leaves(given) if id(t) in self.names)
+        self.recording.steps.append(Step(self.stack[-1], name, tuple(weights)))
+
+    def _one_step(self, func: Callable[..., Any], x: Tensor, *rest: Any) -> tuple[Tensor, ...]:
+        """A recurrent layer does the same in each step: where there are no values, one shows what all do."""
+        time = 1 if rest[-1] else 0  # batch_first
+        steps = self.products.times = x.shape[time]
+        output, *states = func(x.narrow(time, 0, 1), *rest)
+        self.products.times = 1
+        shape = [steps if d == time else size for d, size in enumerate(output.shape)]
+        return output.new_empty(shape), *states
+
+
+def _name(func: Any) -> str:
+    name = getattr(func, "__name__", str(func))
+    return getattr(getattr(func, "__self__", None), "__name__", name) if name == "__get__" else name
 
 
 class _Products(ProductCounter):  # type: ignore[no-untyped-call]
     def __init__(self, recording: Recording, stack: list[str]) -> None:
         super().__init__()
-        self.recording, self.stack = recording, stack
+        self.recording, self.stack, self.times = recording, stack, 1
 
     def add(self, products: int) -> None:
-        self.recording.macs[self.stack[-1]] += products
+        self.recording.macs[self.stack[-1]] += products * self.times
 
 
 @contextmanager
@@ -86,7 +110,7 @@ def recorded(model: nn.Module, tensors: Mapping[str, Tensor]) -> Iterator[Record
         )
     ]
     try:
-        with _Products(recording, stack), _Steps(recording, stack, names):
+        with _Products(recording, stack) as products, _Steps(recording, products, stack, names):
             yield recording
     finally:
         for handle in handles:
@@ -108,13 +132,17 @@ def _leaving(stack: list[str]) -> Callable[..., None]:
     return hook
 
 
-def difference(full: Recording, narrow: Recording) -> tuple[Step | None, Step | None] | None:
-    """The first step in which two forwards differ, None where one of them is at its end; None if they do the same."""
+def difference(full: Recording, narrow: Recording, *, broke: bool = False) -> tuple[Step | None, Step | None] | None:
+    """The first step in which two forwards differ, None where one of them is at its end; None if they do the same.
+
+    Args:
+        broke: the narrow forward came no further than its last step, in the middle of it.
+    """
     steps = full.steps, narrow.steps
     for one, other in zip(*steps, strict=False):
         if one != other:
             return one, other
     length = min(map(len, steps))
-    if len(steps[0]) == len(steps[1]):
+    if len(steps[0]) == len(steps[1]) or broke:
         return None
     return next(iter(steps[0][length:]), None), next(iter(steps[1][length:]), None)

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch._subclasses.fake_tensor import FakeTensorMode
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 
 
 class Meta:
@@ -50,3 +50,8 @@ class Real:
 
 
 StandIn = Meta | Fake | Real
+
+
+def has_values(tensor: Tensor) -> bool:
+    """Whether it is no stand-in."""
+    return not (tensor.is_meta or isinstance(tensor, FakeTensor))

@@ -23,8 +23,8 @@ LARGE = 4e9  # multiply-accumulates
 class Values:
     """Outputs of a supernet's subnets, each as one vector.
 
-    The proof compares subnets of a base: the whole generator, or a random half of every width where the whole takes
-    more than ``LARGE`` multiply-accumulates. What is wrong in the graph is wrong in both.
+    The proof compares subnets of a base: the whole generator, or a random share of every width, a half to a quarter,
+    where the whole takes more than ``LARGE`` multiply-accumulates. What is wrong in the graph is wrong in both.
 
     Attributes:
         base: the units of the base, for each width.
@@ -35,11 +35,12 @@ class Values:
 
     def __init__(self, precise: Precise) -> None:
         self.precise, self.supernet, self.graph = precise, precise.supernet, precise.supernet.graph
-        half = self._macs() > LARGE
-        rng = np.random.default_rng(0)
+        macs, rng = self._macs(), np.random.default_rng(0)
+        share = 1.0 if macs <= LARGE else min(0.5, max(0.25, (LARGE / macs) ** 0.5))
         self.base = Selection(
-            {w.name: _draw(rng, range(w.size), max(1, w.size // (1 + half))) for w in self.graph.widths}
+            {w.name: _draw(rng, range(w.size), max(min(2, w.size), int(w.size * share))) for w in self.graph.widths}
         )
+        self._narrow: dict[Selection, Tensor] = {}
         with recorded(self.supernet.generator, {}) as recording:
             self.output = self.run(self.supernet, self.base)
         self.bits = recording.lowest
@@ -84,7 +85,13 @@ class Values:
 
     def sliced(self, selection: Selection) -> float:
         """How far the sliced supernet is from the extracted plain module."""
-        return distance(self.run(self.supernet, selection), self.run(self.supernet.extract(selection)))
+        return distance(self.narrow(selection), self.run(self.supernet.extract(selection)))
+
+    def narrow(self, selection: Selection) -> Tensor:
+        """What the sliced supernet computes, once for all comparisons."""
+        if selection not in self._narrow:
+            self._narrow[selection] = self.run(self.supernet, selection)
+        return self._narrow[selection]
 
     def removed(self, selection: Selection, widths: Collection[int]) -> float:
         """How far it is from removing these widths' units to zeroing them where they are read.
@@ -99,7 +106,7 @@ class Values:
         def forward(*inputs: Any) -> Any:
             return call_narrow(self.supernet, around, inputs, tensors=zeroed)
 
-        return distance(self.run(forward), self.run(self.supernet, selection))
+        return distance(self.run(forward), self.narrow(selection))
 
     @torch.no_grad()
     def permuted(self, widths: Collection[int], rng: np.random.Generator) -> float:

@@ -28,7 +28,7 @@ def getitem(t: Tracer, func: Any, args: Args, kwargs: Kwargs, out: Tensor) -> No
         axis = labels[dimension]
         if isinstance(i, int):
             if axis is not None:
-                t.later(out, axis, "is indexed by a number")
+                t.later(out, _place(axis, i), "is indexed by a number")
         elif isinstance(i, slice):
             size = args[0].shape[dimension]
             cut = axis is not None and len(range(*plain(i).indices(size))) < size
@@ -97,20 +97,27 @@ def narrow(t: Tracer, func: Any, args: Args, kwargs: Kwargs, out: Tensor) -> Non
 
 
 def _slice(t: Tracer, axis: np.ndarray, index: slice, size: int) -> np.ndarray:
+    """A part of an axis; the parts on both sides of a place that a number of channels gives are as long as it says.
+
+    Of an axis that is cut at a number that is written down, what lies between this place and the end that it is
+    counted from stays.
+    """
     start, stop, step = index.indices(size)
-    ends = [(end, at) for end, at in ((index.start, start), (index.stop, stop)) if end is not None and end != 0]
-    if step == 1 and 0 <= start < stop and all(isinstance(end, Size) and end == at for end, at in ends):
-        for end, _ in ends:
-            demand(t, end, axis[:end])
-        return axis[start:stop]
-    length = stop - start
-    if step == 1 and length > 0 and size % length == 0 and start % length == 0:
-        parts = axis.reshape(-1, length)  # one of equal parts, as ``chunk`` would cut
-        for part in parts[1:]:
-            t.join(parts[0], part)
-    else:
-        t.freeze(axis, "is cut at a fixed place")
+    for end, at in ((index.start, start), (index.stop, stop)):
+        if end is None or end == 0 or not 0 < at < size:
+            continue
+        if step != 1:
+            t.freeze(axis, "is cut at a fixed place")
+        elif isinstance(end, Size):
+            demand(t, end if at == end else -end, axis[:at] if at == end else axis[at:])
+        else:
+            t.freeze(axis[at:] if end < 0 else axis[:at], "is cut at a fixed place")
     return axis[index]
+
+
+def _place(axis: np.ndarray, place: int) -> np.ndarray:
+    """What has to stay so that a place is where it was: all between it and the end that it is counted from."""
+    return axis[place:] if place < 0 else axis[: place + 1]
 
 
 def chosen(t: Tracer, func: Any, args: Args, kwargs: Kwargs, out: Any) -> None:
@@ -149,7 +156,7 @@ def select(t: Tracer, func: Any, args: Args, kwargs: Kwargs, out: Tensor) -> Non
     labels = list(t.labels(args[0]))
     axis = labels.pop(dimension)
     if axis is not None:
-        t.later(out, axis, "is indexed by a number")
+        t.later(out, _place(axis, argument(args, kwargs, 2, "index")), "is indexed by a number")
     t.set(out, labels)
 
 

@@ -113,6 +113,18 @@ def einsum(t: Tracer, func: object, args: Args, kwargs: Kwargs, out: Tensor) -> 
         add_cost(t, [(sizes[x], found.get(x)) for x in letters], of_activations=not weights)
 
 
+def tensordot(t: Tracer, func: object, args: Args, kwargs: Kwargs, out: Tensor) -> None:
+    """The last axes of one tensor with the first of another, or those that are named: an einsum."""
+    a, b, dims = args[0], args[1], argument(args, kwargs, 2, "dims", 2)
+    left, right = (range(a.dim() - dims, a.dim()), range(dims)) if isinstance(dims, int) else dims
+    letters = [chr(0x61 + number) for number in range(a.dim() + b.dim())]
+    ours, theirs = letters[: a.dim()], letters[a.dim() :]
+    for one, other in zip(left, right, strict=True):
+        theirs[other] = ours[one]
+    kept = [x for x in (*ours, *theirs) if not (x in ours and x in theirs)]
+    einsum(t, func, (f"{''.join(ours)},{''.join(theirs)}->{''.join(kept)}", a, b), {}, out)
+
+
 def _letters(equation: str, operands: list[Tensor]) -> tuple[list[str], str]:
     """The terms of an einsum and its result, a letter for each axis, those of ``...`` too."""
     left, arrow, right = equation.replace(" ", "").partition("->")

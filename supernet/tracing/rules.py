@@ -53,7 +53,7 @@ _CHOOSING = _words(
 _FREEZING = _words(
     """
     take masked_select nonzero argwhere unique unique_consecutive bincount histc multinomial put index_put kron
-    tensordot trace qr linalg_qr svd linalg_svd svdvals linalg_svdvals inverse linalg_inv pinverse linalg_pinv cholesky
+    trace qr linalg_qr svd linalg_svd svdvals linalg_svdvals inverse linalg_inv pinverse linalg_pinv cholesky
     linalg_cholesky linalg_eigh linalg_eig det linalg_det logdet slogdet linalg_slogdet linalg_solve solve lstsq
     linalg_lstsq matrix_exp linalg_matrix_exp matrix_power linalg_matrix_power cross linalg_cross affine_grid bilinear
     embedding_bag searchsorted rot90 diag block_diag cartesian_prod
@@ -134,6 +134,7 @@ RULES: dict[Any, Rule] = {
     "linear": layers.linear,
     "embedding": layers.embedding,
     "einsum": products.einsum,
+    "tensordot": products.tensordot,
     "glu": shapes.glu,
     "tile": shapes.repeat,
     "view_as_real": shapes.trailing,

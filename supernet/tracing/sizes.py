@@ -52,6 +52,14 @@ class Computed:
 Origin = Read | Kept | Computed
 
 
+def _noting(compare: Callable[[Any, Any], bool]) -> Any:
+    def compared(one: Any, other: Any) -> bool:
+        _use(one, other)
+        return compare(one, other)
+
+    return compared
+
+
 class Size(int):
     """A number of the traced forward that knows its origin."""
 
@@ -71,10 +79,22 @@ class Size(int):
         return Size(value, self.tracer, Computed(operation, left, right))
 
     def __mul__(self, other: Any) -> Any:
+        if isinstance(other, float):
+            return self._share(other)
         return self._computed("mul", self, other, int.__mul__(self, other))
 
     def __rmul__(self, other: Any) -> Any:
+        if isinstance(other, float):
+            return self._share(other)
         return self._computed("mul", other, self, int.__rmul__(self, other))
+
+    def _share(self, factor: float) -> float:
+        """Times a number like 0.5 or 1.5."""
+        value = float(int.__index__(self)) * factor
+        if not value.is_integer():
+            return value
+        times, parts = factor.as_integer_ratio()
+        return Ratio(value, self * times // parts if times > 1 else self // parts)
 
     def __add__(self, other: Any) -> Any:
         return self._computed("add", self, other, int.__add__(self, other))
@@ -84,6 +104,11 @@ class Size(int):
 
     def __sub__(self, other: Any) -> Any:
         return self._computed("sub", self, other, int.__sub__(self, other))
+
+    def __neg__(self) -> Any:
+        if int.__lt__(self, 0) and isinstance(self.origin, Computed):  # a place that is counted from the end
+            return self.origin.right
+        return self._computed("sub", 0, self, int.__neg__(self))
 
     def __floordiv__(self, other: Any) -> Any:
         return self._computed("floordiv", self, other, int.__floordiv__(self, other))
@@ -110,6 +135,8 @@ class Size(int):
     def __ne__(self, other: object) -> bool:
         return not self == other if int.__eq__(self, other) is not NotImplemented else True
 
+    __lt__, __le__ = _noting(int.__lt__), _noting(int.__le__)
+    __gt__, __ge__ = _noting(int.__gt__), _noting(int.__ge__)
     __hash__ = int.__hash__
 
     def __reduce__(self) -> Any:
@@ -136,6 +163,11 @@ class Ratio(float):
 
     def __int__(self) -> int:
         return int(self.size)
+
+    __floor__ = __ceil__ = __trunc__ = __int__
+
+    def __round__(self, ndigits: Any = None) -> Any:
+        return int(self.size) if ndigits is None else float.__round__(self, ndigits)
 
     def __reduce__(self) -> Any:
         return float, (float.__float__(self),)

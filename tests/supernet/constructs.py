@@ -1,10 +1,19 @@
 """Small generators that hold one construct each, and what has to be true of every one."""
 
+import copy
+import re
+from contextlib import contextmanager
+
+import numpy as np
 import torch
 from torch import nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
 
 import gantailor
-from gantailor.supernet.graph import SubnetConfig
+from gantailor.supernet.errors import VerificationError
+from gantailor.supernet.graph import Selection, SubnetConfig
+from gantailor.supernet.verify import count_parameters
 
 
 class Net(nn.Module):
@@ -56,16 +65,95 @@ def proved(net, *inputs, left, frozen=()):
     assert {name.partition(".")[0] for name in supernet.graph.frozen} <= {"head", *frozen}, supernet.graph
     half = SubnetConfig({width.name: width.size // 2 for width in supernet.graph.widths})
     assert supernet.macs(half) <= left * supernet.macs(supernet.full_config()), supernet.graph
-    double, given = supernet.double(), [x.double() if x.is_floating_point() else x for x in inputs]
-    before, torch_default = torch.get_default_dtype(), torch.float64
-    torch.set_default_dtype(torch_default)
+    double, given = copy.deepcopy(supernet).double(), [x.double() if x.is_floating_point() else x for x in inputs]
+    assert (_run(double, *given, config=half) - _run(double.extract(half), *given)).abs().max() <= 1e-15
+    return supernet
+
+
+# What a proof says, held against forwards that have nothing of it.
+
+
+def proved_or_told(model, x):
+    """A supernet whose proof holds, if need be after a repair whose cause is told in one sentence."""
+    supernet = gantailor.Supernet(model.eval(), (x,))
+    said = ""
     try:
-        with torch.no_grad():
-            torch.manual_seed(1)
-            sliced = double(*given, config=half)
-            torch.manual_seed(1)
-            plain = double.extract(half)(*given)
+        gantailor.verify(supernet)
+    except VerificationError as error:
+        said = str(error)
+        gantailor.verify(supernet, repair=True)
+    assert not said or ("\n" not in said and re.search(r"in module|width\(s\)", said)), said
+    return supernet
+
+
+def agrees(supernet, model, x, *, seed=0):
+    """Narrow nets against the caller's model, the whole net with channels unread, and PyTorch's counter."""
+    graph, rng = supernet.graph, np.random.default_rng(seed)
+    double, precise = copy.deepcopy(supernet).double(), x.double()
+    whole = _run(double, precise)
+    scale = float(whole.abs().max())
+    assert (whole - _run(copy.deepcopy(model).eval().double(), precise)).abs().max() <= 1e-6 * scale
+    for selection in _selections(graph, rng):
+        narrow = _run(double.extract(selection), precise)
+        sliced = _run(double, precise, config=selection)
+        assert (narrow - sliced).abs().max() <= 1e-12 * max(scale, float(sliced.abs().max())), selection
+        exact = {w.name for number, w in enumerate(graph.widths) if number not in graph.inexact}
+        part = Selection({w.name: selection[w.name] if w.name in exact else range(w.size) for w in graph.widths})
+        unread = _run(_unread(double, part), precise)
+        assert (_run(double.extract(part), precise) - unread).abs().max() <= 1e-8 * max(scale, 1), part
+        if all(len(selection[w.name]) > 1 for w in graph.widths):  # einsum over one channel may need no product
+            plain = supernet.extract(selection)
+            assert abs(_counted(plain, x) - len(x) * supernet.macs(selection)) < len(x), selection
+            assert supernet.parameter_count(selection) == count_parameters(plain)
+
+
+def _selections(graph, rng):
+    """Half of every width, any share of each, one unit."""
+    any_share = [rng.integers(min(2, width.size), width.size + 1) for width in graph.widths]
+    for sizes in ([width.size // 2 for width in graph.widths], any_share, [1] * len(graph.widths)):
+        pairs = zip(graph.widths, sizes, strict=True)
+        yield Selection({width.name: rng.choice(width.size, max(1, size), replace=False) for width, size in pairs})
+
+
+def _unread(supernet, selection):
+    """The whole generator in which the channels that a selection lacks are multiplied by zero where they are read."""
+    made, graph = copy.deepcopy(supernet.generator), supernet.graph
+    tensors = dict(made.named_parameters()) | dict(made.named_buffers())
+    for number, width in enumerate(graph.widths):
+        for name, dimension in graph.consumers.get(number, ()):
+            axis = graph.axes[name][dimension]
+            gone = np.flatnonzero((axis.width == number) & ~np.isin(axis.unit, selection[width.name]))
+            tensors[name].data.index_fill_(dimension, torch.from_numpy(gone), 0)
+    return made
+
+
+@contextmanager
+def _in_float64():
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    try:
+        yield
     finally:
         torch.set_default_dtype(before)
-    assert (sliced - plain).abs().max() <= 1e-15
-    return supernet
+
+
+@torch.no_grad()
+def _run(module, *inputs, **options):
+    torch.manual_seed(1)
+    with _in_float64():
+        return module(*inputs, **options)
+
+
+@torch.no_grad()
+def _counted(module, x):
+    """PyTorch's own counter, with what it leaves out written out: fused layers, attention, addbmm."""
+    missing = {torch.ops.aten.addbmm: lambda added, a, b, **_: 2 * a[0] * a[1] * a[2] * b[2]}
+    fast = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    counter = FlopCounterMode(display=False, custom_mapping=missing)
+    try:
+        with torch.backends.mkldnn.flags(enabled=False), sdpa_kernel(SDPBackend.MATH), counter:
+            module(x)
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fast)
+    return counter.get_total_flops() // 2

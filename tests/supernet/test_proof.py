@@ -1,5 +1,6 @@
 """What verify calls proved is true: operations, values and MACs of every subnet, against literal references."""
 
+import contextlib
 import copy
 import dataclasses
 import itertools
@@ -14,13 +15,17 @@ import torch.nn.functional as F
 from torch import nn
 
 import gantailor
+from gantailor.supernet import verify
 from gantailor.supernet.decisions import Decisions
 from gantailor.supernet.errors import VerificationError
 from gantailor.supernet.graph import Axis, SizeAttribute
-from gantailor.supernet.proof import blame
+from gantailor.supernet.proof import blame, recording
+from gantailor.supernet.proof.dry import DryRuns
+from gantailor.supernet.proof.stand_ins import Meta
 from gantailor.supernet.proof.subnets import alone, together
 from gantailor.supernet.subnets import folding
-from gantailor.supernet.tracing import products
+from gantailor.supernet.tracing import products, sizes
+from gantailor.supernet.tracing.counting import ProductCounter
 
 
 class Block(nn.Module):
@@ -109,6 +114,15 @@ def test_without_its_mending_a_lost_shortcut_is_no_proof():
         gantailor.verify(supernet)
 
 
+def test_what_the_forward_compares_has_to_be_noted(monkeypatch):
+    """Where it is not, the integers are found by value and narrowed: the proof names them."""
+    monkeypatch.setattr(sizes, "_use", lambda *_: None)
+    model = nn.Sequential(nn.Conv2d(3, 4, 1), Block(4, 6, COMPARISONS["which is larger"]), nn.Conv2d(6, 3, 1)).eval()
+    supernet = gantailor.Supernet(model, torch.randn(1, 3, 8, 8))
+    with pytest.raises(VerificationError, match=r"does something else.*it compares 1\.in_channels, 1\.out_channels"):
+        gantailor.verify(supernet)
+
+
 def counted(model, *inputs):
     """PyTorch's counter."""
     from torch.utils.flop_counter import FlopCounterMode
@@ -162,6 +176,17 @@ def test_what_a_norm_is_computed_from_is_kept_where_the_forward_reads_it(name, m
         gantailor.verify(gantailor.Supernet(model, x), repair=True)
 
 
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+@pytest.mark.parametrize("name", ["spectral", "weight norm", "parametrised"])
+def test_without_its_mending_a_folded_norm_is_no_proof(name, monkeypatch):
+    """The narrow forwards run, with the plain weight in the place of what it was computed from."""
+    torch.manual_seed(0)
+    monkeypatch.setattr(folding, "_read", lambda *_: set())
+    supernet = gantailor.Supernet(Raw(RAW[name][0], lambda fc: [*fc.parameters()][-1]).eval(), torch.randn(1, 3, 8, 8))
+    with pytest.raises(VerificationError, match="another function than the generator that it was made from"):
+        gantailor.verify(supernet)
+
+
 @torch.no_grad()
 def test_a_supernet_that_was_trained_is_no_other_function():
     model = nn.Sequential(nn.utils.parametrizations.spectral_norm(nn.Conv2d(3, 8, 3)), nn.Conv2d(8, 3, 3)).eval()
@@ -189,6 +214,63 @@ def test_every_width_is_narrowed(seed):
         gantailor.verify(supernet, seed=seed)
     gantailor.verify(supernet, seed=seed, repair=True)
     assert not supernet.graph.widths and "fails the proof" in supernet.graph.frozen["a"]
+
+
+CHOICES = {  # sizes of two widths, of 8 and 6, at which a forward fails, by the choice that alone meets them
+    "half": lambda x, y: (x, y) == (4, 3),
+    "one unit": lambda x, y: x == y == 1,
+    "equal sizes": lambda x, y: x == y and x > 2,
+    "alone": lambda x, y: (x, y) == (4, 6),
+}
+
+
+@pytest.mark.parametrize("name", CHOICES)
+def test_without_one_of_its_choices_of_sizes_a_proof_would_be_wrong(name, monkeypatch):
+    def body(net, x):
+        y = net.a(x)
+        if CHOICES[name](x.shape[1], y.shape[1]):
+            raise RuntimeError("these sizes fail")
+        return net.b(y)
+
+    supernet = gantailor.Supernet(
+        Net(body, {"a": nn.Conv2d(8, 6, 1), "b": nn.Conv2d(6, 8, 1)}).eval(), torch.randn(1, 3, 8, 8)
+    )
+    with pytest.raises(VerificationError, match=rf"these sizes fail.*\((.* )?{name}"):
+        gantailor.verify(supernet)
+
+    def others(*arguments, **options):
+        return {n: c for n, c in together(*arguments, **options).items() if not n.startswith(name)}
+
+    monkeypatch.setattr(verify, "together", others)
+    if name == "alone":
+        monkeypatch.setattr(verify, "alone", lambda *_, **__: ())
+    assert gantailor.verify(supernet).widths == 3
+
+
+def test_sizes_up_to_the_whole_would_prove_what_fails(monkeypatch):
+    """As sizes were once drawn: a width of two units stays whole in some proofs, which then were wrong."""
+
+    def drawn(graph, *, selections, seed):
+        rng = np.random.default_rng(seed)
+        sizes = ({w.name: int(rng.integers(1, w.size + 1)) for w in graph.widths} for _ in range(selections))
+        return {f"random, {number}": size for number, size in enumerate(sizes)}
+
+    def body(net, x):
+        return x + x.view(len(x), 8, 64).mean((1, 2))[:, None, None, None]
+
+    def proofs():
+        held = []
+        for seed in range(10):
+            supernet = gantailor.Supernet(Net(lambda n, x: body(n, n.n(x)), {"n": nn.GroupNorm(2, 8)}), x)
+            with contextlib.suppress(VerificationError):
+                held.append(gantailor.verify(supernet, seed=seed))
+        return len(held)
+
+    x = torch.randn(1, 3, 8, 8)
+    assert proofs() == 0
+    monkeypatch.setattr(verify, "together", drawn)
+    monkeypatch.setattr(verify, "alone", lambda *_, **__: ())
+    assert 0 < proofs() < 10
 
 
 def test_which_subnets_are_tried():
@@ -247,6 +329,9 @@ MACS = {
         lambda n, x: (x.movedim(1, -1) @ (n.w / n.w.norm())).movedim(-1, 1), {"w": torch.randn(8, 8)}, 0),
     "letters": (lambda n, x: torch.einsum("nchw,cd->ndhw", x, n.w), {"w": torch.randn(8, 8)}, 0),
     "letters, reversed": (lambda n, x: torch.einsum("dc,nchw->ndhw", n.w, x), {"w": torch.randn(8, 8)}, 0),
+    "axes": (lambda n, x: torch.tensordot(x.movedim(1, -1), n.w, dims=([3], [1])).movedim(-1, 1),
+             {"w": torch.randn(8, 8)}, 0),
+    "last axes": (lambda n, x: torch.tensordot(n.w, x[0], dims=1)[None], {"w": torch.randn(8, 8)}, 0),
     "letters of three": (
         lambda n, x: torch.einsum("nchw,cd,de->nehw", x, n.w, n.w2),
         {"w": torch.randn(8, 8), "w2": torch.randn(8, 8)}, 0),
@@ -426,6 +511,31 @@ def test_groups_that_cannot_go_keep_the_same_positions(literal):
     assert [width.size for width in supernet.graph.widths] == [3 if literal else 12]
     assert "group norm" in supernet.graph.inexact[0]
     gantailor.verify(supernet)
+
+
+def test_steps_of_a_recurrent_layer_are_done_once(monkeypatch):
+    """They show the same; 200 of them took minutes."""
+
+    class Sequence(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b = nn.Linear(6, 8), nn.Linear(8, 3)
+            self.layer = nn.LSTM(8, 4, 2, batch_first=True, bidirectional=True)
+
+        def forward(self, x):
+            return self.b(self.layer(self.a(x))[0])
+
+    x = torch.randn(2, 50, 6)
+    supernet = gantailor.Supernet(Sequence().eval(), x)
+    assert gantailor.verify(supernet).widths == 2
+    calls = []
+    monkeypatch.setattr(ProductCounter, "add", lambda self, products: calls.append(products))
+    monkeypatch.setattr(recording._Products, "add", ProductCounter.add)
+    full = DryRuns(supernet, Meta()).full
+    assert len(calls) < 20 and "lstm" in {step.operation for step in full.steps}
+    monkeypatch.undo()
+    matrices = [w for w in supernet.generator.layer.parameters() if w.dim() > 1]
+    assert DryRuns(supernet, Meta()).full.macs["layer"] == 2 * 50 * sum(w.numel() for w in matrices)
 
 
 @pytest.mark.parametrize("repair", [True, False])

@@ -2,7 +2,6 @@
 
 import argparse
 import dataclasses
-import itertools
 import math
 
 import pytest
@@ -11,7 +10,7 @@ import torch.nn.functional as F
 from torch import nn
 
 import gantailor
-from tests.supernet.constructs import Net, Tokens, pictures, proved, tokens
+from tests.supernet.constructs import Net, Tokens, agrees, pictures, proved, tokens
 
 
 def conv(i=8, o=8, **options):
@@ -291,6 +290,34 @@ def test_parts_of_the_channels():
     assert (narrow.few, narrow.many, narrow.half) == (1, 2, 1)
 
 
+CUTS = {  # how an axis of 12 channels is cut, and the widths that are left of it
+    "from the end": (lambda n, x: (x[:, : -n.half], x[:, -n.half :]), [6, 6]),
+    "half, through a float": (lambda n, x: (x[:, : int(x.shape[1] * 0.5)], x[:, round(x.shape[1] / 2) :]), [6]),
+    "rounded": (lambda n, x: (x[:, : math.ceil(x.shape[1] / 3)], x[:, math.floor(x.size(1) / 3) :]), [4]),
+    "at a number": (lambda n, x: (x[:, :2], x[:, 2:]), [10]),
+    "at a number from the end": (lambda n, x: (x[:, :-3], x[:, -3:]), [9]),
+    "in three": (lambda n, x: (x[:, :1], torch.cat([x[:, 1:3], x[:, 3:]], 1)), [9]),
+    "one channel": (lambda n, x: (x[:, 0][:, None] * x[:, -1:], x), [10]),
+    "the second": (lambda n, x: (x.select(1, 1)[:, None].relu(), x), [10]),
+}
+
+
+@pytest.mark.parametrize("name", CUTS)
+def test_what_is_cut_off_stays_and_the_others_may_go(name):
+    cut, left = CUTS[name]
+
+    def body(net, x):
+        one, other = cut(net, net.a(x))
+        return torch.cat([one.tanh(), other * 2], 1)
+
+    out = {"one channel": 13, "the second": 13}.get(name, 12)
+    net = Net(body, a=conv(8, 12), body_out=out, kept={"half": 6})
+    supernet = proved(net, pictures(), left=0.6, frozen=("a",))
+    assert [width.size for width in supernet.graph.widths] == [8, *left]
+    assert ("a" in supernet.graph.frozen) == (sum(left) < 12 and left not in ([6], [4]))
+    agrees(supernet, net, pictures())
+
+
 def test_writing_into_a_part():
     def body(net, x):
         y = x.clone()
@@ -358,78 +385,3 @@ def test_integers_stay_integers():
     net = Net(body, kept={"width": 8})
     kept = gantailor.Supernet(net, (pictures(),)).generator
     assert type(kept.width) is int and type(kept.seen[0]) is int and all(type(n) is int for n in kept.seen[1])
-
-
-# nets that are drawn at random
-
-
-def _block(number, i, o):
-    kind = [WindowAttention, Gated, Styled, Squeezed, Refined][number % 5]
-    return kind(i, o)
-
-
-class WindowAttention(nn.Module):
-    def __init__(self, i, o):
-        super().__init__()
-        self.heads, self.enter, self.qkv, self.proj = 2, nn.Linear(i, o), nn.Linear(o, 3 * o), nn.Linear(o, o)
-
-    def forward(self, x):
-        y = self.enter(x.flatten(2).transpose(1, 2))
-        b, n, c = y.shape
-        q, k, v = self.qkv(y).reshape(b, n, 3, self.heads, c // self.heads).permute(2, 0, 3, 1, 4)
-        y = y + self.proj(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(b, n, c))
-        return y.transpose(1, 2).reshape(b, c, *x.shape[2:])
-
-
-class Gated(nn.Module):
-    def __init__(self, i, o):
-        super().__init__()
-        self.hidden, self.gates = o, conv(i + o, 2 * o)
-
-    def forward(self, x):
-        state = x.new_zeros(len(x), self.hidden, *x.shape[2:])
-        gate, new = self.gates(torch.cat([x, state], 1)).split(self.hidden, 1)
-        return state + gate.sigmoid() * new.tanh()
-
-
-class Styled(nn.Module):
-    def __init__(self, i, o):
-        super().__init__()
-        self.layer, self.style = conv(i, o), nn.Linear(i, 2 * o)
-
-    def forward(self, x):
-        y = F.instance_norm(self.layer(x))
-        style = self.style(x.mean((2, 3))).view(-1, 2, y.size(1), 1, 1)
-        return y * (1 + style[:, 0]) + style[:, 1]
-
-
-class Squeezed(nn.Module):
-    def __init__(self, i, o):
-        super().__init__()
-        self.layer, self.width = conv(i, o), o
-        self.weight, self.bias = nn.Parameter(torch.randn(o, o) / o), nn.Parameter(torch.zeros(o))
-
-    def forward(self, x):
-        y = self.layer(x)
-        scale = torch.addmm(self.bias[None], F.adaptive_avg_pool2d(y, 1).view(len(y), -1), self.weight.t())
-        return y * scale.sigmoid().view(-1, self.width, 1, 1)
-
-
-class Refined(nn.Module):
-    def __init__(self, i, o):
-        super().__init__()
-        self.few, self.many, self.layer, self.rest = o // 4, o - o // 4, conv(i, o), conv(o - o // 4, o - o // 4)
-
-    def forward(self, x):
-        few, many = torch.split(self.layer(x), (self.few, self.many), dim=1)
-        return torch.cat([few, self.rest(many)], 1)
-
-
-@pytest.mark.parametrize("seed", range(4))
-def test_constructs_drawn_at_random(seed):
-    generator = torch.Generator().manual_seed(seed)
-    kinds = torch.randperm(5, generator=generator)[:3].tolist()
-    widths = [8, *(4 * torch.randint(2, 4, (3,), generator=generator)).tolist()]
-    torch.manual_seed(seed)
-    body = nn.Sequential(*(_block(kind, *pair) for kind, pair in zip(kinds, itertools.pairwise(widths), strict=True)))
-    proved(Net(lambda net, x: net.inner(x), inner=body, body_out=widths[-1]), pictures(4), left=0.5)

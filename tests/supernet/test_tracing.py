@@ -218,6 +218,7 @@ def test_what_is_cut_at_a_fixed_place_is_frozen():
     net = Net(lambda n, x: x[:, :5], body_out=5)
     supernet = gantailor.Supernet(net, (torch.randn(1, 3, 8, 8),))
     assert "fixed place" in supernet.graph.frozen["stem"]
+    assert [width.size for width in supernet.graph.widths] == [3], "what is cut away may go"
 
 
 def test_wrong_configs():
