@@ -182,15 +182,10 @@ class ImageToImage:
         if real is None:
             raise ConfigError("the data has inputs only; give a teacher, whose outputs are then the targets")
         terms: dict[str, list[Tensor]] = {}
-        judged_real = aims = None
+        aims = None
         if self.discriminator is not None:
-            unpaired = None if self.recipe.conditional else batch.others
-            judged_real = self._judge(inputs, real if unpaired is None else unpaired)
-            loss = real_loss(self.recipe.gan, judged_real, self.recipe.gan_reduction)
-            loss = self.recipe.discriminator_weight * loss
-            torch.autograd.backward(share * loss, inputs=list(self.discriminator.parameters()))
-            terms["discriminator"] = [loss.detach()]
-            aims = judged_real if self.recipe.matching_to == "real" else self._aims(inputs, taught)
+            judged_real, terms["discriminator"] = _real_half(self, batch, real, share)
+            aims = judged_real if self.recipe.matching_to == "real" else _aims(self, inputs, taught)
         subnets, largest = self._subnets(step), None
         for place, config in enumerate(subnets):
             with capture(plain_generator(self.generator), self.captured) as features, self._autocast():
@@ -208,7 +203,7 @@ class ImageToImage:
             for name, value in losses.items():
                 terms.setdefault(name, []).append(value.detach())
         summed = {name: torch.stack(values).sum() / max(1, len(subnets)) for name, values in terms.items()}
-        if judged_real is not None:  # the real half was counted once, the fake half for each subnet
+        if self.discriminator is not None:  # the real half was counted once, the fake half for each subnet
             half = terms["discriminator"]
             summed["discriminator"] = half[0] + torch.stack(half[1:]).mean()
         return summed
@@ -247,11 +242,6 @@ class ImageToImage:
         with capture(self.discriminator, layers) as features, self._autocast():
             judged = self._judge_with(judged_pictures(self.recipe, inputs, outputs))
         return by_scale(judged, list(features.values())) if compared else judged
-
-    @torch.no_grad()
-    def _aims(self, inputs: Inputs, taught: Tensor | None) -> Any:
-        """What the discriminator sees in the teacher's outputs, where its features of ours are compared with that."""
-        return None if taught is None or not self.recipe.matching_weight else self._judge(inputs, taught)
 
     def _adversarial(self, inputs: Inputs, fake: Tensor, aims: Any, share: float, step: int) -> dict[str, Tensor]:
         if self.discriminator is None:
@@ -298,6 +288,22 @@ class ImageToImage:
 
     def after_step(self, step: int) -> None:
         """Nothing here; methods that shrink something after an update do it in their own task."""
+
+
+def _real_half(task: ImageToImage, batch: Batch, real: Tensor, share: float) -> tuple[Any, list[Tensor]]:
+    """What the discriminator says of real pictures, and the loss of that, whose gradients it adds."""
+    assert task.discriminator is not None
+    recipe, unpaired = task.recipe, None if task.recipe.conditional else batch.others
+    judged = task._judge(batch.inputs, real if unpaired is None else unpaired)
+    loss = recipe.discriminator_weight * real_loss(recipe.gan, judged, recipe.gan_reduction)
+    torch.autograd.backward(share * loss, inputs=list(task.discriminator.parameters()))
+    return judged, [loss.detach()]
+
+
+@torch.no_grad()
+def _aims(task: ImageToImage, inputs: Inputs, taught: Tensor | None) -> Any:
+    """What the discriminator sees in the teacher's outputs, where its features of ours are compared with that."""
+    return None if taught is None or not task.recipe.matching_weight else task._judge(inputs, taught)
 
 
 @torch.no_grad()
