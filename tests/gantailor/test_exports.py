@@ -81,6 +81,19 @@ def test_bench_fails_where_the_output_is_wrong(written, tmp_path, wrong, said):
 
 
 @pytest.mark.long
+@pytest.mark.parametrize("name", ["openvino", "openvino-float16", "executorch-xnnpack", "torchscript"])
+def test_bench_runs_as_the_check_did(name, tmp_path):
+    """In the same precision (OpenVINO takes bfloat16 by itself where the processor has it) and with as many threads."""
+    inputs = torch.rand(1, 3, 16, 16, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    found = export_model(tmp_path, small(), inputs, device(name))
+    done, row = bench(tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert row["precision"] == found["ran"].get("precision", found["precision"]) and row["threads"] == "1"
+    assert found["ran"]["threads"] == found["threads"] == 1
+    assert float(row["max_difference"]) == pytest.approx(found["max_difference"], rel=0.5, abs=1e-6)
+
+
+@pytest.mark.long
 @pytest.mark.parametrize("missing", ["manifest.json", "check.npz", "runtime.py", "model.onnx"])
 def test_bench_says_what_was_not_copied_along(written, tmp_path, missing):
     folder, _ = written

@@ -1,6 +1,7 @@
 """A user's mistakes are told in one line, before anything is trained or written."""
 
 import shutil
+import stat
 import subprocess
 import sys
 
@@ -245,3 +246,35 @@ def test_data_and_teacher_may_move_but_not_change(begun, tmp_path, capsys):
         assert f"'runs/a' began with another {section}, " in capsys.readouterr().err
     assert begun(data="moved", teacher="none") == 2
     assert "other settings (teacher)" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "url", ["postgresql://gan:hunter2@db/x", "mysql+pymysql://gan:hunter2@db:3306/x", "mysql://db/x?password=hunter2"]
+)
+def test_a_password_is_stored_for_its_owner_alone_and_shown_to_nobody(tmp_path, url):
+    run = Run(tmp_path / "run", load_config(None, {"search.storage": url}))
+    run.claim()
+    run.release()
+    config = tmp_path / "run" / "config.json"
+    assert "hunter2" in config.read_text() and stat.S_IMODE(config.stat().st_mode) == 0o600
+    assert "hunter2" not in str(run.config.shown()) and "***" in run.config.shown()["search"]["storage"]
+    assert run.config.shown() == run.config.model_copy().shown() and run.config.search.storage == url
+    other = Run(tmp_path / "other", load_config(None, {"search.storage": f"sqlite:///{tmp_path}/x.db"}))
+    other.claim()
+    assert stat.S_IMODE((tmp_path / "other" / "config.json").stat().st_mode) == 0o644
+
+
+@pytest.mark.parametrize("place", ["a file", "in a file", "/proc/nowhere"])
+@pytest.mark.parametrize("metrics", ["fid", "l1"])
+def test_a_cache_folder_that_cannot_be_made_is_one_line(tmp_path, monkeypatch, capsys, place, metrics):
+    for seed, name in enumerate(("made", "real")):
+        pictures(tmp_path / name, 4, seed)
+        for number, file in enumerate(sorted((tmp_path / name).iterdir())):
+            file.rename(tmp_path / name / f"{number}.png")
+    (tmp_path / "file").write_text("")
+    folder = {"a file": tmp_path / "file", "in a file": tmp_path / "file" / "cache"}.get(place, place)
+    monkeypatch.setenv("GANTAILOR_CACHE", str(folder))
+    flags = ["--images", str(tmp_path / "made"), "--reference", str(tmp_path / "real"), "--metrics", metrics]
+    assert main(["evaluate", *flags]) == 2
+    told = capsys.readouterr().err.strip()
+    assert "\n" not in told and str(folder) in told and "$GANTAILOR_CACHE" in told
