@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import inspect
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,6 +16,8 @@ from gantailor.supernet.traits import plain_generator
 
 # What a generator takes: one tensor with the batch first, or several in the order of its forward.
 Inputs = Tensor | tuple[Tensor, ...]
+
+_OWN, _TORCH = str(Path(__file__).parent), str(Path(str(torch.__file__)).parent)
 
 
 def forward(model: nn.Module, inputs: Inputs, **options: Any) -> Tensor:
@@ -93,3 +97,16 @@ def evaluating(model: nn.Module) -> Iterator[nn.Module]:
     finally:
         for module, training in modes:
             module.training = training
+
+
+def code_line() -> str:
+    """The line of a generator's code that runs, ``net.py:12``; empty where PyTorch's and our own call each other."""
+    frame: Any = sys._getframe(1)
+    while frame is not None:
+        file, own = frame.f_code.co_filename, frame.f_code.co_filename.startswith(_OWN)
+        if own and frame.f_code.co_name == "run":  # what runs forwards: nothing above it is the generator's
+            return ""
+        if not own and not file.startswith(("<", _TORCH)) and Path(file).name not in ("contextlib.py", "einops.py"):
+            return f"{Path(file).name}:{frame.f_lineno}"
+        frame = frame.f_back
+    return ""

@@ -10,6 +10,8 @@ import difflib
 import traceback
 from collections.abc import Iterable
 
+FIXED_SIZE = "its size is fixed in the forward"
+
 
 class GantailorError(ValueError):
     """Base of all errors that a user can cause and mend."""
@@ -26,13 +28,20 @@ class VerificationError(GantailorError):
         widths: those that cannot be narrowed, or whose channels cannot be exchanged.
         inexact: those that can, but whose removal is not the same as zeroing them.
         constants: integers of modules that must not be set when these are narrowed.
+        reason: why ``widths`` cannot be narrowed.
     """
 
     def __init__(
-        self, message: str, widths: Iterable[str] = (), inexact: Iterable[str] = (), constants: Iterable[str] = ()
+        self,
+        message: str,
+        widths: Iterable[str] = (),
+        inexact: Iterable[str] = (),
+        constants: Iterable[str] = (),
+        reason: str = FIXED_SIZE,
     ) -> None:
         super().__init__(message)
         self.widths, self.inexact, self.constants = tuple(widths), tuple(inexact), tuple(constants)
+        self.reason = reason
 
 
 class SelectionError(GantailorError):

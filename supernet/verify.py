@@ -66,7 +66,7 @@ def verify(
                 raise
             before = supernet.decisions
             supernet.amend(
-                whole=dict.fromkeys(error.widths, "fails the proof: its size is fixed in the forward"),
+                whole=dict.fromkeys(error.widths, f"fails the proof: {error.reason}"),
                 inexact=dict.fromkeys(error.inexact, "the forward depends on the number of channels"),
                 constants=dict.fromkeys(error.constants, "the forward compares it"),
             )

@@ -11,7 +11,7 @@ from torch import nn
 from gantailor.cli.flags import flag_value
 from gantailor.run.progress import Reporter
 from gantailor.search.spaces.space import space
-from gantailor.supernet.errors import ConfigError, first_line
+from gantailor.supernet.errors import ConfigError, UntraceableError, first_line
 from gantailor.supernet.supernet import Supernet
 from gantailor.supernet.traits import traits_of
 from gantailor.supernet.verify import verify as prove
@@ -24,9 +24,10 @@ _REMEDIES = {
     "meets a tensor of fixed size": "make that tensor for x.shape[1] channels, or let a layer of its own make them",
     "is cut at": "write chunk, or keep the sizes as attributes of the module",
     "is split at": "write chunk, or keep the sizes as attributes of the module",
+    "fails the proof: a branch": "decide that once, in __init__, and keep the answer as a bool",
     "fails the proof": "read that size off x.shape, or keep it as an attribute of the module",
     "is indexed by a number": "let a layer of its own make what is picked out",
-    "enters": "give the operation a rule, rules={name: rule}",
+    "enters": "give the operation a rule, Supernet(..., rules={name: rule})",
 }
 _AS_IT_SHOULD = ("is the generator's output", "is handed out by the generator", "frozen by the user")
 
@@ -97,8 +98,13 @@ def _shapes(arguments: argparse.Namespace, model: nn.Module) -> list[list[int]]:
 
 
 def _supernet(name: str, model: nn.Module, shapes: list[list[int]]) -> Supernet:
+    inputs = tuple(torch.randn(shape) for shape in shapes)
     try:
-        return Supernet(model, tuple(torch.randn(shape) for shape in shapes))
+        try:
+            return Supernet(model, inputs)
+        except UntraceableError as error:
+            Reporter().note(f"{error}\nHere what enters it stays whole.")
+            return Supernet(model, inputs, unknown="freeze")
     except (RuntimeError, TypeError) as error:
         given = " and ".join("x".join(map(str, shape)) for shape in shapes)
         raise ConfigError(

@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
-from gantailor.supernet.errors import VerificationError
+from gantailor.supernet.errors import FIXED_SIZE, VerificationError
 from gantailor.supernet.graph import SizeAttribute, WidthGraph
 from gantailor.supernet.proof.dry import DryRuns, Fault
 
@@ -43,7 +43,12 @@ def _smallest(fails: Fails, widths: list[int]) -> list[int]:
 
 
 def accused(
-    graph: WidthGraph, text: str, groups: Sequence[Sequence[int]], *, inexact: bool = False
+    graph: WidthGraph,
+    text: str,
+    groups: Sequence[Sequence[int]],
+    *,
+    inexact: bool = False,
+    reason: str = FIXED_SIZE,
 ) -> VerificationError:
     """An error that names the widest of each group: with it whole, no other can reach its size."""
     chosen = [max(group, key=lambda w: graph.widths[w].size) for group in groups]
@@ -54,7 +59,7 @@ def accused(
         f"{text}; width(s) {', '.join(names)}; keep them whole with verify(supernet, repair=True) or freeze=[...], "
         "or give the operation a rule"
     )
-    return VerificationError(message, () if inexact else names, names if inexact else ())
+    return VerificationError(message, () if inexact else names, names if inexact else (), reason=reason)
 
 
 def blamed(runs: DryRuns, subnets: Mapping[str, Mapping[str, int]], name: str, fault: Fault) -> VerificationError:
@@ -69,7 +74,7 @@ def blamed(runs: DryRuns, subnets: Mapping[str, Mapping[str, int]], name: str, f
     def fails(widths: Sequence[int]) -> bool:
         return runs.fault({n: config[n] for n in (graph.widths[w].name for w in widths)}) is not None
 
-    return accused(graph, text, guilty(fails, narrow))
+    return accused(graph, text, guilty(fails, narrow), reason=fault.reason)
 
 
 def _to_keep(runs: DryRuns, configs: Sequence[Mapping[str, int]], fault: Fault) -> list[str]:

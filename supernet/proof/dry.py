@@ -18,7 +18,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 from gantailor.supernet.cost import CostModel
 from gantailor.supernet.double import new_tensors
-from gantailor.supernet.errors import told
+from gantailor.supernet.errors import FIXED_SIZE, told
 from gantailor.supernet.graph import WidthGraph
 from gantailor.supernet.proof.recording import Recording, Step, difference, recorded
 from gantailor.supernet.proof.stand_ins import StandIn
@@ -137,10 +137,11 @@ class Fault:
 
     Attributes:
         module: the module whose code does other things than at full width, if that is it.
+        reason: why widths that it blames stay whole.
     """
 
-    def __init__(self, text: str, *, module: str | None = None) -> None:
-        self.text, self.module = text, module
+    def __init__(self, text: str, *, module: str | None = None, reason: str = FIXED_SIZE) -> None:
+        self.text, self.module, self.reason = text, module, reason
 
 
 def _parted(found: tuple[Step | None, Step | None], note: str = "") -> Fault:
@@ -151,4 +152,5 @@ def _parted(found: tuple[Step | None, Step | None], note: str = "") -> Fault:
         f"{narrow or 'nothing more'} where the whole generator runs {full or 'nothing more'}{note}; is there a branch "
         "on a number of channels?",
         module=step.module,
+        reason=f"a branch of the forward depends on its size{f': {step} is left out' if full else ''}",
     )

@@ -13,20 +13,27 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 
+from gantailor.supernet.calling import code_line
 from gantailor.supernet.proof.stand_ins import has_values
 from gantailor.supernet.tracing.counting import ProductCounter
 
 
 @dataclass(frozen=True)
 class Step:
-    """One operation of a forward: the module whose code calls it, its name, and the weights that it is given."""
+    """One operation of a forward: the module whose code calls it, its name, and the weights that it is given.
+
+    Attributes:
+        line: of the generator's code, where that is known.
+    """
 
     module: str
     operation: str
     weights: tuple[str, ...]
+    line: str = field(default="", compare=False)
 
     def __str__(self) -> str:
-        return f"{self.operation}({', '.join(self.weights)})" if self.weights else self.operation
+        given = f"({', '.join(self.weights)})" if self.weights else ""
+        return f"{self.operation}{given}{f' in {self.line}' if self.line else ''}"
 
 
 @dataclass
@@ -69,7 +76,7 @@ class _Steps(TorchFunctionMode):
 
     def _note(self, name: str, given: Any) -> None:
         weights = (self.names[id(t)] for t in tree_leaves(given) if id(t) in self.names)
-        self.recording.steps.append(Step(self.stack[-1], name, tuple(weights)))
+        self.recording.steps.append(Step(self.stack[-1], name, tuple(weights), code_line()))
 
     def _one_step(self, func: Callable[..., Any], x: Tensor, *rest: Any) -> tuple[Tensor, ...]:
         """A recurrent layer does the same in each step: where there are no values, one shows what all do."""
@@ -119,7 +126,7 @@ def recorded(model: nn.Module, tensors: Mapping[str, Tensor]) -> Iterator[Record
 
 def _entering(recording: Recording, stack: list[str], path: str) -> Callable[..., None]:
     def hook(*_: Any) -> None:
-        recording.steps.append(Step(stack[-1], f"call of {path}", ()))
+        recording.steps.append(Step(stack[-1], f"call of {path}", (), code_line()))
         stack.append(path)
 
     return hook

@@ -79,10 +79,10 @@ class TracedForward(TorchFunctionMode):
         if products.total and len(self.tracer.costs) == known:  # it has no channels, or they stay whole
             self.tracer.cost({"true": float(products.total), **OF_ACTIVATIONS})
         for output in outputs:
-            self._check(output, name, labelled)
+            self._check(output, name, labelled=labelled, made=not given)
         return result
 
-    def _check(self, output: Tensor, name: str, labelled: bool) -> None:
+    def _check(self, output: Tensor, name: str, *, labelled: bool, made: bool) -> None:
         """Channels that do not fit the result are frozen; a result that has none left remembers where they went."""
         labels = list(self.tracer.labels(output))
         for d, (axis, size) in enumerate(zip(labels, output.shape, strict=True)):
@@ -91,7 +91,8 @@ class TracedForward(TorchFunctionMode):
                 labels[d] = None
                 self.tracer.set(output, labels)
         if all(axis is None for axis in labels):
-            setattr(output, LOST, f"{name}{self.tracer.where}" if labelled else self.tracer.lost)
+            lost = f"lost its channels in {name}{self.tracer.where}" if labelled else self.tracer.lost
+            setattr(output, LOST, lost or (made and f"{name} makes{self.tracer.where}"))
 
     def _sizes(self, tensor: Tensor, dim: int | None = None) -> Any:
         """Sizes of axes with channels, as numbers that remember them."""
@@ -108,9 +109,9 @@ class TracedForward(TorchFunctionMode):
             except (IndexError, KeyError, TypeError, ValueError, AttributeError, AssertionError):
                 if not rule.__module__.startswith("gantailor."):
                     raise
-                self._freeze(before, f"is given to {name} in a way that its rule does not know,")
+                self._freeze(before, f"is given to {name} in a way that its rule does not know")
         elif self.unknown == "freeze" or within(self.tracer.path, self.freeze):
-            self._freeze(before, f"enters {name}, which has no rule,")
+            self._freeze(before, f"enters {name} without a rule")
         else:
             raise UntraceableError(_untraceable(self.tracer, name, before))
 

@@ -9,15 +9,13 @@ loops, shared modules and functional calls need no special care, and order insid
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Collection, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor, nn
 
+from gantailor.supernet.calling import code_line
 from gantailor.supernet.graph import FIXED
 from gantailor.supernet.tracing.sizes import Kept, Size
 
@@ -26,8 +24,6 @@ Rule = Callable[["Tracer", Callable[..., Any], tuple[Any, ...], dict[str, Any], 
 
 SLOT, LATER, WEIGHT = "_gantailor_labels", "_gantailor_later", "_gantailor_weight"
 LOST = "_gantailor_lost"
-
-_NOT_THE_FORWARD = ("<", *(str(Path(str(of)).parent) for of in (__file__, torch.__file__)))
 
 
 class Tracer:
@@ -45,7 +41,7 @@ class Tracer:
         used: integers of modules that the forward computes with or compares.
         converted: sizes that the forward turned into plain integers, by these.
         running: whether the forward is running.
-        lost: where a tensor of the operation that runs lost its channels.
+        lost: what a tensor of the operation that runs has no channels from: where it lost them, or was made.
     """
 
     def __init__(self, model: nn.Module, *, batch: int, by_position: Collection[str] = ()) -> None:
@@ -100,7 +96,7 @@ class Tracer:
     def join(self, a: np.ndarray | None, b: np.ndarray | None) -> np.ndarray | None:
         """Make two axes the same, element by element; what meets a fixed element is frozen."""
         if a is None or b is None:
-            lost = f", which lost its channels in {self.lost}" if self.lost else ""
+            lost = f", which {self.lost}" if self.lost else ""
             self.freeze(b if a is None else a, "meets a tensor of fixed size", note=lost)
             return a if b is None else b
         if a is b:
@@ -170,13 +166,8 @@ class Tracer:
     def where(self) -> str:
         """The module and the line of the generator's code that run, for messages: `` in body.0 (net.py:12)``."""
         module = f" in {self.path}" if self.path else ""
-        frame: Any = sys._getframe(1) if self.running else None
-        while frame is not None:
-            file = frame.f_code.co_filename
-            if not file.startswith(_NOT_THE_FORWARD) and Path(file).name not in ("contextlib.py", "einops.py"):
-                return f"{module} ({Path(file).name}:{frame.f_lineno})"
-            frame = frame.f_back
-        return module
+        line = code_line() if self.running else ""
+        return f"{module} ({line})" if line else module
 
 
 def within(name: str, prefixes: Sequence[str]) -> bool:

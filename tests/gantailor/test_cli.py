@@ -289,6 +289,41 @@ def test_inspect_ends_in_what_to_do(tmp_path, monkeypatch, capsys):
     assert "view to 8 (literal.py:7) - read that size off x.shape, or keep it as an attribute of the module" in last
 
 
+WRONG = {  # what a forward does between two convolutions of 8 channels, in line 3, and what inspect says of it
+    "y = self.b(x); return self.c(y * torch.linspace(0, 1, 8)[None, :, None, None])": (
+        r"b, \d+% more: meets a tensor of fixed size \(wrong.py:9\), which linspace makes \(wrong.py:9\) - make"
+    ),
+    "return self.c(self.b(torch.erfinv(x.tanh())))": (
+        r"a, \d+% more: enters erfinv without a rule \(wrong.py:9\) - give the operation a rule"
+    ),
+    "y = self.d(x); return self.c(self.b(x) + (self.e(y) if y.shape[1] != x.shape[1] else y))": (
+        r"d, \d+% more: fails the proof: a branch of the forward depends on its size: call of e in wrong.py:9 is "
+        "left out - decide that once, in __init__"
+    ),
+    "return self.c(self.b(x[:, [0, 3, 1, 2]].repeat(1, 2, 1, 1)))": r"a, \d+% more: is indexed by a tensor",
+    "return self.c(x * torch.tensor(self.b(x).mean((2, 3)).numpy())[:, :, None, None])": (
+        r"a, \d+% more: meets a tensor of fixed size \(wrong.py:9\), which tensor makes \(wrong.py:9\)"
+    ),
+}
+
+
+@pytest.mark.parametrize("line", WRONG)
+def test_inspect_says_what_is_wrong_where_and_what_to_do(line, tmp_path, monkeypatch, capsys):
+    (tmp_path / "wrong.py").write_text(
+        "import torch\nfrom torch import nn\n"
+        "class Net(nn.Module):\n    def __init__(self):\n        super().__init__()\n"
+        "        self.a, self.b, self.c = nn.Conv2d(3, 8, 1), nn.Conv2d(8, 8, 3, padding=1), nn.Conv2d(8, 3, 1)\n"
+        "        self.d, self.e = nn.Conv2d(8, 12, 3, padding=1), nn.Conv2d(12, 8, 1)\n"
+        f"    def forward(self, x):\n        x = self.a(x); {line}\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "wrong", raising=False)
+    assert main(["inspect", "wrong:Net", "--input", "1,3,6,6"]) == 0
+    *_, last = capsys.readouterr().out.splitlines()
+    assert re.search(WRONG[line], last), last
+
+
 def test_inspect_knows_native_inputs(capsys):
     assert main(["inspect", "stylegan2", "--options", "{size: 16, style_dim: 32}"]) == 0
     assert "free widths" in capsys.readouterr().out

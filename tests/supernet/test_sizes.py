@@ -108,6 +108,30 @@ def test_heads_keep_their_number_and_lose_channels():
     assert supernet.extract({width.name: 1}).qkv.weight.shape == (9, 3)
 
 
+def whole_heads(net, x):
+    q, k, v = (layer(x).view(*x.shape[:2], -1, net.each).transpose(1, 2) for layer in (net.q, net.k, net.v))
+    y = F.scaled_dot_product_attention(q, k, v).transpose(1, 2)
+    return x + net.proj(y.flatten(2))
+
+
+def counted_heads(net, x):
+    heads = net.q.out_features // net.each
+    q, k, v = (layer(x).reshape(*x.shape[:2], heads, net.each).transpose(1, 2) for layer in (net.q, net.k, net.v))
+    y = (q @ k.transpose(-2, -1)).softmax(-1) @ v
+    return x + net.proj(y.transpose(1, 2).reshape(*x.shape[:2], -1))
+
+
+@pytest.mark.parametrize("body", [whole_heads, counted_heads])
+def test_whole_heads_go_where_a_head_has_so_many_channels(body):
+    """Exactly: what the other heads compute stays."""
+    net = Tokens(body, kept={"each": 3}, **{n: nn.Linear(8, 12) for n in "qkv"}, proj=nn.Linear(12, 8))
+    supernet = proved(net, tokens(), left=0.5)
+    assert [width.size for width in supernet.graph.widths] == [8, 4] and not supernet.graph.inexact
+    narrow = supernet.extract({"q": 1})
+    assert (narrow.q.out_features, narrow.proj.in_features, narrow.each) == (3, 3, 3)
+    agrees(supernet, net, tokens())
+
+
 def test_channels_per_head_in_the_batch():
     """Guided diffusion: three times the channels of a head behind the heads, all in one axis with the batch."""
 
