@@ -394,6 +394,21 @@ def test_old_weight_norm_in_a_model_that_has_run():
     proved(net, pictures(), left=0.4)
 
 
+def test_a_forward_that_asks_for_values_and_makes_tensors():
+    """It runs with numbers, in float64: so must what it makes itself, which this operation insists on."""
+
+    def body(net, x):
+        y = torch.zeros(x.shape)
+        if (x > 0).any():
+            y.masked_scatter_(x > 0, x[x > 0].relu() + 0 * x.sum())
+        return net.a(y + x)
+
+    net = Net(lambda net, x: body(net, net.b(x)), a=conv(8, 12), b=conv(), body_out=12)
+    supernet = gantailor.Supernet(net.eval(), pictures())
+    gantailor.verify(supernet, repair=True)
+    assert {"stem", "a"} <= {width.name for width in supernet.graph.widths}
+
+
 # scripted functions
 
 
