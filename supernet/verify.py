@@ -13,7 +13,7 @@ from typing import Any
 from torch import nn
 
 from gantailor.supernet.cost import CostModel
-from gantailor.supernet.double import in_best
+from gantailor.supernet.double import in_best, new_tensors
 from gantailor.supernet.errors import VerificationError, told
 from gantailor.supernet.proof.blame import blamed
 from gantailor.supernet.proof.comparisons import Comparisons, original
@@ -123,7 +123,8 @@ def _real(supernet: Supernet, values: Values) -> DryRuns:
     """Runs with values, of the proof's inputs; their costs are traced there."""
     precise = values.precise
     inside, inputs = precise.supernet.generator, precise.inputs
-    cost = CostModel(trace(inside, inputs, decisions=supernet.decisions, rules=supernet.rules))
+    with new_tensors(precise.dtype):
+        cost = CostModel(trace(inside, inputs, decisions=supernet.decisions, rules=supernet.rules))
     try:
         return DryRuns(precise.supernet, Real(), inputs=inputs, cost=cost, dtype=precise.dtype)
     except Exception as error:

@@ -19,6 +19,9 @@ _FORMULAS: dict[Any, Callable[..., int]] = {
     **flop_registry,
     torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: sdpa_flop,  # kernels that PyTorch leaves out
     torch.ops.aten.addbmm: _addbmm,
+    torch.ops.aten.addbmm_: _addbmm,  # what is done in place is as much work
+    torch.ops.aten.addmm_: flop_registry[torch.ops.aten.addmm],
+    torch.ops.aten.baddbmm_: flop_registry[torch.ops.aten.baddbmm],
 }
 
 

@@ -33,6 +33,9 @@ MADE = frozenset(("zeros", "ones", "empty", "full", "rand", "randn", "eye", "exp
 MADE |= {"new_zeros", "new_ones", "new_empty", "new_full", "repeat_interleave"}
 
 
+_WRITING = ("setitem", "set_data")  # operations without a result
+
+
 class TracedForward(TorchFunctionMode):
     """One forward of the tracer's model under its rules.
 
@@ -74,7 +77,7 @@ class TracedForward(TorchFunctionMode):
         self.tracer.lost = next((found for t in given if (found := getattr(t, LOST, None))), "")
         sized = name in MADE and any(True for _ in sizes_in((args, kwargs)))
         labelled = any(axis is not None for axes in before for axis in axes)
-        if (labelled and (outputs or name == "setitem")) or (sized and outputs):
+        if (labelled and (outputs or name in _WRITING)) or (sized and outputs):
             self._apply_rule(func, args, kwargs, result)
         if products.total and len(self.tracer.costs) == known:  # it has no channels, or they stay whole
             self.tracer.cost({"true": float(products.total), **OF_ACTIVATIONS})
@@ -241,8 +244,9 @@ def _note_own_sizes(tracer: Tracer, path: str, module: nn.Module, given: Tensor,
 def _operation(func: Any) -> str:
     """A name for a torch function that is the same for ``torch.add``, ``Tensor.add_``, ``+`` and ``+=``."""
     name = getattr(func, "__name__", str(func))
-    if name == "__get__":
-        name = getattr(getattr(func, "__self__", None), "__name__", name)
+    if name in ("__get__", "__set__"):
+        attribute = getattr(getattr(func, "__self__", None), "__name__", name)
+        name = attribute if name == "__get__" else f"set_{attribute}"
     name = name.strip("_")
     dunder = {"iadd": "add", "radd": "add", "isub": "sub", "rsub": "sub", "imul": "mul", "rmul": "mul"}
     dunder |= {"itruediv": "div", "truediv": "div", "rtruediv": "div", "rdiv": "div", "rpow": "pow", "ipow": "pow"}

@@ -14,10 +14,13 @@ from gantailor.supernet.tracing.tracer import LATER, WEIGHT, Tracer
 
 
 def getitem(t: Tracer, func: Any, args: Args, kwargs: Kwargs, out: Tensor) -> None:
-    """Indexing by slices, integers, None, Ellipsis and at most one tensor or list; anything else freezes."""
+    """Indexing by slices, integers, None, Ellipsis, tensors, lists; what a mask and others choose together freezes."""
     index = _whole_index(args[0], args[1])
     if index is None:
         freeze_all(t, func, args, kwargs, out)
+        return
+    if sum(isinstance(i, Tensor | list) for i in index) > 1:
+        _chosen_together(t, args[0], index, out)
         return
     labels, dimension = t.labels(args[0]), 0
     result: list[np.ndarray | None] = []
@@ -42,16 +45,36 @@ def getitem(t: Tracer, func: Any, args: Args, kwargs: Kwargs, out: Tensor) -> No
 
 
 def _whole_index(x: Tensor, given: Any) -> list[Any] | None:
-    """An index that says something of every axis; None where several tensors choose together."""
+    """An index that says something of every axis; None where a tensor chooses together with numbers or masks."""
     index = list(given) if isinstance(given, tuple) else [given]
-    if any(isinstance(i, bool) for i in index) or sum(isinstance(i, Tensor | list) for i in index) > 1:
+    several = [i for i in index if isinstance(i, Tensor | list)]
+    if any(isinstance(i, bool) for i in index) or (len(several) > 1 and any(map(_is_mask, several))):
         return None
-    if any(isinstance(i, Tensor | list) for i in index) and any(isinstance(i, int) for i in index):
+    if several and any(isinstance(i, int) for i in index):
         return None
     at = next((n for n, i in enumerate(index) if i is ...), len(index))
     rest = index[at + 1 :]
     used = sum(1 if isinstance(i, int | slice) else _consumed(i) for i in (*index[:at], *rest) if i is not None)
     return [*index[:at], *[slice(None)] * (x.dim() - used), *rest]
+
+
+def _chosen_together(t: Tracer, x: Tensor, index: list[Any], out: Tensor) -> None:
+    """The axes that several tensors choose from stay whole, those of slices pass; theirs stand where the first stood.
+
+    They come first if something stands between them.
+    """
+    labels, passed, at = iter(t.labels(x)), list[np.ndarray | None](), list[int]()
+    for n, i in enumerate(index):
+        axis = None if i is None else next(labels)
+        if isinstance(i, Tensor | list):
+            t.freeze(axis, "is indexed by a tensor")
+            at.append(n)
+        else:
+            size = 0 if axis is None else len(axis)
+            cut = axis is not None and len(range(*plain(i).indices(size))) < size
+            passed.append(_slice(t, axis, i, size) if axis is not None and cut else axis)
+    place = at[0] if at[-1] - at[0] == len(at) - 1 else 0
+    t.set(out, [*passed[:place], *[None] * (out.dim() - len(passed)), *passed[place:]])
 
 
 def _is_mask(index: Any) -> bool:
@@ -82,6 +105,12 @@ def setitem(t: Tracer, func: Any, args: Args, kwargs: Kwargs, out: Any) -> None:
         setattr(x, WEIGHT, t.is_weight(x) and t.is_weight(value))
 
 
+def set_data(t: Tracer, func: Any, args: Args, kwargs: Kwargs, out: Any) -> None:
+    """``weight.data = value``: a weight that is computed from others at every call has their channels."""
+    for own, other in zip(t.labels(args[0]), t.labels(args[1]), strict=True):
+        t.join(own, other)
+
+
 def narrow(t: Tracer, func: Any, args: Args, kwargs: Kwargs, out: Tensor) -> None:
     """A slice from a start, of a length."""
     dimension = argument(args, kwargs, 1, "dim") % args[0].dim()
@@ -96,13 +125,15 @@ def narrow(t: Tracer, func: Any, args: Args, kwargs: Kwargs, out: Tensor) -> Non
     t.set(out, labels)
 
 
-def _slice(t: Tracer, axis: np.ndarray, index: slice, size: int) -> np.ndarray:
+def _slice(t: Tracer, axis: np.ndarray, index: slice, size: int) -> np.ndarray | None:
     """A part of an axis; the parts on both sides of a place that a number of channels gives are as long as it says.
 
     Of an axis that is cut at a number that is written down, what lies between this place and the end that it is
     counted from stays.
     """
     start, stop, step = index.indices(size)
+    if start == stop == 0:
+        return None  # nothing, in a narrow net too
     for end, at in ((index.start, start), (index.stop, stop)):
         if end is None or end == 0 or not 0 < at < size:
             continue

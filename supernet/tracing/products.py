@@ -51,9 +51,10 @@ def addmm(t: Tracer, func: object, args: Args, kwargs: Kwargs, out: Tensor) -> N
     """addmm, addbmm, baddbmm: a product, and what is added to it."""
     a = argument(args, kwargs, 1, "mat1", kwargs.get("batch1"))
     b = argument(args, kwargs, 2, "mat2", kwargs.get("batch2"))
+    added = [*zip(args[0].shape, t.labels(args[0]), strict=True)]  # before: in place it is the result
     matmul(t, func, (a, b), {}, out)
     labels = list(t.labels(out))
-    for d, (size, axis) in enumerate(reversed([*zip(args[0].shape, t.labels(args[0]), strict=True)]), 1):
+    for d, (size, axis) in enumerate(reversed(added), 1):
         if size > 1:
             labels[-d] = t.join(labels[-d], axis)
     t.set(out, labels)

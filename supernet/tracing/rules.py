@@ -146,6 +146,7 @@ RULES: dict[Any, Rule] = {
     "prelu": layers.prelu,
     "getitem": indexing.getitem,
     "setitem": indexing.setitem,
+    "set_data": indexing.set_data,
     "pixel_shuffle": shapes.pixel_shuffle,
     "pixel_unshuffle": shapes.pixel_unshuffle,
     "flip": shapes.flip,

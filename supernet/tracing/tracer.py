@@ -80,9 +80,10 @@ class Tracer:
             return (None,) * tensor.dim()
         if name not in self.touched:
             fresh: list[np.ndarray | None] = []
-            for size in tensor.shape:
-                fresh.append(np.arange(self.count, self.count + size) if size > 1 else None)
-                if size > 1:
+            for dimension, size in enumerate(tensor.shape):
+                channels = size > 1 and not (dimension > 1 and _is_kernel(self.model, name))
+                fresh.append(np.arange(self.count, self.count + size) if channels else None)
+                if channels:
                     self.ranges.append((self.count, name, len(fresh) - 1))
                     self.count += size
             self.touched[name] = fresh
@@ -168,6 +169,12 @@ class Tracer:
         module = f" in {self.path}" if self.path else ""
         line = code_line() if self.running else ""
         return f"{module} ({line})" if line else module
+
+
+def _is_kernel(model: nn.Module, name: str) -> bool:
+    """Whether this is the weight of one of PyTorch's convolutions, whose axes from the third on are places."""
+    path, _, leaf = name.rpartition(".")
+    return leaf == "weight" and isinstance(model.get_submodule(path), nn.modules.conv._ConvNd)
 
 
 def within(name: str, prefixes: Sequence[str]) -> bool:

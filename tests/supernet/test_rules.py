@@ -49,6 +49,100 @@ def test_a_linear_layer_by_hand(body):
     assert supernet.macs({"stem": 5}) == plain.macs({"stem": 5})
 
 
+def test_a_product_in_place_is_counted():
+    def body(net, x):
+        flat = x.flatten(0, 1)
+        y = torch.zeros(len(flat), net.count).to(flat)
+        y.addmm_(flat, net.weight.t())
+        return y.reshape(*x.shape[:2], -1)
+
+    supernet = proved(Tokens(body, body_out=12, count=12, **weights(weight=(12, 8))), tokens(), left=0.45)
+    plain = gantailor.Supernet(Tokens(addmm, body_out=12, **weights(weight=(12, 8), bias=(12,))), tokens())
+    half = {"stem": 4}
+    assert supernet.macs(half) == plain.macs(half)
+
+
+# weights that the forward computes
+
+
+def spectral(net, x):
+    """A norm by hand, as BigGAN has it: one step of a power iteration whose result is not kept."""
+    weight = net.a.weight
+    matrix = weight.view(weight.shape[0], -1)
+    v = F.normalize(net.u @ matrix)
+    u = F.normalize(v @ matrix.t())
+    return F.conv2d(x, weight / (v @ matrix.t() @ u.t()).squeeze(), net.a.bias, padding=1)
+
+
+@pytest.mark.parametrize("channels", [8, 12])
+def test_a_kernel_flattened_with_its_inputs(channels):
+    net = Net(spectral, stem=channels, a=conv(channels, 10), body_out=10, **weights(u=(1, 10)))
+    torch.manual_seed(0)
+    supernet = gantailor.Supernet(net.eval(), pictures())
+    gantailor.verify(supernet, repair=True)
+    assert {width.name: width.size for width in supernet.graph.widths} == {"stem": channels, "a": 10}
+    assert {*supernet.graph.frozen} == {"head"}
+
+
+class Merged(nn.Module):
+    """Two convolutions in training, one that is computed from them otherwise: written into its weight at every call."""
+
+    def __init__(self, i, o, gain):
+        super().__init__()
+        self.first, self.second = nn.Conv2d(i, i * gain, 1, bias=False), nn.Conv2d(i * gain, o, 3, bias=False)
+        self.merged = nn.Conv2d(i, o, 3, padding=1)
+
+    def forward(self, x):
+        kernel = torch.einsum("omhw,mi->oihw", self.second.weight.data, self.first.weight.data[:, :, 0, 0])
+        self.merged.weight.data = kernel
+        return self.merged(x)
+
+
+@pytest.mark.parametrize("gain", [1, 2])
+def test_a_weight_that_is_computed_and_written(gain):
+    net = Net(lambda net, x: net.b(net.a(x).relu()), a=Merged(8, 12, gain), b=conv(12, 8))
+    torch.manual_seed(0)
+    supernet = gantailor.Supernet(net.eval(), pictures())
+    gantailor.verify(supernet, repair=True)
+    assert {*supernet.graph.frozen} == {"head"}
+    outputs = supernet.graph.axes["a.merged.weight"][0].counts
+    assert outputs == supernet.graph.axes["a.second.weight"][0].counts != {}
+
+
+# indices
+
+
+def by_two_tensors(net, x):
+    """A table of biases of heads, looked up by two positions: the heads stay what they are."""
+    rows, columns = torch.arange(6).view(6, 1), torch.arange(6)
+    return net.a(x + net.table[:, rows, columns])
+
+
+def by_two_tensors_apart(net, x):
+    rows, columns = torch.arange(6).view(6, 1), torch.arange(6)
+    return net.a(x + net.spread[rows, :, columns].permute(2, 0, 1))
+
+
+def by_an_empty_slice(net, x):
+    return net.a(torch.cat([x, net.b(x)[:, 0:0]], 1)) + net.b(x)[:, :0].sum()
+
+
+@pytest.mark.parametrize("body", [by_two_tensors, by_two_tensors_apart, by_an_empty_slice])
+def test_what_an_index_leaves_alone_passes(body):
+    net = Net(body, a=conv(), b=conv(8, 16), **weights(table=(8, 7, 7), spread=(7, 8, 7)))
+    supernet = proved(net, pictures(), left=0.55)
+    assert supernet.graph.index["stem"] is not None
+
+
+def test_a_mask_beside_an_index_freezes():
+    def body(net, x):
+        return net.a(x + net.table[torch.arange(8) < 9, torch.arange(8) % 2][:, None, None])
+
+    supernet = gantailor.Supernet(Net(body, a=conv(), **weights(table=(8, 2))), pictures())
+    gantailor.verify(supernet, repair=True)
+    assert "stem" in supernet.graph.frozen
+
+
 # a tensor that only lends its type; quantisers
 
 
@@ -298,6 +392,21 @@ def test_old_weight_norm_in_a_model_that_has_run():
     net(pictures())
     net.noted = {"last": [net.stem(pictures())]}
     proved(net, pictures(), left=0.4)
+
+
+def test_a_forward_that_asks_for_values_and_makes_tensors():
+    """It runs with numbers, in float64: so must what it makes itself, which this operation insists on."""
+
+    def body(net, x):
+        y = torch.zeros(x.shape)
+        if (x > 0).any():
+            y.masked_scatter_(x > 0, x[x > 0].relu() + 0 * x.sum())
+        return net.a(y + x)
+
+    net = Net(lambda net, x: body(net, net.b(x)), a=conv(8, 12), b=conv(), body_out=12)
+    supernet = gantailor.Supernet(net.eval(), pictures())
+    gantailor.verify(supernet, repair=True)
+    assert {"stem", "a"} <= {width.name for width in supernet.graph.widths}
 
 
 # scripted functions
