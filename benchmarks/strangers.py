@@ -114,7 +114,7 @@ def summary(frame: pd.DataFrame) -> str:
         f"- {len(proved)} ({len(proved) / number:.0%}) trace and prove.",
         f"- {shrunk.sum()} ({shrunk.sum() / number:.0%}) keep at most 0.4 of their MACs at half widths;",
         f"  {whole.sum()} ({whole.sum() / number:.0%}) with those where less than 1% is frozen without need.",
-        f"- {int((proved.wrong == True).sum())} are proved and wrong by the checks.",  # noqa: E712
+        f"- {int((proved.wrong == True).sum())} of {proved.wrong.notna().sum()} that were checked are proved wrong.",  # noqa: E712
         f"- {int((seconds > LIMIT).sum())} take over {LIMIT:.0f} s of one core for trace and proof; the median is",
         f"  {seconds.median():.0f} s, the longest {seconds.max():.0f} s.",
         f"- {int((tried.onnx == 'yes').sum())} of {len(tried)} that were exported run in onnxruntime as in PyTorch.",
