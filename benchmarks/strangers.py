@@ -43,7 +43,8 @@ def row(folder: Path, entry: Mapping[str, Any]) -> dict[str, Any]:
     """What became of one generator."""
     command = [sys.executable, "-W", "ignore", str(Path(__file__).with_name("stranger.py")), str(folder), entry["name"]]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    found = {"file": entry["module"].replace(".", "/") + ".py"} | {k: entry.get(k) for k in COLUMNS[:3]}
+    found = {"name": entry["name"], "repository": entry["repository"], "commit": entry["commit"] or entry["package"]}
+    found["file"] = entry["module"].replace(".", "/") + ".py"
     process = subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=environment, start_new_session=True
     )
