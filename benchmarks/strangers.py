@@ -43,7 +43,8 @@ def row(folder: Path, entry: Mapping[str, Any]) -> dict[str, Any]:
     """What became of one generator."""
     command = [sys.executable, "-W", "ignore", str(Path(__file__).with_name("stranger.py")), str(folder), entry["name"]]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    found = {"file": entry["module"].replace(".", "/") + ".py"} | {k: entry.get(k) for k in COLUMNS[:3]}
+    found = {"name": entry["name"], "repository": entry["repository"], "commit": entry["commit"] or entry["package"]}
+    found["file"] = entry["module"].replace(".", "/") + ".py"
     process = subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=environment, start_new_session=True
     )
@@ -114,7 +115,7 @@ def summary(frame: pd.DataFrame) -> str:
         f"- {len(proved)} ({len(proved) / number:.0%}) trace and prove.",
         f"- {shrunk.sum()} ({shrunk.sum() / number:.0%}) keep at most 0.4 of their MACs at half widths;",
         f"  {whole.sum()} ({whole.sum() / number:.0%}) with those where less than 1% is frozen without need.",
-        f"- {int((proved.wrong == True).sum())} are proved and wrong by the checks.",  # noqa: E712
+        f"- {int((proved.wrong == True).sum())} of {proved.wrong.notna().sum()} that were checked are proved wrong.",  # noqa: E712
         f"- {int((seconds > LIMIT).sum())} take over {LIMIT:.0f} s of one core for trace and proof; the median is",
         f"  {seconds.median():.0f} s, the longest {seconds.max():.0f} s.",
         f"- {int((tried.onnx == 'yes').sum())} of {len(tried)} that were exported run in onnxruntime as in PyTorch.",

@@ -11,6 +11,7 @@ from gantailor.supernet.graph import FIXED, Axis, SizeAttribute, Term, Width, Wi
 from gantailor.supernet.tracing.tracer import Tracer
 
 Place = tuple[str, int]
+MOST_TIED = 0.2  # of a group norm's channels, in widths of one unit
 _NO_AXIS = Axis(np.array([FIXED]), np.array([FIXED]))
 
 
@@ -81,13 +82,25 @@ def assemble(tracer: Tracer, whole: Mapping[str, str]) -> WidthGraph:
 
 
 def collapsed(tracer: Tracer) -> set[str]:
-    """Group norms by whose groups all channels would hang together, and those that share channels with them."""
+    """Group norms by whose groups channels hang together that could not go then, and those that share them.
+
+    Groups of a concatenation may lie across its parts: what joins them is a width of one unit. With many of these
+    in one norm, dropping whole groups costs more than it gives.
+    """
     if not tracer.grouped:
         return set()
     component = components(tracer)
-    units = [(path, set(component[labels[labels != FIXED]].tolist())) for path, labels in tracer.grouped]
-    lost = set().union(*(found for _, found in units if len(found) == 1))
-    return {path for path, found in units if found & lost}
+    kept = np.unique(np.concatenate([component[labels] for labels, _ in tracer.frozen] or [np.zeros(0, np.int64)]))
+    places = _groups(tracer, component, dict.fromkeys(kept.tolist(), ""))
+    alone = np.array([units[0] for units in places.values() if len(units) == 1], np.int64)
+    lost, found = set[int](), []
+    for path, labels in tracer.grouped:
+        units = component[labels[labels != FIXED]]
+        found.append((path, set(units.tolist())))
+        tied = np.isin(units, alone)
+        if tied.mean() > MOST_TIED or len(found[-1][1]) == 1:
+            lost |= set(units[tied].tolist()) or found[-1][1]
+    return {path for path, units in found if units & lost}
 
 
 def _present(axes: Iterable[Axis | None]) -> tuple[Axis, ...]:

@@ -143,6 +143,25 @@ def test_a_mask_beside_an_index_freezes():
     assert "stem" in supernet.graph.frozen
 
 
+# group norms
+
+
+@pytest.mark.parametrize(("skip", "deep", "groups"), [(8, 16, 4), (16, 32, 8), (12, 24, 12)])
+def test_groups_that_lie_across_a_concatenation(skip, deep, groups):
+    """Whole groups of each part, and of both together, would be units of most channels: then places in groups go."""
+    net = Net(
+        lambda net, x: net.b(net.both(torch.cat([net.one(x), net.other(net.a(net.one(x)))], 1)).relu()),
+        stem=skip,
+        body_out=skip,
+        a=conv(skip, deep),
+        b=conv(skip + deep, skip),
+        one=nn.GroupNorm(groups, skip),
+        other=nn.GroupNorm(groups, deep),
+        both=nn.GroupNorm(groups, skip + deep),
+    )
+    proved(net, pictures(), left=0.45)
+
+
 # a tensor that only lends its type; quantisers
 
 
