@@ -20,6 +20,7 @@ import torch
 from rows import append, is_done
 
 import gantailor
+from gantailor.supernet.traits import traits_of
 from gantailor.zoo.generators import GENERATORS
 
 
@@ -28,14 +29,14 @@ def measure(name: str, results: Path) -> None:
     torch.manual_seed(0)
     torch.set_num_threads(1)
     model = gantailor.build(name).eval()
-    example = torch.randn(1, *model.input_shape)
+    example = tuple(torch.randn(1, *shape) for shape in traits_of(model).input_shapes)
     started = time.process_time()
-    supernet = gantailor.Supernet(model, (example,))
+    supernet = gantailor.Supernet(model, example)
     traced, clock = time.process_time(), time.perf_counter()
     proof = gantailor.verify(supernet)
     row = {
         "generator": name,
-        "input": "x".join(map(str, example.shape[1:])),
+        "input": " ".join("x".join(map(str, x.shape[1:])) for x in example),
         "widths": len(supernet.graph.widths),
         "subnets": proof.subnets,
         "trace_cpu_s": round(traced - started, 1),
