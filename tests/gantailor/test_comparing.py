@@ -172,7 +172,9 @@ def test_shipped_comparisons_are_read(tmp_path):
         "benchmarks/hypernetwork": 36,
         "benchmarks/agents": 48,
         "benchmarks/baselines": 63,
-        "benchmarks/hypernetwork_ablations": 12,
+        "benchmarks/hypernetwork_ablations": 15,
+        "benchmarks/path": 24,
+        "benchmarks/recipes": 15,
         "benchmarks/slimming_ablations": 15,
     }
     for name, count in counts.items():
