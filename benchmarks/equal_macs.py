@@ -41,7 +41,6 @@ from gantailor.search.strategies.sensitivity import Sensitivity, in_order, sensi
 from gantailor.supernet.gates import Gates
 from gantailor.supernet.graph import SubnetConfig
 from gantailor.supernet.importance.ranking import l1_scores
-from gantailor.supernet.supernet import Supernet
 from gantailor.supernet.training.trainer import Trainer
 from gantailor.zoo import DEMO_SUPERNET
 
@@ -56,7 +55,8 @@ def drawn(run: Run, budget: Budget, count: int) -> Iterator[tuple[str, np.ndarra
     rng, supernet, path = np.random.default_rng(0), run.trained(), run.setup.path
     assert path is not None, "the supernet was not trained along a path"
     centre = path.net(budget.usage)
-    fixed = [("path", centre), ("uniform", _sizes(supernet, uniform_config(supernet, budget.macs)))]
+    uniform = uniform_config(supernet, budget.macs)
+    fixed = [("path", centre), ("uniform", np.array(supernet.graph.sizes(uniform)))]
     fixed += [(f"importance {name}", sizes) for name, sizes in important(run, budget)]
     fixed.append(("sensitivity", sensitive(run, budget)))
     yield from ((family, filled(budget, sizes, rng)) for family, sizes in fixed)
@@ -108,10 +108,6 @@ def sensitive(run: Run, budget: Budget) -> np.ndarray:
     return few.sizes(in_order(losses, cheap, np.random.default_rng(0))[0])[0]
 
 
-def _sizes(supernet: Supernet, config: SubnetConfig) -> np.ndarray:
-    return np.array([config[width.name] for width in supernet.graph.widths])
-
-
 def scores(run: Run, net: nn.Module, split: str) -> dict[str, float]:
     """By the metrics' short names."""
     pictures = run.sample if split == "search" else run.setup.data(split)
@@ -145,7 +141,7 @@ def measure(run: Run, share: float, wanted: argparse.Namespace, results: Path) -
         row: dict[str, Any] = {"task": wanted.task, "share": share, "kimg": kimg, "seed": seed, "subnet": number}
         if is_done(results, **row):
             continue
-        config = SubnetConfig(dict(zip(supernet.graph.index, sizes.tolist(), strict=True)))
+        config = supernet.graph.config(sizes)
         cost = supernet.macs(config)
         if abs(cost / macs - 1) > SLACK:
             print(f"subnet {number} ({family}) is left out: {cost / macs:.4f} of the budget", flush=True)

@@ -18,7 +18,6 @@ from gantailor.search.budget import Budget
 from gantailor.search.limits import Limit
 from gantailor.search.spaces.config import SpaceConfig
 from gantailor.search.spaces.space import every_space
-from gantailor.supernet.graph import SubnetConfig
 
 
 def main() -> None:
@@ -36,7 +35,7 @@ def main() -> None:
     every = every_space(supernet, SpaceConfig(name="every"))
     for share in arguments.shares:
         sizes = path.net(Budget(every, (Limit("macs", upper=share * whole),)).usage)
-        config = SubnetConfig(dict(zip(supernet.graph.index, sizes.tolist(), strict=True)))
+        config = supernet.graph.config(sizes)
         net, macs = run.setup.calibrated(supernet.extract(config)), supernet.macs(config)
         for split in ("search", "test"):
             found = {name: score.value for name, score in evaluator(net, run.setup.data(split)).items()}

@@ -38,7 +38,7 @@ def uniform(supernet: Supernet, multiple: int, macs: float) -> SubnetConfig:
         int
     )
     best = int(np.argmin(np.abs(supernet.macs_many(sizes) - macs)))
-    return SubnetConfig(dict(zip((w.name for w in supernet.graph.widths), sizes[best].tolist(), strict=True)))
+    return supernet.graph.config(sizes[best])
 
 
 def fastest(space: Space, profile: LatencyProfile, macs: float) -> SubnetConfig:

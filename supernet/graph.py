@@ -8,7 +8,7 @@ ranking and gating are all read off these axes; nothing else in the toolkit know
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -210,7 +210,11 @@ class WidthGraph:
 
     def full_config(self) -> SubnetConfig:
         """Every width at its full size."""
-        return SubnetConfig({width.name: width.size for width in self.widths})
+        return self.config(width.size for width in self.widths)
+
+    def config(self, sizes: Iterable[int]) -> SubnetConfig:
+        """The config of sizes in the order of ``widths``, one for each."""
+        return SubnetConfig({width.name: int(size) for width, size in zip(self.widths, sizes, strict=True)})
 
     def sizes(self, config: Mapping[str, Any]) -> list[int]:
         """The config's sizes in the order of ``widths``; widths that it leaves out stay full.

@@ -67,8 +67,7 @@ class Space:
 
     def to_config(self, indices: Sequence[int] | np.ndarray) -> SubnetConfig:
         """The config of one row of choice indices."""
-        names = [width.name for width in self.supernet.graph.widths]
-        return SubnetConfig(dict(zip(names, self.sizes(np.asarray(indices))[0].tolist(), strict=True)))
+        return self.supernet.graph.config(self.sizes(np.asarray(indices))[0])
 
     def config(self, text: str) -> SubnetConfig:
         """A config written as in the published tables, ``16_16_24_16_32_64_16_24``: a choice for each variable.
@@ -248,7 +247,7 @@ def uniform_config(supernet: Supernet, budget: float, *, convention: str = "true
     sizes = np.maximum(1, np.floor(np.linspace(0, 1, 2001)[:, None] * full)).astype(np.int64)
     fitting = sizes[supernet.macs_many(sizes, convention=convention) <= budget]
     chosen = fitting[-1] if len(fitting) else sizes[0]
-    return SubnetConfig({w.name: int(n) for w, n in zip(supernet.graph.widths, chosen, strict=True)})
+    return supernet.graph.config(chosen)
 
 
 def as_mapping(space: Space, indices: Sequence[int]) -> Mapping[str, int]:

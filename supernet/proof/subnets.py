@@ -30,7 +30,7 @@ def together(graph: WidthGraph, *, selections: int, seed: int) -> dict[str, Subn
     for name, chosen in sizes.items():
         if chosen != full:
             found.setdefault(tuple(chosen), name)
-    return {name: _config(graph, chosen) for chosen, name in found.items()}
+    return {name: graph.config(chosen) for chosen, name in found.items()}
 
 
 def alone(graph: WidthGraph, *, fewer: bool = False) -> Iterator[tuple[str, SubnetConfig]]:
@@ -103,7 +103,3 @@ def _leveled(axis: Axis, target: int, full: Sequence[int]) -> list[int] | None:
     for width, count in sorted(axis.counts.items(), key=lambda item: -item[1]):
         sizes[width] += min(full[width] - sizes[width], max(0, target - axis.size(sizes)) // count)
     return sizes if axis.size(sizes) == target else None
-
-
-def _config(graph: WidthGraph, sizes: Sequence[int]) -> SubnetConfig:
-    return SubnetConfig({width.name: size for width, size in zip(graph.widths, sizes, strict=True)})

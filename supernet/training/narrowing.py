@@ -64,7 +64,7 @@ class Narrowing(nn.Module):
         rows, costs = self._way
         allowed = float(costs[-1]) * (float(costs[0]) / float(costs[-1])) ** min(1.0, share)
         chosen = rows[max(0, int(np.searchsorted(costs, allowed * (1 + 1e-12), "right")) - 1)]
-        return SubnetConfig({width.name: int(n) for width, n in zip(graph.widths, chosen, strict=True)})
+        return graph.config(chosen)
 
     def open_features(self, features: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor | slice]]:
         """The outputs of named modules, which are narrow already, and the numbers of their channels."""
