@@ -83,8 +83,8 @@ class L1Sparsity(TaskAround):
         optimizer: of the gates alone; they are taken out of the task's.
         usage: cost of sizes ``[N, widths]`` as a share of the budget.
         options: the method's.
-        slopes: the gradient at a factor of 1 on every channel, ``[units]``, of the step that was just taken; gates are
-            such factors themselves unless it is given.
+        slopes: the gradient at a factor of 1 on every channel, ``[units]``, from the gradients before an update; gates
+            are such factors themselves unless it is given.
         name: of these gates, where a task has several: wrap it once for each.
     """
 
@@ -102,13 +102,14 @@ class L1Sparsity(TaskAround):
     ) -> None:
         super().__init__(task)
         self.gates, self.options, self.name, self.optimizer = gates, options, name, optimizer
-        for group in task.optimizers["generator"].param_groups:
-            group["params"] = [p for p in group["params"] if p is not gates.values]
-        rate, steps = optimizer.param_groups[0]["lr"], max(1.0, options.reach * recipe.steps)
-        strength = options.strength or 0.5 * float(gates.values.detach().abs().mean()) / (rate * steps)
+        leave_out(gates, task.optimizers["generator"])
+        steps = max(1.0, options.reach * recipe.steps)
+        strength = options.strength or mild(gates, optimizer, steps)
         self.control = Control(gates, usage, steps, strength=strength, name=name)
         self.first, self.measured = gates.values.detach().clone(), _Measured(gates.values)
-        self._slopes = slopes or self._of_gates
+        self.slopes = slopes or self._of_gates
+        if options.measures:  # after the update a weight has moved against its gradient, and their product with it
+            task.optimizers["generator"].register_step_pre_hook(lambda *_: self._measure())
 
     @property
     def optimizers(self) -> dict[str, torch.optim.Optimizer]:
@@ -135,8 +136,6 @@ class L1Sparsity(TaskAround):
         if not self.options.moves:
             gates.values.copy_(self.first)
         if not control.closed:
-            if self.options.measures:
-                self.measured.see(self._slopes())
             before = gates.values.clone()
             if self.options.shrinks and (control.limited or self.options.strength):
                 self._shrink(before)
@@ -152,6 +151,11 @@ class L1Sparsity(TaskAround):
                 gates.values.copy_(before)  # what is kept has the value from before the last threshold
         if control.closed:
             gates.values.mul_(gates.open)
+
+    @torch.no_grad()
+    def _measure(self) -> None:
+        if not self.control.closed:
+            self.measured.see(self.slopes())
 
     def _of_gates(self) -> Tensor:
         gradient = self.gates.values.grad
@@ -196,13 +200,7 @@ class Pull:
     def __init__(self, gates: Gates, steps: int) -> None:
         self.gates = gates
         self.optimizer = torch.optim.SGD([gates.values], lr=LR, momentum=MOMENTUM)
-        self.strength = 0.5 * float(gates.values.detach().abs().mean()) / (LR * steps)
-
-    def optimizer_beside(self, other: torch.optim.Optimizer) -> torch.optim.Optimizer:
-        """That of the gates, which are taken out of another one."""
-        for group in other.param_groups:
-            group["params"] = [p for p in group["params"] if p is not self.gates.values]
-        return self.optimizer
+        self.strength = mild(gates, self.optimizer, steps)
 
     @torch.no_grad()
     def shrink(self, opened: Tensor) -> None:
@@ -228,6 +226,17 @@ class _Measured(nn.Module):
         """The slopes ``[units]`` of a step."""
         self.seen += 1
         self.importance += (slopes.to(self.importance).square() - self.importance) / self.seen
+
+
+def leave_out(gates: Gates, optimizer: torch.optim.Optimizer) -> None:
+    """Take gates out of the optimiser of what they belong to: they have one of their own."""
+    for group in optimizer.param_groups:
+        group["params"] = [p for p in group["params"] if p is not gates.values]
+
+
+def mild(gates: Gates, optimizer: torch.optim.Optimizer, steps: float) -> float:
+    """The strength of a penalty under which the mean gate would halve in so many steps at the optimiser's rate."""
+    return 0.5 * float(gates.values.detach().abs().mean()) / (float(optimizer.param_groups[0]["lr"]) * steps)
 
 
 def soft_threshold(values: Tensor, amount: float) -> Tensor:

@@ -175,8 +175,8 @@ def test_slopes_are_autograds(name):
 def test_measured_channels_are_learned(monkeypatch):
     """The smallest by the running mean of squared slopes close; the order of the first latents does not matter."""
     task, model, recipe, budget = training(12)
-    seen, take = [], model.slopes
-    monkeypatch.setattr(model, "slopes", lambda: seen.append(take()) or seen[-1])
+    seen, take = [], task.slopes
+    monkeypatch.setattr(task, "slopes", lambda: seen.append(take()) or seen[-1])
     trainer = Trainer(task, recipe)
     for _ in range(4):
         trainer.train_step()

@@ -182,22 +182,6 @@ def hypernetwork_task(
     """The task that trains a hypernetwork's generator while its latents are sparsified."""
     options = recipe.options_of(HypernetworkOptions, method=True)
     optimizer = torch.optim.Adam([model.gates.values], lr=options.latent_lr, betas=(recipe.beta1, recipe.beta2))
-    slopes = _Slopes(model)
-    if options.measures:  # after the update a weight has moved against its gradient
-        task.optimizers["generator"].register_step_pre_hook(slopes.take)
     return L1Sparsity(
-        task, model.gates, recipe, optimizer=optimizer, usage=usage, options=options, slopes=slopes, name=name
+        task, model.gates, recipe, optimizer=optimizer, usage=usage, options=options, slopes=model.slopes, name=name
     )
-
-
-class _Slopes:
-    """A hypernetwork's slopes in the step that was just taken."""
-
-    def __init__(self, model: Hypernetwork) -> None:
-        self.model, self.last = model, torch.zeros(0)
-
-    def take(self, *_: Any) -> None:
-        self.last = self.model.slopes()
-
-    def __call__(self) -> Tensor:
-        return self.last

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from gantailor.search.methods.control import learned
-from gantailor.search.methods.l1_sparsity import Pull
+from gantailor.search.methods.l1_sparsity import Pull, leave_out
 from gantailor.search.methods.method import Context, Nets, Trained
 from gantailor.search.methods.single_channels import as_computed
 from gantailor.search.methods.slimming.task import Slimmed
@@ -50,7 +50,8 @@ class PathTask(TaskAround):
         """The task's, and that of gates; before each update of the generator its channels are measured."""
         found = self.task.optimizers
         if self.pull is not None:
-            return {**found, "gates": self.pull.optimizer_beside(found["generator"])}
+            leave_out(self.pull.gates, found["generator"])
+            return {**found, "gates": self.pull.optimizer}
         # after the update a weight has moved against its gradient, and their product with it
         found["generator"].register_step_pre_hook(lambda *_: self._measure())
         return found
