@@ -33,9 +33,7 @@ def getitem(t: Tracer, func: Any, args: Args, kwargs: Kwargs, out: Tensor) -> No
             if axis is not None:
                 t.later(out, _place(axis, i), "is indexed by a number")
         elif isinstance(i, slice):
-            size = args[0].shape[dimension]
-            cut = axis is not None and len(range(*plain(i).indices(size))) < size
-            result.append(_slice(t, axis, i, size) if axis is not None and cut else axis)
+            result.append(_slice(t, axis, i))
         else:
             for chosen_from in labels[dimension : dimension + _consumed(i)]:
                 t.freeze(chosen_from, "is indexed by a tensor")
@@ -70,9 +68,7 @@ def _chosen_together(t: Tracer, x: Tensor, index: list[Any], out: Tensor) -> Non
             t.freeze(axis, "is indexed by a tensor")
             at.append(n)
         else:
-            size = 0 if axis is None else len(axis)
-            cut = axis is not None and len(range(*plain(i).indices(size))) < size
-            passed.append(_slice(t, axis, i, size) if axis is not None and cut else axis)
+            passed.append(_slice(t, axis, i))
     place = at[0] if at[-1] - at[0] == len(at) - 1 else 0
     t.set(out, [*passed[:place], *[None] * (out.dim() - len(passed)), *passed[place:]])
 
@@ -118,20 +114,25 @@ def narrow(t: Tracer, func: Any, args: Args, kwargs: Kwargs, out: Tensor) -> Non
     labels = list(t.labels(args[0]))
     axis, size = labels[dimension], args[0].shape[dimension]
     if axis is not None and out.shape[dimension] < size and isinstance(start, int):
-        labels[dimension] = _slice(t, axis, slice(start, start + length), size)
+        labels[dimension] = _slice(t, axis, slice(start, start + length))
     elif out.shape[dimension] < size:
         t.freeze(axis, "is cut at a fixed place")
         labels[dimension] = None
     t.set(out, labels)
 
 
-def _slice(t: Tracer, axis: np.ndarray, index: slice, size: int) -> np.ndarray | None:
+def _slice(t: Tracer, axis: np.ndarray | None, index: slice) -> np.ndarray | None:
     """A part of an axis; the parts on both sides of a place that a number of channels gives are as long as it says.
 
     Of an axis that is cut at a number that is written down, what lies between this place and the end that it is
     counted from stays.
     """
+    if axis is None:
+        return None
+    size = len(axis)
     start, stop, step = index.indices(size)
+    if len(range(*plain((start, stop, step)))) == size:
+        return axis
     if start == stop == 0:
         return None  # nothing, in a narrow net too
     for end, at in ((index.start, start), (index.stop, stop)):

@@ -157,3 +157,11 @@ def _counted(module, x):
     finally:
         torch.backends.mha.set_fastpath_enabled(fast)
     return counter.get_total_flops() // 2
+
+
+def by_scatter(net, flat):
+    """The nearest of ``net.codes`` to each row, by a one-hot matrix that is scattered into."""
+    far = (flat**2).sum(1, keepdim=True) + (net.codes.weight**2).sum(1) - 2 * flat @ net.codes.weight.t()
+    one = torch.zeros(len(flat), net.count).to(flat)
+    one.scatter_(1, far.argmin(1, keepdim=True), 1)
+    return one @ net.codes.weight

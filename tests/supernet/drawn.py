@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from tests.supernet.constructs import by_scatter
+
 SHAPES = {1: (16,), 2: (8, 4), 3: (4, 2, 4)}
 CONSTRUCTS = {}
 
@@ -474,19 +476,13 @@ def smaller_and_back(i, o, d, draw):
 
 @construct
 def quantised(i, o, d, draw):
-    def scatter(m, flat):
-        far = (flat**2).sum(1, keepdim=True) + (m.codes.weight**2).sum(1) - 2 * flat @ m.codes.weight.t()
-        one = torch.zeros(len(flat), m.count).to(flat)
-        one.scatter_(1, far.argmin(1, keepdim=True), 1)
-        return one @ m.codes.weight
-
     def one_hot(m, flat):
         return F.one_hot(torch.cdist(flat, m.codes.weight).argmin(-1), m.count).type_as(flat) @ m.codes.weight
 
     def index(m, flat):
         return m.codes(torch.cdist(flat, m.codes.weight).argmin(1))
 
-    quantise = draw.choice((scatter, one_hot, index))
+    quantise = draw.choice((by_scatter, one_hot, index))
 
     def forward(m, x):
         z = m.layer(x).movedim(1, -1).contiguous()

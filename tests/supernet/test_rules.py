@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import nn
 
 import gantailor
-from tests.supernet.constructs import Net, Tokens, pictures, proved, tokens
+from tests.supernet.constructs import Net, Tokens, by_scatter, pictures, proved, tokens
 
 
 def conv(i=8, o=8, **options):
@@ -180,13 +180,6 @@ def test_a_tensor_that_only_lends_its_type(name):
 
     supernet = proved(Net(body, body_out=9), pictures(), pictures(), left=0.6)
     assert [width.size for width in supernet.graph.widths] == [8]
-
-
-def by_scatter(net, flat):
-    far = (flat**2).sum(1, keepdim=True) + (net.codes.weight**2).sum(1) - 2 * flat @ net.codes.weight.t()
-    one = torch.zeros(len(flat), net.count).to(flat)
-    one.scatter_(1, far.argmin(1, keepdim=True), 1)
-    return one @ net.codes.weight
 
 
 def by_one_hot(net, flat):
