@@ -35,7 +35,8 @@ def export(run: Run) -> dict[str, Any]:
     targets, file = [device(name) for name in run.config.devices], run.folder.manifest
     done = json.loads(file.read_text()) if file.exists() else {}
     whole = done.get("made_from") == made_from(run) and _lies_there(run.folder.export, done)
-    if whole and all(_is_done(_earlier(run), target) for target in targets):
+    earlier = _earlier(run) if whole else {}
+    if whole and all(_is_done(earlier, target) for target in targets):
         return dict(done)
     return export_run(run, targets)
 

@@ -119,6 +119,8 @@ class ImageToImage:
             self.maps = _maps(self.generator, self.teacher, self.feature_layers, inputs, recipe)
         self.pool = _pool(generator, self.batches, recipe).to(device) if recipe.pool and wanted is not None else None
         self._judge_with: Any = self.discriminator
+        compared = () if wanted is None or not recipe.matching_weight else wanted.named_modules()
+        self.judged_layers = tuple(name for name, part in compared if isinstance(part, ACTIVATION))
         if recipe.matching_weight and recipe.matching_to == "teacher" and teacher is None:
             raise ConfigError("matching_to is 'teacher', and there is none; give one, or set matching_to to real")
         if recipe.compile and self.discriminator is not None:
@@ -235,13 +237,9 @@ class ImageToImage:
     def _judge(self, inputs: Inputs, outputs: Tensor) -> Any:
         """Logits; with their features before them where these are compared."""
         assert self.discriminator is not None
-        compared = self.recipe.matching_weight
-        layers = [
-            name for name, part in self.discriminator.named_modules() if compared and isinstance(part, ACTIVATION)
-        ]
-        with capture(self.discriminator, layers) as features, self._autocast():
+        with capture(self.discriminator, self.judged_layers) as features, self._autocast():
             judged = self._judge_with(judged_pictures(self.recipe, inputs, outputs))
-        return by_scale(judged, list(features.values())) if compared else judged
+        return by_scale(judged, [*features.values()]) if features else judged
 
     def _adversarial(self, inputs: Inputs, fake: Tensor, aims: Any, share: float, step: int) -> dict[str, Tensor]:
         if self.discriminator is None:

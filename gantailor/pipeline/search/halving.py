@@ -122,9 +122,10 @@ def best_rows(screen: Search, count: int) -> np.ndarray:
     fitting = budget.fits(history.indices) if len(history.indices) else np.zeros(0, bool)
     rows = history.indices[fitting][np.argsort(history.values[fitting, 0], kind="stable")]
     chosen: np.ndarray = rows[:count]
-    is_baseline = (rows == budget.baseline).all(1)
+    baseline = budget.baseline
+    is_baseline = (rows == baseline).all(1)
     if is_baseline.any() and not is_baseline[:count].any():
-        chosen = np.concatenate([rows[: count - 1], budget.baseline[None]])
+        chosen = np.concatenate([rows[: count - 1], baseline[None]])
     return chosen
 
 
