@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from gantailor.evaluators.pictures.rgb import as_seen
-from gantailor.supernet.calling import Inputs, each, evaluating, first, forward
+from gantailor.supernet.calling import Inputs, each, evaluating, first, forward, rows_of, size_of
+from gantailor.supernet.device import HOST, Device, device_of
 from gantailor.supernet.errors import EvaluationError
 from gantailor.supernet.files import state_digest
 
@@ -148,10 +149,10 @@ def against_teacher(key: str) -> bool:
     return "teacher" in key.partition("[")[2].rstrip("]").split(",")
 
 
-def render(
-    generator: nn.Module, pairs: Pairs, *, batch: int = 32, device: str = "cpu"
-) -> Iterator[tuple[Tensor, Tensor, Tensor | None]]:
-    """Inputs, outputs and targets in batches on the CPU, float in [-1, 1]; one batch is held at a time.
+def render(generator: nn.Module, pairs: Pairs, *, batch: int = 32) -> Iterator[tuple[Tensor, Tensor, Tensor | None]]:
+    """Inputs, outputs and targets in batches, float in [-1, 1], where the generator is; one is held at a time.
+
+    Where memory does not hold a batch it goes through the generator in smaller parts.
 
     Outputs and targets are as a person sees them (``as_seen``): of 256 values. Of a generator with several inputs the
     first, the one that is shown.
@@ -161,18 +162,36 @@ def render(
     """
     if not len(pairs):
         raise EvaluationError(f"data set {pairs.source!r} is empty; a score needs pictures")
+    device, size = device_of(generator), batch
     with evaluating(generator):
         for start in range(0, len(pairs), batch):
             inputs, targets = pairs.batch(np.arange(start, min(start + batch, len(pairs))))
-            with torch.no_grad():  # not around the yield: it would reach into the caller
-                outputs = forward(generator, each(inputs, lambda one: one.to(device))).float().cpu()
+            inputs = each(inputs, lambda one: one.to(device))
+            outputs, size = _outputs(generator, inputs, size)
             broken = (~torch.isfinite(outputs)).flatten(1).any(1)
             if broken.any():
                 raise EvaluationError(
                     f"the generator's output for picture {start + int(broken.int().argmax())} holds NaN or infinity; "
                     "look at its weights"
                 )
-            yield first(inputs), as_seen(outputs), None if targets is None else as_seen(targets)
+            yield first(inputs), as_seen(outputs), None if targets is None else as_seen(targets.to(device))
+
+
+@torch.no_grad()
+def _outputs(generator: nn.Module, inputs: Inputs, size: int) -> tuple[Tensor, int]:
+    """What the generator makes of a batch, ``size`` rows at a time, and with how many it came through."""
+    while True:
+        try:
+            parts = [rows_of(inputs, slice(row, row + size)) for row in range(0, size_of(inputs), size)]
+            made = [forward(generator, part).float() for part in parts]
+            return made[0] if len(made) == 1 else torch.cat(made), size
+        except torch.OutOfMemoryError as error:
+            if size == 1:
+                raise EvaluationError(
+                    f"out of memory with a single picture on {device_of(generator)}; lower data.size, or compute on "
+                    "another device"
+                ) from error
+        size = -(-min(size, size_of(inputs)) // 2)
 
 
 def has_real(pairs: Pairs) -> bool:
@@ -180,8 +199,11 @@ def has_real(pairs: Pairs) -> bool:
     return getattr(pairs, "others", None) is not None or pairs.batch(np.arange(1))[1] is not None
 
 
-def real_batches(pairs: Pairs, *, batch: int = 32) -> Iterator[Tensor]:
+def real_batches(pairs: Pairs, *, batch: int = 32, device: Device = HOST) -> Iterator[Tensor]:
     """Every real picture once, as it is seen: those that belong to no input where there are such, else the targets.
+
+    Args:
+        device: where they are put.
 
     Raises:
         EvaluationError: there are none.
@@ -190,7 +212,8 @@ def real_batches(pairs: Pairs, *, batch: int = 32) -> Iterator[Tensor]:
     count = len(pairs) if others is None else len(others)
     for start in range(0, count, batch):
         rows = np.arange(start, min(start + batch, count))
-        yield as_seen(wanted(pairs.batch(rows)[1]) if others is None else pairs.other(rows, None))  # type: ignore[attr-defined]
+        real = wanted(pairs.batch(rows)[1]) if others is None else pairs.other(rows, None)  # type: ignore[attr-defined]
+        yield as_seen(real.to(device))
 
 
 def wanted(targets: Tensor | None) -> Tensor:

@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from gantailor.supernet.device import HOST
 from gantailor.supernet.errors import EvaluationError
 from gantailor.supernet.files import load_tensors
 
@@ -21,7 +22,7 @@ def read_weights(path: str | Path, *, wanted: str) -> dict[str, Tensor]:
     if not Path(path).is_file():
         raise EvaluationError(f"weights {str(path)!r} do not exist; {wanted}")
     try:
-        state: dict[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)
+        state: dict[str, Tensor] = torch.load(path, map_location=HOST, weights_only=True)
     except Exception as error:
         raise EvaluationError(f"weights {str(path)!r} cannot be read: {str(error)[:120]}") from None
     return state

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from gantailor.supernet.device import HOST
 from gantailor.supernet.graph import FIXED, Axis, Selection, WidthGraph
 from gantailor.supernet.subnets.slicing import kept_channels
 
@@ -62,10 +63,12 @@ class GatePlaces:
             gradients: of the loss by tensor; of what is missing it is zero.
         """
         found = torch.zeros(int(self.starts[-1]) + 1, dtype=torch.float64)
-        for (name, dimension), index in self._index.items():
-            if name in gradients:
-                product = (tensors[name] * gradients[name]).movedim(dimension, 0).flatten(1).sum(1)
-                found.index_add_(0, index, product.double().cpu())
+        known = {place: index for place, index in self._index.items() if place[0] in gradients}
+        if known:
+            products = [
+                (tensors[name] * gradients[name]).movedim(dimension, 0).flatten(1).sum(1) for name, dimension in known
+            ]
+            found.index_add_(0, torch.cat([*known.values()]), torch.cat(products).to(HOST).double())
         return found[:-1]
 
     @property

@@ -13,10 +13,10 @@ from typing import Any
 from torch import nn
 
 from gantailor.supernet.cost import CostModel
-from gantailor.supernet.double import in_best, new_tensors
 from gantailor.supernet.errors import VerificationError, told
 from gantailor.supernet.proof.blame import blamed
 from gantailor.supernet.proof.comparisons import Comparisons, original
+from gantailor.supernet.proof.double import in_best, new_tensors
 from gantailor.supernet.proof.dry import DryRuns
 from gantailor.supernet.proof.stand_ins import Fake, Meta, Real
 from gantailor.supernet.proof.subnets import alone, together

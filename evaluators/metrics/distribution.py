@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from gantailor.evaluators.config import EvaluationConfig
 from gantailor.evaluators.features import INCEPTION_VARIANTS, missing_weights
@@ -16,6 +17,7 @@ from gantailor.evaluators.metric import Metric, MetricContext
 from gantailor.evaluators.metrics.distances import Gaussian, finite, frechet, kernel_distance, kernel_distance_subsets
 from gantailor.evaluators.metrics.manifold import density_coverage, precision_recall
 from gantailor.evaluators.scores import Pairs, Score, provenance_of, real_batches, render, to_teacher, wanted
+from gantailor.supernet.device import device_of, placed
 from gantailor.supernet.errors import EvaluationError
 
 
@@ -121,12 +123,22 @@ class _RealFeatures:
         self.extractor = extractor
         self._known: dict[str, Reference] = {}
 
-    def of(self, pairs: Pairs) -> Reference:
+    def of(self, pairs: Pairs, device: torch.device) -> Reference:
+        """Made on a device, where they are not known yet."""
         key = pairs.digest()
         if key not in self._known:
-            features = [self.extractor(pictures).cpu().numpy() for pictures in real_batches(pairs)]
-            self._known[key] = Reference(np.concatenate(features))
+            self._known[key] = Reference(features_of(self.extractor, real_batches(pairs, device=device)))
         return self._known[key]
+
+
+def features_of(extractor: Extractor, batches: Iterable[Tensor]) -> np.ndarray:
+    """Features ``[N, d]`` of pictures in batches, brought from the device at once."""
+    found: np.ndarray = torch.cat([extractor(pictures) for pictures in batches]).cpu().numpy()
+    return found
+
+
+def _made(extractor: Extractor, generator: nn.Module, pairs: Pairs, batch: int) -> np.ndarray:
+    return features_of(extractor, (outputs for _, outputs, _ in render(generator, pairs, batch=batch)))
 
 
 class Distribution:
@@ -143,9 +155,9 @@ class Distribution:
         self._real = _RealFeatures(extractor)
 
     def __call__(self, generator: nn.Module, pairs: Pairs) -> dict[str, Score]:
-        made = [self.extractor(outputs).cpu().numpy() for _, outputs, _ in render(generator, pairs, batch=self.batch)]
+        made, real = _made(self.extractor, generator, pairs, self.batch), self._real.of(pairs, device_of(generator))
         provenance = provenance_of(pairs, **extractor_provenance(self.extractor), seed=self.seed)
-        values = score_features(np.concatenate(made), self._real.of(pairs), self.metrics, seed=self.seed)
+        values = score_features(made, real, self.metrics, seed=self.seed)
         return {feature_score_name(m, self.extractor): OF_SETS[m].score(v, provenance) for m, v in values.items()}
 
 
@@ -160,19 +172,18 @@ class FeatureError:
         self.extractor, self.teacher, self.batch = extractor, teacher, batch
         self._real, self._taught = _RealFeatures(extractor), dict[str, np.ndarray]()
 
-    def _aims(self, pairs: Pairs) -> np.ndarray:
+    def _aims(self, pairs: Pairs, device: torch.device) -> np.ndarray:
         if self.teacher is None:
             wanted(pairs.batch(np.arange(1))[1])  # a picture's own: others are of no input
-            return self._real.of(pairs).features
+            return self._real.of(pairs, device).features
         key = pairs.digest()
         if key not in self._taught:
-            outputs = (outputs for _, outputs, _ in render(self.teacher, pairs, batch=self.batch))
-            self._taught[key] = np.concatenate([self.extractor(o).cpu().numpy() for o in outputs])
+            self._taught[key] = _made(self.extractor, placed(self.teacher, device), pairs, self.batch)
         return self._taught[key]
 
     def __call__(self, generator: nn.Module, pairs: Pairs) -> dict[str, Score]:
-        made = [self.extractor(outputs).cpu().numpy() for _, outputs, _ in render(generator, pairs, batch=self.batch)]
-        errors = np.square(finite(np.concatenate(made)) - self._aims(pairs), dtype=np.float64)
+        made = finite(_made(self.extractor, generator, pairs, self.batch))
+        errors = np.square(made - self._aims(pairs, device_of(generator)), dtype=np.float64)
         provenance = provenance_of(pairs, teacher=self.teacher, **extractor_provenance(self.extractor))
         key = f"features[{self.extractor.name}]"
         score = FEATURES.score(float(errors.mean()), provenance)

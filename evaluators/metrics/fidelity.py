@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from gantailor.evaluators.metric import Metric, MetricContext
 from gantailor.evaluators.scores import Pairs, Score, provenance_of, render, to_teacher, wanted
+from gantailor.supernet.device import device_of, exact, placed
 from gantailor.supernet.errors import EvaluationError
 
 
@@ -31,7 +32,8 @@ def side_by_side(
     Raises:
         EvaluationError: the two have different shapes.
     """
-    right = (outputs for _, outputs, _ in render(teacher, pairs, batch=batch)) if teacher is not None else None
+    taught = None if teacher is None else render(placed(teacher, device_of(generator)), pairs, batch=batch)
+    right = None if taught is None else (outputs for _, outputs, _ in taught)
     for _, made, targets in render(generator, pairs, batch=batch):
         aim = next(right) if right is not None else wanted(targets)
         if made.shape != aim.shape:
@@ -44,11 +46,11 @@ def side_by_side(
 
 
 def _l1(made: Tensor, aim: Tensor) -> Tensor:
-    return (made.double() - aim.double()).abs().mean((1, 2, 3))
+    return (exact(made) - exact(aim)).abs().mean((1, 2, 3))
 
 
 def _psnr(made: Tensor, aim: Tensor) -> Tensor:
-    error = made.double() - aim.double()
+    error = exact(made) - exact(aim)
     return (10 * torch.log10(4 / error.square().mean((1, 2, 3)))).clamp(max=100)
 
 
@@ -63,7 +65,7 @@ def _ssim(made: Tensor, aim: Tensor) -> Tensor:
         )
     shades = ((made + 1) / 2, (aim + 1) / 2)  # SSIM compares mean brightness: black must be 0
     ssim = structural_similarity_index_measure(*shades, data_range=1.0, reduction="none")
-    return torch.as_tensor(ssim).double().reshape(-1)
+    return exact(torch.as_tensor(ssim)).reshape(-1)
 
 
 # A figure for each of N pictures, from two tensors [N, C, H, W].

@@ -17,6 +17,7 @@ from gantailor.evaluators.metrics.perceptual import Lpips
 from gantailor.evaluators.pictures.rgb import as_rgb
 from gantailor.evaluators.scores import Pairs, Score, provenance_of
 from gantailor.supernet.calling import evaluating
+from gantailor.supernet.device import device_of, exact
 from gantailor.supernet.errors import EvaluationError
 from gantailor.supernet.traits import maps_latents
 
@@ -96,11 +97,11 @@ class PathLength:
         return scores
 
     def _lengths(self, generator: Any, width: int, space: Space, mapped: bool) -> Tensor:
-        random, found = torch.Generator().manual_seed(0), []
+        random, found, device = torch.Generator().manual_seed(0), [], device_of(generator)
         for start in range(0, self.samples, self.batch):
             count = min(self.batch, self.samples - start)
-            ends = torch.randn(2 * count, width, generator=random)
-            where = torch.rand(count, 1, generator=random)
+            ends = torch.randn(2 * count, width, generator=random).to(device)
+            where = torch.rand(count, 1, generator=random).to(device)
             if space == "w":
                 first, last = (generator.mapping(ends) if mapped else ends).chunk(2)
                 moved = torch.cat([first, first.lerp(last, EPSILON)])
@@ -109,7 +110,7 @@ class PathLength:
                 arcs = [slerp(first, last, share) for share in (where, where + EPSILON)]
                 moved = torch.cat(arcs) * width**0.5  # as long as latents are
             images = generator(moved, input_is_latent=True) if mapped else generator(moved)
-            found.append(self._distances(images.float().cpu()))
+            found.append(self._distances(images.float()))
         return torch.cat(found)
 
     def _distances(self, images: Tensor) -> Tensor:
@@ -126,6 +127,6 @@ class PathLength:
 
 
 def _trimmed_mean(lengths: Tensor) -> float:
-    values = lengths.double().numpy()
+    values = exact(lengths).cpu().numpy()
     low, high = np.percentile(values, 1, method="lower"), np.percentile(values, 99, method="higher")
     return float(values[(values >= low) & (values <= high)].mean())

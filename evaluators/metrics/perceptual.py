@@ -15,6 +15,7 @@ from gantailor.evaluators.metrics.fidelity import side_by_side
 from gantailor.evaluators.pictures.rgb import as_rgb
 from gantailor.evaluators.scores import Pairs, Score, provenance_of, render, spread, to_teacher
 from gantailor.evaluators.weights import weights_digest
+from gantailor.supernet.device import Device, exact, placed
 from gantailor.supernet.errors import EvaluationError
 
 PAIRS = 200  # random pairs of outputs that diversity is the mean of
@@ -67,7 +68,7 @@ class Lpips:
         wanted = f"LPIPS needs the official heads, lin_v0.1_{network}.pth"
         self.heads = list(read_tensors(heads, shapes, title=f"LPIPS's heads for {network}", wanted=wanted).values())
 
-    def to(self, device: str | torch.device) -> Lpips:
+    def to(self, device: Device) -> Lpips:
         """Move to a device, in place."""
         self.network.to(device)
         self.heads = [head.to(device) for head in self.heads]
@@ -75,7 +76,7 @@ class Lpips:
 
     def _features(self, images: Tensor) -> list[Tensor]:
         shift, scale = (images.new_tensor(v).reshape(1, 3, 1, 1) for v in (_SHIFT, _SCALE))
-        taps = self.network((images - shift) / scale)
+        taps = placed(self.network, images.device)((images - shift) / scale)
         return [x / (x.square().sum(1, keepdim=True).sqrt() + 1e-10) for x in taps]
 
     def __call__(self, a: Tensor, b: Tensor) -> Tensor:
@@ -84,7 +85,7 @@ class Lpips:
                 f"LPIPS compares pictures of one size and number of channels, not {list(a.shape)} with {list(b.shape)}"
             )
         pairs = zip(self._features(as_rgb(a)), self._features(as_rgb(b)), self.heads, strict=True)
-        parts = [F.conv2d((x - y).square(), head).mean((1, 2, 3)) for x, y, head in pairs]
+        parts = [F.conv2d((x - y).square(), head.to(x.device)).mean((1, 2, 3)) for x, y, head in pairs]
         return torch.stack(parts).sum(0)
 
 
@@ -95,10 +96,11 @@ def pairwise_diversity(lpips: Lpips, images: Tensor, *, pairs: int = 1000, seed:
     generator = torch.Generator().manual_seed(seed)
     first = torch.randint(len(images), (pairs,), generator=generator)
     second = (first + torch.randint(1, len(images), (pairs,), generator=generator)) % len(images)
+    first, second = first.to(images.device), second.to(images.device)
     with torch.no_grad():
         parts = zip(torch.split(first, 16), torch.split(second, 16), strict=True)
         chunks = [lpips(images[i], images[j]) for i, j in parts]
-    return float(torch.cat(chunks).double().mean())
+    return float(exact(torch.cat(chunks)).mean())
 
 
 class Perceptual:
@@ -140,7 +142,7 @@ class Perceptual:
         if distances:
             provenance = provenance_of(pairs, teacher=self.teacher, weights=weights)
             name = f"lpips{key}" if self.teacher is None else to_teacher(f"lpips{key}")
-            scores[name] = LPIPS.score(float(torch.cat(distances).double().mean()), provenance)
+            scores[name] = LPIPS.score(float(exact(torch.cat(distances)).mean()), provenance)
         if self.diversity and len(kept) > 1:
             varied = pairwise_diversity(self.lpips, torch.stack(kept), pairs=self.diversity)
             provenance = provenance_of(pairs, weights=weights, pairs_of_outputs=self.diversity)

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from gantailor.evaluators.metric import Metric, MetricContext
 from gantailor.evaluators.scores import Pairs, Score, provenance_of, render
 from gantailor.evaluators.weights import load_weights, weights_digest
+from gantailor.supernet.device import placed
 from gantailor.supernet.errors import EvaluationError
 from gantailor.supernet.plugins import import_name
 
@@ -177,7 +178,7 @@ class Segmentation:
         """Class ids in the label map's size."""
         if self.size is not None:
             outputs = F.interpolate(outputs, size=self.size, mode="bilinear", align_corners=False)
-        scores = self.network(outputs)
+        scores = placed(self.network, outputs.device)(outputs)
         if scores.ndim != 4 or scores.shape[1] != len(self.table.classes):
             at_least = "at least " if scores.ndim != 4 or scores.shape[1] < len(self.table.classes) else ""
             raise EvaluationError(
@@ -192,8 +193,8 @@ class Segmentation:
         confusion = torch.zeros(count, count, dtype=torch.int64)
         told = numbering_of(pairs)
         for inputs, outputs, _ in render(generator, pairs, batch=self.batch):
-            truth = self.table.labels(inputs, **told)
-            read = self._read(outputs, truth.shape[1:])
+            truth = self.table.labels(inputs.cpu(), **told)
+            read = self._read(outputs, truth.shape[1:]).cpu()
             counts = truth != IGNORED
             confusion += torch.bincount(truth[counts] * count + read[counts], minlength=count**2).reshape(count, count)
         if not confusion.sum():

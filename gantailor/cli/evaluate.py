@@ -16,6 +16,7 @@ from gantailor.run.loading import load_config
 from gantailor.run.progress import Reporter
 from gantailor.run.run import open_run
 from gantailor.run.setup import Setup
+from gantailor.supernet.device import placed
 from gantailor.supernet.errors import ConfigError
 from gantailor.supernet.files import cache_folder
 
@@ -66,7 +67,7 @@ def _of_run(arguments: argparse.Namespace, metrics: tuple[str, ...]) -> Mapping[
     note_untuned(run)
     setup = run.setup
     wanted = setup.metrics(metrics or run.config.evaluation.final)
-    return setup.scoring.evaluator(wanted)(run.subnet()[1], setup.data(arguments.split))
+    return setup.scoring.evaluator(wanted)(run.subnet()[1].to(setup.device), setup.data(arguments.split))
 
 
 def _of_checkpoint(arguments: argparse.Namespace, metrics: tuple[str, ...]) -> Mapping[str, Score]:
@@ -80,7 +81,7 @@ def _of_checkpoint(arguments: argparse.Namespace, metrics: tuple[str, ...]) -> M
             f"{', '.join(name for name in asked if against_teacher(name))} would compare the checkpoint with itself; "
             "score a run, or ask for a metric against real pictures: --metrics fid"
         )
-    return setup.scoring.evaluator(wanted)(setup.teacher, setup.data(arguments.split))
+    return setup.scoring.evaluator(wanted)(placed(setup.teacher, setup.device), setup.data(arguments.split))
 
 
 def _base(arguments: argparse.Namespace, weights: str) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from gantailor.reports.tables import csv_bytes
 from gantailor.run.run import Run
 from gantailor.search.methods.method import method as find_method
 from gantailor.supernet import calling
+from gantailor.supernet.device import computed, placed
 from gantailor.supernet.errors import ConfigError
 from gantailor.supernet.files import read_rows, write_bytes
 from gantailor.supernet.quantization.activation_ranges import load_fake_quantized
@@ -94,7 +95,11 @@ def histories(entries: Sequence[Entry]) -> pd.DataFrame:
 def _result(run: Run) -> nn.Module:
     """What a run's scores in the table are of."""
     subnet = run.subnet()[1]
-    return load_fake_quantized(run.folder.subnet_ranges, subnet) or subnet
+    return (load_fake_quantized(run.folder.subnet_ranges, subnet) or subnet).to(run.setup.device)
+
+
+def _teacher(run: Run) -> nn.Module:
+    return placed(run.setup.teacher, run.setup.device)
 
 
 @torch.no_grad()
@@ -105,8 +110,8 @@ def pictures(entries: Sequence[Entry]) -> tuple[list[str], bytes]:
     one = next(iter(runs.values()))
     pairs, background = one.setup.data("test"), one.config.data.background
     inputs, targets = pairs.batch(np.linspace(0, len(pairs) - 1, min(SHOWN, len(pairs))).astype(int))
-    taught = [("teacher", calling.forward(run.setup.teacher, inputs)) for run in first.values() if run.setup.taught][:1]
-    made = {name: calling.forward(_result(run), inputs) for name, run in first.items()}
+    taught = [("teacher", computed(_teacher(run), inputs)) for run in first.values() if run.setup.taught][:1]
+    made = {name: computed(_result(run), inputs) for name, run in first.items()}
     columns = {"input": calling.first(inputs), **dict(taught), **made, "real": targets}
     shown = {name: to_rgb(images, background) for name, images in columns.items() if is_picture(images)}
     return list(shown), picture_grid(list(shown.values()), names=list(shown))

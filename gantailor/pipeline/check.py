@@ -28,13 +28,14 @@ from gantailor.run.data import (
     note_sample,
     note_shared,
 )
-from gantailor.run.inputs import check_size, check_torch_device
+from gantailor.run.inputs import check_size
 from gantailor.run.run import Run, with_file
 from gantailor.run.study import storage_of
 from gantailor.search.methods.method import DISCRIMINATOR
 from gantailor.search.storage import check_storage, prepare_storage
 from gantailor.search.strategies import make_strategy
 from gantailor.supernet.calling import as_tuple, forward
+from gantailor.supernet.device import find_precision
 from gantailor.supernet.errors import ConfigError, first_line
 from gantailor.supernet.files import write_json
 from gantailor.supernet.importance.ranking import criterion
@@ -53,8 +54,8 @@ def find_mistakes(run: Run) -> None:
     """
     setup, config = run.setup, run.config
     run.check_folder()  # whose decisions are replayed from here on
-    check_torch_device(config.device)
     for recipe in (config.train, config.finetune):
+        find_precision(recipe.precision, setup.device)
         check_parts(recipe)
     looked = look(run)
     coupled = coupled_terms({"generator": copied(setup.generator).train()})

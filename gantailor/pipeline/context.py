@@ -46,6 +46,11 @@ class RunContext:
         return self.run.config
 
     @property
+    def device(self) -> torch.device:
+        """Where trainings compute."""
+        return self.setup.device
+
+    @property
     def taught(self) -> bool:
         """Whether there is a trained teacher."""
         return self.setup.taught
@@ -122,10 +127,10 @@ class RunContext:
             layers=setup.layers,
             discriminator=discriminator,
             sample=sample,
-            perceptual=_perceptual(setup.scoring, recipe, config.device),
+            perceptual=_perceptual(setup.scoring, recipe, self.device),
             region=import_name(config.region, "region") if config.region else None,
             cache_folder=cache_folder() if recipe.teacher_cache == "disk" else None,
-            device=config.device,
+            device=self.device,
         )
         return training.student_task()(model, data, recipe, beside)
 
@@ -167,20 +172,20 @@ class RunContext:
 
 
 def _embedded(context: RunContext, embed: Any, pictures: Any = None) -> np.ndarray:
-    data, rows, where = context.data("train"), [], context.config.device
+    data, rows, where = context.data("train"), [], context.device
     teacher, count = context.teacher().to(where), len(data if pictures is None else pictures)
     listener = context.run.report.pictures("neighbourhoods")
     for chosen in np.array_split(np.arange(count), -(-count // BATCH)):
         if pictures is None:
-            seen = forward(teacher, each(data.batch(chosen)[0], lambda one: one.to(where))).cpu()
+            seen = forward(teacher, each(data.batch(chosen)[0], lambda one: one.to(where)))
         else:
-            seen = to_float(pictures[chosen])
+            seen = to_float(pictures[chosen]).to(where)
         rows.append(torch.as_tensor(embed(seen)).float().flatten(1).cpu().numpy())
         listener(int(chosen[-1]) + 1, count)
     return np.concatenate(rows)
 
 
-def _perceptual(scoring: Scoring, recipe: Recipe, device: str) -> Callable[[Tensor, Tensor], Tensor] | None:
+def _perceptual(scoring: Scoring, recipe: Recipe, device: torch.device) -> Callable[[Tensor, Tensor], Tensor] | None:
     if not recipe.perceptual_weight:
         return None
     return copy.deepcopy(scoring.perceptual(recipe.perceptual_loss)).to(device)

@@ -14,10 +14,10 @@ import torch
 from torch import Tensor, nn
 
 from gantailor.pipeline.context import RunContext
-from gantailor.pipeline.fit import peak_memory
 from gantailor.pipeline.shapes import trainings
 from gantailor.run.config import Config
 from gantailor.run.run import Run
+from gantailor.supernet.device import described, device_of, peak_memory, synchronize
 from gantailor.supernet.errors import ConfigError, GantailorError, first_line
 from gantailor.supernet.subnets.copying import copied
 from gantailor.supernet.supernet import Supernet
@@ -69,12 +69,12 @@ def note_estimates(run: Run) -> None:
     if distributed.world() > 1:
         return
     counts = [f"{len(setup.data(split)):,} {split}" for split in ("train", "search", "test")]
-    lines, before = [f"pictures: {', '.join(counts)}"], peak_memory(run.config.device)
+    lines, before = [f"pictures: {', '.join(counts)}"], peak_memory(setup.device)
     found = [estimate(run, section, recipe) for section, recipe in trainings(run)]
     lines += map(str, found)
     if found:
         most = before + max(one.size for one in found)
-        lines.append(f"memory: at least {most / 2**30:.2g} GiB on {run.config.device}")
+        lines.append(f"memory: at least {most / 2**30:.2g} GiB on {described(setup.device)}")
     run.report.note("\n".join(lines))
 
 
@@ -120,11 +120,10 @@ def _measure(task: Task, batch: int) -> tuple[Callable[[int], float], float]:
 
 def _step(task: Task, parts: int) -> float:
     """Seconds of a step on one of so many parts of a batch, without the optimisers, which take little of it."""
-    part, devices = task.batches(0, 0, parts), {p.device for p in task.generator.parameters() if p.is_cuda}
+    part = task.batches(0, 0, parts)
     started = time.perf_counter()
     task.backward(0, part, 1.0)
-    for where in devices:
-        torch.cuda.synchronize(where)
+    synchronize(device_of(task.generator))
     return time.perf_counter() - started
 
 
@@ -222,7 +221,7 @@ class _Kept:
     def __init__(self, tally: Saved, tensor: Tensor) -> None:
         self.tensor, self._tally, storage = tensor, tally, tensor.untyped_storage()
         weight = tensor.is_leaf and tensor.requires_grad
-        self._counted = (storage.data_ptr(), 0 if weight else storage.nbytes())
+        self._counted = (storage._cdata, 0 if weight else storage.nbytes())
         tally.hold(*self._counted)
 
     def __del__(self) -> None:

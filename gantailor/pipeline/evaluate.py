@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -14,6 +15,7 @@ from gantailor.evaluators.scoring import scores_to_json
 from gantailor.run.run import Run
 from gantailor.run.shapes import output_of
 from gantailor.supernet.calling import first
+from gantailor.supernet.device import placed
 from gantailor.supernet.files import write_json
 from gantailor.supernet.quantization.activation_ranges import load_fake_quantized
 from gantailor.zoo.data.pictures import is_picture
@@ -35,7 +37,7 @@ def evaluate(run: Run) -> dict[str, Any]:
     made = output_of(setup.generator, inputs, f"generator {run.config.generator!r}")
     if setup.traits.takes == "pictures" and is_picture(first(inputs)) and first(inputs).shape[1] == made.shape[1]:
         same = first(inputs).shape == made.shape
-        row = scores_to_json(evaluator(Enlarged(made.shape[2:]), pairs))
+        row = scores_to_json(evaluator(Enlarged(made.shape[2:]).to(setup.device), pairs))
         scores = {"input" if same else "input, enlarged": row, **scores}
     write_json(run.folder.scores, scores)
     return scores
@@ -47,6 +49,7 @@ class Enlarged(nn.Module):
     def __init__(self, size: Sequence[int]) -> None:
         super().__init__()
         self.size = tuple(size)
+        self.register_buffer("place", torch.zeros(()), persistent=False)  # what can be moved computes where it is
 
     def forward(self, picture: Tensor, *others: Tensor) -> Tensor:
         if tuple(picture.shape[2:]) == self.size:
@@ -55,10 +58,12 @@ class Enlarged(nn.Module):
 
 
 def models_of(run: Run) -> dict[str, nn.Module]:
-    """The generators that a run can be asked for, by the names that its scores have."""
-    models: dict[str, nn.Module] = {"teacher": run.setup.teacher} if run.setup.taught else {}
+    """The generators that a run can be asked for, where it computes, by the names that its scores have."""
+    device = run.setup.device
+    models: dict[str, nn.Module] = {"teacher": placed(run.setup.teacher, device)} if run.setup.taught else {}
     models["subnet"] = run.subnet()[1]
     simulated = load_fake_quantized(run.folder.subnet_ranges, models["subnet"])
     models |= {"subnet, 8 bits simulated": simulated} if simulated is not None else {}
     last = run.last_subnet()
-    return models | ({"subnet, last step": last} if last is not None else {})
+    models |= {"subnet, last step": last} if last is not None else {}
+    return {name: model.to(device) for name, model in models.items()}

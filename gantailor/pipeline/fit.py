@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import json
-import resource
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-import torch
 from torch import nn
 
 from gantailor.run.run import Run
-from gantailor.supernet.calling import first, forward
+from gantailor.supernet.calling import first
+from gantailor.supernet.device import computed, peak_memory, placed
 from gantailor.supernet.files import cut_rows, read_rows, save_tensors, write_bytes
 from gantailor.supernet.subnets.copying import copied
 from gantailor.supernet.training import distributed
@@ -42,16 +40,8 @@ def fit(
         trained = trainer.run(checkpoint, on_progress=listener, on_watch=on_watch)
     if distributed.rank() == 0:
         spent = time.monotonic() - started
-        run.report.note(f"{title}: {spent / 60:.1f} minutes, at most {peak_memory(run.config.device) / 2**30:.2f} GiB")
+        run.report.note(f"{title}: {spent / 60:.1f} minutes, at most {peak_memory(run.setup.device) / 2**30:.2f} GiB")
     return trained
-
-
-def peak_memory(device: str) -> int:
-    """The most memory so far, in bytes: of the device, or of this process on a CPU."""
-    if torch.device(device).type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
-    used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return used if sys.platform == "darwin" else 1024 * used
 
 
 class Watcher:
@@ -75,7 +65,7 @@ class Watcher:
         return read_rows(self.log)
 
     def __call__(self, model: nn.Module, step: int) -> None:
-        nets = {name: copied(net).to("cpu") for name, net in self.nets(model).items()}
+        nets = {name: copied(net).eval() for name, net in self.nets(model).items()}
         self._draw(nets, step)
         row: dict[str, float] = {"step": step}
         for name, net in nets.items():
@@ -89,11 +79,11 @@ class Watcher:
         with self.log.open("a") as file:
             file.write(json.dumps(row) + "\n")
 
-    @torch.no_grad()
     def _draw(self, nets: dict[str, nn.Module], step: int) -> None:
         chosen = np.linspace(0, len(self.pairs) - 1, min(6, len(self.pairs))).astype(int)
         inputs, targets = self.pairs.batch(chosen)
-        taught = forward(self.run.setup.teacher, inputs) if self.run.setup.taught else None
-        columns = [first(inputs), taught, *(forward(net.eval(), inputs) for net in nets.values()), targets]
+        setup = self.run.setup
+        taught = computed(placed(setup.teacher, setup.device), inputs) if setup.taught else None
+        columns = [first(inputs), taught, *(computed(net, inputs) for net in nets.values()), targets]
         drawn = [to_rgb(images, self.run.config.data.background) for images in columns if is_picture(images)]
         write_bytes(self.run.folder.file("samples") / f"{self.name}-{step:07d}.png", picture_grid(drawn))

@@ -15,10 +15,9 @@ from gantailor.evaluators.scores import Subset
 from gantailor.evaluators.scoring import Scoring
 from gantailor.pipeline.fit import fit
 from gantailor.pipeline.shapes import AsTrained, check_batch, check_targets
-from gantailor.run.inputs import check_torch_device
 from gantailor.run.run import Run
 from gantailor.run.shapes import as_generator_has, output_of
-from gantailor.supernet.calling import forward
+from gantailor.supernet.device import HOST, computed, find_device, find_precision
 from gantailor.supernet.files import cut_rows, save_tensors, write_bytes
 from gantailor.supernet.subnets.copying import copied
 from gantailor.supernet.training import distributed
@@ -41,18 +40,19 @@ def train_teacher(run: Run) -> Path:
     What else a training leaves (the other generator of a CycleGAN, a StyleGAN2's discriminator) lies beside it.
     """
     config, recipe = run.config, run.config.train
-    check_torch_device(config.device)
+    device = find_device(config.device)
+    find_precision(recipe.precision, device)
     training = find_training(recipe.task)
     torch.manual_seed(recipe.seed)
     generator = build(config.generator, **config.options)
     traits = traits_of(generator)
     data = as_generator_has(config.data, generator, traits, name=config.generator)
     with telling(run.report.pictures("reading train")):
-        task = training.teacher_task()(generator, data, recipe, device=config.device)
+        task = training.teacher_task()(generator, data, recipe, device=device)
     if isinstance(task, ImageToImage):
         check_batch(recipe, len(task.data), "train")
         inputs, targets = AsTrained(task.data).batch(np.arange(1))
-        made = output_of(copied(generator).to("cpu"), inputs, f"generator {config.generator!r}")
+        made = output_of(copied(generator).to(HOST), inputs, f"generator {config.generator!r}")
         check_targets(inputs, targets, made, config.generator)
     if distributed.rank() == 0:  # for all of the processes under torchrun
         run.claim()
@@ -78,9 +78,8 @@ def _latent_watcher(run: Run, config: DataConfig, traits: Traits) -> Callable[[n
     evaluator = Scoring(run.config.evaluation).evaluator(["fid"] if few else names)
 
     def watch(model: nn.Module, step: int) -> None:
-        model = copied(model).to("cpu").eval()
-        with torch.no_grad():
-            drawn = to_rgb(forward(model, data.batch(np.arange(min(64, len(data))))[0]), config.background)
+        model = copied(model).eval()
+        drawn = to_rgb(computed(model, data.batch(np.arange(min(64, len(data))))[0]), config.background)
         sheet = picture_grid([drawn[i::8] for i in range(8)])
         write_bytes(run.folder.file("samples") / f"teacher-{step:07d}.png", sheet)
         row = {"step": step, **{name: score.value for name, score in evaluator(model, shown).items()}}

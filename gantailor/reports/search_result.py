@@ -21,7 +21,8 @@ from gantailor.run.study import storage_of, study_of
 from gantailor.search.budget import Budget
 from gantailor.search.results import best_trial, pareto_rows, table
 from gantailor.search.storage import load_study, reaching
-from gantailor.supernet.calling import first, forward
+from gantailor.supernet.calling import first
+from gantailor.supernet.device import computed
 from gantailor.supernet.errors import ConfigError, GantailorError
 from gantailor.supernet.graph import SubnetConfig
 from gantailor.zoo.data.pictures import is_picture, to_rgb
@@ -142,8 +143,7 @@ class SearchResult:
         for row in rows:
             values = self.frame.loc[row]
             config = space.to_config([v.choices.index(int(values[v.name])) for v in space.variables])
-            with torch.no_grad():
-                made = forward(self.run.setup.calibrated(supernet.extract(config)), inputs)
+            made = computed(self.run.setup.calibrated(supernet.extract(config)), inputs)
             strips[int(row)] = _strip(made, background)
         return strips
 

@@ -134,7 +134,9 @@ class Config(BaseModel):
     evaluation: EvaluationConfig = EvaluationConfig()
     finetune: Recipe = Recipe(kimg=12, lr=1e-3, output_weight=10, feature_weight=1)
     device: str = Field(
-        "cpu", description="of trainings and rankings: cpu, cuda, cuda:N or mps; search and scores compute on the CPU"
+        "auto",
+        description="where everything computes: cpu, cuda, cuda:N, mps, ...; auto: on the accelerator where there is "
+        "one",
     )
     seed: int = Field(0, ge=0, description="of the search, and of trainings that name no seed of their own")
 
@@ -166,8 +168,8 @@ class Config(BaseModel):
     @field_validator("device")
     @classmethod
     def _device(cls, value: str) -> str:
-        if not re.fullmatch(r"cpu|cuda(:\d+)?|mps", value):
-            raise ValueError("allowed are cpu, cuda, cuda:N and mps; runtimes to export for go into devices")
+        if not re.fullmatch(r"auto|[a-z]+(:\d+)?", value):
+            raise ValueError("allowed are auto, cpu, cuda, cuda:N, mps, ...; runtimes to export for go into devices")
         return value
 
     @field_validator("method")

@@ -15,7 +15,8 @@ from gantailor.evaluators.scores import spread
 from gantailor.run.loading import stored_config
 from gantailor.run.run import MOVABLE, Run
 from gantailor.supernet.calibration import has_running_statistics, per_picture
-from gantailor.supernet.calling import Inputs, forward, rows_of
+from gantailor.supernet.calling import Inputs, rows_of
+from gantailor.supernet.device import computed
 from gantailor.supernet.errors import ConfigError, RunError
 from gantailor.supernet.files import state_digest
 from gantailor.zoo.data import SPLITS
@@ -68,7 +69,7 @@ def _l1(module: nn.Module, inputs: Inputs, targets: Tensor) -> float:
     """Mean absolute difference, picture by picture for the sake of memory."""
     rows = [slice(number, number + 1) for number in range(len(targets))]
     return float(
-        np.mean([float((as_seen(forward(module, rows_of(inputs, i))) - targets[i]).abs().mean()) for i in rows])
+        np.mean([float((as_seen(computed(module, rows_of(inputs, i))) - targets[i]).abs().mean()) for i in rows])
     )
 
 

@@ -16,6 +16,7 @@ from gantailor.run.shapes import as_generator_has
 from gantailor.run.teacher import Taken, Teacher, take_over
 from gantailor.supernet import calling
 from gantailor.supernet.calibration import has_running_statistics, recalibrate
+from gantailor.supernet.device import find_device
 from gantailor.supernet.errors import ConfigError
 from gantailor.supernet.traits import Traits, traits_of
 from gantailor.zoo.checkpoints import Loaded
@@ -28,19 +29,6 @@ from gantailor.zoo.reading.matching import Matched
 CALIBRATION_IMAGES = 128  # enough for means and variances of hundreds of thousands of places
 
 
-def check_torch_device(name: str) -> None:
-    """That PyTorch has a device.
-
-    Raises:
-        ConfigError: this machine, or this PyTorch, has not.
-    """
-    kind, _, number = name.partition(":")
-    here = {"cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available()), "cpu": 1}
-    if int(number or 0) >= here[kind]:
-        seen = ", ".join(f"{count} {known}" for known, count in here.items() if count)
-        raise ConfigError(f"device {name!r} is not here; PyTorch {torch.__version__} sees {seen}: choose among these")
-
-
 class Inputs:
     """What a configuration reads; all that is returned is shared and must not be changed (take a copy).
 
@@ -51,6 +39,15 @@ class Inputs:
     def __init__(self, config: Config, folder: RunFolder | None = None, report: Reporter | None = None) -> None:
         self.config, self.folder, self.report = config, folder, report or Reporter()
         self._data: dict[str, Any] = {}
+
+    @property
+    def device(self) -> torch.device:
+        """Where this process computes; looked for anew, as a worker on another machine has other devices.
+
+        Raises:
+            ConfigError: it is not here.
+        """
+        return find_device(self.config.device)
 
     @cached_property
     def teacher_record(self) -> Teacher | None:
@@ -158,14 +155,19 @@ class Inputs:
         )
 
     def calibrated(self, narrow: nn.Module) -> nn.Module:
-        """An extracted subnet with batch norm statistics of its own, from training pictures; in eval mode."""
+        """An extracted subnet where the run computes, with batch norm statistics of its own, from training pictures.
+
+        It is moved, and in eval mode.
+        """
+        narrow = narrow.to(self.device)
         if not has_running_statistics(narrow):
             return narrow.eval()
         pairs = self.data("train")
         chosen = np.random.default_rng(0).permutation(len(pairs))[:CALIBRATION_IMAGES]
         size = min(16, len(chosen))
         parts = [chosen[i : i + size] for i in range(0, len(chosen) - size + 1, size)]
-        return recalibrate(narrow, (pairs.batch(part)[0] for part in parts))
+        batches = (pairs.batch(part)[0] for part in parts)
+        return recalibrate(narrow, (calling.each(batch, lambda one: one.to(self.device)) for batch in batches))
 
 
 def check_size(config: Config, multiple: int, whose: str) -> None:

@@ -12,14 +12,13 @@ from torch import Tensor
 
 import gantailor
 from gantailor.run.config import is_file
-from gantailor.run.inputs import check_torch_device
-from gantailor.supernet.calling import Inputs, each, forward, rows_of, size_of
+from gantailor.supernet.calling import Inputs, each, rows_of, size_of
+from gantailor.supernet.device import computed, placed
 from gantailor.supernet.errors import ConfigError
 from gantailor.supernet.files import cache_folder, state_digest, write_json
 from gantailor.supernet.importance import CRITERIA
 from gantailor.supernet.importance.diversity import Scores
 from gantailor.supernet.importance.ranking import criterion, criterion_scores
-from gantailor.supernet.subnets.copying import copied
 from gantailor.supernet.supernet import Supernet
 from gantailor.zoo.data.latents import Latents
 
@@ -34,7 +33,6 @@ def compute(setup: Setup, name: str, *, inputs: int | None = None) -> Scores:
         inputs: how many latents or pictures to look at instead of the criterion's own number.
     """
     wanted = criterion(name).inputs
-    check_torch_device(setup.config.device)
     if not wanted:
         return criterion_scores(setup.traced, name, seed=setup.config.seed)
     data, count = setup.data("train"), inputs or wanted
@@ -46,10 +44,10 @@ def compute(setup: Setup, name: str, *, inputs: int | None = None) -> Scores:
         chosen, real = data.batch(np.random.default_rng(0).permutation(len(data))[:count])[:2]
     aim = _compared(setup, name)
     targets = real if aim == "targets" else _taught(setup, chosen) if aim == "teacher" else None
-    chosen = each(chosen, lambda one: one.to(setup.config.device))
-    listener, device = setup.report.pictures(f"ranking by {name}", "inputs"), setup.config.device
-    supernet = setup.traced if torch.device(device).type == "cpu" else copied(setup.traced).to(device)
-    return criterion_scores(supernet, name, chosen, targets=targets, on_batch=listener)
+    device, listener = setup.device, setup.report.pictures(f"ranking by {name}", "inputs")
+    chosen = each(chosen, lambda one: one.to(device))
+    targets = None if targets is None else targets.to(device)
+    return criterion_scores(placed(setup.traced, device), name, chosen, targets=targets, on_batch=listener)
 
 
 def _compared(setup: Setup, name: str) -> str:
@@ -69,7 +67,7 @@ def _compared(setup: Setup, name: str) -> str:
 def _taught(setup: Setup, inputs: Inputs) -> Tensor:
     """The teacher's outputs for these inputs."""
     rows = (rows_of(inputs, slice(number, number + 1)) for number in range(size_of(inputs)))
-    return torch.cat([forward(setup.teacher, row) for row in rows])
+    return torch.cat([computed(placed(setup.teacher, setup.device), row) for row in rows])
 
 
 def save(path: Path, scores: Scores, **provenance: Any) -> None:

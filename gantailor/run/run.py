@@ -20,6 +20,7 @@ from gantailor.run.setup import Setup
 from gantailor.search.latency import LatencyProfile
 from gantailor.search.methods.method import Method, method
 from gantailor.supernet.decisions import Decisions
+from gantailor.supernet.device import HOST
 from gantailor.supernet.errors import ConfigError, GantailorError, RunError
 from gantailor.supernet.graph import SubnetConfig
 from gantailor.supernet.supernet import Supernet
@@ -170,7 +171,7 @@ class Run:
         return SubnetConfig.from_json(file.read_text())
 
     def subnet(self) -> tuple[SubnetConfig, nn.Module]:
-        """The chosen widths and the narrow generator, fine-tuned if that was done: a module of one's own, in eval mode.
+        """The chosen widths and the narrow generator, fine-tuned if that was done: one's own, on the CPU, in eval mode.
 
         Raises:
             RunError: no subnet was chosen yet.
@@ -179,7 +180,7 @@ class Run:
         narrow = self.trained().extract(config)
         file = self.folder.subnet
         if not file.exists():
-            return config, self.setup.calibrated(narrow)
+            return config, self.setup.calibrated(narrow).to(HOST)
         load_state(narrow, read_state(file), str(file))
         return config, narrow.eval()
 

@@ -26,6 +26,7 @@ from gantailor.search.budget import Budget
 from gantailor.search.methods.method import Context, Method, Trained, method
 from gantailor.search.spaces.config import SpaceConfig
 from gantailor.search.spaces.space import Space, space
+from gantailor.supernet.device import HOST
 from gantailor.supernet.importance.ranking import l1_scores
 from gantailor.supernet.supernet import Supernet
 from gantailor.supernet.training.image_to_image import Sampler
@@ -55,7 +56,6 @@ class SmallSettings:
     round_to_device: bool = False
     discriminator: str | None = None
     embedding: str | None = None
-    device: str = "cpu"
 
 
 @dataclass
@@ -64,6 +64,7 @@ class SmallContext:
 
     config: SmallSettings
     taught: bool = True
+    device: torch.device = HOST
 
     @cached_property
     def _whole(self) -> nn.Module:
@@ -126,7 +127,7 @@ class SmallContext:
 
     def calibrated(self, narrow: nn.Module) -> nn.Module:
         """In eval mode; the generator has instance norms only."""
-        return narrow.eval()
+        return narrow.to(self.device).eval()
 
     def training(
         self,
@@ -138,7 +139,9 @@ class SmallContext:
     ) -> Task:
         """Training from pictures to pictures."""
         teacher = self.teacher() if recipe.distils and self.taught else None
-        context = StudentContext(whole=self._whole, teacher=teacher, discriminator=discriminator, sample=sample)
+        context = StudentContext(
+            whole=self._whole, teacher=teacher, discriminator=discriminator, sample=sample, device=self.device
+        )
         return IMAGE_TO_IMAGE.student_task()(model, self.data(), recipe, context)
 
 

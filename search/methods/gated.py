@@ -32,7 +32,7 @@ class Agent(nn.Module):
 
     def __init__(self, sizes: list[int], seen: int, *, seed: int) -> None:
         super().__init__()
-        with torch.random.fork_rng():
+        with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self.register_buffer("inputs", nn.init.orthogonal_(torch.empty(len(sizes), INPUT)))
             self.peer = nn.Linear(seen, INPUT) if seen else None

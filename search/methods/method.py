@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
+import torch
 from torch import Tensor, nn
 
 from gantailor.search.budget import Budget
@@ -54,8 +55,6 @@ class Settings(Protocol):
     def discriminator(self) -> str | None: ...
     @property
     def embedding(self) -> str | None: ...
-    @property
-    def device(self) -> str: ...
 
 
 class Context(Protocol):
@@ -82,6 +81,10 @@ class Context(Protocol):
 
     def scores(self) -> Mapping[str, np.ndarray]:
         """Of each width's channels by the run's ranking, as they lie in ``supernet()``; the larger stays."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where trainings compute."""
 
     def teacher(self) -> nn.Module:
         """A frozen copy of the teacher; of the untrained generator where there is none."""
@@ -114,7 +117,7 @@ class Context(Protocol):
         """
 
     def calibrated(self, narrow: nn.Module) -> nn.Module:
-        """An extracted subnet with batch norm statistics of its own; in eval mode."""
+        """An extracted subnet where the run computes, with batch norm statistics of its own; in eval mode."""
 
     def training(
         self,

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from gantailor.search.methods.control import check_reachable
 from gantailor.search.methods.method import Context, Kept, Nets
 from gantailor.search.spaces.space import droppable
+from gantailor.supernet.device import HOST
 from gantailor.supernet.errors import ConfigError
 from gantailor.supernet.gates import Gates
 from gantailor.supernet.graph import Selection
@@ -117,7 +118,7 @@ def as_computed(model: SingleChannels) -> Supernet:
     """A copy of the model's supernet, on the CPU, whose own weights are those that the model computes with."""
     supernet = model.supernet
     full = supernet.extract(supernet.full_config(), model.tensors()).cpu()
-    found = copied(supernet).to("cpu").requires_grad_(True)
+    found = copied(supernet).to(HOST).requires_grad_(True)
     found.generator.load_state_dict(full.state_dict())
     return found
 

@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from gantailor.supernet.calling import Inputs, alone, as_tuple, forward, joined, rows_of, size_of
+from gantailor.supernet.device import HOST, exact
 from gantailor.supernet.errors import ConfigError
 from gantailor.supernet.gates import GatePlaces
 from gantailor.supernet.supernet import Supernet
@@ -111,7 +112,8 @@ def diversity_scores(
     total = np.zeros(gradients.size)
     for part in batches(every, batch, on_batch):
         if principal:
-            drawn = basis[torch.multinomial(shares, directions, replacement=True, generator=random)]
+            chosen = torch.multinomial(shares.to(HOST), directions, replacement=True, generator=random)
+            drawn = basis[chosen.to(basis.device)]
         else:
             drawn = F.normalize(torch.randn(directions, latents[0].numel(), generator=random))
         rows = []
@@ -177,7 +179,7 @@ def activation_scores(
             forward(supernet.generator, part)
         count += size_of(part)
         for number, name in last.items():
-            x = features[name].double()
+            x = exact(features[name])
             parts = [x.sum(0), x.square().sum(0)]
             sums[number] = [a + b for a, b in zip(sums[number], parts, strict=True)] if number in sums else parts
     scores = {width.name: np.zeros(width.size) for width in graph.widths}
@@ -235,7 +237,7 @@ class ChannelGradients:
                 continue
             axis = self.supernet.graph.axes[name][dimension]
             others = [d for d in range(slope.dim()) if d != dimension]
-            means = slope.abs().mean(others).double().cpu().numpy()
+            means = slope.abs().mean(others).to(HOST).double().numpy()
             mine = axis.width == number
             np.add.at(total, self.all.starts[number] + axis.unit[mine], means[mine])
         return total

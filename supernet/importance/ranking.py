@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from gantailor.supernet.calling import Inputs
+from gantailor.supernet.device import HOST
 from gantailor.supernet.errors import ConfigError
 from gantailor.supernet.importance import CRITERIA
 from gantailor.supernet.importance.diversity import OnBatch, Scores, activation_scores, content_scores, diversity_scores
@@ -68,7 +69,7 @@ def _norms(supernet: Supernet, places: Sequence[Iterable[tuple[str, int]]]) -> S
         for name, dimension in places[number]:
             axis = supernet.graph.axes[name][dimension]
             others = [d for d in range(tensors[name].dim()) if d != dimension]
-            norms = tensors[name].abs().sum(others).double().cpu().numpy()
+            norms = tensors[name].abs().sum(others).to(HOST).double().numpy()
             mine = axis.width == number
             np.add.at(total, axis.unit[mine], norms[mine])
         scores[width.name] = total

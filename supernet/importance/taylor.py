@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from gantailor.supernet.calling import Inputs, as_tuple
+from gantailor.supernet.device import HOST
 from gantailor.supernet.gates import GatePlaces
 from gantailor.supernet.importance.diversity import OnBatch, Scores, batches
 from gantailor.supernet.supernet import Supernet
@@ -52,7 +53,7 @@ def taylor_scores(
             made: Tensor = supernet.call_with(places.apply(fixed, gates), as_tuple(part))
             loss = _response(made, random) if targets is None else l1_loss(made, targets[rows].to(made))
             slope = torch.autograd.grad(loss, gates)[0]
-        total += slope.double().square().cpu().numpy()
+        total += slope.to(HOST).double().square().numpy()
         count += 1
     return places.by_width(total / count)
 

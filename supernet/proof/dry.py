@@ -17,9 +17,9 @@ from torch.func import functional_call
 from torch.utils._pytree import tree_leaves, tree_map
 
 from gantailor.supernet.cost import CostModel
-from gantailor.supernet.double import new_tensors
 from gantailor.supernet.errors import FIXED_SIZE, told
 from gantailor.supernet.graph import WidthGraph
+from gantailor.supernet.proof.double import new_tensors
 from gantailor.supernet.proof.recording import Recording, Step, difference, recorded
 from gantailor.supernet.proof.stand_ins import StandIn
 from gantailor.supernet.subnets.copying import copied

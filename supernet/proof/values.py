@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
-from gantailor.supernet.double import Precise, flat, new_tensors
 from gantailor.supernet.gates import GatePlaces
 from gantailor.supernet.graph import Selection
+from gantailor.supernet.proof.double import Precise, flat, new_tensors
 from gantailor.supernet.proof.noise import EvenNoise
 from gantailor.supernet.proof.recording import recorded
 from gantailor.supernet.supernet import call_narrow

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_flatten, tree_leaves, tree_unflatten
 
-from gantailor.supernet.double import Precise, in_best
 from gantailor.supernet.gates import GatePlaces
+from gantailor.supernet.proof.double import Precise, in_best
 
 if TYPE_CHECKING:
     from gantailor.supernet.supernet import Supernet

@@ -135,7 +135,7 @@ class FeatureMaps(nn.Module):
         total = torch.zeros(())
         for name, weight, bias in zip(self.layers, self.maps, self.biases, strict=True):
             feature = student[name].float()
-            used = weight[:, : feature.shape[1]] if kept is None else weight[:, kept[name]]
+            used = weight[:, : feature.shape[1]] if kept is None else weight[:, kept[name].to(weight.device)]
             total = total.to(feature.device) + self.distance(F.conv2d(feature, used, bias), teacher[name].float())
         return total
 

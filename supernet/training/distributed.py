@@ -16,6 +16,8 @@ from torch import Tensor, nn
 from torch.distributed.distributed_c10d import PrefixStore
 from torch.distributed.rendezvous import rendezvous
 
+from gantailor.supernet.device import collectives, set_device
+
 # How long a process waits for the others: the first may search for days while they do. That one died, torchrun notices.
 PATIENCE = timedelta(days=30)
 
@@ -28,10 +30,8 @@ def join() -> None:
             # One torchrun keeps one store over its restarts: without a part of our own a restarted process may read
             # the address that a killed one left there, and wait for it for ever. Several nodes count apart.
             store = PrefixStore(f"start {os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
-        backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"  # device: cpu on a machine with both
-        dist.init_process_group(backend, store=store, rank=rank, world_size=world, timeout=PATIENCE)
-        if torch.cuda.is_available():
-            torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
+        dist.init_process_group(collectives(), store=store, rank=rank, world_size=world, timeout=PATIENCE)
+        set_device(int(os.environ.get("LOCAL_RANK", "0")))
 
 
 def rank() -> int:

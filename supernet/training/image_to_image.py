@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -14,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gantailor.supernet.calling import Inputs, condition, each, evaluating, first, forward
+from gantailor.supernet.device import HOST, Device, autocast, device_of, find_precision
 from gantailor.supernet.errors import ConfigError
 from gantailor.supernet.subnets.slicing import kept_channels
 from gantailor.supernet.training.batches import Batch, Batches, PairBatches, PairSource
@@ -96,7 +98,7 @@ class ImageToImage:
         sample: Sampler | None = None,
         perceptual: Callable[[Tensor, Tensor], Tensor] | None = None,
         cache_folder: Path | None = None,
-        device: str | torch.device = "cpu",
+        device: Device = HOST,
     ) -> None:
         self.recipe, self.data, self.sample, self.device = recipe, data, sample, torch.device(device)
         self.layout = torch.channels_last if recipe.channels_last else torch.contiguous_format
@@ -143,7 +145,9 @@ class ImageToImage:
             model.compile()
         cache = self.recipe.teacher_cache
         check_cache(self.recipe, self.data)
-        content = f"{self.data.digest()}|{self.recipe.precision}" if cache == "disk" else ""
+        content = (
+            f"{self.data.digest()}|{find_precision(self.recipe.precision, self.device)}" if cache == "disk" else ""
+        )
         return Teacher(model, layers, cache=cache, folder=folder, content=content, context=self._autocast)
 
     def parts(self) -> dict[str, nn.Module]:
@@ -158,8 +162,8 @@ class ImageToImage:
         rng = np.random.default_rng((self.recipe.seed, 2, step))
         return [self.sample(rng, step, position) for position in range(self.recipe.subnets)]
 
-    def _autocast(self) -> torch.autocast:
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.recipe.precision == "bfloat16")
+    def _autocast(self) -> AbstractContextManager[None]:
+        return autocast(self.device, self.recipe.precision)
 
     def _placed(self, batch: Batch) -> Batch:
         """The batch on the device."""
@@ -337,6 +341,6 @@ def _pool(generator: nn.Module, batches: Batches, recipe: Recipe) -> ImagePool:
     outputs = batch.targets
     if outputs is None:
         with evaluating(generator):
-            device = next(generator.parameters()).device
+            device = device_of(generator)
             outputs = forward(generator, each(batch.inputs, lambda one: one.to(device))).cpu()
     return ImagePool(recipe.pool, tuple(judged_pictures(recipe, batch.inputs, outputs).shape[1:]))

@@ -122,7 +122,7 @@ PRESETS: dict[str, dict[str, Any]] = {
 PRESETS["teacher-stylegan2-openmoji"] = {
     **PRESETS["teacher-stylegan2"],
     "ema_kimg": 3.0,
-    "precision": "bfloat16",
+    "precision": "auto",
     "watch_kimg": 10.0,
     "decay_from": 0.8,
     "task_options": {"augment": 1, "r1": 2.0, "path": 0.0},

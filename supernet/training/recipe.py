@@ -15,6 +15,7 @@ from gantailor.supernet.training.presets import preset
 GanLoss = Literal["hinge", "lsgan", "vanilla", "nonsaturating", "none"]
 GanReduction = Literal["mean", "sum", "score"]
 DiscriminatorKind = Literal["patch", "multiscale", "munit", "stylegan2"]
+Precision = Literal["auto", "float32", "tf32", "bfloat16", "float16"]
 
 
 Options = TypeVar("Options")
@@ -98,7 +99,11 @@ class Recipe(BaseModel):
     mirror: bool = Field(True, description="mirror pictures at random")
     shift: int = Field(4, ge=0, description="move pictures at random by up to so many pixels")
     teacher_cache: Literal["none", "memory", "disk"] = Field("none", description="keep teacher outputs; needs shift 0")
-    precision: Literal["float32", "bfloat16"] = Field("bfloat16", description="precision of the networks' forward")
+    precision: Precision = Field(
+        "auto",
+        description="of the networks' forward; auto: bfloat16 where the hardware has it, else float16 (losses are "
+        "scaled), else float32",
+    )
     coupled: Literal["whole", "parts"] = Field(
         "whole",
         description="what compares the pictures of a batch (relations, alignment, batch norm), with accumulate or in "

@@ -24,6 +24,7 @@ from torch import Tensor, nn
 
 from gantailor.supernet.calibration import WeightAverages, has_running_statistics, recalibrate
 from gantailor.supernet.calling import Inputs, each
+from gantailor.supernet.device import HOST, device_of, loss_scaler
 from gantailor.supernet.errors import CheckpointError, ConfigError, GantailorError
 from gantailor.supernet.files import cut_rows, load_optimizer_tensors, load_tensors, optimizer_tensors, save_tensors
 from gantailor.supernet.training import distributed
@@ -179,8 +180,9 @@ class Trainer:
         trained = {"average": task.generator} | {f"average-{k}": v for k, v in counterparts(task).items()}
         self._averages = WeightAverages(trained, recipe.ema_kimg) if recipe.ema_kimg else None
         self._rates = {name: [g["lr"] for g in o.param_groups] for name, o in task.optimizers.items()}
-        on_device = any(parameter.is_cuda for parameter in task.generator.parameters())
-        self._loading = Loading(task.batches, recipe, workers=workers, on_device=on_device)
+        self.device = device_of(task.generator)
+        self._loading = Loading(task.batches, recipe, workers=workers, on_device=self.device != HOST)
+        self._scaler = loss_scaler(self.device, recipe.precision)
         self._stop = False
         self._saved = "no checkpoint was written yet"
         self.step = 0
@@ -273,7 +275,7 @@ class Trainer:
         for name, average in self._averages.means.items():
             side = "inputs" if name == "average" else "counterpart_inputs"
             if has_running_statistics(average) and hasattr(self.task.batches(0), side):
-                recalibrate(average, self._shown(side, next(average.parameters()).device))
+                recalibrate(average, self._shown(side))
         return self.average.eval()  # type: ignore[union-attr]
 
     @property
@@ -281,13 +283,13 @@ class Trainer:
         """The average of the generator's weights, where the recipe has one."""
         return None if self._averages is None else self._averages.means["average"]
 
-    def _shown(self, side: str, device: torch.device) -> Iterator[Inputs]:
+    def _shown(self, side: str) -> Iterator[Inputs]:
         """Inputs of the first steps, in the parts that fit into memory."""
         parts = self.recipe.accumulate * distributed.world()
         for step in range(-(-CALIBRATED // self.recipe.batch)):
             for part in range(parts):
                 inputs: Inputs = getattr(self.task.batches(step, part, parts), side)
-                yield each(inputs, lambda one: one.to(device))
+                yield each(inputs, lambda one: one.to(self.device))
 
     def train_step(self) -> dict[str, Tensor]:
         """One step of all optimisers; the loss terms, weighted, means over the whole batch."""
@@ -300,21 +302,36 @@ class Trainer:
             for group, rate in zip(optimizer.param_groups, self._rates[name], strict=True):
                 group["lr"] = rate * factor
         with self._explaining():
-            parts = self._loading.parts(self.step)
-            rows = [task.backward(self.step, part, 1 / recipe.accumulate) for part in parts]
+            parts, share = self._loading.parts(self.step), self._scale() / recipe.accumulate
+            rows = [task.backward(self.step, part, share) for part in parts]
         names = list(rows[0])
-        values = distributed.average(torch.stack([torch.stack([row[name] for row in rows]).mean() for name in names]))
+        means = [torch.stack([row[name] for row in rows]).mean().to(self.device) for name in names]
+        values = distributed.average(torch.stack(means))
         losses = dict(zip(names, values.unbind(), strict=True))
-        if values.device.type == "cpu":  # elsewhere reading them would stop the device at every step
+        if values.device == HOST:  # elsewhere reading them would stop the device at every step
             self._check({name: float(value) for name, value in losses.items()})
-        for optimizer in task.optimizers.values():
-            distributed.average_gradients(p for group in optimizer.param_groups for p in group["params"])
-            optimizer.step()
+        self._update()
         task.after_step(self.step)
         if self._averages is not None:
             self._averages.update(self.step, recipe.batch)
         self.step += 1
         return losses
+
+    def _scale(self) -> float:
+        """By what gradients are multiplied, so that float16 holds the small ones."""
+        return 1.0 if self._scaler is None else float(self._scaler.scale(torch.ones((), device=self.device)))
+
+    def _update(self) -> None:
+        """Every optimiser's step; in float16 with the true gradients, and none where these became infinite."""
+        for optimizer in self.task.optimizers.values():
+            distributed.average_gradients(p for group in optimizer.param_groups for p in group["params"])
+            if self._scaler is None:
+                optimizer.step()
+            elif any(p.grad is not None for group in optimizer.param_groups for p in group["params"]):
+                self._scaler.unscale_(optimizer)
+                self._scaler.step(optimizer)
+        if self._scaler is not None:
+            self._scaler.update()
 
     def _check(self, losses: dict[str, float]) -> None:
         for name, value in losses.items():
@@ -368,7 +385,7 @@ class Trainer:
             for name, optimizer in self.task.optimizers.items():
                 tensors |= {f"optimizer-{name}.{k}": v for k, v in optimizer_tensors(optimizer).items()}
             try:
-                save_tensors(path, tensors, {"step": self.step, "recipe": self.recipe.model_dump()})
+                save_tensors(path, tensors, self._info())
             except OSError as error:
                 full = error.errno in (errno.ENOSPC, errno.EDQUOT)
                 what = "the disk is full" if full else str(error)
@@ -377,6 +394,10 @@ class Trainer:
                 ) from None
             self._saved = f"the last good checkpoint is step {self.step}, {path}"
         distributed.wait()
+
+    def _info(self) -> dict[str, Any]:
+        scaling = {} if self._scaler is None else {"loss_scale": self._scaler.state_dict()}
+        return {"step": self.step, "recipe": self.recipe.model_dump(), **scaling}
 
     def _check_weights(self) -> None:
         """That what is saved is sound: where losses are read late, weights break before a loss is seen to."""
@@ -410,6 +431,8 @@ class Trainer:
                 ) from None
         for name, optimizer in self.task.optimizers.items():
             load_optimizer_tensors(optimizer, _under(tensors, f"optimizer-{name}"))
+        if self._scaler is not None and "loss_scale" in info:
+            self._scaler.load_state_dict(info["loss_scale"])
         self.step = info["step"]
         self._saved = f"the last good checkpoint is step {self.step}, {path}"
 

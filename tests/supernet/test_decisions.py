@@ -8,9 +8,10 @@ import torch
 from torch import nn
 
 import gantailor
-from gantailor.supernet import double, supernet
+from gantailor.supernet import supernet
 from gantailor.supernet.decisions import Decisions
 from gantailor.supernet.errors import CheckpointError, ConfigError, SelectionError
+from gantailor.supernet.proof import double
 
 
 class Net(nn.Module):

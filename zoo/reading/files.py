@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from gantailor.supernet.device import HOST
 from gantailor.supernet.errors import CheckpointError
 from gantailor.supernet.files import load_tensors
 
@@ -131,7 +132,7 @@ def _torch_load(path: Path) -> Any:
     try:
         with path.open("rb") as file, torch.serialization.safe_globals(_safe()), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of other protocols of pickle: it is read or refused
-            return torch.load(file, map_location="cpu", weights_only=True)  # a path would be judged by its suffix
+            return torch.load(file, map_location=HOST, weights_only=True)  # a path would be judged by its suffix
     except pickle.UnpicklingError as error:
         raise CheckpointError(_refusal(path, str(error))) from None
     except (RuntimeError, EOFError, OSError, ValueError, KeyError, AttributeError, TypeError, IndexError) as error:

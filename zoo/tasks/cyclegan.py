@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from gantailor.supernet.device import HOST, Device, autocast
 from gantailor.supernet.errors import ConfigError
 from gantailor.supernet.training.losses import fake_loss, generator_loss, l1_loss, real_loss
 from gantailor.supernet.training.pool import ImagePool
@@ -51,7 +52,7 @@ class CycleGan:
         *,
         back: nn.Module | None = None,
         judge_b: nn.Module | None = None,
-        device: str = "cpu",
+        device: Device = HOST,
     ) -> None:
         plain = plain_generator(generator)
         if len(traits_of(plain).input_shapes) > 1:
@@ -94,7 +95,7 @@ class CycleGan:
         recipe, kind, how = self.recipe, self.recipe.gan, self.recipe.gan_reduction
         for name, make, undo in (("b", self.generator, self.back), ("a", self.back, self.generator)):
             source, target, judge = real["a" if name == "b" else "b"], real[name], self.judges[name]
-            with torch.autocast(self.device.type, torch.bfloat16, enabled=recipe.precision == "bfloat16"):
+            with autocast(self.device, recipe.precision):
                 fake = make(source)
                 same = make(target) if self.options.identity else None
                 cycled = undo(fake)
@@ -113,7 +114,7 @@ class CycleGan:
         """Nothing."""
 
 
-def _teacher(generator: nn.Module, data: DataConfig, recipe: Recipe, *, device: str = "cpu") -> CycleGan:
+def _teacher(generator: nn.Module, data: DataConfig, recipe: Recipe, *, device: Device = HOST) -> CycleGan:
     return CycleGan(generator, read_domains(data), recipe, device=device)
 
 

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from gantailor.supernet.calling import condition, forward
+from gantailor.supernet.device import HOST, Device
 from gantailor.supernet.errors import ConfigError
 from gantailor.supernet.training.image_to_image import ImageToImage, judged_pictures
 from gantailor.supernet.training.recipe import Recipe
@@ -47,7 +48,7 @@ def student_of(kind: type[ImageToImage]) -> MakeStudent:
     return student
 
 
-def _teacher(generator: nn.Module, data: DataConfig, recipe: Recipe, *, device: str = "cpu") -> Task:
+def _teacher(generator: nn.Module, data: DataConfig, recipe: Recipe, *, device: Device = HOST) -> Task:
     pairs = read_split(data, "train", traits_of(generator))
     inputs, targets = pairs.batch(np.arange(1))
     if targets is None:

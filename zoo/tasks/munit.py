@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from gantailor.supernet.device import HOST, Device, autocast
 from gantailor.supernet.errors import ConfigError
 from gantailor.supernet.training.batches import Batch, rows_of
 from gantailor.supernet.training.image_to_image import ImageToImage
@@ -76,7 +77,7 @@ class StyledBatches:
 class Munit:
     """``generator`` is domain A's auto-encoder, ``other`` domain B's."""
 
-    def __init__(self, generator: MunitGenerator, data: Domains, recipe: Recipe, *, device: str = "cpu") -> None:
+    def __init__(self, generator: MunitGenerator, data: Domains, recipe: Recipe, *, device: Device = HOST) -> None:
         self.recipe, self.device = recipe, torch.device(device)
         self.batches = StyledBatches(DomainBatches(data, recipe), generator.style_dim)
         self.options = recipe.options_of(MunitOptions)
@@ -106,7 +107,7 @@ class Munit:
         real = [images.to(self.device) for images in (batch.pictures.a, batch.pictures.b)]
         styles = [style.to(self.device) for style in batch.styles]
         nets, kind, how = [self.generator, self.other], self.recipe.gan, self.recipe.gan_reduction
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.recipe.precision == "bfloat16"):
+        with autocast(self.device, self.recipe.precision):
             codes = [net.encode(x) for net, x in zip(nets, real, strict=True)]
             losses: dict[str, Tensor] = {}
             judged = []
@@ -165,7 +166,7 @@ def _kaiming(model: nn.Module) -> None:
                 nn.init.zeros_(module.bias)
 
 
-def _teacher(generator: nn.Module, data: DataConfig, recipe: Recipe, *, device: str = "cpu") -> Munit:
+def _teacher(generator: nn.Module, data: DataConfig, recipe: Recipe, *, device: Device = HOST) -> Munit:
     if not isinstance(generator, MunitGenerator):
         raise ConfigError(f"task 'munit' trains munit and mobile_munit, not a {type(generator).__name__}")
     return Munit(generator, read_domains(data), recipe, device=device)

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from gantailor.supernet.device import HOST, Device, autocast
 from gantailor.supernet.errors import ConfigError
 from gantailor.supernet.training import distributed
 from gantailor.supernet.training.batches import rows_of
@@ -141,7 +142,7 @@ class StyleGan2:
         region: Callable[[Tensor], Tensor] | None = None,
         sample: Sampler | None = None,
         discriminator: nn.Module | None = None,
-        device: str = "cpu",
+        device: Device = HOST,
     ) -> None:
         self.recipe, self.device, self.batches = recipe, torch.device(device), PictureBatches(data, recipe)
         self.perceptual, self.region, self.sample = perceptual, region, sample
@@ -213,8 +214,7 @@ class StyleGan2:
         return out
 
     def _autocast(self, enabled: bool = True) -> AbstractContextManager[Any]:
-        on = enabled and self.recipe.precision == "bfloat16"
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=on)
+        return autocast(self.device, self.recipe.precision if enabled else "float32")
 
     def _judge(self, images: Tensor, random: torch.Generator, *, precise: bool = False) -> Tensor:
         seen = augment(images, random) if self.options.augment else images
@@ -366,7 +366,7 @@ def _discriminator(whole: nn.Module, data: DataSet, recipe: Recipe) -> tuple[nn.
     return StyleGan2Discriminator(size=net.size, channels=generator_widths(net)), torch.zeros(1, 3, net.size, net.size)
 
 
-def _teacher(generator: nn.Module, data: DataConfig, recipe: Recipe, *, device: str = "cpu") -> StyleGan2:
+def _teacher(generator: nn.Module, data: DataConfig, recipe: Recipe, *, device: Device = HOST) -> StyleGan2:
     net = _checked(generator)
     if data.size != net.size:
         raise ConfigError(f"options.size is {net.size}, data.size {data.size}; make them the same")

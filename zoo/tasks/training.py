@@ -9,6 +9,7 @@ from typing import Protocol
 
 from torch import Tensor, nn
 
+from gantailor.supernet.device import HOST, Device
 from gantailor.supernet.errors import ConfigError
 from gantailor.supernet.plugins import find_record
 from gantailor.supernet.training.image_to_image import Sampler
@@ -46,7 +47,7 @@ class StudentContext:
     perceptual: Callable[[Tensor, Tensor], Tensor] | None = None
     region: Callable[[Tensor], Tensor] | None = None
     cache_folder: Path | None = None
-    device: str = "cpu"
+    device: Device = HOST
 
 
 class MakeStudent(Protocol):
@@ -68,7 +69,7 @@ class MakeStudent(Protocol):
 class MakeTeacher(Protocol):
     """Makes the training of a teacher from pictures alone, from fresh weights."""
 
-    def __call__(self, generator: nn.Module, data: DataConfig, recipe: Recipe, *, device: str = "cpu") -> Task:
+    def __call__(self, generator: nn.Module, data: DataConfig, recipe: Recipe, *, device: Device = HOST) -> Task:
         """The task; it reads what it needs of the data.
 
         Raises:

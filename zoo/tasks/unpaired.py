@@ -7,12 +7,13 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from gantailor.supernet.device import Device
 from gantailor.supernet.errors import ConfigError
 from gantailor.supernet.training.recipe import Recipe
 from gantailor.zoo.discriminators.build import make_discriminator
 
 
-def judges_of(recipe: Recipe, channels: Sequence[int], device: str) -> list[nn.Module]:
+def judges_of(recipe: Recipe, channels: Sequence[int], device: Device) -> list[nn.Module]:
     """A discriminator for each of the two domains.
 
     Raises:

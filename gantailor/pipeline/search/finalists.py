@@ -86,7 +86,7 @@ def _tune(run: Run, provenance: str) -> Tune:
             trainer = Trainer(tuning_of(run, config)[0], recipe, workers=run.config.data.workers)
             trained = trainer.run(folder / "subnet.ckpt.safetensors", stop_after=step)
             evaluator = evaluator or run.setup.scoring.evaluator([metric])
-            known[str(step)] = next(iter(evaluator(copied(at_its_end(trained)).to("cpu"), run.sample).values())).value
+            known[str(step)] = next(iter(evaluator(copied(at_its_end(trained)), run.sample).values())).value
             write_json(file, known)
             run.report.note(f"finalist {folder.name}: {metric} {known[str(step)]:.5g} after {kimg:g} kimg")
         return known[str(step)]

@@ -140,7 +140,7 @@ def _task(context: Context) -> Agents:
         near=_manifold(context, options),
         usage=_usages(context, judge, options),
         trained=bool(context.config.discriminator),
-        device=context.config.device,
+        device=context.device,
     )
 
 
@@ -167,7 +167,7 @@ def _finetune(context: Context, narrow: nn.Module, partners: Nets) -> Task:
         init_weights(back)
     else:
         back.load_state_dict(dict(found))
-    cycle = CycleGan(narrow, context.domains(), config.finetune, back=back, judge_b=judge, device=config.device)
+    cycle = CycleGan(narrow, context.domains(), config.finetune, back=back, judge_b=judge, device=context.device)
     if (found := context.left_by_teacher("discriminator_A")) is not None:
         cycle.judges["a"].load_state_dict(dict(found))
     return cycle

@@ -22,6 +22,7 @@ from gantailor.search.methods.agents.projection import Projection
 from gantailor.search.methods.control import Control, Usage
 from gantailor.search.methods.gated import Gated, gumbel_noise
 from gantailor.supernet.calling import as_tuple, each
+from gantailor.supernet.device import HOST, Device
 from gantailor.supernet.graph import Selection
 from gantailor.supernet.training import distributed
 from gantailor.supernet.training.batches import Batches, PairBatches, PairSource
@@ -109,7 +110,7 @@ class Agents(ImageToImage):
         near: Manifold | np.ndarray | None,
         usage: tuple[Usage, Usage],
         trained: bool = False,
-        device: str | torch.device = "cpu",
+        device: Device = HOST,
     ) -> None:
         super().__init__(generator, data, recipe, discriminator=discriminator.generator, teacher=teacher, device=device)
         self.options = o = recipe.options_of(AgentsOptions, method=True)

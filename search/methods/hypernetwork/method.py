@@ -52,7 +52,7 @@ def _task(context: Context) -> L1Sparsity:
     if recipe.task != "cyclegan":
         return hypernetwork_task(context.training(made, recipe), made, recipe, usage=usage)
     back = Hypernetwork(copied(supernet), free, seed=recipe.seed + 1)
-    cycle = CycleGan(made, context.domains(), recipe, back=back, device=context.config.device)
+    cycle = CycleGan(made, context.domains(), recipe, back=back, device=context.device)
     inner = hypernetwork_task(cycle, back, recipe, usage=usage, name="latents back")
     return hypernetwork_task(inner, made, recipe, usage=usage)
 
@@ -83,7 +83,7 @@ def _finetune(context: Context, narrow: nn.Module, partners: Nets) -> Task:
             f"the run has no {BACK}.json and {BACK}.safetensors, its generator that translates back; earlier versions "
             "called them back.json and back.safetensors: rename these, or choose another --out"
         )
-    return CycleGan(narrow, context.domains(), config.finetune, back=partners[BACK], device=config.device)
+    return CycleGan(narrow, context.domains(), config.finetune, back=partners[BACK], device=context.device)
 
 
 HYPERNETWORK = Method(

@@ -20,6 +20,7 @@ from gantailor.search.methods.single_channels import as_computed
 from gantailor.search.methods.slimming.task import Slimmed
 from gantailor.search.methods.supernet.frontier import Frontier, PathOptions
 from gantailor.search.spaces.path import WidthPath
+from gantailor.supernet.device import HOST
 from gantailor.supernet.errors import ConfigError
 from gantailor.supernet.gates import GatePlaces
 from gantailor.supernet.graph import Selection
@@ -84,7 +85,7 @@ class PathTask(TaskAround):
         """The frontier moves on."""
         super().after_step(step)
         if self.pull is not None and step < self.frontier.steps:
-            self.pull.shrink(self.frontier.open)
+            self.pull.shrink(self.frontier.open.to(self.pull.gates.values.device))
         self.frontier.narrow(step)
 
 
@@ -165,7 +166,7 @@ def _whole(model: nn.Module) -> Supernet:
     if isinstance(model, Slimmed):
         return as_computed(model)
     assert isinstance(model, Supernet)
-    return copied(model).to("cpu").requires_grad_(True)
+    return copied(model).to(HOST).requires_grad_(True)
 
 
 def _orders(places: GatePlaces, order: np.ndarray) -> Mapping[str, np.ndarray]:

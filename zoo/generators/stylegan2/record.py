@@ -17,7 +17,7 @@ def defaults(own: Mapping[str, Any]) -> dict[str, Any]:
 
     The shipped teacher's discriminator is gone on with, if no other teacher is named.
     """
-    retrain: dict[str, Any] = {"preset": "stylekd", "precision": "bfloat16", "ema_kimg": 2.0, "kimg": 24.0}
+    retrain: dict[str, Any] = {"preset": "stylekd", "precision": "auto", "ema_kimg": 2.0, "kimg": 24.0}
     if _section(own, "data").get("kind", "openmoji") == "openmoji":
         retrain["task_options"] = {"augment": 1, "r1": 2.0}
     if not _section(own, "evaluation").get("lpips_features"):
