@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import resource
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
 from typing import Any, TypeVar
@@ -100,9 +100,53 @@ def autocast(device: torch.device, precision: str) -> Iterator[None]:
             yield
 
 
-def loss_scaler(device: torch.device, precision: str) -> torch.amp.GradScaler | None:
-    """What keeps the gradients of float16 from becoming zero (Micikevicius et al. 2018, arXiv 1710.03740)."""
-    return torch.amp.GradScaler(device.type) if find_precision(precision, device) == "float16" else None
+class LossScaling:
+    """Keeps the gradients of float16 from becoming zero (Micikevicius et al. 2018, arXiv 1710.03740).
+
+    Attributes:
+        scaler: PyTorch's, which follows what the gradients hold; None where none is needed.
+    """
+
+    def __init__(self, device: torch.device, precision: str) -> None:
+        self.device = device
+        needed = find_precision(precision, device) == "float16"
+        self.scaler = torch.amp.GradScaler(device.type) if needed else None
+
+    @property
+    def scale(self) -> float:
+        """By what gradients are to be multiplied."""
+        return 1.0 if self.scaler is None else float(self.scaler.scale(torch.ones((), device=self.device)))
+
+    def step(self, optimizers: Iterable[torch.optim.Optimizer]) -> None:
+        """Every optimiser's step with the true gradients; none where these became infinite.
+
+        All are true before the first step, for what is measured then may be another optimiser's.
+        """
+        optimizers = list(optimizers)
+        if self.scaler is None:
+            for optimizer in optimizers:
+                optimizer.step()
+            return
+        optimizers = [one for one in optimizers if any(p.grad is not None for p in trained_by(one))]
+        for optimizer in optimizers:
+            self.scaler.unscale_(optimizer)
+        for optimizer in optimizers:
+            self.scaler.step(optimizer)
+        self.scaler.update()
+
+    def state(self) -> dict[str, Any]:
+        """To be stored with the step."""
+        return {} if self.scaler is None else {"loss_scale": self.scaler.state_dict()}
+
+    def load(self, state: Mapping[str, Any]) -> None:
+        """Go on with what was stored."""
+        if self.scaler is not None and "loss_scale" in state:
+            self.scaler.load_state_dict(state["loss_scale"])
+
+
+def trained_by(optimizer: torch.optim.Optimizer) -> list[nn.Parameter]:
+    """All parameters of an optimiser."""
+    return [parameter for group in optimizer.param_groups for parameter in group["params"]]
 
 
 def device_of(model: nn.Module) -> torch.device:

@@ -84,3 +84,22 @@ def test_classes_and_bodies_can_be_read():
                 lines = node.end_lineno - first[0].lineno + 1 if first else 0
                 large += [f"{name}.{node.name}: {lines} lines"] if lines > MOST_LINES else []
     assert large == []
+
+
+DEVICES = ("cpu", "cuda", "mps")
+NAMES_DEVICES = "gantailor.supernet.device"
+
+
+@pytest.mark.parametrize("name", [name for name in MODULES if name != NAMES_DEVICES])
+def test_one_place_names_devices(name):
+    """All else follows the generator, or is told; Ray's resources are no devices of PyTorch."""
+    for node in ast.walk(TREES[name]):
+        if isinstance(node, ast.Dict):  # {"cpu": 1.0}
+            node.keys = [key for key in node.keys if not isinstance(key, ast.Constant)]
+    found = [
+        ast.unparse(node)
+        for node in ast.walk(TREES[name])
+        if (isinstance(node, ast.Constant) and isinstance(node.value, str) and node.value.partition(":")[0] in DEVICES)
+        or (isinstance(node, ast.Attribute) and node.attr in ("cuda", "is_cuda", "mps"))
+    ]
+    assert not found, f"{found}: gantailor.supernet.device decides where is computed"

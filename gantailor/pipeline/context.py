@@ -38,17 +38,12 @@ class RunContext:
     """A run as its method sees it; ``setup`` stays as it is, what the method may change are copies."""
 
     def __init__(self, run: Run) -> None:
-        self.run, self.setup = run, run.setup
+        self.run, self.setup, self.device = run, run.setup, run.setup.device
 
     @property
     def config(self) -> Config:
         """The run's settings."""
         return self.run.config
-
-    @property
-    def device(self) -> torch.device:
-        """Where trainings compute."""
-        return self.setup.device
 
     @property
     def taught(self) -> bool:

@@ -60,6 +60,8 @@ class Settings(Protocol):
 class Context(Protocol):
     """What a run offers its method. What is returned as a copy may be changed; everything else is shared."""
 
+    device: torch.device  # where trainings compute
+
     @property
     def config(self) -> Settings:
         """The run's settings."""
@@ -81,10 +83,6 @@ class Context(Protocol):
 
     def scores(self) -> Mapping[str, np.ndarray]:
         """Of each width's channels by the run's ranking, as they lie in ``supernet()``; the larger stays."""
-
-    @property
-    def device(self) -> torch.device:
-        """Where trainings compute."""
 
     def teacher(self) -> nn.Module:
         """A frozen copy of the teacher; of the untrained generator where there is none."""

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from gantailor.supernet.calibration import WeightAverages, has_running_statistics, recalibrate
 from gantailor.supernet.calling import Inputs, each
-from gantailor.supernet.device import HOST, device_of, loss_scaler
+from gantailor.supernet.device import HOST, LossScaling, device_of, trained_by
 from gantailor.supernet.errors import CheckpointError, ConfigError, GantailorError
 from gantailor.supernet.files import cut_rows, load_optimizer_tensors, load_tensors, optimizer_tensors, save_tensors
 from gantailor.supernet.training import distributed
@@ -182,7 +182,7 @@ class Trainer:
         self._rates = {name: [g["lr"] for g in o.param_groups] for name, o in task.optimizers.items()}
         self.device = device_of(task.generator)
         self._loading = Loading(task.batches, recipe, workers=workers, on_device=self.device != HOST)
-        self._scaler = loss_scaler(self.device, recipe.precision)
+        self.scaling = LossScaling(self.device, recipe.precision)
         self._stop = False
         self._saved = "no checkpoint was written yet"
         self.step = 0
@@ -302,7 +302,7 @@ class Trainer:
             for group, rate in zip(optimizer.param_groups, self._rates[name], strict=True):
                 group["lr"] = rate * factor
         with self._explaining():
-            parts, share = self._loading.parts(self.step), self._scale() / recipe.accumulate
+            parts, share = self._loading.parts(self.step), self.scaling.scale / recipe.accumulate
             rows = [task.backward(self.step, part, share) for part in parts]
         names = list(rows[0])
         means = [torch.stack([row[name] for row in rows]).mean().to(self.device) for name in names]
@@ -310,28 +310,14 @@ class Trainer:
         losses = dict(zip(names, values.unbind(), strict=True))
         if values.device == HOST:  # elsewhere reading them would stop the device at every step
             self._check({name: float(value) for name, value in losses.items()})
-        self._update()
+        for optimizer in task.optimizers.values():
+            distributed.average_gradients(trained_by(optimizer))
+        self.scaling.step(task.optimizers.values())
         task.after_step(self.step)
         if self._averages is not None:
             self._averages.update(self.step, recipe.batch)
         self.step += 1
         return losses
-
-    def _scale(self) -> float:
-        """By what gradients are multiplied, so that float16 holds the small ones."""
-        return 1.0 if self._scaler is None else float(self._scaler.scale(torch.ones((), device=self.device)))
-
-    def _update(self) -> None:
-        """Every optimiser's step; in float16 with the true gradients, and none where these became infinite."""
-        for optimizer in self.task.optimizers.values():
-            distributed.average_gradients(p for group in optimizer.param_groups for p in group["params"])
-            if self._scaler is None:
-                optimizer.step()
-            elif any(p.grad is not None for group in optimizer.param_groups for p in group["params"]):
-                self._scaler.unscale_(optimizer)
-                self._scaler.step(optimizer)
-        if self._scaler is not None:
-            self._scaler.update()
 
     def _check(self, losses: dict[str, float]) -> None:
         for name, value in losses.items():
@@ -384,8 +370,9 @@ class Trainer:
                 tensors |= {f"process-{number}.{key}": value for key, value in state.items()}
             for name, optimizer in self.task.optimizers.items():
                 tensors |= {f"optimizer-{name}.{k}": v for k, v in optimizer_tensors(optimizer).items()}
+            info = {"step": self.step, "recipe": self.recipe.model_dump(), **self.scaling.state()}
             try:
-                save_tensors(path, tensors, self._info())
+                save_tensors(path, tensors, info)
             except OSError as error:
                 full = error.errno in (errno.ENOSPC, errno.EDQUOT)
                 what = "the disk is full" if full else str(error)
@@ -394,10 +381,6 @@ class Trainer:
                 ) from None
             self._saved = f"the last good checkpoint is step {self.step}, {path}"
         distributed.wait()
-
-    def _info(self) -> dict[str, Any]:
-        scaling = {} if self._scaler is None else {"loss_scale": self._scaler.state_dict()}
-        return {"step": self.step, "recipe": self.recipe.model_dump(), **scaling}
 
     def _check_weights(self) -> None:
         """That what is saved is sound: where losses are read late, weights break before a loss is seen to."""
@@ -431,8 +414,7 @@ class Trainer:
                 ) from None
         for name, optimizer in self.task.optimizers.items():
             load_optimizer_tensors(optimizer, _under(tensors, f"optimizer-{name}"))
-        if self._scaler is not None and "loss_scale" in info:
-            self._scaler.load_state_dict(info["loss_scale"])
+        self.scaling.load(info)
         self.step = info["step"]
         self._saved = f"the last good checkpoint is step {self.step}, {path}"
 

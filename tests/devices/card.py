@@ -143,5 +143,6 @@ def plugged_in(monkeypatch: Any) -> Iterator[torch.device]:
     monkeypatch.setattr(_BACKEND, "plugged", True)
     monkeypatch.setattr(torch.Tensor, "pin_memory", lambda self, *_: self)
     monkeypatch.setattr(torch._VF, "gru", _gru)
+    monkeypatch.setattr(torch.accelerator, "synchronize", lambda *_: None)
     with _Card():
         yield CARD

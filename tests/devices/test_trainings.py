@@ -53,13 +53,25 @@ ARMS = {
 }
 
 
-def trained(which, device):
-    """Every weight that three steps of a method and two of its fine-tuning leave, and of what is watched."""
+def context_of(which, device):
+    """A method in a small run."""
     conformance: MethodConformance = ARMS[which].made()
     conformance.settings = ARMS[which].settings
     found = method(conformance.name)
     context = conformance.context(found)
     context.device = device
+    return found, context
+
+
+def task_of(which, device):
+    """Its training."""
+    found, context = context_of(which, device)
+    return found.task(context), context.config.train
+
+
+def trained(which, device):
+    """Every weight that three steps of a method and two of its fine-tuning leave, and of what is watched."""
+    found, context = context_of(which, device)
     task = found.task(context)
     model = Trainer(task, context.config.train).run(stop_after=3)
     left = {f"{name}.{k}": v for name, part in task.parts().items() for k, v in part.state_dict().items()}
