@@ -1,7 +1,7 @@
 """What kernels make of shapes, remembered: most operations of a narrow forward are those at full width.
 
-On the device ``meta`` a result is a shape, strides and a type, which follow from those of the arguments. For many kernels
-PyTorch finds them in Python, with milliseconds for one interpolation.
+On the device ``meta`` a result is a shape, strides and a type, which follow from those of the arguments. For many
+kernels PyTorch finds them in Python, with milliseconds for one interpolation.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ class Shapes:
     """Runs operations on tensors of the device ``meta``, each once for the same shapes, types and options.
 
     Remembered are those that make new tensors, or write into their first argument and leave its shape as it is. All
-    others run each time: views, what asks for values, and whatever is given or makes a tensor with values.
+    others run each time: views, what asks for values, whatever is given or makes a tensor with values, and what
+    compiled functions call, since recordings see that only when it runs.
     """
 
     def __init__(self) -> None:
@@ -29,7 +30,7 @@ class Shapes:
     def __call__(self, func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
         """The operation's result."""
         in_place = _in_place(func)
-        if in_place is None:
+        if in_place is None or torch._C._len_torch_function_stack():  # none are left where Python calls an operation
             return func(*args, **kwargs)
         try:
             key = (func, torch.get_default_dtype(), *map(_form, args), *((k, _form(v)) for k, v in kwargs.items()))
@@ -63,7 +64,7 @@ def _form(value: Any) -> Hashable:
     return tuple(map(_form, value)) if kind in (list, tuple) else (kind, value)  # 1, 1.0 and True are not the same
 
 
-def _made(kind: type, forms: tuple[Any, ...]) -> Any:
+def _made(kind: Any, forms: tuple[Any, ...]) -> Any:
     made = [torch.empty_strided(shape, strides, dtype=dtype, device="meta") for shape, strides, dtype in forms]
     return made[0] if issubclass(kind, Tensor) else kind(made)
 
