@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -103,10 +104,18 @@ def code_line() -> str:
     """The line of a generator's code that runs, ``net.py:12``; empty where PyTorch's and our own call each other."""
     frame: Any = sys._getframe(1)
     while frame is not None:
-        file, own = frame.f_code.co_filename, frame.f_code.co_filename.startswith(_OWN)
+        own, name = _home(frame.f_code.co_filename)
         if own and frame.f_code.co_name == "run":  # what runs forwards: nothing above it is the generator's
             return ""
-        if not own and not file.startswith(("<", _TORCH)) and Path(file).name not in ("contextlib.py", "einops.py"):
-            return f"{Path(file).name}:{frame.f_lineno}"
+        if name:
+            return f"{name}:{frame.f_lineno}"
         frame = frame.f_back
     return ""
+
+
+@functools.cache
+def _home(file: str) -> tuple[bool, str]:
+    """Whether a file is one of ours, and its name if it may be the generator's: asked of every frame, many times."""
+    own, name = file.startswith(_OWN), Path(file).name
+    foreign = own or file.startswith(("<", _TORCH)) or name in ("contextlib.py", "einops.py")
+    return own, "" if foreign else name

@@ -89,7 +89,7 @@ class DryRuns:
             stack.enter_context(narrow_attributes(generator, graph, graph.sizes(config)))
             tensors = {**self.tensors, **slice_tensors(self.tensors, graph, config, only=axes)}
             every = {place: tensors[name] for name, places in self.places.items() for place in places}
-            with recorded(generator, tensors) as self.last:
+            with recorded(generator, tensors, kernel=self.kind.kernel) as self.last:
                 functional_call(generator, every, tuple(self.inputs), tie_weights=False)
         return self.last
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -15,10 +16,10 @@ from torch.utils._pytree import tree_leaves
 
 from gantailor.supernet.calling import code_line
 from gantailor.supernet.proof.stand_ins import has_values
-from gantailor.supernet.tracing.counting import ProductCounter
+from gantailor.supernet.tracing.counting import Kernel, ProductCounter, run_kernel
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Step:
     """One operation of a forward: the module whose code calls it, its name, and the weights that it is given.
 
@@ -60,23 +61,22 @@ class _Steps(TorchFunctionMode):
         self.recording, self.products, self.stack, self.names = recording, products, stack, names
 
     def __torch_function__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
-        name = _name(func)
+        brief = getattr(func, "__name__", "") in _RECURRENT and len(args) > 8 and not has_values(args[0])
         try:
-            brief = name in _RECURRENT and len(args) > 8 and not has_values(args[0])
             result = self._one_step(func, *args) if brief else func(*args, **(kwargs or {}))
         except Exception:
-            self._note(name, (args, kwargs))
+            self._note(_name(func), args, kwargs)
             raise
-        made = [t for t in tree_leaves(result) if isinstance(t, Tensor)]
-        if made or name == "__setitem__":  # asking for a size, a type or a place computes nothing
-            self._note(name, (args, kwargs))
-        bits = (torch.finfo(t.dtype).bits for t in made if t.is_floating_point())
-        self.recording.lowest = min(self.recording.lowest, *bits, 64)
+        made = _tensors(result)
+        if made or getattr(func, "__name__", "") == "__setitem__":  # asking for a size or a type computes nothing
+            self._note(_name(func), args, kwargs)
+            self.recording.lowest = min(self.recording.lowest, *(_bits(t.dtype) for t in made), 64)
         return result
 
-    def _note(self, name: str, given: Any) -> None:
-        weights = (self.names[id(t)] for t in tree_leaves(given) if id(t) in self.names)
-        self.recording.steps.append(Step(self.stack[-1], name, tuple(weights), code_line()))
+    def _note(self, name: str, args: Any, kwargs: Any) -> None:
+        given = _tensors(args) + (_tensors(kwargs) if kwargs else [])
+        weights = tuple(self.names[id(t)] for t in given if id(t) in self.names)
+        self.recording.steps.append(Step(self.stack[-1], name, weights, code_line()))
 
     def _one_step(self, func: Callable[..., Any], x: Tensor, *rest: Any) -> tuple[Tensor, ...]:
         """A recurrent layer does the same in each step: where there are no values, one shows what all do."""
@@ -93,9 +93,25 @@ def _name(func: Any) -> str:
     return getattr(getattr(func, "__self__", None), "__name__", name) if name == "__get__" else name
 
 
+def _tensors(value: Any) -> list[Tensor]:
+    """Those in a result or in arguments; asked of everything that runs, so the usual kinds come first."""
+    if isinstance(value, Tensor):
+        return [value]
+    if isinstance(value, list | tuple):
+        return [] if type(value) is torch.Size else [t for one in value for t in _tensors(one)]
+    if value is None or isinstance(value, int | float | str | torch.dtype | torch.device):
+        return []
+    return [t for t in tree_leaves(value) if isinstance(t, Tensor)]
+
+
+@functools.cache
+def _bits(dtype: torch.dtype) -> int:
+    return torch.finfo(dtype).bits if dtype.is_floating_point else 64
+
+
 class _Products(ProductCounter):  # type: ignore[no-untyped-call]
-    def __init__(self, recording: Recording, stack: list[str]) -> None:
-        super().__init__()
+    def __init__(self, recording: Recording, stack: list[str], kernel: Kernel) -> None:
+        super().__init__(kernel)
         self.recording, self.stack, self.times = recording, stack, 1
 
     def add(self, products: int) -> None:
@@ -103,8 +119,13 @@ class _Products(ProductCounter):  # type: ignore[no-untyped-call]
 
 
 @contextmanager
-def recorded(model: nn.Module, tensors: Mapping[str, Tensor]) -> Iterator[Recording]:
-    """What forwards of the model do within the block; ``tensors`` are its weights and buffers by name."""
+def recorded(model: nn.Module, tensors: Mapping[str, Tensor], *, kernel: Kernel = run_kernel) -> Iterator[Recording]:
+    """What forwards of the model do within the block.
+
+    Args:
+        tensors: its weights and buffers by name.
+        kernel: gives the results of operations.
+    """
     recording, stack = Recording(), [""]
     names = {id(tensor): name for name, tensor in reversed([*tensors.items()])}
     handles = [
@@ -117,7 +138,7 @@ def recorded(model: nn.Module, tensors: Mapping[str, Tensor]) -> Iterator[Record
         )
     ]
     try:
-        with _Products(recording, stack) as products, _Steps(recording, products, stack, names):
+        with _Products(recording, stack, kernel) as products, _Steps(recording, products, stack, names):
             yield recording
     finally:
         for handle in handles:

@@ -9,9 +9,15 @@ import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 
+from gantailor.supernet.proof.shapes import Shapes
+from gantailor.supernet.tracing.counting import run_kernel
+
 
 class Meta:
     """PyTorch's own, on the device ``meta``. Fast; not for code that moves tensors or keeps them outside buffers."""
+
+    def __init__(self) -> None:
+        self.kernel = Shapes()
 
     def context(self) -> AbstractContextManager[Any]:
         """Within it code makes new tensors of this kind."""
@@ -24,6 +30,8 @@ class Meta:
 
 class Fake:
     """Those of PyTorch's compiler, which seem to lie where the real ones lie; for all code that asks no values."""
+
+    kernel = staticmethod(run_kernel)  # its own cache remembers shapes
 
     def __init__(self) -> None:
         self._mode = FakeTensorMode(allow_non_fake_inputs=True)
@@ -39,6 +47,8 @@ class Fake:
 
 class Real:
     """The tensors themselves."""
+
+    kernel = staticmethod(run_kernel)
 
     def context(self) -> AbstractContextManager[Any]:
         """Nothing changes."""

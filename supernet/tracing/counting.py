@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -25,20 +25,31 @@ _FORMULAS: dict[Any, Callable[..., int]] = {
 }
 
 
+Kernel = Callable[[Any, tuple[Any, ...], Mapping[str, Any]], Any]
+
+
+def run_kernel(func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+    """What PyTorch does with an operation."""
+    return func(*args, **kwargs)
+
+
 class ProductCounter(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Counts convolutions and matrix products, whoever calls them, at the level of the kernels.
+
+    Args:
+        kernel: gives the results of operations.
 
     Attributes:
         total: multiply-accumulates so far; products of a matrix and a vector do not count, as in PyTorch's counter.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, kernel: Kernel = run_kernel) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.total = 0
+        self.total, self.kernel = 0, kernel
 
     def __torch_dispatch__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        result = func(*args, **kwargs)
+        result = self.kernel(func, args, kwargs)
         formula = _FORMULAS.get(func._overloadpacket)
         if formula is not None:
             self.add(formula(*args, **kwargs, out_val=result) // 2)
