@@ -75,6 +75,34 @@ class TestCartoonGan(GeneratorConformance):
     name, options, shapes = "cartoongan", {"ngf": 4}, PICTURE
 
 
+class TestSrvgg(GeneratorConformance):
+    name, options, shapes = "srvgg", {"num_feat": 8, "num_conv": 2}, ((3, 18, 20),)
+    bounded = False
+
+
+class TestSrvggInRelu(GeneratorConformance):
+    name, options, shapes = "srvgg", {"num_feat": 6, "num_conv": 1, "upscale": 3, "act_type": "relu"}, ((3, 18, 20),)
+    bounded = False
+
+
+RRDB = {"num_feat": 8, "num_block": 1, "num_grow_ch": 4}
+
+
+class TestRrdbNet(GeneratorConformance):
+    name, options, shapes = "rrdbnet", RRDB, ((3, 18, 20),)
+    bounded = False
+
+
+class TestRrdbNetOfScale2(GeneratorConformance):
+    name, options, shapes = "rrdbnet", {**RRDB, "scale": 2}, ((3, 18, 20),)
+    bounded = False
+
+
+class TestRrdbNetOfScale1(GeneratorConformance):
+    name, options, shapes = "rrdbnet", {**RRDB, "scale": 1}, ((3, 20, 24),)
+    bounded = False
+
+
 class TestStyleGan2(GeneratorConformance):
     name, options = "stylegan2", {"size": 16, "style_dim": 16, "n_mlp": 2, "channels": {4: 16, 8: 8, 16: 8}}
     bounded = False
