@@ -154,8 +154,9 @@ class Fidelity:
 
     ``l1`` of the range [-1, 1]; ``psnr`` in dB for a range of 2, each picture at most 100; ``ssim`` at most 1 (Wang et
     al. 2004; torchmetrics, Gaussian window of sigma 1.5). ``psnr_rgb``, ``ssim_rgb``, ``psnr_y`` and ``ssim_y`` as the
-    tables of super-resolution have them: without a border of ``scale`` pixels, the last two of ``luma``. With a ``teacher`` they compare with its outputs on the same
-    inputs and are called ``l1[teacher]`` and so on; without, with the real pictures.
+    tables of super-resolution have them: without a border of ``scale`` pixels, the last two of ``luma``. With a
+    ``teacher`` they compare with its outputs on the same inputs and are called ``l1[teacher]`` and so on; without, with
+    the real pictures.
 
     Args:
         metrics: names of those that are computed; SSIM takes the longest.

@@ -57,7 +57,7 @@ class Enlarged(nn.Module):
 
 
 def tables(made, aim, scale):
-    """PSNR and SSIM of two uint8 ``[H, W, 3]`` as super-resolution papers count them, pixel by pixel and window by window.
+    """PSNR and SSIM of two uint8 ``[H, W, 3]`` as super-resolution papers count them, window by window.
 
     Wang et al. 2004 with their own weights: exp(-(x^2 + y^2) / (2 1.5^2)) over 11 x 11, windows that lie inside.
     """
