@@ -400,6 +400,17 @@ class TestTensors(DataCase):
         return True
 
 
+class TestSuperResolution(DataCase):
+    """Tiles of large pictures, made small."""
+
+    kind = "super_resolution"
+
+    def made(self, folder, seed):
+        for number, name in enumerate(("train", "test")):
+            save(folder / name, 3, 70 + number, (seed, number), width=40)
+        return DataConfig(kind=self.kind, path=str(folder), size=16, scale=2)
+
+
 class TestDataset(DataCase):
     """A torch Dataset of uint8 pictures of any size."""
 

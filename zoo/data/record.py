@@ -14,7 +14,7 @@ import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal, Protocol, TypeVar
+from typing import Any, Literal, Protocol, Self, TypeVar
 
 import numpy as np
 
@@ -24,14 +24,36 @@ from gantailor.supernet.errors import ConfigError, DataError
 from gantailor.supernet.training.batches import PairSource
 from gantailor.zoo.data.config import DataConfig
 from gantailor.zoo.data.domains import Domains
-from gantailor.zoo.data.pairs import Pairs as ArrayPairs
 
 # The folders of a split, the first one that there is.
 FOLDERS = {"train": ("train",), "search": ("search", "val", "train"), "test": ("test", "val")}
 SHARES = {"train": 8, "search": 1, "test": 1}  # of pictures that several splits find
 SPLIT_NAMES = tuple(dict.fromkeys(name for names in FOLDERS.values() for name in names))
 
-AllPairs = TypeVar("AllPairs", bound=ArrayPairs)
+
+class Shareable(Protocol):
+    """Pictures by their names, a frozen dataclass."""
+
+    __dataclass_fields__: Any
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """One for each."""
+        ...
+
+    @property
+    def source(self) -> str:
+        """Where they come from."""
+        ...
+
+    def __len__(self) -> int: ...
+
+    def take(self, rows: np.ndarray) -> Self:
+        """Those at some rows."""
+        ...
+
+
+AllPairs = TypeVar("AllPairs", bound=Shareable)
 
 
 class DataSet(PairSource, Pairs, Protocol):
