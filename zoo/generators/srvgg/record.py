@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from gantailor.zoo.generators.enlarging import defaults
 from gantailor.zoo.generators.record import Generator
 
 SRVGG = Generator(
@@ -9,4 +10,5 @@ SRVGG = Generator(
     build="gantailor.zoo.generators.srvgg.generator:SrvggGenerator",
     read="gantailor.zoo.generators.srvgg.checkpoint:read_srvgg",
     options_of_state="gantailor.zoo.generators.srvgg.checkpoint:srvgg_options",
+    defaults=defaults,
 )
