@@ -109,7 +109,7 @@ def luma(pictures: Tensor) -> Tensor:
     """
     if pictures.shape[1] == 1:
         return pictures.double()
-    red, green, blue = ((as_rgb(pictures).double() + 1) / 2).split(1, 1)
+    red, green, blue = torch.split((as_rgb(pictures).double() + 1) / 2, 1, 1)
     return (16 + 65.481 * red + 128.553 * green + 24.966 * blue) / 127.5 - 1
 
 

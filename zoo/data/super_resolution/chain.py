@@ -139,7 +139,8 @@ def _jpeg(rng: np.random.Generator, ranges: Round) -> Jpeg:
 
 def _chances(given: Sequence[float] | Range) -> np.ndarray:
     values = np.asarray(given, float)
-    return values / values.sum()
+    shares: np.ndarray = values / values.sum()
+    return shares
 
 
 def apply(picture: np.ndarray, steps: Sequence[Step]) -> np.ndarray:
@@ -182,13 +183,14 @@ def _noisy(values: np.ndarray, step: Noise) -> np.ndarray:
     shape = (*values.shape[:2], 1 if step.grey else channels)
     if step.kind == "gaussian":
         noise = rng.standard_normal(shape, np.float32) * np.float32(step.strength / 255)
-        return np.clip(values + noise, 0, 1)
-    shown = values.astype(np.float64)
-    shown = shown if not step.grey or channels == 1 else (shown @ GREY)[..., None]
-    shown = _in_8_bits(shown) / 255
-    levels = 2 ** math.ceil(math.log2(len(np.unique(shown))))
-    noise = rng.poisson(shown * levels) / levels - shown
-    return np.clip(values + (noise * step.strength).astype(np.float32), 0, 1)
+    else:
+        shown = values.astype(np.float64)
+        shown = shown if not step.grey or channels == 1 else (shown @ GREY)[..., None]
+        shown = _in_8_bits(shown) / 255
+        levels = 2 ** math.ceil(math.log2(len(np.unique(shown))))
+        noise = ((rng.poisson(shown * levels) / levels - shown) * step.strength).astype(np.float32)
+    made: np.ndarray = np.clip(values + noise, 0, 1)
+    return made
 
 
 def _compressed(values: np.ndarray, quality: int) -> np.ndarray:

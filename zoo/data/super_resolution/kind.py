@@ -12,8 +12,8 @@ from gantailor.zoo.data.config import DataConfig
 from gantailor.zoo.data.fit import Reading
 from gantailor.zoo.data.items import stored
 from gantailor.zoo.data.pairs import Pairs
-from gantailor.zoo.data.record import DataKind, DataSet, shared_out, split_folder
-from gantailor.zoo.data.super_resolution.pictures import Degraded, PictureFiles, Tiles, WholePictures
+from gantailor.zoo.data.record import DataKind, DataSet, PictureFiles, shared_out, split_folder
+from gantailor.zoo.data.super_resolution.pictures import Degraded, Tiles, WholePictures
 from gantailor.zoo.data.super_resolution.settings import degradation_of
 from gantailor.zoo.data.super_resolution.shrinking import Shrinking
 
@@ -45,9 +45,10 @@ def _tiles(found: PictureFiles, folder: Path, reading: Reading, shrinking: Shrin
     key = f"{folder.resolve()}|{found.source}|{shrinking.plain_key}"
     kept = stored(tiles, reading, name="super_resolution", what=what, key=key)
     source = f"{found.source}@{reading.label}/{shrinking.degradation}"
+    small, large = kept.sides
     if shrinking.random:
-        return Degraded(*kept.sides, kept.names, source, shrinking=shrinking)
-    return Pairs(*kept.sides, kept.names, source)
+        return Degraded(small, large, kept.names, source, shrinking=shrinking)
+    return Pairs(small, large, kept.names, source)
 
 
 def _check(config: DataConfig) -> None:

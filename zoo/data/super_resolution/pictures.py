@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -20,27 +20,11 @@ from gantailor.zoo.data.fit import Reading
 from gantailor.zoo.data.items import stamp_of
 from gantailor.zoo.data.pairs import Pairs
 from gantailor.zoo.data.pictures import to_float
+from gantailor.zoo.data.record import PictureFiles
 from gantailor.zoo.data.super_resolution.shrinking import Shrinking
 
 MEMO_BYTES = 256 * 2**20  # of decoded whole pictures
 _ORIENTATION, _TURNED = 274, (5, 6, 7, 8)  # of EXIF: those that exchange height and width
-
-
-@dataclass(frozen=True)
-class PictureFiles:
-    """Files of a folder, before any is read."""
-
-    names: tuple[str, ...]
-    files: tuple[Path, ...]
-    source: str
-
-    def __len__(self) -> int:
-        return len(self.names)
-
-    def take(self, rows: np.ndarray | slice) -> Self:
-        """Those at some rows."""
-        chosen = np.arange(len(self))[rows]
-        return replace(self, names=tuple(self.names[k] for k in chosen), files=tuple(self.files[k] for k in chosen))
 
 
 def size_of(file: Path) -> tuple[int, int]:

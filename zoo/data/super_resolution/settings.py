@@ -93,7 +93,8 @@ def degradation_of(options: Mapping[str, Any]) -> tuple[str, Chain]:
         raise ConfigError(
             f"data.options {', '.join(given)} are those of degradation realesrgan, and it is {name}; leave them out"
         )
-    without, rounds, final = given.pop("without", ()), {"first": {}, "second": {}}, Chain().final_sinc_prob
+    rounds: dict[str, dict[str, Any]] = {"first": {}, "second": {}}
+    without, final = given.pop("without", ()), Chain().final_sinc_prob
     usual = {"first": Round(), "second": SECOND}
     known = [f.name for f in fields(Round) if f.name != "blur_prob"]
     for option, value in given.items():

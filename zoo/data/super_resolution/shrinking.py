@@ -47,7 +47,8 @@ class Shrinking:
         height, width = (side // self.scale for side in large.shape[:2])
         if self.degradation == "area":
             blocks = large.reshape(height, self.scale, width, self.scale, -1).astype(np.float32)
-            return np.floor(blocks.mean((1, 3)) + 0.5).astype(np.uint8)
+            means: np.ndarray = np.floor(blocks.mean((1, 3)) + 0.5).astype(np.uint8)
+            return means
         flat = large[..., 0] if large.shape[2] == 1 else large
         small = Image.fromarray(flat).resize((width, height), Image.Resampling.BICUBIC)
         return np.array(small).reshape(height, width, large.shape[2])
