@@ -25,7 +25,8 @@ class Pairs(Protocol):
     """What an evaluator asks of a data set.
 
     One whose real pictures belong to no input, unpaired ones, has no targets, but ``others``, as many as there are, of
-    which ``other(rows, None)`` are ``[n, C, H, W]`` in [-1, 1].
+    which ``other(rows, None)`` are ``[n, C, H, W]`` in [-1, 1]. One whose pictures are of several sizes has
+    ``whole(row)``, input and target ``[1, C, H, W]`` of one picture; its ``batch`` are parts of them, to be shown.
     """
 
     @property
@@ -59,6 +60,8 @@ class Subset:
         if others is not None and self.others is not None and len(self.others) < len(others):
             self._note += f"[{len(self.others)} of {len(others)} real, spread]"
         self.source = f"{pairs.source}{self._note}"
+        own: Any = getattr(pairs, "whole", None)
+        self.whole = None if own is None else lambda row: own(int(self.rows[row]))
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -164,8 +167,7 @@ def render(generator: nn.Module, pairs: Pairs, *, batch: int = 32) -> Iterator[t
         raise EvaluationError(f"data set {pairs.source!r} is empty; a score needs pictures")
     device, size = device_of(generator), batch
     with evaluating(generator):
-        for start in range(0, len(pairs), batch):
-            inputs, targets = pairs.batch(np.arange(start, min(start + batch, len(pairs))))
+        for start, inputs, targets in _batches(pairs, batch):
             inputs = each(inputs, lambda one: one.to(device))
             outputs, size = _outputs(generator, inputs, size)
             broken = (~torch.isfinite(outputs)).flatten(1).any(1)
@@ -194,6 +196,16 @@ def _outputs(generator: nn.Module, inputs: Inputs, size: int) -> tuple[Tensor, i
         size = -(-min(size, size_of(inputs)) // 2)
 
 
+def _batches(pairs: Pairs, batch: int) -> Iterator[tuple[int, Inputs, Tensor | None]]:
+    """Number of the first picture, inputs and targets; picture by picture where these are of several sizes."""
+    whole = getattr(pairs, "whole", None)
+    if whole is not None:
+        yield from ((row, *whole(row)) for row in range(len(pairs)))
+        return
+    for start in range(0, len(pairs), batch):
+        yield start, *pairs.batch(np.arange(start, min(start + batch, len(pairs))))
+
+
 def has_real(pairs: Pairs) -> bool:
     """Whether there are real pictures at all: a target of each input, or such that belong to none."""
     return getattr(pairs, "others", None) is not None or pairs.batch(np.arange(1))[1] is not None
@@ -209,10 +221,11 @@ def real_batches(pairs: Pairs, *, batch: int = 32, device: Device = HOST) -> Ite
         EvaluationError: there are none.
     """
     others = getattr(pairs, "others", None)
-    count = len(pairs) if others is None else len(others)
-    for start in range(0, count, batch):
-        rows = np.arange(start, min(start + batch, count))
-        real = wanted(pairs.batch(rows)[1]) if others is None else pairs.other(rows, None)  # type: ignore[attr-defined]
+    if others is None:
+        yield from (as_seen(wanted(targets).to(device)) for _, _, targets in _batches(pairs, batch))
+        return
+    for start in range(0, len(others), batch):
+        real = pairs.other(np.arange(start, min(start + batch, len(others))), None)  # type: ignore[attr-defined]
         yield as_seen(real.to(device))
 
 

@@ -15,6 +15,9 @@ attribute            value                                                   mis
 ``feature_layers``   modules whose outputs are distilled                     none
 ``interface_layers`` modules whose outputs others use (a latent code), so    none
                      that they stay whole
+``picture_range``    of its pictures, in and out, an attribute to set:       (-1, 1)
+                     ``(0, 1)`` as it was published; a run sets (-1, 1),
+                     ``with_signed_pictures``
 ``modulation``       form of its modulated convolutions, an attribute to     has none
                      set: ``shared`` or ``grouped``
 ===================  ======================================================  ====================================
@@ -35,6 +38,8 @@ from gantailor.supernet.errors import ConfigError, nearest
 
 Takes = Literal["pictures", "labels", "latents"]
 TAKES: tuple[Takes, ...] = get_args(Takes)
+PictureRange = tuple[float, float]
+SIGNED: PictureRange = (-1.0, 1.0)
 
 
 @dataclass(frozen=True)
@@ -47,6 +52,7 @@ class Traits:
     size: int | None = None
     feature_layers: tuple[str, ...] = ()
     interface_layers: tuple[str, ...] = ()
+    picture_range: PictureRange = SIGNED
     modulation: str | None = None
 
 
@@ -66,6 +72,7 @@ def traits_of(module: nn.Module) -> Traits:
         size=_whole_number(module, "size") if takes == "latents" else None,
         feature_layers=_layers(module, "feature_layers"),
         interface_layers=_layers(module, "interface_layers"),
+        picture_range=_range(module),
         modulation=modulation if isinstance(modulation, str) else None,
     )
 
@@ -85,6 +92,26 @@ def _whole_number(module: nn.Module, name: str) -> int | None:
     if value is not None and (type(value) is not int or value < 1):
         raise _mistake(module, name, value, "give a whole number of at least 1")
     return value
+
+
+def _range(module: nn.Module) -> PictureRange:
+    value = _declared(module, "picture_range")
+    if value is None:
+        return SIGNED
+    numbers = isinstance(value, tuple | list) and len(value) == 2 and all(isinstance(n, int | float) for n in value)
+    if not numbers or not value[0] < value[1]:
+        raise _mistake(module, "picture_range", value, "give black and white, as (0, 1)")
+    return float(value[0]), float(value[1])
+
+
+def with_signed_pictures(module: nn.Module) -> nn.Module:
+    """The same module, set to take and to make pictures in [-1, 1] as every run does, where it declares a range.
+
+    >>> with_signed_pictures(gantailor.load_teacher("realesr-general-x4v3.pth", generator="srvgg"))  # doctest: +SKIP
+    """
+    if _range(module) != SIGNED:
+        module.picture_range = SIGNED  # type: ignore[assignment]
+    return module
 
 
 def _is_shape(value: Any) -> bool:

@@ -59,6 +59,8 @@ def load_teacher(
     spade         ``latest_net_G.pth`` of NVlabs/SPADE; spectral norm is folded
     munit         ``gen_*.pt`` of NVlabs/MUNIT
     cartoongan    ``*_net_G_float.pth`` of the PyTorch port, turned from BGR to RGB
+    srvgg         ``realesr-animevideov3.pth``, ``realesr-general-x4v3.pth`` of Real-ESRGAN; pictures in [0, 1]
+    rrdbnet       ``RealESRGAN_x4plus.pth``, ``_anime_6B.pth``; ESRGAN's two older layouts; pictures in [0, 1]
     stylegan2     rosinality's ``.pt``; the state dict of a stylegan2-ada or stylegan3 ``G_ema``
     ============  ==================================================================================================
 

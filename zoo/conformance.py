@@ -187,10 +187,10 @@ class DataKindConformance:
             inputs, *others = as_tuple(given)
             assert not data.paired or targets is not None, "paired data have targets"
             assert all(len(other) == len(data) and other.dtype == torch.float32 for other in others)
-            for images in (inputs, targets):
+            for images, shape in ((inputs, config.shape), (targets, target_shape(config))):
                 if images is not None:
                     assert images.dtype == torch.float32 and images.ndim == 4 and len(images) == len(data)
-                    assert images.shape[2:] == config.shape
+                    assert images.shape[2:] == shape
             assert targets is None or (targets.shape[1] == config.channels_of(1) and float(targets.abs().max()) <= 1)
             if kind.yields == "labels":
                 assert bool(((inputs == 0) | (inputs == 1)).all())
@@ -303,10 +303,16 @@ class DataKindConformance:
             assert (
                 latents.shape == (1, WIDTH)
                 and real is not None
-                and real.shape == (1, config.channels_of(1), *config.shape)
+                and real.shape == (1, config.channels_of(1), *target_shape(config))
             )
         other = Traits(input_shapes=((WIDTH,),), takes="latents", size=2 * config.size)
         assert "make them the same" in _refusal(lambda: read_split(config, "train", other), ConfigError)
+
+
+def target_shape(config: DataConfig) -> tuple[int, int]:
+    """Height and width of targets."""
+    scale = config.scale or 1
+    return scale * config.shape[0], scale * config.shape[1]
 
 
 def _few(data: DataSet) -> tuple[Tensor | None, ...]:

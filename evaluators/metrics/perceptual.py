@@ -152,6 +152,7 @@ class Perceptual:
     def _pictures(self, generator: nn.Module, pairs: Pairs) -> Iterator[tuple[Tensor, Tensor | None]]:
         """Outputs, and what they are compared with where they are."""
         if self.distances:
-            yield from side_by_side(generator, self.teacher, pairs, batch=self.batch)
+            sides = side_by_side(generator, self.teacher, pairs, batch=self.batch)
+            yield from ((made, aim) for made, aim, _ in sides)
         else:
             yield from ((made, None) for _, made, _ in render(generator, pairs, batch=self.batch))

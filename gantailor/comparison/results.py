@@ -28,6 +28,7 @@ SHOWN = 6  # pictures in the grid
 UNTRAINED = (
     "teacher",
     "input",
+    "input, nearest",
     "input, enlarged",
 )  # rows of scores.json that every run has alike, as the table has them
 
@@ -58,8 +59,8 @@ def unlike_entries(entries: Sequence[Entry]) -> list[str]:
 def references(entries: Sequence[Entry]) -> dict[str, dict[str, float]]:
     """Scores and MACs of what nothing is trained for, each from the first run that has it.
 
-    The ``teacher``, and the ``input`` as it is (``input, enlarged`` where outputs are larger): no generator at all, so
-    no MACs.
+    The ``teacher``, and the ``input`` as it is (``input, enlarged`` and ``input, nearest`` where outputs are larger):
+    no generator at all, so no MACs.
     """
     found: dict[str, dict[str, float]] = {}
     for entry in entries:

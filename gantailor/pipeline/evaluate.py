@@ -20,13 +20,15 @@ from gantailor.supernet.files import write_json
 from gantailor.supernet.quantization.activation_ranges import load_fake_quantized
 from gantailor.zoo.data.pictures import is_picture
 
+ENLARGED = {"input, nearest": "nearest", "input, enlarged": "bicubic"}  # rows where outputs are larger than inputs
+
 
 def evaluate(run: Run) -> dict[str, Any]:
     """Scores of the input, the teacher and the subnet; writes ``scores.json``. The teacher has none against itself.
 
-    ``input`` is what no generator at all would score. Where outputs are larger, inputs are enlarged bicubically, the
-    usual baseline of super-resolution, and the row is called so. There is none where inputs and outputs do not have the
-    same channels.
+    ``input`` is what no generator at all would score. Where outputs are larger, inputs are enlarged: ``input,
+    enlarged`` bicubically, the usual baseline of super-resolution, and ``input, nearest`` by repeating pixels. There is
+    none where inputs and outputs do not have the same channels.
     """
     setup = run.setup
     pairs, evaluator = setup.data("test"), setup.scoring.evaluator(setup.metrics(run.config.evaluation.final))
@@ -36,25 +38,35 @@ def evaluate(run: Run) -> dict[str, Any]:
     inputs = pairs.batch(np.arange(1))[0]
     made = output_of(setup.generator, inputs, f"generator {run.config.generator!r}")
     if setup.traits.takes == "pictures" and is_picture(first(inputs)) and first(inputs).shape[1] == made.shape[1]:
-        same = first(inputs).shape == made.shape
-        row = scores_to_json(evaluator(Enlarged(made.shape[2:]).to(setup.device), pairs))
-        scores = {"input" if same else "input, enlarged": row, **scores}
+        factors = [large / small for large, small in zip(made.shape[2:], first(inputs).shape[2:], strict=True)]
+        names = (
+            {"input": "bicubic"} if factors == [1, 1] else {"input, nearest": "nearest", "input, enlarged": "bicubic"}
+        )
+        plain = {name: Enlarged(factors, mode).to(setup.device) for name, mode in names.items()}
+        scores = {**{name: scores_to_json(evaluator(model, pairs)) for name, model in plain.items()}, **scores}
     write_json(run.folder.scores, scores)
     return scores
 
 
 class Enlarged(nn.Module):
-    """The first input at a size, resampled bicubically where it is not its own."""
+    """The first input with its height and width so many times as large; as it is where that is once.
 
-    def __init__(self, size: Sequence[int]) -> None:
+    Args:
+        mode: ``bicubic``, without antialiasing, or ``nearest``.
+    """
+
+    def __init__(self, factors: Sequence[float], mode: str = "bicubic") -> None:
         super().__init__()
-        self.size = tuple(size)
+        self.factors, self.mode = tuple(factors), mode
         self.register_buffer("place", torch.zeros(()), persistent=False)  # what can be moved computes where it is
 
     def forward(self, picture: Tensor, *others: Tensor) -> Tensor:
-        if tuple(picture.shape[2:]) == self.size:
+        size = [round(side * factor) for side, factor in zip(picture.shape[2:], self.factors, strict=True)]
+        if list(picture.shape[2:]) == size:
             return picture
-        return F.interpolate(picture, size=self.size, mode="bicubic", align_corners=False).clamp(-1, 1)
+        if self.mode == "nearest":
+            return F.interpolate(picture, size=size, mode="nearest")
+        return F.interpolate(picture, size=size, mode="bicubic", align_corners=False).clamp(-1, 1)
 
 
 def models_of(run: Run) -> dict[str, nn.Module]:

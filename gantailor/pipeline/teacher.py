@@ -22,7 +22,7 @@ from gantailor.supernet.files import cut_rows, save_tensors, write_bytes
 from gantailor.supernet.subnets.copying import copied
 from gantailor.supernet.training import distributed
 from gantailor.supernet.training.image_to_image import ImageToImage
-from gantailor.supernet.traits import Traits, traits_of
+from gantailor.supernet.traits import Traits, traits_of, with_signed_pictures
 from gantailor.zoo.data.config import DataConfig
 from gantailor.zoo.data.index import telling
 from gantailor.zoo.data.pictures import picture_grid, to_rgb
@@ -44,7 +44,7 @@ def train_teacher(run: Run) -> Path:
     find_precision(recipe.precision, device)
     training = find_training(recipe.task)
     torch.manual_seed(recipe.seed)
-    generator = build(config.generator, **config.options)
+    generator = with_signed_pictures(build(config.generator, **config.options))
     traits = traits_of(generator)
     data = as_generator_has(config.data, generator, traits, name=config.generator)
     with telling(run.report.pictures("reading train")):

@@ -18,7 +18,7 @@ from gantailor.supernet import calling
 from gantailor.supernet.calibration import has_running_statistics, recalibrate
 from gantailor.supernet.device import find_device
 from gantailor.supernet.errors import ConfigError
-from gantailor.supernet.traits import Traits, traits_of
+from gantailor.supernet.traits import Traits, traits_of, with_signed_pictures
 from gantailor.zoo.checkpoints import Loaded
 from gantailor.zoo.data.config import DataConfig
 from gantailor.zoo.data.index import telling
@@ -93,7 +93,7 @@ class Inputs:
         if self.same_architecture:
             return self.loaded.module
         torch.manual_seed(self.config.seed)
-        fresh = build(self.config.generator, **self.config.options)
+        fresh = with_signed_pictures(build(self.config.generator, **self.config.options))
         if self.teacher_record is not None:
             self.taken = take_over(fresh, self.loaded.module)
         return fresh.eval().requires_grad_(False)

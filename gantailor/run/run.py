@@ -24,6 +24,7 @@ from gantailor.supernet.device import HOST
 from gantailor.supernet.errors import ConfigError, GantailorError, RunError
 from gantailor.supernet.graph import SubnetConfig
 from gantailor.supernet.supernet import Supernet
+from gantailor.supernet.traits import with_signed_pictures
 from gantailor.zoo.checkpoints import load_state, read_state
 from gantailor.zoo.generators.record import build
 
@@ -211,7 +212,7 @@ def rebuilt(origin: Mapping[str, Any]) -> Supernet:
     Raises:
         ConfigError: its generator cannot be imported.
     """
-    whole = build(origin["generator"], **origin["options"])
+    whole = with_signed_pictures(build(origin["generator"], **origin["options"]))
     inputs = tuple(torch.zeros(shape) for shape in origin["input_shapes"])
     return Supernet(whole, inputs, decisions=Decisions.from_json(origin["decisions"]))
 

@@ -166,7 +166,8 @@ class Setup(Inputs):
         alone = [name for name in names if find_metric(name).compares != "pictures"]
         if not self.taught and len(alone) < len(names):  # nothing to compare with; the search's score is then of sets
             return alone or ["kid"] if names == ["features"] else alone
-        return [name if name in alone or name.endswith("]") else f"{name}[teacher]" for name in names]
+        to_teacher = [name if name in alone or name.endswith("]") else f"{name}[teacher]" for name in names]
+        return list(dict.fromkeys(to_teacher))
 
     @property
     def search_metric(self) -> str:

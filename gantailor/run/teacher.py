@@ -10,6 +10,7 @@ from torch import nn
 
 from gantailor.run.config import Config
 from gantailor.supernet.calibration import per_picture
+from gantailor.supernet.traits import with_signed_pictures
 from gantailor.zoo.checkpoints import Loaded, read_teacher
 from gantailor.zoo.generators.record import find_generator
 from gantailor.zoo.reading.matching import Matched
@@ -54,8 +55,9 @@ class Teacher:
         return cls(name, options, weights, wanted.rename, side, wanted.statistics, wanted.example)
 
     def as_used(self, module: nn.Module) -> nn.Module:
-        """The loaded module as it teaches: with the statistics that are wanted."""
-        return per_picture(module) if self.statistics == "batch" else module
+        """The loaded module as it teaches: with pictures in [-1, 1] and the statistics that are wanted."""
+        signed = with_signed_pictures(module)
+        return per_picture(signed) if self.statistics == "batch" else signed
 
     def same_architecture(self, config: Config) -> bool:
         """Whether the generator to compress is this one, so that it starts from these weights."""
@@ -80,7 +82,7 @@ class Teacher:
             use=self.as_used,
             **self.options,
         )
-        found.module.requires_grad_(False)
+        with_signed_pictures(found.module).requires_grad_(False)
         return found
 
 

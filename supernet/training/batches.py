@@ -51,7 +51,8 @@ class PairSource(Protocol):
     those parts (or None), and ``size``, height and width of its inputs. One whose inputs are in part latents has
     ``drawn``, their positions and widths, ``{1: 8}``: its own are those of the items, training draws others. One that
     has pictures of the domain that is translated to, which belong to no input, has their ``others`` (or None), of which
-    ``other(rows, moves)`` are ``[n, C, H, W]`` in [-1, 1].
+    ``other(rows, moves)`` are ``[n, C, H, W]`` in [-1, 1]. One whose inputs are made at random ``degrades``: its
+    ``batch`` takes ``chances`` too, a seed for each picture, other ones at each step.
     """
 
     def __len__(self) -> int: ...
@@ -154,6 +155,10 @@ class PairBatches:
             moves.append(Move(mirror, down, right, top, left))
         return moves
 
+    def _chances(self, apart: tuple[int, ...]) -> np.ndarray:
+        """Seeds of a generator of their own."""
+        return np.random.default_rng((*apart, 8)).integers(0, 2**62, self.recipe.batch)
+
     def indices(self, step: int) -> np.ndarray:
         """Of the whole batch."""
         return in_order(self.recipe, step, len(self.data))
@@ -162,7 +167,8 @@ class PairBatches:
         """These rows of a whole batch; ``rng`` draws the moves of all of it, ``apart`` seeds crops and latents."""
         recipe = self.recipe
         chosen, moves = indices[rows], self._moves(rng, apart)[rows]
-        inputs, targets = self.data.batch(chosen, moves=moves)
+        chances = {} if not getattr(self.data, "degrades", False) else {"chances": self._chances(apart)[rows]}
+        inputs, targets = self.data.batch(chosen, moves=moves, **chances)
         drawn: Mapping[int, int] = getattr(self.data, "drawn", {})
         if drawn:
             latents = {number: normal((*apart, number), recipe.batch, width)[rows] for number, width in drawn.items()}

@@ -2,8 +2,9 @@
 
 Sources: GAN Compression (Li et al. 2020, arXiv 2003.08936) for the supernets; the generators' own papers for the
 teachers: pix2pix (1611.07004), CycleGAN (1703.10593), SPADE (1903.07291), MUNIT (1804.04732), StyleGAN2 (1912.04958);
-GAN Slimming (2008.11062); StyleKD (2208.14840) for its retraining. Numbers that a comment calls the code's are not in
-the paper, but in its public configurations. Lengths are for the data set in the comment; ``kimg`` is there to be set.
+GAN Slimming (2008.11062); StyleKD (2208.14840) for its retraining; Real-ESRGAN (2107.10833). Numbers that a comment
+calls the code's are not in the paper, but in its public configurations. Lengths are for the data set in the comment;
+``kimg`` is there to be set.
 """
 
 from __future__ import annotations
@@ -69,6 +70,18 @@ _SLIMMING = {
     "kimg": 267.0,  # horse2zebra: 200 epochs of 1,334
 }
 
+# Real-ESRGAN's two stages, for 256 px of truth. Moments of Adam and the average's 0.999 a step, whose half-life is 693
+# steps of 48, are the code's.
+_REALESR = {
+    **_PLAIN,
+    "beta1": 0.9,
+    "beta2": 0.99,
+    "decay_from": 1.0,
+    "ema_kimg": 33.3,
+    "batch": 48,
+    "target_weight": 1.0,
+}
+
 PRESETS: dict[str, dict[str, Any]] = {
     # Supernets, with their distillation; weights and lengths are the code's.
     "pix2pix": {**_PIX2PIX, "feature_weight": 1.0, "kimg": 1840.0},  # edges2shoes: 10 + 30 epochs of 46k
@@ -86,6 +99,22 @@ PRESETS: dict[str, dict[str, Any]] = {
     # GAN Slimming and the training after it, which has another rate and batch.
     "gan-slimming": {**_SLIMMING, "lr": 1e-5, "batch": 8},
     "gan-slimming-finetune": {**_SLIMMING, "lr": 1e-4, "batch": 16},
+    # 1,000k steps of L1, then 400k with all three losses. The perceptual loss is L1 of VGG19's features there; the
+    # house's is LPIPS, of the same weight, where its files are named.
+    "realesrnet": {**_REALESR, "gan": "none", "lr": 2e-4, "kimg": 48000.0},
+    "realesrgan": {
+        **_REALESR,
+        "gan": "vanilla",
+        "gan_weight": 0.1,
+        "discriminator": "unet",
+        "discriminator_layers": 3,
+        "discriminator_weight": 1.0,
+        "conditional": False,
+        "ndf": 64,
+        "perceptual_weight": 1.0,
+        "lr": 1e-4,
+        "kimg": 19200.0,
+    },
     # Teachers. pix2pix: the paper's log loss (halved for the discriminator), L1 of 100, batch norms, rates; the linear
     # fall is its code's. 200 epochs of Cityscapes' 2,975, less the 200 that GAN Compression searches with.
     "teacher-pix2pix": {

@@ -14,7 +14,7 @@ from gantailor.supernet.training.presets import preset
 
 GanLoss = Literal["hinge", "lsgan", "vanilla", "nonsaturating", "none"]
 GanReduction = Literal["mean", "sum", "score"]
-DiscriminatorKind = Literal["patch", "multiscale", "munit", "stylegan2"]
+DiscriminatorKind = Literal["patch", "multiscale", "munit", "stylegan2", "unet"]
 Precision = Literal["auto", "float32", "tf32", "bfloat16", "float16"]
 
 

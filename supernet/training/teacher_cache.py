@@ -31,6 +31,8 @@ def check_cache(recipe: Recipe, data: PairSource) -> None:
     why = None
     if getattr(data, "crop", None) is not None:
         why = "of data.crop: parts of pictures never come again"
+    if getattr(data, "degrades", False):
+        why = "inputs are degraded anew at each step, so nothing comes again"
     if getattr(data, "drawn", None):
         why = "latents are drawn anew at each step, so nothing comes again"
     if why is not None:

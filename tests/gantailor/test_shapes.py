@@ -194,7 +194,12 @@ def test_whole_runs(case, run, tmp_path):
     row = "input, enlarged" if scale > 1 else "input"
     untouched = F.interpolate(inputs, size=shown, mode="bicubic").clamp(-1, 1) if scale > 1 else inputs
     untouched = ((untouched + 1) * 127.5).round() / 127.5 - 1  # as it would be saved
-    assert list(scores) == [row, "teacher", "subnet"] or list(scores) == [row, "teacher", "subnet", "subnet, last step"]
+    before = ["input, nearest", row] if scale > 1 else [row]
+    assert list(scores) in ([*before, "teacher", "subnet"], [*before, "teacher", "subnet", "subnet, last step"])
+    if scale > 1:
+        repeated = inputs.repeat_interleave(scale, 2).repeat_interleave(scale, 3)
+        expected = pytest.approx(float((repeated - targets).abs().mean()), abs=1e-6)
+        assert scores["input, nearest"]["l1"]["value"] == expected
     assert scores[row]["l1"]["value"] == pytest.approx(float((untouched - targets).abs().mean()), abs=1e-6)
 
     page = (out / "report.html").read_text()
@@ -349,7 +354,9 @@ def test_a_network_of_scores_that_does_not_take_the_pictures():
 
 def test_enlarged_inputs():
     picture = torch.rand(1, 3, 4, 4) * 2 - 1
-    assert Enlarged((4, 4))(picture) is picture and Enlarged((8, 8))(picture, torch.zeros(1)).shape == (1, 3, 8, 8)
+    assert Enlarged((1, 1))(picture) is picture and Enlarged((2, 2))(picture, torch.zeros(1)).shape == (1, 3, 8, 8)
+    nearest = Enlarged((3, 2), "nearest")(picture)
+    assert torch.equal(nearest, picture.repeat_interleave(3, 2).repeat_interleave(2, 3))
 
 
 def test_what_autograd_keeps_is_counted_once_and_dropped():

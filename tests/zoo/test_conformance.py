@@ -75,6 +75,34 @@ class TestCartoonGan(GeneratorConformance):
     name, options, shapes = "cartoongan", {"ngf": 4}, PICTURE
 
 
+class TestSrvgg(GeneratorConformance):
+    name, options, shapes = "srvgg", {"num_feat": 8, "num_conv": 2}, ((3, 18, 20),)
+    bounded = False
+
+
+class TestSrvggInRelu(GeneratorConformance):
+    name, options, shapes = "srvgg", {"num_feat": 6, "num_conv": 1, "upscale": 3, "act_type": "relu"}, ((3, 18, 20),)
+    bounded = False
+
+
+RRDB = {"num_feat": 8, "num_block": 1, "num_grow_ch": 4}
+
+
+class TestRrdbNet(GeneratorConformance):
+    name, options, shapes = "rrdbnet", RRDB, ((3, 18, 20),)
+    bounded = False
+
+
+class TestRrdbNetOfScale2(GeneratorConformance):
+    name, options, shapes = "rrdbnet", {**RRDB, "scale": 2}, ((3, 18, 20),)
+    bounded = False
+
+
+class TestRrdbNetOfScale1(GeneratorConformance):
+    name, options, shapes = "rrdbnet", {**RRDB, "scale": 1}, ((3, 20, 24),)
+    bounded = False
+
+
 class TestStyleGan2(GeneratorConformance):
     name, options = "stylegan2", {"size": 16, "style_dim": 16, "n_mlp": 2, "channels": {4: 16, 8: 8, 16: 8}}
     bounded = False
@@ -370,6 +398,17 @@ class TestTensors(DataCase):
     def touch(self, folder):
         self.made(folder, 0, changed=1e-3)
         return True
+
+
+class TestSuperResolution(DataCase):
+    """Tiles of large pictures, made small."""
+
+    kind = "super_resolution"
+
+    def made(self, folder, seed):
+        for number, name in enumerate(("train", "test")):
+            save(folder / name, 3, 70 + number, (seed, number), width=40)
+        return DataConfig(kind=self.kind, path=str(folder), size=16, scale=2)
 
 
 class TestDataset(DataCase):

@@ -13,5 +13,6 @@ DATA_KINDS: dict[str, str] = {
     "list": "gantailor.zoo.data.kinds.list:LIST",
     "classes": "gantailor.zoo.data.kinds.classes:CLASSES",
     "zip": "gantailor.zoo.data.kinds.zip:ZIP",
+    "super_resolution": "gantailor.zoo.data.super_resolution.kind:SUPER_RESOLUTION",
     "tensors": "gantailor.zoo.data.kinds.tensors:TENSORS",
 }

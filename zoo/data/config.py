@@ -19,7 +19,8 @@ class DataConfig(BaseModel):
         "openmoji",
         description="openmoji: the embedded pictures; folder: pairs side by side, or pictures alone; folders: two "
         "matched by name; domains: two not matched; list: CSV or JSON lines; classes: a folder for each; zip: "
-        "StyleGAN's; tensors: npz or safetensors; labels: SPADE's label maps; or module:name, a record or a Dataset",
+        "StyleGAN's; tensors: npz or safetensors; labels: SPADE's label maps; super_resolution: large pictures, made "
+        "small; or module:name, a record or a Dataset",
     )
     path: str | None = Field(
         None, description="folder with train/ and test/ (and val/ or search/) inside; or the list, archive or tensors"
@@ -65,7 +66,9 @@ class DataConfig(BaseModel):
         "AtoB", description="which half of a picture, or which side, is the input"
     )
     options: dict[str, Any] = Field(
-        {}, description="settings of a kind of your own, {fold: 3}; tensors: {inputs: [a, b], target: c}"
+        {},
+        description="settings of a kind of your own, {fold: 3}; tensors: {inputs: [a, b], target: c}; "
+        "super_resolution: {degradation: bicubic, area or realesrgan}, and the latter's ranges",
     )
 
     @property

@@ -17,6 +17,7 @@ from gantailor.zoo.data.kinds.dataset import dataset_kind, given, is_given
 from gantailor.zoo.data.latents import Latents
 from gantailor.zoo.data.pairs import Pairs
 from gantailor.zoo.data.record import DataKind, DataSet
+from gantailor.zoo.data.super_resolution.pictures import WholePictures
 from gantailor.zoo.data.vectors import fitted_to
 
 
@@ -43,6 +44,8 @@ def read_split(config: DataConfig, split: str, traits: Traits | None = None) -> 
     number = SPLITS.index(split)
     if traits.takes != "latents":
         found = _read(kind, config, split)
+        if isinstance(found, WholePictures):
+            found = replace(found, multiple=traits.size_multiple)
         return fitted_to(found, traits, number, labels=_labels(found))
     if traits.size not in (None, config.size):
         raise ConfigError(f"the generator makes {traits.size} px, data.size is {config.size}; make them the same")

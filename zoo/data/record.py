@@ -14,7 +14,7 @@ import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal, Protocol, TypeVar
+from typing import Literal, Protocol, Self, TypeVar, cast
 
 import numpy as np
 
@@ -31,7 +31,25 @@ FOLDERS = {"train": ("train",), "search": ("search", "val", "train"), "test": ("
 SHARES = {"train": 8, "search": 1, "test": 1}  # of pictures that several splits find
 SPLIT_NAMES = tuple(dict.fromkeys(name for names in FOLDERS.values() for name in names))
 
-AllPairs = TypeVar("AllPairs", bound=ArrayPairs)
+
+@dataclass(frozen=True)
+class PictureFiles:
+    """Files of a folder, before any is read."""
+
+    names: tuple[str, ...]
+    files: tuple[Path, ...]
+    source: str
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def take(self, rows: np.ndarray | slice) -> Self:
+        """Those at some rows."""
+        chosen = np.arange(len(self))[rows].tolist()
+        return replace(self, names=tuple(self.names[k] for k in chosen), files=tuple(self.files[k] for k in chosen))
+
+
+AllPairs = TypeVar("AllPairs", bound=ArrayPairs | PictureFiles)
 
 
 class DataSet(PairSource, Pairs, Protocol):
@@ -108,7 +126,8 @@ def shared_out(pairs: AllPairs, config: DataConfig, split: str, place: Callable[
         f"{split} has {len(rows)} of the {len(pairs)} pictures of {pairs.source!r}, which {others} would find too: "
         "held out by a hash of their names (data.split)"
     )
-    return replace(pairs.take(rows), source=f"{pairs.source}[{split}, {len(rows)} of {len(pairs)} by hash]")
+    source = f"{pairs.source}[{split}, {len(rows)} of {len(pairs)} by hash]"
+    return cast(AllPairs, replace(pairs.take(rows), source=source))
 
 
 def _resolved(place: object) -> object:

@@ -9,6 +9,7 @@ from gantailor.supernet.errors import ConfigError
 from gantailor.supernet.training.recipe import Recipe
 from gantailor.zoo.discriminators.multiscale import MultiscaleDiscriminator, MunitDiscriminator
 from gantailor.zoo.discriminators.patch import PatchDiscriminator
+from gantailor.zoo.discriminators.unet import UnetDiscriminator
 from gantailor.zoo.initialisation import init_weights
 
 
@@ -22,6 +23,8 @@ def make_discriminator(recipe: Recipe, *, input_nc: int, output_nc: int) -> nn.M
         net: nn.Module = MultiscaleDiscriminator(input_nc=channels, ndf=recipe.ndf, layers=recipe.discriminator_layers)
     elif recipe.discriminator == "munit":
         net = MunitDiscriminator(input_nc=channels, ndf=recipe.ndf, layers=recipe.discriminator_layers)
+    elif recipe.discriminator == "unet":
+        net = UnetDiscriminator(input_nc=channels, ndf=recipe.ndf, layers=recipe.discriminator_layers)
     elif recipe.discriminator == "patch":
         net = PatchDiscriminator(
             input_nc=channels, ndf=recipe.ndf, layers=recipe.discriminator_layers, norm=recipe.discriminator_norm

@@ -14,5 +14,7 @@ GENERATORS: dict[str, str] = {
     "munit": "gantailor.zoo.generators.munit.record:MUNIT",
     "mobile_munit": "gantailor.zoo.generators.munit.record:MOBILE_MUNIT",
     "cartoongan": "gantailor.zoo.generators.cartoongan.record:CARTOONGAN",
+    "srvgg": "gantailor.zoo.generators.srvgg.record:SRVGG",
+    "rrdbnet": "gantailor.zoo.generators.rrdbnet.record:RRDBNET",
     "stylegan2": "gantailor.zoo.generators.stylegan2.record:STYLEGAN2",
 }

@@ -1,0 +1,1 @@
+"""The generator of ESRGAN and Real-ESRGAN."""

@@ -1,0 +1,1 @@
+"""The compact generator of Real-ESRGAN."""
