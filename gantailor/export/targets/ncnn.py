@@ -1,0 +1,137 @@
+"""ncnn's files: Android, ARM, and Vulkan's GPUs."""
+
+from __future__ import annotations
+
+import subprocess
+import tempfile
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from gantailor.export.devices import Device
+from gantailor.export.errors import ExportError
+from gantailor.export.helpers import counted
+from gantailor.export.rewrites import COMMON
+from gantailor.export.sides import at_sides, sides_of
+from gantailor.export.target import Runner, Target
+from gantailor.export.targets.ncnn_files import Layer, arrays_of, layers_text, read_layers, renamed
+from gantailor.supernet.calling import Inputs, as_tuple, input_names
+from gantailor.supernet.files import write_bytes
+
+INPUT, OUTPUT = "data", "output"  # as the apps call them that run super-resolution
+
+
+def write(model: nn.Module, example: Inputs, path: Path, device: Device) -> str:
+    """Write ``model.param`` and ``model.bin``; in float16 their weights are.
+
+    The ends are ``data`` and ``output``; several inputs have the names of the forward's arguments.
+    """
+    layers, content = converted(model, example, device)
+    return write_files(path, layers, content)
+
+
+def write_files(path: Path, layers: list[Layer], content: bytes) -> str:
+    write_bytes(path.with_suffix(".bin"), content)
+    write_bytes(path, layers_text(layers).encode())
+    return f"{len(layers)} of {len(layers)} layers in ncnn"
+
+
+def converted(model: nn.Module, example: Inputs, device: Device) -> tuple[list[Layer], bytes]:
+    """The model as ncnn's layers, and the numbers that they hold.
+
+    Raises:
+        ExportError: ncnn has no layer for an operation.
+    """
+    import pnnx
+
+    given = as_tuple(example)
+    with tempfile.TemporaryDirectory() as scratch, torch.no_grad():
+        file = Path(scratch) / "model.pt"
+        torch.jit.trace(model, given, check_trace=False).save(str(file))  # type: ignore[no-untyped-call]
+        shapes = [f"inputshape={_shapes(given)}"]
+        if device.size == "dynamic":
+            height, width = (side + 2 * device.size_multiple for side in sides_of(example))
+            shapes.append(f"inputshape2={_shapes(as_tuple(at_sides(example, (height, width))))}")
+        command = [pnnx.EXEC_PATH, file.name, *shapes, f"fp16={int(device.precision == 'float16')}"]
+        done = subprocess.run(command, capture_output=True, text=True, cwd=scratch, check=False)
+        param, numbers = Path(scratch) / "model.ncnn.param", Path(scratch) / "model.ncnn.bin"
+        if done.returncode or not param.exists():
+            raise ExportError(f"pnnx ends with status {done.returncode}: {_last_line(done.stderr)}")
+        layers, content = read_layers(param.read_text()), numbers.read_bytes()
+    _check(layers)
+    names = [INPUT] if len(given) == 1 else input_names(model, len(given))
+    ends = {f"in{number}": name for number, name in enumerate(names)} | {"out0": OUTPUT}
+    return renamed(layers, ends), content
+
+
+def _shapes(given: tuple[torch.Tensor, ...]) -> str:
+    return ",".join(f"[{','.join(map(str, one.shape))}]f32" for one in given)
+
+
+def _last_line(text: str) -> str:
+    return next((line.strip() for line in reversed(text.splitlines()) if line.strip()), "it says nothing")
+
+
+def _check(layers: list[Layer]) -> None:
+    """That every layer is ncnn's: what it has none for keeps PyTorch's name, with a dot or colons."""
+    unknown = Counter(layer.kind for layer in layers if not layer.kind.isalnum())
+    if unknown:
+        told = ", ".join(f"{count} {kind}" for kind, count in unknown.most_common(4))
+        raise ExportError(f"ncnn has no layer for {told}; choose another device, or write it otherwise")
+
+
+def load(path: Path, device: Device) -> Runner:
+    """A net on the CPU, in the precision of the device; float32 is computed in that throughout."""
+    import ncnn
+    import numpy as np
+
+    net = ncnn.Net()
+    net.opt.num_threads = device.threads
+    net.opt.use_vulkan_compute = False
+    half = device.precision == "float16"
+    for name in ("use_fp16_packed", "use_fp16_storage", "use_fp16_arithmetic"):
+        setattr(net.opt, name, half)
+    for name in ("use_bf16_packed", "use_bf16_storage"):
+        setattr(net.opt, name, False)
+    if net.load_param(str(path)) or net.load_model(str(path.with_suffix(".bin"))):
+        raise ValueError(f"ncnn cannot read {str(path)!r} and the .bin beside it")
+    names, (output,) = net.input_names(), net.output_names()
+
+    def run(*feeds: np.ndarray) -> np.ndarray:
+        extractor = net.create_extractor()
+        for name, feed in zip(names, feeds, strict=True):
+            extractor.input(name, ncnn.Mat(np.ascontiguousarray(feed[0])).clone())
+        status, made = extractor.extract(output)
+        if status:
+            raise ValueError(f"ncnn ends with status {status}")
+        return np.array(made)[None]
+
+    run.__dict__["ran"] = {"threads": net.opt.num_threads, "on": "CPU"}
+    return run
+
+
+def weights(path: Path) -> dict[str, int]:
+    """Numbers of each type in the ``.bin`` file; none where a layer is unknown here."""
+    layers, content = read_layers(path.read_text()), path.with_suffix(".bin").read_bytes()
+    try:
+        found = list(arrays_of(layers, content))
+    except ExportError:
+        return {}
+    return counted((str(array.dtype), array.size) for _, arrays in found for array in arrays)
+
+
+TARGET = Target(
+    name="ncnn",
+    file="model.param",
+    write=write,
+    load=load,
+    packages=("pnnx", "ncnn"),
+    extra="ncnn",
+    precisions=("float32", "float16"),
+    sizes="free",
+    rewrites=COMMON,
+    weights=weights,
+)
