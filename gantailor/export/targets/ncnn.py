@@ -14,12 +14,15 @@ from torch import nn
 from gantailor.export.devices import Device
 from gantailor.export.errors import ExportError
 from gantailor.export.helpers import counted
-from gantailor.export.rewrites import COMMON
+from gantailor.export.rewrites import COMMON, deviations_of_forwards, subpixel_convolutions
 from gantailor.export.sides import at_sides, sides_of
 from gantailor.export.target import Runner, Target
 from gantailor.export.targets.ncnn_files import Layer, arrays_of, layers_text, read_layers, renamed
-from gantailor.supernet.calling import Inputs, as_tuple, input_names
+from gantailor.export.targets.ncnn_int8 import in_eight_bits
+from gantailor.supernet.calling import Inputs, as_tuple, input_names, rows_of, size_of
 from gantailor.supernet.files import write_bytes
+from gantailor.supernet.quantization.quantisers import Quantisers
+from gantailor.supernet.subnets.copying import copied
 
 INPUT, OUTPUT = "data", "output"  # as the apps call them that run super-resolution
 
@@ -29,17 +32,31 @@ def write(model: nn.Module, example: Inputs, path: Path, device: Device) -> str:
 
     The ends are ``data`` and ``output``; several inputs have the names of the forward's arguments.
     """
-    layers, content = converted(model, example, device)
-    return write_files(path, layers, content)
+    return _write_files(path, *_converted(model, example, device))
 
 
-def write_files(path: Path, layers: list[Layer], content: bytes) -> str:
+def quantise(model: nn.Module, pictures: Inputs, path: Path, device: Device, trained: Quantisers | None = None) -> str:
+    """Write ``model.param`` and ``model.bin`` in 8 bits; returns which layers stayed in float.
+
+    Transposed convolutions, which ncnn has in float alone, become convolutions.
+
+    Args:
+        trained: not used: ranges are those at ncnn's own layers.
+    """
+    made = subpixel_convolutions(copied(model))
+    layers, content = _converted(made, rows_of(pictures, slice(1)), device)
+    fed = [tuple(one[row].numpy() for one in as_tuple(pictures)) for row in range(size_of(pictures))]
+    layers, content, kept = in_eight_bits(layers, content, fed)
+    return f"{_write_files(path, layers, content)}; kept in float: {', '.join(kept) or 'none'}"
+
+
+def _write_files(path: Path, layers: list[Layer], content: bytes) -> str:
     write_bytes(path.with_suffix(".bin"), content)
     write_bytes(path, layers_text(layers).encode())
     return f"{len(layers)} of {len(layers)} layers in ncnn"
 
 
-def converted(model: nn.Module, example: Inputs, device: Device) -> tuple[list[Layer], bytes]:
+def _converted(model: nn.Module, example: Inputs, device: Device) -> tuple[list[Layer], bytes]:
     """The model as ncnn's layers, and the numbers that they hold.
 
     Raises:
@@ -117,10 +134,10 @@ def weights(path: Path) -> dict[str, int]:
     """Numbers of each type in the ``.bin`` file; none where a layer is unknown here."""
     layers, content = read_layers(path.read_text()), path.with_suffix(".bin").read_bytes()
     try:
-        found = list(arrays_of(layers, content))
+        found = arrays_of(layers, content)
     except ExportError:
         return {}
-    return counted((str(array.dtype), array.size) for _, arrays in found for array in arrays)
+    return counted((str(array.dtype), array.size) for arrays in found.values() for array in arrays)
 
 
 TARGET = Target(
@@ -130,8 +147,9 @@ TARGET = Target(
     load=load,
     packages=("pnnx", "ncnn"),
     extra="ncnn",
-    precisions=("float32", "float16"),
+    precisions=("float32", "float16", "int8"),
     sizes="free",
-    rewrites=COMMON,
+    rewrites=(*COMMON, deviations_of_forwards),
+    quantise=quantise,
     weights=weights,
 )

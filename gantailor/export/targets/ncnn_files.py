@@ -5,7 +5,7 @@ The formats are described in ncnn's own documentation (param and model file stru
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -112,12 +112,11 @@ def _memory(layer: Layer) -> list[Numbers]:
     return [Numbers(int(np.prod([side for side in sides if side])), tagged=layer.number(21, 1) == 0)]
 
 
-CONVOLUTIONS = ("Convolution", "ConvolutionDepthWise")
 _HELD: dict[str, Callable[[Layer], list[Numbers]]] = {
-    **{
-        kind: _weighted(6, 5, 0)
-        for kind in (*CONVOLUTIONS, "Deconvolution", "DeconvolutionDepthWise", "Convolution1D", "Deconvolution1D")
-    },
+    "Convolution": _weighted(6, 5, 0),
+    "ConvolutionDepthWise": _weighted(6, 5, 0),
+    "Deconvolution": _weighted(6, 5, 0),
+    "DeconvolutionDepthWise": _weighted(6, 5, 0),
     "InnerProduct": _weighted(2, 1, 0),
     "PReLU": lambda layer: [Numbers(layer.number(0))],
     "InstanceNorm": _affine(0, 2),
@@ -130,16 +129,20 @@ _HELD: dict[str, Callable[[Layer], list[Numbers]]] = {
 }
 
 
-def arrays_of(layers: Sequence[Layer], content: bytes) -> Iterator[tuple[Layer, list[np.ndarray]]]:
-    """Each layer with its arrays, flat, in the types that they are stored in.
+def _numbers(layer: Layer) -> list[Numbers]:
+    return _HELD[layer.kind](layer) if layer.kind in _HELD else []
+
+
+def arrays_of(layers: Sequence[Layer], content: bytes) -> dict[str, list[np.ndarray]]:
+    """The arrays of each layer, by its name: flat, in the types that they are stored in.
 
     Raises:
         ExportError: the layers that are known here hold more or fewer numbers than there are.
     """
-    place = 0
+    place, arrays = 0, {}
     for layer in layers:
-        found = []
-        for numbers in _HELD.get(layer.kind, lambda layer: [])(layer):
+        found = arrays[layer.name] = list[np.ndarray]()
+        for numbers in _numbers(layer):
             kind = "float32"
             if numbers.tagged:
                 tag = int.from_bytes(content[place : place + 4], "little")
@@ -149,14 +152,19 @@ def arrays_of(layers: Sequence[Layer], content: bytes) -> Iterator[tuple[Layer, 
             array = np.frombuffer(content[place:], kind, count=numbers.count)
             place += -(-array.nbytes // 4) * 4
             found.append(array)
-        yield layer, found
     if place != len(content):
         kinds = sorted({layer.kind for layer in layers} - set(_HELD))
         raise ExportError(f"ncnn's file holds {len(content) - place} bytes of layers unknown here ({', '.join(kinds)})")
+    return arrays
 
 
-def tagged(array: np.ndarray) -> bytes:
-    """Weights as a ``.bin`` file has them, their type in front, filled up to whole words."""
-    tag = next(tag for tag, kind in KINDS.items() if kind == str(array.dtype))
-    content = array.tobytes()
-    return tag.to_bytes(4, "little") + content + bytes(-len(content) % 4)
+def content_of(layers: Sequence[Layer], arrays: Mapping[str, Sequence[np.ndarray]]) -> bytes:
+    """A ``.bin`` file of the arrays of each layer, by its name: the inverse of ``arrays_of``."""
+    parts = []
+    for layer in layers:
+        for numbers, array in zip(_numbers(layer), arrays.get(layer.name, ()), strict=True):
+            if numbers.tagged:
+                parts.append(next(tag for tag, kind in KINDS.items() if kind == array.dtype).to_bytes(4, "little"))
+            content = array.tobytes()
+            parts.append(content + bytes(-len(content) % 4))
+    return b"".join(parts)
