@@ -157,8 +157,7 @@ class SubpixelConvolution(nn.Module):
         super().__init__()
         self.stride = conv.stride[0]
         rows, columns = _Cells.along(conv, 0), _Cells.along(conv, 1)
-        self.pads = (*columns.pads, *rows.pads)
-        self.first, self.surplus = (rows.first, columns.first), (rows.surplus, columns.surplus)
+        self.pads, self.cut = (*columns.pads, *rows.pads), (*columns.cut, *rows.cut)
         none = F.pad(conv.weight.detach(), (0, 1, 0, 1))
         taps = none[:, :, rows.weights][..., columns.weights]  # [in, out, t, stride, t, stride]
         weight = taps.permute(1, 3, 5, 0, 2, 4).flatten(0, 2).contiguous()
@@ -169,7 +168,7 @@ class SubpixelConvolution(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         made = F.pixel_shuffle(self.conv(F.pad(x, self.pads)), self.stride)
-        return _cut(made, self.first, self.surplus)
+        return F.pad(made, self.cut) if any(self.cut) else made
 
 
 @dataclass(frozen=True)
@@ -177,14 +176,13 @@ class _Cells:
     """Of one side of a transposed convolution, how its outputs lie in cells.
 
     Attributes:
-        first: outputs of the first cell that are too many; ``surplus`` of the last.
         pads: zeros before and behind the input.
+        cut: outputs that the first and the last cell have too many, as negative padding.
         weights: ``[t, stride]``, which weight each tap and output has; the number of weights where there is none.
     """
 
-    first: int
-    surplus: int
     pads: tuple[int, int]
+    cut: tuple[int, int]
     weights: Tensor
 
     @classmethod
@@ -201,15 +199,7 @@ class _Cells:
         cells = -(-more // stride)
         weights = torch.arange(stride) + padding - first - stride * torch.arange(low, high + 1)[:, None]
         weights[(weights < 0) | (weights >= kernel)] = kernel
-        return cls(first, cells * stride - more, (-low, cells + high), weights)
-
-
-def _cut(x: Tensor, first: tuple[int, int], surplus: tuple[int, int]) -> Tensor:
-    """Pictures without so many rows at the top and columns at the left, and at the other ends."""
-    for dim, before, behind in zip((2, 3), first, surplus, strict=True):
-        if before or behind:
-            x = x[(slice(None),) * dim + (slice(before, -behind or None),)]
-    return x
+        return cls((-low, cells + high), (-first, more - cells * stride), weights)
 
 
 class CutTransposed(nn.Module):
@@ -221,13 +211,13 @@ class CutTransposed(nn.Module):
 
     def __init__(self, conv: nn.ConvTranspose2d) -> None:
         super().__init__()
-        self.first = int(conv.padding[0]), int(conv.padding[1])
-        self.surplus = self.first[0] - conv.output_padding[0], self.first[1] - conv.output_padding[1]
+        sides = zip(conv.padding, conv.output_padding, strict=True)
+        self.rows, self.columns = (slice(int(padding), more - int(padding) or None) for padding, more in sides)
         self.conv = conv
         conv.padding, conv.output_padding = (0, 0), (0, 0)
 
     def forward(self, x: Tensor) -> Tensor:
-        return _cut(self.conv(x), self.first, self.surplus)
+        return self.conv(x)[:, :, self.rows, self.columns]
 
 
 @everywhere

@@ -62,42 +62,50 @@ def _converted(model: nn.Module, example: Inputs, device: Device) -> tuple[list[
     Raises:
         ExportError: ncnn has no layer for an operation.
     """
-    import pnnx
-
     given = as_tuple(example)
     with tempfile.TemporaryDirectory() as scratch, torch.no_grad():
         file = Path(scratch) / "model.pt"
         torch.jit.trace(model, given, check_trace=False).save(str(file))  # type: ignore[no-untyped-call]
-        shapes = [f"inputshape={_shapes(given)}"]
+        layers, content = _by_pnnx(file, device, given)
         if device.size == "dynamic":
             height, width = (side + 2 * device.size_multiple for side in sides_of(example))
-            shapes.append(f"inputshape2={_shapes(as_tuple(at_sides(example, (height, width))))}")
-        command = [pnnx.EXEC_PATH, file.name, *shapes, f"fp16={int(device.precision == 'float16')}"]
-        done = subprocess.run(command, capture_output=True, text=True, cwd=scratch, check=False)
-        param, numbers = Path(scratch) / "model.ncnn.param", Path(scratch) / "model.ncnn.bin"
-        if done.returncode or not param.exists():
-            raise ExportError(f"pnnx ends with status {done.returncode}: {_last_line(done.stderr)}")
-        layers, content = read_layers(param.read_text()), numbers.read_bytes()
-    _check(layers)
+            free = _by_pnnx(file, device, given, as_tuple(at_sides(example, (height, width))))
+            if _crops(free[0]) == _crops(layers):  # given two sizes, pnnx may take a slice for nothing
+                layers, content = free
+    unknown = Counter(layer.kind for layer in layers if not layer.kind.isalnum())  # these keep PyTorch's names
+    if unknown:
+        told = ", ".join(f"{count} {kind}" for kind, count in unknown.most_common(4))
+        raise ExportError(
+            f"device {device.name!r}: ncnn has no layer for {told}; choose another device, or write that otherwise"
+        )
     names = [INPUT] if len(given) == 1 else input_names(model, len(given))
     ends = {f"in{number}": name for number, name in enumerate(names)} | {"out0": OUTPUT}
     return renamed(layers, ends), content
 
 
-def _shapes(given: tuple[torch.Tensor, ...]) -> str:
-    return ",".join(f"[{','.join(map(str, one.shape))}]f32" for one in given)
+def _by_pnnx(file: Path, device: Device, *sizes: tuple[torch.Tensor, ...]) -> tuple[list[Layer], bytes]:
+    """What pnnx makes of a TorchScript file, for inputs of one size or of any, for which it sees two."""
+    import pnnx
+
+    shapes = [",".join(f"[{','.join(map(str, one.shape))}]f32" for one in given) for given in sizes]
+    options = [f"inputshape{number or ''}={shape}" for number, shape in zip((0, 2), shapes, strict=False)]
+    command = [pnnx.EXEC_PATH, file.name, *options, f"fp16={int(device.precision == 'float16')}"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=file.parent, check=False)
+    param = file.with_suffix(".ncnn.param")
+    if done.returncode or not param.exists():
+        raise ExportError(
+            f"device {device.name!r}: pnnx cannot convert this generator (status {done.returncode}, "
+            f"{_last_line(done.stderr)}); choose another device"
+        )
+    return read_layers(param.read_text()), file.with_suffix(".ncnn.bin").read_bytes()
+
+
+def _crops(layers: list[Layer]) -> int:
+    return sum(layer.kind == "Crop" for layer in layers)
 
 
 def _last_line(text: str) -> str:
     return next((line.strip() for line in reversed(text.splitlines()) if line.strip()), "it says nothing")
-
-
-def _check(layers: list[Layer]) -> None:
-    """That every layer is ncnn's: what it has none for keeps PyTorch's name, with a dot or colons."""
-    unknown = Counter(layer.kind for layer in layers if not layer.kind.isalnum())
-    if unknown:
-        told = ", ".join(f"{count} {kind}" for kind, count in unknown.most_common(4))
-        raise ExportError(f"ncnn has no layer for {told}; choose another device, or write it otherwise")
 
 
 def load(path: Path, device: Device) -> Runner:
@@ -120,7 +128,8 @@ def load(path: Path, device: Device) -> Runner:
     def run(*feeds: np.ndarray) -> np.ndarray:
         extractor = net.create_extractor()
         for name, feed in zip(names, feeds, strict=True):
-            extractor.input(name, ncnn.Mat(np.ascontiguousarray(feed[0])).clone())
+            held = np.ascontiguousarray(feed[0])  # a Mat keeps no hold of the array that it was made of
+            extractor.input(name, ncnn.Mat(held).clone())
         status, made = extractor.extract(output)
         if status:
             raise ValueError(f"ncnn ends with status {status}")
@@ -152,4 +161,5 @@ TARGET = Target(
     rewrites=(*COMMON, deviations_of_forwards),
     quantise=quantise,
     weights=weights,
+    ends=(INPUT, OUTPUT),
 )

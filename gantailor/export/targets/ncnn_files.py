@@ -39,7 +39,9 @@ class Layer:
 
     def __str__(self) -> str:
         head = f"{self.kind:<24} {self.name:<24} {len(self.inputs)} {len(self.outputs)}"
-        return " ".join([head, *self.inputs, *self.outputs, *(f"{key}={value}" for key, value in self.settings.items())])
+        return " ".join(
+            [head, *self.inputs, *self.outputs, *(f"{key}={value}" for key, value in self.settings.items())]
+        )
 
 
 def read_layers(text: str) -> list[Layer]:

@@ -41,14 +41,18 @@ class FloatNet:
 
     def in_eight_bits(self, chosen: Collection[str]) -> tuple[list[Layer], bytes]:
         """Layers and ``.bin`` file of the net with these layers in 8 bits."""
-        layers, arrays = [], dict(self.arrays)
-        for layer in self.layers:
+        layers = [_marked(layer) if layer.name in chosen else layer for layer in self.layers]
+        arrays = dict(self.arrays)
+        for layer in layers:
             if layer.name in chosen:
-                grouped = layer.kind == "ConvolutionDepthWise"
                 arrays[layer.name] = _quantised(layer, arrays[layer.name], self.scales[layer.name])
-                layer = replace(layer, settings={**layer.settings, "8": "1" if grouped else "2"})
-            layers.append(layer)
         return layers, content_of(layers, arrays)
+
+
+def _marked(layer: Layer) -> Layer:
+    """As one in 8 bits: with a scale for each output channel, or each group."""
+    kind = "1" if layer.kind == "ConvolutionDepthWise" else "2"
+    return replace(layer, settings={**layer.settings, "8": kind})
 
 
 def _quantised(layer: Layer, arrays: Sequence[np.ndarray], scale: float) -> list[np.ndarray]:
@@ -134,5 +138,6 @@ class _Net:
         """From the name of a blob to what it holds with these inputs."""
         extractor = self.net.create_extractor()
         for name, feed in zip(self.net.input_names(), feeds, strict=True):
-            extractor.input(name, self.ncnn.Mat(np.ascontiguousarray(feed)).clone())
+            held = np.ascontiguousarray(feed)  # a Mat keeps no hold of the array that it was made of
+            extractor.input(name, self.ncnn.Mat(held).clone())
         return lambda name: np.array(extractor.extract(name)[1])
