@@ -39,7 +39,7 @@ class InRange(nn.Module):
     def __init__(self, model: nn.Module, picture_range: tuple[int, int]) -> None:
         super().__init__()
         self.model, (self.low, high) = model, picture_range
-        self.half = (high - self.low) / 2
+        self.unit = (high - self.low) / 2
 
     @property
     def generator(self) -> nn.Module:
@@ -47,8 +47,8 @@ class InRange(nn.Module):
         return plain_generator(self.model)
 
     def forward(self, picture: Tensor) -> Tensor:
-        made: Tensor = self.model((picture - self.low) / self.half - 1)
-        return (made + 1) * self.half + self.low
+        made: Tensor = self.model((picture - self.low) / self.unit - 1)
+        return (made + 1) * self.unit + self.low
 
 
 def in_range(pictures: Tensor, picture_range: tuple[int, int]) -> Tensor:

@@ -161,7 +161,8 @@ class SubpixelConvolution(nn.Module):
         none = F.pad(conv.weight.detach(), (0, 1, 0, 1))
         taps = none[:, :, rows.weights][..., columns.weights]  # [in, out, t, stride, t, stride]
         weight = taps.permute(1, 3, 5, 0, 2, 4).flatten(0, 2).contiguous()
-        self.conv = nn.Conv2d(conv.in_channels, len(weight), weight.shape[2:], bias=conv.bias is not None)
+        down, across = weight.shape[2:]
+        self.conv = nn.Conv2d(conv.in_channels, len(weight), (down, across), bias=conv.bias is not None)
         self.conv.weight = nn.Parameter(weight)
         if conv.bias is not None:
             self.conv.bias = nn.Parameter(conv.bias.detach().repeat_interleave(self.stride**2))
@@ -211,29 +212,31 @@ class CutTransposed(nn.Module):
 
     def __init__(self, conv: nn.ConvTranspose2d) -> None:
         super().__init__()
-        sides = zip(conv.padding, conv.output_padding, strict=True)
-        self.rows, self.columns = (slice(int(padding), more - int(padding) or None) for padding, more in sides)
+        sides = zip(map(int, conv.padding), conv.output_padding, strict=True)
+        self.rows, self.columns = (slice(padding, more - padding or None) for padding, more in sides)
         self.conv = conv
         conv.padding, conv.output_padding = (0, 0), (0, 0)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.conv(x)[:, :, self.rows, self.columns]
+        made: Tensor = self.conv(x)
+        return made[:, :, self.rows, self.columns]
 
 
 @everywhere
 def subpixel_convolutions(module: nn.Module) -> nn.Module:
     """Transposed convolutions as convolutions and pixel shuffles, but for those in groups or with dilation."""
-    fits = type(module) is nn.ConvTranspose2d and module.groups == 1 and set(module.dilation) == {1}
-    return SubpixelConvolution(module) if fits and len(set(module.stride)) == 1 else module
+    if not isinstance(module, nn.ConvTranspose2d) or module.groups != 1 or set(module.dilation) != {1}:
+        return module
+    return SubpixelConvolution(module) if len(set(module.stride)) == 1 else module
 
 
 @everywhere
 def output_paddings(module: nn.Module) -> nn.Module:
     """Transposed convolutions without output padding."""
-    if type(module) is not nn.ConvTranspose2d or not any(module.output_padding):
+    if not isinstance(module, nn.ConvTranspose2d) or not any(module.output_padding):
         return module
-    fits = all(more <= int(padding) for more, padding in zip(module.output_padding, module.padding, strict=True))
-    return CutTransposed(module) if fits else module
+    sides = zip(module.output_padding, map(int, module.padding), strict=True)
+    return CutTransposed(module) if all(more <= padding for more, padding in sides) else module
 
 
 @everywhere
