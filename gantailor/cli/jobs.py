@@ -18,10 +18,12 @@ from gantailor.pipeline.check import find_mistakes
 from gantailor.pipeline.compress import compress as run_stages
 from gantailor.pipeline.estimates import note_estimates
 from gantailor.pipeline.export import export_run
+from gantailor.pipeline.teacher import train_teacher
 from gantailor.run.config import Config
 from gantailor.run.run import Run, open_run
 from gantailor.search.limits import format_macs
 from gantailor.supernet.errors import ConfigError
+from gantailor.supernet.training.recipe import Recipe
 from gantailor.zoo import DEMO_SUPERNET
 
 
@@ -58,6 +60,20 @@ def changed(settings: Mapping[str, Any], usual: Mapping[str, Any]) -> dict[str, 
         if kept != usual[name] and not (nested and not kept):
             found[name] = kept
     return found
+
+
+TEACHER_RECIPE = Recipe(kimg=160, ema_kimg=5, decay_from=0.4)
+
+
+def teacher(arguments: argparse.Namespace) -> None:
+    """Train a teacher on the run's data, from pictures alone."""
+    preset = vars(arguments)["set:train.preset"]
+    base = {} if preset else {f"train.{k}": v for k, v in TEACHER_RECIPE.model_dump(exclude={"seed"}).items()}
+    run = Run(arguments.out, config_of(arguments, base))
+    if arguments.dry_run:
+        print(yaml.safe_dump(run.config.train.model_dump(mode="json"), sort_keys=False))
+        return
+    print(train_teacher(run))
 
 
 def demo(arguments: argparse.Namespace) -> None:

@@ -28,6 +28,7 @@ def parser() -> argparse.ArgumentParser:
         return command
 
     _add_jobs(add)
+    _add_application(add)
     _add_training_of_teachers(add)
     _add_comparison(add)
     _add_scores(add)
@@ -69,8 +70,20 @@ def _add_jobs(add: Add) -> None:
         add_settings(command, without=("device",) if command is files else ())
 
 
+def _add_application(add: Add) -> None:
+    applied = add("run", "an exported model applied to pictures or video frames, into a folder", "run:run")
+    applied.add_argument("export", help="run folder, its export/DEVICE, or export/model.safetensors")
+    applied.add_argument("inputs", nargs="+", help="pictures, folders of them, numbered frames as frames/%%05d.png")
+    applied.add_argument("--out", required=True, help="folder of the made pictures, PNG of the inputs' names")
+    applied.add_argument("--device", metavar="NAME", help="of a run's exports this one; torch: the weights by PyTorch")
+    applied.add_argument("--tile", type=_side, help="side of tiles in pixels; 0: whole; 512 for large pictures")
+    applied.add_argument("--overlap", type=_side, help="pixels a tile sees beyond what is kept of it; 32")
+    applied.add_argument("--threads", type=_count, help="of the runtime; as exported if missing")
+    applied.add_argument("--skip-corrupt", action="store_true", help="leave out files that cannot be read")
+
+
 def _add_training_of_teachers(add: Add) -> None:
-    teacher = add("teacher", "train a teacher from pictures alone", "teacher:teacher")
+    teacher = add("teacher", "train a teacher from pictures alone", "jobs:teacher")
     _add_run(teacher)
     sections = (*GENERATOR, "train", "evaluation", "tensorboard", "device", "seed")
     add_settings(teacher, sections, shown=("generator", "options", "data.path", "data.size", "train.preset", "device"))
@@ -147,6 +160,13 @@ def _add_inspection(add: Add) -> None:
     reference.add_argument("--markdown", action="store_true", help="as docs/settings.md")
     published = add("papers", "the papers' runs that gantailor compress NAME starts", "settings:show_papers")
     published.add_argument("name", nargs="?", help="print its settings and what they depart in")
+
+
+def _side(text: str) -> int:
+    """A flag's number of pixels."""
+    if not text.isdigit():
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number of pixels")
+    return int(text)
 
 
 def _count(text: str) -> int:

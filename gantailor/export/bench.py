@@ -77,7 +77,8 @@ def checked(output: np.ndarray, expected: np.ndarray, manifest: dict[str, Any]) 
     if output.shape != expected.shape:
         raise SystemExit(f"wrong: the output has the shape {list(output.shape)}, PyTorch's {list(expected.shape)}")
     difference = float(np.abs(output - expected).max())
-    decibels = 10 * np.log10(4 / max(float(np.square(output - expected).mean()), 1e-20))
+    black, white = manifest.get("picture_range", [-1, 1])
+    decibels = 10 * np.log10((white - black) ** 2 / max(float(np.square(output - expected).mean()), 1e-20))
     bound = manifest["allowed"]
     good = difference <= bound["max_difference"] if "max_difference" in bound else decibels >= bound["psnr"]
     if good and np.isfinite(output).all():

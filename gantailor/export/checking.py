@@ -107,16 +107,21 @@ def steadiest(samples: Sequence[Sample]) -> Sample:
     return next((sample for sample in samples if sample.steady), min(samples, key=lambda sample: sample.noise))
 
 
-def psnr(first: np.ndarray, second: np.ndarray) -> float:
-    """In dB, for pictures in [-1, 1]."""
-    return float(10 * np.log10(4 / max(float(np.square(first - second).mean()), 1e-20)))
+def psnr(first: np.ndarray, second: np.ndarray, *, span: float = 2) -> float:
+    """In dB; pictures in [-1, 1] span 2."""
+    return float(10 * np.log10(span**2 / max(float(np.square(first - second).mean()), 1e-20)))
+
+
+def span_of(device: Device) -> int:
+    """From black to white."""
+    return device.picture_range[1] - device.picture_range[0]
 
 
 def allowed(sample: Sample, device: Device) -> dict[str, float]:
     """What a written model may differ by: ``max_difference``, or in coarser precisions the least ``psnr``, dB."""
     least = LEAST_PSNR.get(device.precision)
     if least is None:
-        return {"max_difference": LARGEST + AMPLIFIED * sample.noise}
+        return {"max_difference": LARGEST * span_of(device) / 2 + AMPLIFIED * sample.noise}
     return {"psnr": least if sample.steady else 0.0}
 
 
@@ -131,7 +136,8 @@ def checked(output: np.ndarray, sample: Sample, device: Device) -> dict[str, flo
             f"the {device.name} model makes {list(output.shape)} where PyTorch makes {list(sample.expected.shape)}; "
             "choose another device"
         )
-    difference, found = float(np.abs(output - sample.expected).max()), psnr(output, sample.expected)
+    difference = float(np.abs(output - sample.expected).max())
+    found = psnr(output, sample.expected, span=span_of(device))
     bound = allowed(sample, device)
     good = difference <= bound["max_difference"] if "max_difference" in bound else found >= bound["psnr"]
     if not good or not np.isfinite(output).all():

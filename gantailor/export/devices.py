@@ -31,6 +31,7 @@ class Device(BaseModel):
     size_multiple: int = Field(1, gt=0, description="sides of a dynamic size are multiples of it and the generator's")
     largest_side: int | None = Field(None, gt=0, description="of a dynamic size, in pixels; none: no bound")
     providers: tuple[str, ...] = ("CPUExecutionProvider",)
+    picture_range: tuple[Literal[-1, 0], Literal[1]] = Field((-1, 1), description="[0, 1]: of pictures, in and out")
 
     @field_validator("name")
     @classmethod

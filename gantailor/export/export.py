@@ -28,7 +28,7 @@ from gantailor.export.checking import (
 )
 from gantailor.export.devices import Device, device
 from gantailor.export.errors import ExportError
-from gantailor.export.helpers import quietly
+from gantailor.export.helpers import InRange, in_range, quietly
 from gantailor.export.quantization import quantise
 from gantailor.export.rewrites import rewritten
 from gantailor.export.sides import at_sides, is_free, other_sides, sides_of, with_sides
@@ -40,16 +40,23 @@ from gantailor.supernet.subnets.copying import copied
 
 
 class Exported(nn.Module):
-    """An exported model as a module, for evaluators; a static batch is fed picture by picture."""
+    """An exported model as a module, for evaluators; a static batch is fed picture by picture.
 
-    def __init__(self, runner: Runner, *, batch: int | None = 1) -> None:
+    Args:
+        picture_range: of the file's pictures; the module's lie in [-1, 1].
+    """
+
+    def __init__(self, runner: Runner, *, batch: int | None = 1, picture_range: tuple[int, int] = (-1, 1)) -> None:
         super().__init__()
-        self.runner, self.batch = runner, batch
+        self.runner, self.batch, self.picture_range = runner, batch, picture_range
 
     def forward(self, *inputs: Tensor) -> Tensor:
         size = self.batch or size_of(inputs)
-        parts = (rows_of(inputs, slice(start, start + size)) for start in range(0, size_of(inputs), size))
-        return torch.from_numpy(np.concatenate([self.runner(*arrays(part)) for part in parts]))
+        fed = inputs if self.picture_range == (-1, 1) else tuple(in_range(one, self.picture_range) for one in inputs)
+        parts = (rows_of(fed, slice(start, start + size)) for start in range(0, size_of(fed), size))
+        made = torch.from_numpy(np.concatenate([self.runner(*arrays(part)) for part in parts]))
+        low, high = self.picture_range
+        return made if self.picture_range == (-1, 1) else (made - low) * (2 / (high - low)) - 1
 
 
 def export_model(
@@ -84,9 +91,11 @@ def export_model(
             supported, or the written model computes something else, at this size or others.
     """
     target, given, model = find_target(profile.runtime), as_inputs(example), copied(model).eval()
-    one = rows_of(given, slice(1))
     pictures = None if pictures is None else as_inputs(pictures)
     check_device(profile)
+    if profile.picture_range != (-1, 1):
+        model, given, pictures = _in_range(profile, model, given, pictures, trained)
+    one = rows_of(given, slice(1))
     profile = with_sides(profile, model, one)
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / target.file
@@ -116,6 +125,20 @@ def export_model(
     _write_bench(folder, target, shown)
     write_json(folder / "manifest.json", result)
     return result
+
+
+def _in_range(
+    profile: Device, model: nn.Module, given: Inputs, pictures: Inputs | None, trained: Quantisers | None
+) -> tuple[nn.Module, Inputs, Inputs | None]:
+    """Model and inputs in the profile's range of pictures."""
+    wanted = profile.picture_range
+    if not isinstance(given, Tensor) or given.ndim != 4 or trained is not None:
+        raise ExportError(
+            f"device {profile.name!r}: picture_range {list(wanted)} is for generators of one picture that were trained "
+            "in float; leave it out"
+        )
+    moved = in_range(pictures, wanted) if isinstance(pictures, Tensor) else None
+    return InRange(model, wanted).eval(), in_range(given, wanted), moved
 
 
 @torch.no_grad()

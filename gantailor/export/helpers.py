@@ -20,9 +20,41 @@ from gantailor.export.errors import ExportError
 from gantailor.export.sides import at_sides, is_free, sides_of
 from gantailor.export.target import Target
 from gantailor.supernet.calling import Inputs, as_tuple, joined
+from gantailor.supernet.traits import plain_generator
 
 _LOUD = ("torchao", "torch.utils._pytree", "coremltools")
 WEIGHTS = ("float64", "float32", "float16", "bfloat16", "int8", "uint8")  # types of weights; the others are shapes
+
+
+class InRange(nn.Module):
+    """A model whose pictures lie in another range, in and out, than in [-1, 1].
+
+    Args:
+        model: from a picture in [-1, 1] to one.
+        picture_range: the range's ends.
+    """
+
+    wraps_generator = True
+
+    def __init__(self, model: nn.Module, picture_range: tuple[int, int]) -> None:
+        super().__init__()
+        self.model, (self.low, high) = model, picture_range
+        self.unit = (high - self.low) / 2
+
+    @property
+    def generator(self) -> nn.Module:
+        """Whose inputs it takes."""
+        return plain_generator(self.model)
+
+    def forward(self, picture: Tensor) -> Tensor:
+        made: Tensor = self.model((picture - self.low) / self.unit - 1)
+        return (made + 1) * self.unit + self.low
+
+
+def in_range(pictures: Tensor, picture_range: tuple[int, int]) -> Tensor:
+    """Pictures in [-1, 1] in another range."""
+    low, high = picture_range
+    return pictures if picture_range == (-1, 1) else (pictures + 1) * ((high - low) / 2) + low
 
 
 @contextlib.contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -47,12 +48,19 @@ def _rounded_input(x: Tensor) -> Tensor:
 
 
 def kept_in_float(model: nn.Module, pictures: Inputs) -> list[str]:
-    """Layers that stay in float, the most sensitive for their size first: errors of layers add up nearly enough.
+    """Layers that stay in float, the most sensitive for their size first."""
+    errors = sensitivities(model, pictures)
+    return most_sensitive(errors, {name: next(model.get_submodule(name).parameters()).numel() for name in errors})
+
+
+def most_sensitive(errors: Mapping[str, float], sizes: Mapping[str, int]) -> list[str]:
+    """Layers whose errors are largest for their numbers of weights: errors of layers add up nearly enough.
 
     They are taken until the rest promises ``GOAL`` dB (range of outputs: 2), or hold a tenth of the weights.
+
+    Args:
+        errors: mean squared error of the output with one layer alone in 8 bits.
     """
-    errors = sensitivities(model, pictures)
-    sizes = {name: next(model.get_submodule(name).parameters()).numel() for name in errors}
     allowed, left = 4 / 10 ** (GOAL / 10), sum(errors.values())
     kept: list[str] = []
     room = KEPT * sum(sizes.values())

@@ -5,6 +5,8 @@ from __future__ import annotations
 import functools
 import inspect
 import itertools
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -20,6 +22,7 @@ from gantailor.supernet.calling import Inputs, each, forward
 from gantailor.supernet.subnets.copying import copied
 
 TOLERANCE = 1e-9  # in float64, relative to the largest output
+_TINY = 1e-30  # what is the same everywhere deviates by 0, not by 0 / 0
 
 
 def everywhere(one: Rewrite) -> Rewrite:
@@ -67,25 +70,49 @@ def _by_means(x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float)
     return result if bias is None else result + bias[:, None, None]
 
 
-class _FunctionalNorms(TorchFunctionMode):
-    """``F.instance_norm`` in somebody's forward, by means."""
+def _norm_by_means(*args: Any, **kwargs: Any) -> Tensor | None:
+    """``F.instance_norm`` of pictures; None where it has running statistics."""
+    values = inspect.signature(F.instance_norm).bind(*args, **kwargs)
+    values.apply_defaults()
+    given = values.arguments
+    if given["running_mean"] is not None or given["input"].dim() != 4:
+        return None
+    return _by_means(given["input"], given["weight"], given["bias"], given["eps"])
+
+
+def _deviation_by_means(x: Tensor, *args: Any, **kwargs: Any) -> Tensor | None:
+    """``torch.std`` over named axes, which stay as ones; None of other calls.
+
+    Without a size, which a backend would need as a number: of ``n`` squares with the sum ``s`` and the mean ``m``
+    ``s / (n - 1)`` is ``s m / (s - m)``.
+    """
+    axes = args[0] if args else kwargs.get("dim")
+    if not isinstance(axes, tuple | list) or len(args) > 1 or not kwargs.get("keepdim", False):
+        return None
+    lost = kwargs.get("correction", 1) if kwargs.get("unbiased", True) else 0
+    squares = (x - x.mean(axes, keepdim=True)).square()
+    total, mean = squares.sum(axes, keepdim=True), squares.mean(axes, keepdim=True)
+    return torch.sqrt(total * mean / (total - lost * mean + _TINY))
+
+
+class _Replaced(TorchFunctionMode):
+    """Functions in somebody's forward by others, which give None where they do not fit."""
+
+    def __init__(self, by: Mapping[Any, Callable[..., Tensor | None]]) -> None:
+        super().__init__()
+        self.by = by
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func is F.instance_norm:
-            values = inspect.signature(F.instance_norm).bind(*args, **(kwargs or {}))
-            values.apply_defaults()
-            given = values.arguments
-            if given["running_mean"] is None and given["input"].dim() == 4:
-                return _by_means(given["input"], given["weight"], given["bias"], given["eps"])
-        return func(*args, **(kwargs or {}))
+        made = self.by[func](*args, **(kwargs or {})) if func in self.by else None
+        return func(*args, **(kwargs or {})) if made is None else made
 
 
-class _WithoutFunctionalNorms(nn.Module):
+class _WithReplaced(nn.Module):
     wraps_generator = True
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: nn.Module, by: Mapping[Any, Callable[..., Tensor | None]]) -> None:
         super().__init__()
-        self.model = model
+        self.model, self.by = model, by
 
     @property
     def generator(self) -> nn.Module:
@@ -93,7 +120,7 @@ class _WithoutFunctionalNorms(nn.Module):
         return self.model
 
     def forward(self, *inputs: Tensor) -> Tensor:
-        with _FunctionalNorms():
+        with _Replaced(self.by):
             made: Tensor = self.model(*inputs)
             return made
 
@@ -115,6 +142,103 @@ class SlicedReflectionPad(nn.Module):
         return x
 
 
+class SubpixelConvolution(nn.Module):
+    """A transposed convolution as a convolution that makes a cell of outputs for each input, and a pixel shuffle.
+
+    For backends that have more for convolutions. Along a side ``stride`` outputs are a cell: output ``r`` of cell ``q``
+    takes ``weight[r + padding - stride * t]`` times input ``q + t``. Where there is no such weight stands a 0: a kernel
+    of 3 with a stride of 2 multiplies 16 / 9 as often, one of 4 no more than it did.
+
+    Args:
+        conv: what it stands for; with one stride for both sides, without groups and dilation.
+    """
+
+    def __init__(self, conv: nn.ConvTranspose2d) -> None:
+        super().__init__()
+        self.stride = conv.stride[0]
+        rows, columns = _Cells.along(conv, 0), _Cells.along(conv, 1)
+        self.pads, self.cut = (*columns.pads, *rows.pads), (*columns.cut, *rows.cut)
+        none = F.pad(conv.weight.detach(), (0, 1, 0, 1))
+        taps = none[:, :, rows.weights][..., columns.weights]  # [in, out, t, stride, t, stride]
+        weight = taps.permute(1, 3, 5, 0, 2, 4).flatten(0, 2).contiguous()
+        down, across = weight.shape[2:]
+        self.conv = nn.Conv2d(conv.in_channels, len(weight), (down, across), bias=conv.bias is not None)
+        self.conv.weight = nn.Parameter(weight)
+        if conv.bias is not None:
+            self.conv.bias = nn.Parameter(conv.bias.detach().repeat_interleave(self.stride**2))
+
+    def forward(self, x: Tensor) -> Tensor:
+        made = F.pixel_shuffle(self.conv(F.pad(x, self.pads)), self.stride)
+        return F.pad(made, self.cut) if any(self.cut) else made
+
+
+@dataclass(frozen=True)
+class _Cells:
+    """Of one side of a transposed convolution, how its outputs lie in cells.
+
+    Attributes:
+        pads: zeros before and behind the input.
+        cut: outputs that the first and the last cell have too many, as negative padding.
+        weights: ``[t, stride]``, which weight each tap and output has; the number of weights where there is none.
+    """
+
+    pads: tuple[int, int]
+    cut: tuple[int, int]
+    weights: Tensor
+
+    @classmethod
+    def along(cls, conv: nn.ConvTranspose2d, side: int) -> _Cells:
+        """With as few taps as can be."""
+        kernel, stride, padding = conv.kernel_size[side], conv.stride[side], int(conv.padding[side])
+
+        def ends(first: int) -> tuple[int, int]:  # of t
+            return -((kernel - 1 - padding + first) // stride), (stride - 1 + padding - first) // stride
+
+        first = min(range(stride), key=lambda first: (ends(first)[1] - ends(first)[0], first))
+        low, high = ends(first)
+        more = kernel + conv.output_padding[side] - stride - 2 * padding + first  # outputs beyond a cell for each input
+        cells = -(-more // stride)
+        weights = torch.arange(stride) + padding - first - stride * torch.arange(low, high + 1)[:, None]
+        weights[(weights < 0) | (weights >= kernel)] = kernel
+        return cls((-low, cells + high), (-first, more - cells * stride), weights)
+
+
+class CutTransposed(nn.Module):
+    """A transposed convolution with an output padding as one without any padding, of which a part is taken.
+
+    Args:
+        conv: what it stands for; its output padding is at most its padding.
+    """
+
+    def __init__(self, conv: nn.ConvTranspose2d) -> None:
+        super().__init__()
+        sides = zip(map(int, conv.padding), conv.output_padding, strict=True)
+        self.rows, self.columns = (slice(padding, more - padding or None) for padding, more in sides)
+        self.conv = conv
+        conv.padding, conv.output_padding = (0, 0), (0, 0)
+
+    def forward(self, x: Tensor) -> Tensor:
+        made: Tensor = self.conv(x)
+        return made[:, :, self.rows, self.columns]
+
+
+@everywhere
+def subpixel_convolutions(module: nn.Module) -> nn.Module:
+    """Transposed convolutions as convolutions and pixel shuffles, but for those in groups or with dilation."""
+    if not isinstance(module, nn.ConvTranspose2d) or module.groups != 1 or set(module.dilation) != {1}:
+        return module
+    return SubpixelConvolution(module) if len(set(module.stride)) == 1 else module
+
+
+@everywhere
+def output_paddings(module: nn.Module) -> nn.Module:
+    """Transposed convolutions without output padding."""
+    if not isinstance(module, nn.ConvTranspose2d) or not any(module.output_padding):
+        return module
+    sides = zip(module.output_padding, map(int, module.padding), strict=True)
+    return CutTransposed(module) if all(more <= padding for more, padding in sides) else module
+
+
 @everywhere
 def instance_norms(module: nn.Module) -> nn.Module:
     """Instance norms as means."""
@@ -131,7 +255,12 @@ def reflection_pads(module: nn.Module) -> nn.Module:
 
 def instance_norms_of_forwards(model: nn.Module) -> nn.Module:
     """``F.instance_norm`` in somebody's forward as means; the model is wrapped."""
-    return _WithoutFunctionalNorms(model).eval()
+    return _WithReplaced(model, {F.instance_norm: _norm_by_means}).eval()
+
+
+def deviations_of_forwards(model: nn.Module) -> nn.Module:
+    """``std`` in somebody's forward as means; the model is wrapped."""
+    return _WithReplaced(model, {torch.std: _deviation_by_means, Tensor.std: _deviation_by_means}).eval()
 
 
 @everywhere

@@ -63,6 +63,7 @@ class Target:
         runs_here: whether this machine can run the file at all; asked when it matters.
         timed_here: whether a latency on this machine's CPU says anything of the device.
         weights: from the written file to how many numbers of each type it holds, ``{"float16": 2_600_000}``.
+        ends: names of a single input and of the output in the file.
         bench: source text that defines ``load`` for ``bench.py``, where it cannot be the one above.
     """
 
@@ -80,6 +81,7 @@ class Target:
     runs_here: bool | Callable[[], bool] = True
     timed_here: Callable[[Device], bool] = lambda device: True
     weights: Callable[[Path], Mapping[str, int]] | None = None
+    ends: tuple[str, str] = ("input", "output")
     bench: str | None = None
 
     def __post_init__(self) -> None:

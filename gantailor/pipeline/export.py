@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor, nn
 
 import gantailor
@@ -17,6 +18,7 @@ from gantailor.evaluators.scoring import scores_to_json
 from gantailor.export.devices import Device, device
 from gantailor.export.errors import ExportError
 from gantailor.export.export import Exported, export_model, load_runner, model_files
+from gantailor.export.helpers import in_range
 from gantailor.export.target import find_target, timed_here
 from gantailor.export.weights import write_weights
 from gantailor.pipeline.profiling import add_latencies
@@ -44,7 +46,7 @@ def export(run: Run) -> dict[str, Any]:
 def _is_done(devices: Mapping[str, Any], target: Device) -> bool:
     """Whether one of these devices is as its profile says; what the export filled in counts for nothing."""
     wanted = target.model_dump(mode="json", exclude={"name", "size_multiple", "largest_side", "threads"})
-    known = {"size": "fixed", **devices.get(target.name, {})}
+    known = {"size": "fixed", "picture_range": [-1, 1], **devices.get(target.name, {})}
     asked = known.get("threads_asked", known.get("threads"))
     return target.name in devices and asked == target.threads and all(known.get(k) == v for k, v in wanted.items())
 
@@ -140,26 +142,29 @@ def _described(narrow: nn.Module, shown: Inputs, found: Mapping[str, Any] | None
         shown: what it was fed, ``[N, ...]``.
         found: what its export for a device says; names stand for what is free there, and ``multiple_of`` for sides.
     """
-    several = as_tuple(shown)
-    shapes = [[1, *one.shape[1:]] for one in several] if found is None else found["shapes"]
+    several, found = as_tuple(shown), found or {}
+    shapes = found.get("shapes", [[1, *one.shape[1:]] for one in several])
+    wanted = tuple(found.get("picture_range", (-1, 1)))
     inputs = [
         {
             "name": name,
             "shape": shape,
             "dtype": str(one.dtype).removeprefix("torch."),
-            "range": range_of(one),
-            "fed": [round(float(one.min()), 4), round(float(one.max()), 4)],
+            "range": range_of(one) if wanted == (-1, 1) else list(wanted),
+            "fed": [round(float(end), 4) for end in in_range(torch.stack([one.min(), one.max()]), wanted)],
             "layout": _layout(one),
         }
         for name, one, shape in zip(input_names(narrow, len(several)), several, shapes, strict=True)
     ]
     for one in inputs:
-        if found is not None and "height" in one["shape"]:
+        if "height" in one["shape"]:
             one["multiple_of"] = found["size_multiple"]
     if len(inputs) > 1:
         return {"inputs": inputs}
-    only = {**inputs[0], "name": "input"}  # as its files call it
-    return {"input": {key: only[key] for key in only if key not in ("name", "dtype")}, "inputs": [only]}
+    taken, made = find_target(found["runtime"]).ends if found else ("input", "output")
+    only = {**inputs[0], "name": taken}  # as its files call it
+    one_input = {"input": {key: only[key] for key in only if key not in ("name", "dtype")}, "inputs": [only]}
+    return one_input | ({"output": {"name": made}} if found else {})
 
 
 def _layout(one: Tensor) -> str:
@@ -190,7 +195,7 @@ def _for_device(run: Run, narrow: nn.Module, shown: Inputs, folder: Path, profil
     if profile.precision != "float32" and timed_here(profile):
         runner, batch = load_runner(folder / target.file, profile), None if profile.batch == "dynamic" else 1
         scores = run.setup.scoring.evaluator(run.setup.metrics(run.config.evaluation.final))(
-            Exported(runner, batch=batch), run.setup.data("test")
+            Exported(runner, batch=batch, picture_range=profile.picture_range), run.setup.data("test")
         )
         found["scores"] = {"subnet, exported": scores_to_json(scores)}
     return found

@@ -137,6 +137,6 @@ class Reporter:
         finally:
             bar.close()
 
-    def pictures(self, name: str, unit: str = "pictures") -> Callable[[int, int], None]:
+    def pictures(self, name: str, unit: str = "pictures", *, patient: bool = True) -> Callable[[int, int], None]:
         """A listener for (pictures read, all pictures) of one folder after another."""
-        return self._bar(name, "{desc} {n_fmt}/{total_fmt}, {rate_noinv_fmt}", unit=f" {unit}", patient=True).show
+        return self._bar(name, "{desc} {n_fmt}/{total_fmt}, {rate_noinv_fmt}", unit=f" {unit}", patient=patient).show

@@ -1,6 +1,7 @@
 """Exports: every runtime of this machine equals PyTorch; rewrites; 8 bits; the bench script; mistakes."""
 
 import importlib.util
+import itertools
 import json
 import subprocess
 import sys
@@ -16,7 +17,17 @@ from gantailor.export.devices import device
 from gantailor.export.errors import ExportError
 from gantailor.export.export import Exported, export_model, load_runner
 from gantailor.export.quantization import kept_in_float, quantise, sensitivities
-from gantailor.export.rewrites import HalfPrecision, PlainInstanceNorm, SlicedReflectionPad, rewritten
+from gantailor.export.rewrites import (
+    CutTransposed,
+    HalfPrecision,
+    PlainInstanceNorm,
+    SlicedReflectionPad,
+    SubpixelConvolution,
+    deviations_of_forwards,
+    output_paddings,
+    rewritten,
+    subpixel_convolutions,
+)
 from gantailor.export.target import check_device, find_target, timed_here
 from gantailor.supernet.errors import ConfigError
 from gantailor.supernet.quantization.quantisers import Quantised, Quantisers
@@ -290,3 +301,44 @@ def test_what_may_differ(name, everywhere, one, fine):
     else:
         with pytest.raises(ExportError, match="; choose another device or precision"):
             checked(output, Sample(torch.zeros(1), expected), device(name))
+
+
+@pytest.mark.parametrize("kernel", [1, 2, 3, 4, 5])
+@pytest.mark.parametrize("stride", [1, 2, 3])
+def test_transposed_convolutions_are_rewritten(kernel, stride):
+    """As convolutions with a pixel shuffle, and as such without output padding that are cut."""
+    torch.manual_seed(0)
+    x = torch.randn(2, 3, 5, 6, dtype=torch.float64)
+    for padding, more in itertools.product(range(kernel), range(stride)):
+        layer = nn.ConvTranspose2d(3, 2, (kernel, kernel + 1), stride, padding, (more, 0), bias=more > 0).double()
+        expected = layer(x)
+        torch.testing.assert_close(subpixel_convolutions(layer)(x), expected)
+        assert type(subpixel_convolutions(layer)) is SubpixelConvolution
+        cut = output_paddings(layer)
+        torch.testing.assert_close(cut(x), expected)
+        assert (type(cut) is CutTransposed) == (0 < more <= padding)
+
+
+def test_transposed_convolutions_that_do_not_fit_stay():
+    for options in ({"groups": 3}, {"dilation": 2}, {"stride": (1, 2)}):
+        layer = nn.ConvTranspose2d(3, 3, 3, **options)
+        assert subpixel_convolutions(layer) is layer
+
+
+def test_deviations_need_no_size():
+    torch.manual_seed(0)
+    x = torch.randn(2, 3, 4, 5, dtype=torch.float64)
+    for make in (
+        lambda x: x.std((1, 2, 3), keepdim=True),
+        lambda x: torch.std(x, dim=(2, 3), keepdim=True, correction=0),
+        lambda x: x.std((1,), unbiased=False, keepdim=True),
+        lambda x: x.std() + x.std(1, keepdim=True) + torch.std(x, (1, 2), True, True),  # left as they are
+    ):
+        torch.testing.assert_close(deviations_of_forwards(_Function(make))(x), make(x))
+    assert float(deviations_of_forwards(_Function(lambda x: x.std((1, 2), keepdim=True)))(torch.ones(1, 2, 2))) == 0
+
+
+class _Function(nn.Module):
+    def __init__(self, function):
+        super().__init__()
+        self.forward = function

@@ -48,6 +48,10 @@ class TestTorchscript(TargetConformance):
     runtime = "torchscript"
 
 
+class TestNcnn(TargetConformance):
+    runtime = "ncnn"
+
+
 class TestCoreml(TargetConformance):
     runtime = "coreml"
 

@@ -8,5 +8,6 @@ TARGETS: dict[str, str] = {
     "executorch": "gantailor.export.targets.executorch:TARGET",
     "torch-export": "gantailor.export.targets.torch_export:TARGET",
     "torchscript": "gantailor.export.targets.torchscript:TARGET",
+    "ncnn": "gantailor.export.targets.ncnn:TARGET",
     "coreml": "gantailor.export.targets.coreml:TARGET",
 }

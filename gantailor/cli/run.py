@@ -1,0 +1,41 @@
+"""Command ``run``: an exported model applied to pictures and numbered frames."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from pathlib import Path
+
+from gantailor.inference.files import Application, check_out, input_files
+from gantailor.inference.models import open_model
+from gantailor.inference.tiles import Tiling
+from gantailor.run.progress import Reporter
+
+VISIBLE = 2 / 255  # of the way from black to white
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Apply a model to every input, into a folder; what lies there already stays."""
+    files, out, report = input_files(arguments.inputs), Path(arguments.out), Reporter()
+    check_out(out, files)
+    model = open_model(arguments.export, device=arguments.device, threads=arguments.threads)
+    tiling = Tiling(model=model, tile=arguments.tile, overlap=arguments.overlap)
+    size = " x ".join(map(str, model.size)) if model.size else "any size"
+    report.note(f"{model.name}: {size}, {len(files)} pictures")
+    several = len(files) > 1
+    job, started = Application(tiling, out, skip_corrupt=arguments.skip_corrupt), time.monotonic()
+    job(
+        files,
+        on_picture=report.pictures("pictures", patient=False) if several else None,
+        on_tile=None if several else report.pictures("tiles", "tiles", patient=False),
+    )
+    if job.skipped:
+        report.note(f"{len(job.skipped)} cannot be read and are left out ({', '.join(job.skipped[:3])})")
+    if job.seam > VISIBLE:
+        report.note(
+            f"neighbouring tiles differ by up to {job.seam:.0%} where they meet: raise --overlap, or give --tile 0; a "
+            "generator with norms over the picture sees the whole one alone as it was trained"
+        )
+    took = time.monotonic() - started
+    already = f", {job.kept} lay there already" if job.kept else ""
+    print(f"{job.made} pictures in {took:.1f} s{already}: {out}")

@@ -1,0 +1,210 @@
+"""What ``gantailor run`` applies: an exported model from one picture to one, whichever runtime it is for."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from gantailor.api import load
+from gantailor.export.devices import Device
+from gantailor.export.errors import ExportError
+from gantailor.export.export import load_runner, model_files
+from gantailor.export.target import find_target
+from gantailor.export.weights import FILE, read_weights
+from gantailor.supernet.errors import ConfigError, first_line, nearest
+from gantailor.supernet.traits import plain_generator, traits_of
+
+CHANNELS = (1, 3, 4)  # grey, RGB, RGB and alpha
+TORCH = "torch"  # the name of the weights themselves, run by PyTorch
+Sides = tuple[int, int]  # height and width in pixels
+
+
+@dataclass(frozen=True, kw_only=True)
+class PictureModel:
+    """A model from a picture to a picture.
+
+    Attributes:
+        name: where it lies, for messages.
+        run: float32 ``[1, channels, H, W]`` to ``[1, channels of the output, ...]``, in ``picture_range`` both.
+        channels: of the input.
+        size: the only height and width that it takes; None where they are free.
+        multiple: free sides are multiples of it, and at most ``largest``.
+        picture_range: black and white.
+        digest: of its files; another model has another one.
+    """
+
+    name: str
+    run: Callable[[np.ndarray], np.ndarray]
+    channels: int
+    size: Sides | None = None
+    multiple: int = 1
+    largest: int | None = None
+    picture_range: tuple[float, float] = (-1, 1)
+    digest: str = ""
+
+    def __call__(self, picture: np.ndarray) -> np.ndarray:
+        """``[channels, H, W]`` to ``[C, H', W']``.
+
+        Raises:
+            ExportError: the runtime fails, or what it makes is no picture.
+        """
+        try:
+            made = self.run(np.ascontiguousarray(picture[None], np.float32))
+        except Exception as error:  # whatever a runtime, or a generator of one's own, raises
+            sides = " x ".join(map(str, picture.shape[1:]))
+            raise ExportError(
+                f"{self.name!r} cannot take {sides} pixels: {first_line(error)}; try another --tile"
+            ) from error
+        if made.ndim != 4 or made.shape[1] not in CHANNELS:
+            raise ExportError(_no_picture(self.name, f"makes {list(made.shape)}"))
+        return made[0]
+
+
+def _no_picture(name: str, why: str) -> str:
+    return (
+        f"{name!r} {why}: it is not from one picture to one; gantailor run is for generators of pictures [1, C, H, W] "
+        f"of {', '.join(map(str, CHANNELS))} channels"
+    )
+
+
+def open_model(path: str | Path, *, device: str | None = None, threads: int | None = None) -> PictureModel:
+    """The model of a run folder, of its ``export``, of one device's folder there, or of a file in it.
+
+    Of several devices it is the first that runs here, one that takes any size before one that takes one; without any
+    the weights themselves, by PyTorch.
+
+    Args:
+        device: of a run's exports this one; ``torch`` is the weights.
+        threads: of a call; as exported, if missing.
+
+    Raises:
+        ExportError: there is no export, none that runs here, or it is not from one picture to one.
+        ConfigError: there is nothing, or no such device.
+    """
+    place = Path(path)
+    if not place.exists():
+        raise ConfigError(f"{str(path)!r} does not exist; give a run folder, its export/DEVICE, or a file there")
+    if place.is_file():
+        return _of_weights(place, threads) if place.suffix == ".safetensors" else _of_device(place.parent, threads)
+    folder = place / "export" if (place / "config.json").exists() else place
+    manifest = _manifest(folder)
+    if "devices" not in manifest:
+        return _of_device(folder, threads)
+    known = [*manifest["devices"], TORCH]
+    if device is not None and device not in known:
+        raise ConfigError(f"{str(folder)!r} has no export for --device {device!r}; {nearest(device, known)}")
+    return _of_run(folder, manifest["devices"], [device] if device else _by_use(manifest["devices"]), threads)
+
+
+def _by_use(devices: Mapping[str, Any]) -> list[str]:
+    return [*sorted(devices, key=lambda name: devices[name].get("size") != "dynamic"), TORCH]
+
+
+def _of_run(folder: Path, devices: Mapping[str, Any], names: list[str], threads: int | None) -> PictureModel:
+    """The first that can be opened; if none can, the reason of the first."""
+    failed: list[ExportError] = []
+    for name in names:
+        try:
+            return _of_weights(folder / FILE, threads) if name == TORCH else _of_device(folder / name, threads)
+        except ExportError as error:
+            failed.append(error)
+    raise failed[0]
+
+
+def _manifest(folder: Path) -> dict[str, Any]:
+    file = folder / "manifest.json"
+    if not file.exists():
+        run = folder.parent if folder.name == "export" else folder
+        raise ExportError(f"{str(folder)!r} holds no export; run: gantailor export {run} --device onnxruntime-cpu")
+    try:
+        found: dict[str, Any] = json.loads(file.read_text())
+        return {**found}
+    except (ValueError, TypeError) as error:
+        raise ExportError(f"{str(file)!r} cannot be read ({first_line(error)}); export anew") from None
+
+
+def _of_device(folder: Path, threads: int | None) -> PictureModel:
+    """The model of one device's folder."""
+    manifest, name = _manifest(folder), str(folder)
+    channels = _channels(manifest, name)
+    settings = {key: manifest[key] for key in Device.model_fields if key in manifest}
+    profile = Device.model_validate({**settings, "name": manifest["device"], "threads": threads or manifest["threads"]})
+    file, target = folder / manifest["file"], find_target(profile.runtime)
+    if missing := [one for one in manifest.get("sha256", [file.name]) if not (folder / one).is_file()]:
+        raise ExportError(f"{name!r} lacks {', '.join(missing)}; copy the whole folder, or export anew")
+    shape, free = manifest["shapes"][0], profile.size == "dynamic"
+    return PictureModel(
+        name=name,
+        run=load_runner(file, profile),
+        channels=channels,
+        size=None if free else (shape[2], shape[3]),
+        multiple=profile.size_multiple if free else 1,
+        largest=profile.largest_side,
+        picture_range=profile.picture_range,
+        digest=_digest(model_files(folder, target)),
+    )
+
+
+def _channels(manifest: Mapping[str, Any], name: str) -> int:
+    """Of the one picture that a device's model takes.
+
+    Raises:
+        ExportError: it takes something else.
+    """
+    inputs = manifest.get("inputs", [])
+    if len(inputs) > 1:
+        raise ExportError(_no_picture(name, f"takes {len(inputs)} inputs"))
+    shape = manifest.get("shapes", [[]])[0]
+    if len(shape) != 4 or shape[1] not in CHANNELS:
+        raise ExportError(_no_picture(name, f"takes {shape}"))
+    pictures = list(manifest.get("picture_range", [-1, 1]))
+    if inputs and inputs[0].get("range") != pictures:
+        raise ExportError(_no_picture(name, f"takes values in {inputs[0].get('range') or 'no range'}"))
+    return int(shape[1])
+
+
+def _of_weights(file: Path, threads: int | None) -> PictureModel:
+    """The generator of an export's weights, by PyTorch; of any size."""
+    _, origin = read_weights(file)
+    (_, *shape), more = origin["input_shapes"][0], origin["input_shapes"][1:]
+    generator = load(file)
+    traits = traits_of(plain_generator(generator))
+    if more or len(shape) != 3 or shape[0] not in CHANNELS or traits.takes != "pictures":
+        told = f"{1 + len(more)} inputs" if more else f"{traits.takes} {[1, *shape]}"
+        raise ExportError(_no_picture(str(file), f"takes {told}"))
+    return PictureModel(
+        name=str(file),
+        run=_by_torch(generator, threads),
+        channels=shape[0],
+        multiple=traits.size_multiple,
+        picture_range=getattr(plain_generator(generator), "picture_range", (-1, 1)),
+        digest=_digest([file]),
+    )
+
+
+def _by_torch(generator: nn.Module, threads: int | None) -> Callable[[np.ndarray], np.ndarray]:
+    @torch.inference_mode()
+    def run(picture: np.ndarray) -> np.ndarray:
+        if threads is not None:
+            torch.set_num_threads(threads)
+        made: np.ndarray = generator(torch.from_numpy(picture)).numpy()
+        return made
+
+    return run
+
+
+def _digest(files: list[Path]) -> str:
+    def parts() -> Iterator[bytes]:
+        for file in files:
+            yield file.name.encode()
+            yield hashlib.sha256(file.read_bytes()).digest()
+
+    return hashlib.sha256(b"".join(parts())).hexdigest()
