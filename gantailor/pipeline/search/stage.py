@@ -12,7 +12,7 @@ from gantailor.pipeline.search.curve import score_path
 from gantailor.pipeline.search.finalists import go_on_with, tune_finalists
 from gantailor.pipeline.search.study import evaluate_all, make_search
 from gantailor.reports.tables import csv_bytes
-from gantailor.run.folder import write_config
+from gantailor.run.folder import read_config, write_config
 from gantailor.run.run import Run
 from gantailor.run.study import storage_of
 from gantailor.search.errors import SearchError
@@ -108,7 +108,7 @@ def _take_selected(run: Run, searcher: Search) -> None:
     Raises:
         RunError: its widths are not of the run's space.
     """
-    config = SubnetConfig.from_json(run.folder.selected.read_text())
+    config = read_config(run.folder.selected)
     try:
         indices = [v.choices.index(v.choice_of(config)) for v in searcher.budget.space.variables]
     except (KeyError, ValueError):
@@ -123,7 +123,7 @@ def _set_aside(run: Run, best: SubnetConfig) -> None:
     """Where a longer search found another subnet, what was made of the earlier one moves into ``earlier/``."""
     folder = run.folder
     file = folder.subnet_config
-    if not file.exists() or SubnetConfig.from_json(file.read_text()) == best:
+    if not file.exists() or read_config(file) == best:
         return
     earlier = folder.file("earlier") / hashlib.sha256(file.read_bytes()).hexdigest()[:8]
     earlier.mkdir(parents=True, exist_ok=True)
