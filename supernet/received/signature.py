@@ -13,7 +13,7 @@ import json
 import os
 import re
 import secrets
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -37,7 +37,7 @@ def is_own(value: Any, known: object) -> bool:
     return bool(known) and isinstance(known, str) and hmac.compare_digest(mark(value).encode(), known.encode())
 
 
-def named_code(settings: Any, known: Mapping[str, str] | None = None, where: str = "") -> Iterator[tuple[str, str]]:
+def named_code(settings: Any, known: Collection[str] = (), where: str = "") -> Iterator[tuple[str, str]]:
     """Settings that name code, as (setting, name): every text anywhere that could be ``module:name``.
 
     Args:
@@ -46,7 +46,7 @@ def named_code(settings: Any, known: Mapping[str, str] | None = None, where: str
     inner = settings.items() if isinstance(settings, Mapping) else enumerate(settings or ())
     for name, value in inner:
         place = f"{where}{name}"
-        if known is not None and place in known:
+        if place in known:
             continue
         if isinstance(value, str):
             if _NAME.fullmatch(value.strip()):
