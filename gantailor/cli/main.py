@@ -6,6 +6,7 @@ import argparse
 import difflib
 import errno
 import io
+import logging
 import os
 import signal
 import sys
@@ -18,8 +19,9 @@ from pathlib import Path
 from typing import IO
 
 import gantailor
-from gantailor.supernet.errors import GantailorError, first_line, told
+from gantailor.supernet.errors import ConfigError, GantailorError, first_line, nearest, told
 
+LEVELS = ("debug", "info", "warning", "error", "critical")
 EXITS = {
     0: "done",
     2: "a mistake, or a bug, told in a message on stderr",
@@ -75,7 +77,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     debug = "--debug" in given
     try:
         _prepare_streams()
-        status = _run([one for one in given if one != "--debug"])
+        status = _run(_without_general(given))
         sys.stdout.flush()
     except BrokenPipeError:  # whoever read this (head, less) has seen enough
         _end_stream(sys.stdout)
@@ -92,6 +94,31 @@ def main(argv: Sequence[str] | None = None) -> int:
         _end_stream(sys.stdout)
         return 2
     return status
+
+
+def _without_general(given: Sequence[str]) -> list[str]:
+    """The command's own arguments; what every command takes is done.
+
+    Raises:
+        ConfigError: there is no such level.
+    """
+    rest, level = [], None
+    words = iter(given)
+    for word in words:
+        if word == "--quiet":
+            from gantailor.run.progress import Reporter
+
+            Reporter.silent, level = True, level or "error"
+        elif word.partition("=")[0] == "--log-level":
+            level = word.partition("=")[2] or next(words, "")
+            if level not in LEVELS:
+                raise ConfigError(f"--log-level {level!r} is none; {nearest(level, LEVELS)}")
+        elif word != "--debug":
+            rest.append(word)
+    if level is not None:
+        logging.basicConfig(level=level.upper(), format="%(levelname)s %(name)s: %(message)s")
+        logging.getLogger("gantailor").setLevel(level.upper())
+    return rest
 
 
 def _run(given: list[str]) -> int:

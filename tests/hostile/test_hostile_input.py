@@ -3,6 +3,8 @@
 import json
 import os
 import struct
+import subprocess
+import sys
 import zlib
 
 import pytest
@@ -13,6 +15,7 @@ from gantailor.supernet.errors import ConfigError, UnreadableError
 from gantailor.supernet.plugins import checked_call
 from gantailor.supernet.received import documents
 from gantailor.supernet.received.options import restored, stored
+from gantailor.supernet.received.signature import is_own, mark
 
 BOMB = "a: &a [x,x,x,x,x,x,x,x,x]\n" + "".join(
     f"{name}: &{name} [{','.join(['*' + before] * 9)}]\n" for before, name in zip("abcdefgh", "bcdefghi", strict=True)
@@ -312,6 +315,53 @@ def test_what_runs_out_is_told(capsys, monkeypatch, error, said):
 
     monkeypatch.setattr("gantailor.cli.settings.show_papers", broken)
     assert main(["papers"]) == 2 and said in capsys.readouterr().err
+
+
+def test_quiet_and_levels(capsys, monkeypatch):
+    """Before or behind the command."""
+    from gantailor.run.progress import Reporter
+
+    monkeypatch.setattr(Reporter, "silent", False)
+    for line in (["--quiet", "papers"], ["papers", "--quiet"], ["papers", "--log-level=error"]):
+        assert main(line) == 0
+    assert Reporter().quiet
+    Reporter().note("not told")
+    assert capsys.readouterr().err == ""
+    for level in ("loud", ""):
+        assert main(["papers", "--log-level", level]) == 2
+        assert "Allowed: critical, debug, error, info, warning" in capsys.readouterr().err
+
+
+STREAMS = (
+    ("papers", "> /dev/full", 2, 1),
+    ("papers", ">&-", 0, 0),
+    ("papers", "2>&-", 0, 0),
+    ("inspect nope", "2>&-", 2, 0),
+    ("inspect nope", "2> /dev/full", 2, 0),
+)
+
+
+@pytest.mark.parametrize(("line", "more", "status", "lines"), STREAMS)
+def test_streams_that_are_closed_or_full(received, line, more, status, lines):
+    shell = f"{sys.executable} -m gantailor.cli {line} {more}"
+    done = subprocess.run(["sh", "-c", shell], capture_output=True, text=True, check=False, env=os.environ)
+    assert (done.returncode, len(done.stderr.splitlines())) == (status, lines), done
+
+
+def test_letters_that_a_terminal_has_not(received):
+    """In the C locale; what was written is there."""
+    environment = {**os.environ, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    command = [sys.executable, "-m", "gantailor.cli", "evaluate", "Ausgabe-ä"]
+    done = subprocess.run(command, capture_output=True, check=False, env=environment)
+    assert done.returncode == 2 and len(done.stderr.splitlines()) == 1 and b"is no run folder" in done.stderr
+
+
+def test_without_a_home(received, refused, monkeypatch):
+    monkeypatch.delenv("XDG_CONFIG_HOME")
+    monkeypatch.delenv("HOME")
+    monkeypatch.setattr("pwd.getpwuid", lambda number: {}[number])
+    assert not is_own({}, mark({}) or "x")
+    refused("evaluate", "nowhere")
 
 
 @pytest.mark.parametrize(
