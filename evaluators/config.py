@@ -14,7 +14,7 @@ from gantailor.supernet.plugins import check_name
 class EvaluationConfig(BaseModel):
     """How generators are scored."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
     search: str = Field(
         "features", description="score that the search follows: " + ", ".join(METRICS) + ", or module:name"
     )
@@ -35,7 +35,7 @@ class EvaluationConfig(BaseModel):
     segmentation: str | None = Field(None, description="segmentation network as module:function, for miou")
     segmentation_weights: str | None = Field(None, description="its weights")
     labels: str = Field("cityscapes", description="label table: a CSV file, or cityscapes")
-    threads: int = Field(1, gt=0, description="threads of a latency measurement")
+    threads: int = Field(1, gt=0, le=1024, description="threads of a latency measurement")
 
     @field_validator("search")
     @classmethod

@@ -11,6 +11,7 @@ from torch import nn
 from gantailor.export.weights import read_weights
 from gantailor.pipeline.compress import compress as run_stages
 from gantailor.run.config import Config
+from gantailor.run.folder import damaged
 from gantailor.run.loading import load_config
 from gantailor.run.run import Run, rebuilt
 from gantailor.run.run import open_run as open_folder
@@ -64,18 +65,20 @@ def compress(
     return run
 
 
-def open_run(folder: str | Path, *, data: Any = None) -> Run:
+def open_run(folder: str | Path, *, data: Any = None, trust_code: bool = False) -> Run:
     """A run folder that exists, with the configuration that it was made with.
 
     Args:
         data: what the run was made with, where that was given from Python; without it the run's weights and files
             can be looked at, and nothing be trained or scored.
+        trust_code: import the code that the run's settings name, and open the study that they name, though somebody
+            else made the run.
 
     Raises:
         ConfigError: it holds no run, or one of another version.
-        RunError: the data is other than the run's.
+        RunError: the data is other than the run's; or somebody else made it, and it names code.
     """
-    run = open_folder(folder)
+    run = open_folder(folder, trust_code=trust_code)
     if data is not None:
         plain = run.config.data.model_copy(update={"kind": DataConfig().kind})
         kind, found = run.config.data.kind, give(data, plain).kind
@@ -84,14 +87,19 @@ def open_run(folder: str | Path, *, data: Any = None) -> Run:
     return run
 
 
-def load(file: str | Path) -> nn.Module:
+def load(file: str | Path, *, trust_code: bool = False) -> nn.Module:
     """An exported generator, from its ``model.safetensors`` alone: a plain narrow module in eval mode.
 
     The file says how to build it: generator, options, widths, the size of its input, and what tracing decided. A
     generator of one's own (``module:name``) must be importable. Nothing in the file is code.
 
+    Args:
+        trust_code: import the generator that the file names, though somebody else wrote it. A generator of the zoo, and
+            what you exported yourself, need no trust.
+
     Raises:
-        CheckpointError: the file is missing or damaged, or does not say how to build it.
+        CheckpointError: the file is missing or damaged, or does not say how to build it; or somebody else wrote it, and
+            it names code.
         ConfigError: its generator cannot be imported.
     """
     if Path(file).suffix != ".safetensors":
@@ -99,7 +107,8 @@ def load(file: str | Path) -> nn.Module:
             f"{str(file)!r} is no exported generator; give an export/model.safetensors. A teacher's checkpoint is read "
             "by gantailor.load_teacher"
         )
-    state, origin = read_weights(Path(file))
-    narrow = rebuilt(origin).extract(SubnetConfig(origin["config"]))
+    state, origin = read_weights(Path(file), trust_code=trust_code)
+    with damaged(Path(file)):
+        narrow = rebuilt(origin).extract(SubnetConfig(origin["config"]))
     load_state(narrow, state, str(file))
     return narrow.eval()

@@ -22,16 +22,20 @@ def shown(storage: object) -> str:
 class SearchConfig(BaseModel):
     """How subnets are searched."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
     strategy: str = Field("predictor", description=", ".join(STRATEGIES) + ", or module:name")
-    trials: int = Field(40, ge=0, description="subnets that the search evaluates in all; 0: take the path's net")
+    trials: int = Field(
+        40, ge=0, le=10**7, description="subnets that the search evaluates in all; 0: take the path's net"
+    )
     tuning_kimg: float = Field(
         0.0, ge=0, description="thousand images that the best subnets are tuned on before one is chosen; 0: none are"
     )
-    finalists: int = Field(8, gt=1, description="best subnets of the search that are tuned, if tuning_kimg is set")
+    finalists: int = Field(
+        8, gt=1, le=10**4, description="best subnets of the search that are tuned, if tuning_kimg is set"
+    )
     front: bool = Field(False, description="search the whole front of score and MACs below the budget")
     front_cost: str = Field("macs", description="the front's cost: macs, params, or latency_ms@PROFILE")
-    workers: int = Field(1, gt=0, description="processes that evaluate")
+    workers: int = Field(1, gt=0, le=1024, description="processes that evaluate")
     ray_address: str | None = Field(None, description="evaluate on a Ray cluster: auto, or its address")
     ray_cpus: float = Field(1.0, gt=0, description="CPUs of a Ray worker")
     ray_gpus: float = Field(0.0, ge=0, description="GPUs reserved for a Ray worker, for metrics of one's own")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -11,8 +10,9 @@ from typing import Any
 import numpy as np
 
 from gantailor.search.spaces.space import Space
-from gantailor.supernet.errors import ConfigError
+from gantailor.supernet.errors import ConfigError, why_of
 from gantailor.supernet.files import write_json
+from gantailor.supernet.received.documents import read_json
 from gantailor.supernet.supernet import Supernet
 
 
@@ -103,10 +103,10 @@ class LatencyProfile:
             ConfigError: no such file, or another content.
         """
         try:
-            return cls.of(json.loads(Path(path).read_text()))
+            return cls.of(read_json(path))
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise ConfigError(
-                f"latency profile {str(path)!r} cannot be read ({error}); make one with: gantailor profile"
+                f"latency profile {str(path)!r} cannot be read ({why_of(error)}); make one with: gantailor profile"
             ) from None
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from gantailor.supernet.errors import BudgetError
 
 COSTS = ("macs", "params", "latency_ms")
+LARGEST = 1e18  # more than anything costs
 _UNITS = {"": 1, "K": 1e3, "M": 1e6, "G": 1e9, "B": 1e9, "T": 1e12}
 _ALLOWED = (
     "write it as 2.6G, 800M or 0.1x (a share of the generator), or as limits with commas between them: "
@@ -53,7 +54,7 @@ def parse_budget(text: str | int, *, full: Mapping[str, int]) -> tuple[Limit, ..
             value = float(number)
         except ValueError:
             value = 0.0
-        if match is None or value <= 0 or metric not in COSTS:
+        if match is None or not 0 < value < LARGEST or metric not in COSTS:
             raise BudgetError(f"budget {str(text)!r} cannot be read; {_ALLOWED}")
         if (metric == "latency_ms") != bool(profile) or (metric == "latency_ms" and unit):
             raise BudgetError(

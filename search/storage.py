@@ -19,6 +19,7 @@ from gantailor.search.errors import SearchError
 from gantailor.search.scoring import Objective
 from gantailor.search.spaces.space import Space
 from gantailor.supernet.errors import ConfigError, first_line
+from gantailor.supernet.received.documents import check_regular
 
 HEARTBEAT, GRACE = 20, 120  # seconds: how often a running trial of a database shows that it lives, and when it is lost
 DRIVERS = {"psycopg2": "psycopg2-binary", "psycopg": "psycopg[binary]", "MySQLdb": "mysqlclient"}  # as pip calls them
@@ -34,14 +35,51 @@ class JournalFile(JournalStorage):
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        if path.exists():
+            check_regular(path)
         _cut_unfinished(path)
         try:
-            super().__init__(JournalFileBackend(str(path)))
-        except ValueError as error:
+            super().__init__(JournalFileBackend(str(path), lock_obj=JournalLock(path)))
+        except OSError:
+            raise
+        except Exception as error:  # lines of another kind raise what they like
             raise ConfigError(
                 f"the journal {str(path)!r} is damaged ({first_line(error)}); take a copy of it from a backup, or "
                 "choose another run folder"
             ) from None
+
+
+class JournalLock(JournalFileSymlinkLock):
+    """The journal's lock, which goes with the process that holds it: a kill leaves none behind.
+
+    Where the file system refuses such locks it is Optuna's, a link whose holder may be long dead: it is broken after
+    half a minute.
+    """
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(str(path.absolute()))  # of a relative path the link would lead nowhere, and never grow old
+        self._file = path.with_name(f".{path.name}.lock").absolute()
+        self._held: list[int | None] = []
+
+    def acquire(self) -> bool:
+        """Wait for it."""
+        held: int | None = os.open(self._file, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
+        try:
+            fcntl.flock(held, fcntl.LOCK_EX)  # type: ignore[arg-type]
+        except OSError:
+            os.close(held)  # type: ignore[arg-type]
+            held = None
+            super().acquire()
+        self._held.append(held)
+        return True
+
+    def release(self) -> None:
+        """Let others have it."""
+        held = self._held.pop()
+        if held is None:
+            super().release()
+        else:
+            os.close(held)
 
 
 def _cut_unfinished(path: Path) -> None:
@@ -51,7 +89,7 @@ def _cut_unfinished(path: Path) -> None:
     """
     if _ends_whole(path) or not os.access(path, os.W_OK):
         return
-    lock = JournalFileSymlinkLock(str(path))
+    lock = JournalLock(path)
     lock.acquire()  # another process may be writing that line just now
     try:
         with path.open("rb+") as file:

@@ -72,6 +72,18 @@ class RunError(GantailorError):
     """A run folder cannot be used."""
 
 
+class UnreadableError(GantailorError):
+    """A document is not what it should be: no regular file, too large or too deep, or not of its kind.
+
+    Attributes:
+        why: the reason alone, for a message that names the source itself.
+    """
+
+    def __init__(self, message: str, why: str = "") -> None:
+        super().__init__(message)
+        self.why = why or message
+
+
 class BusyError(RunError):
     """Another process writes in the run folder."""
 
@@ -86,6 +98,19 @@ def nearest(name: str, allowed: Iterable[str]) -> str:
     close = difflib.get_close_matches(name, names, n=2, cutoff=0.5)
     hint = f"did you mean {' or '.join(map(repr, close))}? " if close else ""
     return f"{hint}Allowed: {', '.join(names)}"
+
+
+def why_of(error: Exception) -> str:
+    """The reason of an error about a file, without the file, which the message around it names."""
+    if isinstance(error, UnreadableError):
+        return error.why
+    return (error.strerror if isinstance(error, OSError) else None) or first_line(error)
+
+
+def shortened(text: str, longest: int = 100) -> str:
+    """A value as a message shows it: its beginning, should it be long, in one line."""
+    line = " ".join(text.splitlines())
+    return line if len(line) <= longest else f"{line[:longest]}..."
 
 
 def first_line(error: Exception) -> str:

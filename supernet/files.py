@@ -18,7 +18,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from gantailor.supernet.errors import CheckpointError, ConfigError
+from gantailor.supernet.errors import CheckpointError, ConfigError, UnreadableError, why_of
+from gantailor.supernet.received.documents import LARGEST_LOG, parse_json, parse_lines, read_text
+
+SCRATCH = ".unfinished"  # ends the names of files that are being written
 
 
 def cache_path() -> Path:
@@ -54,7 +57,8 @@ def write_bytes(path: Path, content: bytes, *, mode: int = 0o644) -> None:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
+        scratch = f".{path.name[:150]}.{os.getpid()}-"
+        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=scratch, suffix=SCRATCH, delete=False) as file:
             try:
                 file.write(content)
                 file.flush()
@@ -67,6 +71,14 @@ def write_bytes(path: Path, content: bytes, *, mode: int = 0o644) -> None:
     except OSError as error:
         error.filename = str(path)  # not the scratch file's name; a full disk gives none at all
         raise
+
+
+def clear_unfinished(folder: Path) -> None:
+    """Delete what writers left behind that were killed: as large as what they wrote, and of no use."""
+    for file in folder.rglob(f".*{SCRATCH}"):
+        writer = file.name.removesuffix(SCRATCH).rpartition("-")[0].rpartition(".")[2]
+        if writer.isdigit() and not (int(writer) != os.getpid() and Path("/proc", writer).exists()):
+            file.unlink(missing_ok=True)
 
 
 def write_json(path: Path, value: Any, *, mode: int = 0o644) -> None:
@@ -82,19 +94,17 @@ def write_array(path: Path, array: np.ndarray) -> None:
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
-    """The lines of a log, without one that a kill cut off; none where there is no such file."""
-    rows = []
-    for line in path.read_text(encoding="utf8").splitlines() if path.exists() else ():
-        try:
-            rows.append(json.loads(line))
-        except ValueError:
-            continue
-    return rows
+    """The lines of a log, without one that a kill cut off; none where there is no such file.
+
+    Raises:
+        UnreadableError: it is no text.
+    """
+    return parse_lines(read_text(path, largest=LARGEST_LOG)) if path.exists() else []
 
 
 def cut_rows(path: Path, step: int) -> list[dict[str, Any]]:
     """Take the lines of later steps out of a log: a training that was killed does these steps again. What stays."""
-    kept = [row for row in read_rows(path) if row["step"] <= step]
+    kept = [row for row in read_rows(path) if row.get("step", step) <= step]
     content = "".join(json.dumps(row) + "\n" for row in kept).encode()
     if path.exists() and path.read_bytes() != content:
         write_bytes(path, content)
@@ -140,10 +150,10 @@ def _opened(path: Path) -> Iterator[tuple[Any, Any]]:
         raise CheckpointError(f"checkpoint {str(path)!r} does not exist; give the path of a .safetensors file")
     try:
         with safe_open(path, framework="pt") as file:
-            yield file, json.loads((file.metadata() or {}).get("info", "{}"))
-    except (SafetensorError, json.JSONDecodeError, OSError) as error:
+            yield file, parse_json((file.metadata() or {}).get("info", "{}"), str(path))
+    except (SafetensorError, UnreadableError, OSError) as error:
         raise CheckpointError(
-            f"{str(path)!r} is not a whole safetensors file ({error}); copy or make it again"
+            f"{str(path)!r} is not a whole safetensors file ({why_of(error)}); copy or make it again"
         ) from None
 
 

@@ -6,15 +6,20 @@ behind it, and a user's record is found as ours are.
 
 from __future__ import annotations
 
+import functools
+import inspect
 import sys
-from collections.abc import Mapping
+import sysconfig
+import typing
+from collections.abc import Callable, Mapping
 from importlib import import_module
 from pathlib import Path
 from typing import Any, TypeVar
 
-from gantailor.supernet.errors import ConfigError, nearest
+from gantailor.supernet.errors import ConfigError, first_line, nearest
 
 T = TypeVar("T")
+_NOTHING = (type(None), bool, int, float, str, bytes)  # results that no maker of ours has
 
 
 def check_name(name: str, builtins: Mapping[str, str], what: str) -> str:
@@ -56,8 +61,72 @@ def find_record(name: str, builtins: Mapping[str, str], what: str, kind: type[T]
     return found
 
 
+def checked_call(found: Any, name: str, what: str, wanted: str, kind: type = object) -> Callable[..., Any]:
+    """The same thing, if settings may become its arguments: a class, or a function that somebody wrote for it.
+
+    It is looked at and not called. What comes with Python itself (``os:system``, ``subprocess:run``) makes nothing of
+    ours, nor does a function written in C, one whose annotation names another result, or a class of something else.
+
+    Args:
+        wanted: what to give, for the message.
+        kind: what is to be made.
+
+    Raises:
+        ConfigError: it is none of these.
+    """
+    code = found
+    while isinstance(code, functools.partial):
+        code = code.func
+    code = inspect.unwrap(code) if callable(code) else code
+    top = str(getattr(code, "__module__", None) or "builtins").partition(".")[0]
+    if not callable(code):
+        shown = f"{type(code).__name__}"
+    elif top in sys.stdlib_module_names and top != "__main__":
+        shown = f"part of Python's own {top}"
+    elif inspect.isclass(code) and not issubclass(code, kind):
+        shown = f"class that is no {kind.__name__}"
+    elif not inspect.isclass(code) and not _is_written_for(code, kind):
+        shown = f"function that makes no {kind.__name__}"
+    else:
+        maker: Callable[..., Any] = found
+        return maker
+    raise ConfigError(f"{what} {name!r} is a {shown}, and was not called; {wanted}")
+
+
+def own_function(name: str, what: str) -> Callable[..., Any]:
+    """A user's function ``module:name``, which is called with pictures.
+
+    Raises:
+        ConfigError: it cannot be imported, or is no such function.
+    """
+    return checked_call(import_name(name, what), name, what, "give a function of pictures, in a module of your own")
+
+
+def _is_written_for(function: Any, kind: type) -> bool:
+    """Whether a function, or an object that is called, is in Python, and makes a ``kind`` by its annotation.
+
+    One without an annotation may do so where it lies in a user's own file, and not in a package that is installed.
+    """
+    code = function if inspect.isroutine(function) else type(function).__call__
+    if not inspect.isfunction(inspect.unwrap(code)) and not inspect.ismethod(code):
+        return False
+    try:
+        said = typing.get_type_hints(code).get("return")
+        said = type(None) if said is None and "return" in getattr(code, "__annotations__", {}) else said
+    except Exception:  # names that only a type checker imports
+        said = None
+    if said is None or said is Any:
+        return not _is_installed(code)
+    return not inspect.isclass(said) or (said not in _NOTHING and (issubclass(said, kind) or issubclass(kind, said)))
+
+
+def _is_installed(function: Any) -> bool:
+    file = Path(inspect.getfile(inspect.unwrap(function))).resolve()
+    return any(file.is_relative_to(Path(sysconfig.get_path(name)).resolve()) for name in ("purelib", "platlib"))
+
+
 def import_name(name: str, what: str) -> Any:
-    """The object behind ``module:name``; the current folder is looked into as well.
+    """The object behind ``module:name``; the current folder is looked into last.
 
     Raises:
         ConfigError: it cannot be imported; ``what`` names the setting.
@@ -68,7 +137,7 @@ def import_name(name: str, what: str) -> Any:
     try:
         return getattr(import_module(module), attribute)
     except Exception as error:  # a user's module may raise anything while it is imported
-        said = str(error) if isinstance(error, ImportError | AttributeError | ValueError) else repr(error)
+        said = first_line(error) if isinstance(error, ImportError | AttributeError | ValueError) else repr(error)
         raise ConfigError(
             f"{what} {name!r} cannot be imported: {said}; allowed is 'module:name', the module being installed or "
             "lying in the current folder"

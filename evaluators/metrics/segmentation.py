@@ -18,7 +18,7 @@ from gantailor.evaluators.scores import Pairs, Score, provenance_of, render
 from gantailor.evaluators.weights import load_weights, weights_digest
 from gantailor.supernet.device import placed
 from gantailor.supernet.errors import EvaluationError
-from gantailor.supernet.plugins import import_name
+from gantailor.supernet.plugins import checked_call, import_name
 
 IGNORED, UNKNOWN = 255, -1
 TABLES = Path(__file__).parents[1] / "labels"
@@ -28,7 +28,8 @@ _FILES = ("segmentation", "segmentation_weights")
 def make_segmentation(context: MetricContext) -> Segmentation:
     """One reading of the outputs for both."""
     name, weights = str(context.config.segmentation), str(context.config.segmentation_weights)
-    network: nn.Module = import_name(name, "segmentation")()
+    wanted = "give a class or function that makes a network"
+    network: nn.Module = checked_call(import_name(name, "segmentation"), name, "segmentation", wanted, nn.Module)()
     load_weights(network, weights)
     table = LabelTable.read(context.config.labels)
     return Segmentation(network, table, name=name.replace(":", "."), weights_hash=weights_digest(weights))

@@ -59,7 +59,7 @@ def _of_run(arguments: argparse.Namespace, metrics: tuple[str, ...]) -> Mapping[
     given = given_settings(arguments) | _base(arguments, "teacher")
     if other := [name for name in given if not name.startswith("evaluation.")]:
         raise ConfigError(f"a run has its own {', '.join(other)}; leave it out, or give --weights without a run")
-    run = open_run(arguments.run)
+    run = open_run(arguments.run, trust_code=arguments.trust_code)
     if given:
         values = run.config.model_dump(mode="json")
         changed = load_config({"evaluation": values["evaluation"]}, given).evaluation

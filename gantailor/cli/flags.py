@@ -10,13 +10,13 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from gantailor.run.config import SHORT, Config
 from gantailor.run.loading import load_config, own_settings
-from gantailor.supernet.errors import ConfigError
+from gantailor.supernet.errors import ConfigError, UnreadableError, shortened
+from gantailor.supernet.received.documents import parse_yaml
 
 WITHOUT_SECTION = ("search.strategy", "search.trials", "search.workers", "search.ray_address")  # --trials as well
 SHOWN = ("generator", "options", "teacher", "method", "data.kind", "data.path", "data.size", "budget", "device", "seed")
@@ -89,10 +89,10 @@ def flag_value(name: str, text: str) -> Any:
         ConfigError: it is not YAML.
     """
     try:
-        return yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        said = str(error).splitlines()[0]
-        raise ConfigError(f"--{name} {text!r} cannot be read ({said}); write a mapping as '{{ngf: 32}}'") from None
+        return parse_yaml(text, f"--{name}")
+    except UnreadableError as error:
+        told = f"--{name} {shortened(text)!r} cannot be read ({error.why})"
+        raise ConfigError(f"{told}; write a mapping as '{{ngf: 32}}'") from None
 
 
 def given_settings(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -120,6 +120,12 @@ def check_settings(arguments: argparse.Namespace) -> None:
         ConfigError: every mistake at once.
     """
     file = vars(arguments).get("config")
+    if file and Path(file).name == "config.json" and Path(file).is_file() and not vars(arguments).get("trust_code"):
+        from gantailor.run.folder import RunFolder
+        from gantailor.run.run import check_own
+
+        folder = RunFolder(Path(file).parent)
+        check_own(folder, folder.stored_config())
     if any(name.startswith("set:") for name in vars(arguments)) and not (file and Path(file).is_dir()):
         own_settings(file, given_settings(arguments))
 

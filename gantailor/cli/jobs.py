@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -121,7 +120,7 @@ def export(arguments: argparse.Namespace) -> None:
     if arguments.config and Path(arguments.config).is_dir():
         if given := given_settings(arguments):
             raise ConfigError(f"a run has its own {', '.join(given)}; leave it out, or give a YAML file")
-        run = open_run(arguments.config)
+        run = open_run(arguments.config, trust_code=arguments.trust_code)
         run.subnet_config()  # said before anything is written
         if arguments.dry_run:
             print(f"would export for {', '.join(names or run.config.devices)} into {run.folder.export}")
@@ -135,7 +134,7 @@ def export(arguments: argparse.Namespace) -> None:
             _print_plan(run, verbose=arguments.verbose)
             return
         run_stages(run, until="export")
-        manifest = json.loads(run.folder.manifest.read_text())
+        manifest = run.folder.stored(run.folder.manifest)
     _print_exported(run, manifest)
 
 

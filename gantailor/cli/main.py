@@ -5,15 +5,29 @@ from __future__ import annotations
 import argparse
 import difflib
 import errno
+import io
+import logging
 import os
+import signal
 import sys
-from collections.abc import Sequence
+import threading
+import traceback
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from importlib import import_module
 from pathlib import Path
+from typing import IO
 
 import gantailor
-from gantailor.supernet.errors import GantailorError
+from gantailor.supernet.errors import ConfigError, GantailorError, first_line, nearest, told
 
+LEVELS = ("debug", "info", "warning", "error", "critical")
+EXITS = {
+    0: "done",
+    2: "a mistake, or a bug, told in a message on stderr",
+    130: "interrupted by Ctrl-C or SIGTERM; the same command continues",
+    141: "whoever read the output has closed it",
+}
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # such errors name no file
 
 
@@ -26,18 +40,31 @@ def _unknown(given: str, command: argparse.ArgumentParser) -> str:
     return f"{command.prog} does not take {given!r}{hint} All it takes: {command.prog} --help"
 
 
-def _message(error: GantailorError | OSError) -> str:
-    """What to say of a mistake; an ``OSError`` about no file is none of the user's."""
+def _message(error: BaseException) -> str:
+    """What to say of a mistake, or of what should not have happened."""
     if isinstance(error, GantailorError):
         return str(error)
-    if error.filename is None and error.errno not in FULL:
-        raise error
-    if error.filename is None:
-        return f"nothing more can be written: {error.strerror}; make room, the same command continues"
-    from gantailor.supernet.files import cache_path
+    if isinstance(error, OSError) and error.errno in FULL:
+        of = f" ({str(error.filename)!r})" if error.filename else ""
+        return f"nothing more can be written{of}: {error.strerror}; make room, the same command continues"
+    if isinstance(error, OSError) and error.filename is not None:
+        from gantailor.supernet.files import cache_path
 
-    place = "set $GANTAILOR_CACHE to another folder" if _within(error.filename, cache_path()) else "choose another"
-    return f"{str(error.filename)!r} cannot be used: {error.strerror}; {place}"
+        place = "set $GANTAILOR_CACHE to another folder" if _within(error.filename, cache_path()) else "choose another"
+        return f"{str(error.filename)!r} cannot be used: {error.strerror}; {place}"
+    if isinstance(error, MemoryError):
+        return f"not enough memory: {first_line(error)}; take smaller networks, pictures or batches"
+    if isinstance(error, RecursionError):
+        return "something that was given is nested too deep; write it flat"
+    whose = f"a bug of gantailor {gantailor.__version__}, or of code of your own"
+    said = told(error) if isinstance(error, Exception) else repr(error)
+    return f"{said} ({_place(error)}): {whose}; please report it where you got gantailor, with what --debug prints"
+
+
+def _place(error: BaseException) -> str:
+    """File and line that an error comes from."""
+    frames = traceback.extract_tb(error.__traceback__)
+    return f"{Path(frames[-1].filename).name}, line {frames[-1].lineno}" if frames else "nowhere"
 
 
 def _within(file: object, folder: Path) -> bool:
@@ -45,8 +72,56 @@ def _within(file: object, folder: Path) -> bool:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Entry point; returns the exit status: 0, 2 for a user's mistake, 130 for Ctrl-C, 141 for a closed pipe."""
+    """Entry point; returns the exit status, see ``EXITS``."""
     given = list(sys.argv[1:] if argv is None else argv)
+    debug = "--debug" in given
+    try:
+        _prepare_streams()
+        status = _run(_without_general(given))
+        sys.stdout.flush()
+    except BrokenPipeError:  # whoever read this (head, less) has seen enough
+        _end_stream(sys.stdout)
+        return 141
+    except KeyboardInterrupt:
+        _clear_bars()
+        _say("interrupted; the same command continues")
+        return 130
+    except Exception as error:
+        if debug:
+            raise
+        _clear_bars()
+        _say(f"error: {_message(error)}")
+        _end_stream(sys.stdout)
+        return 2
+    return status
+
+
+def _without_general(given: Sequence[str]) -> list[str]:
+    """The command's own arguments; what every command takes is done.
+
+    Raises:
+        ConfigError: there is no such level.
+    """
+    rest, level = [], None
+    words = iter(given)
+    for word in words:
+        if word == "--quiet":
+            from gantailor.run.progress import Reporter
+
+            Reporter.silent, level = True, level or "error"
+        elif word.partition("=")[0] == "--log-level":
+            level = word.partition("=")[2] or next(words, "")
+            if level not in LEVELS:
+                raise ConfigError(f"--log-level {level!r} is none; {nearest(level, LEVELS)}")
+        elif word != "--debug":
+            rest.append(word)
+    if level is not None:
+        logging.basicConfig(level=level.upper(), format="%(levelname)s %(name)s: %(message)s")
+        logging.getLogger("gantailor").setLevel(level.upper())
+    return rest
+
+
+def _run(given: list[str]) -> int:
     if given == ["--version"]:
         print(gantailor.__version__)
         return 0
@@ -55,24 +130,81 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     arguments, unknown = parser().parse_known_args(given)
     if unknown:
-        print(f"error: {_unknown(unknown[0], arguments.command)}", file=sys.stderr)
+        _say(f"error: {_unknown(unknown[0], arguments.command)}")
         return 2
-    try:
-        check_settings(arguments)
-        _join()
-        module, _, function = arguments.function.partition(":")
+    check_settings(arguments)
+    _ignore_matplotlibrc()
+    _join()
+    module, _, function = arguments.function.partition(":")
+    with _terminated():
         getattr(import_module(module), function)(arguments)
-        sys.stdout.flush()
-    except BrokenPipeError:  # whoever read this (head, less) has seen enough; nothing may be said at exit either
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 141
-    except (GantailorError, OSError) as error:
-        print(f"error: {_message(error)}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("interrupted; the same command continues", file=sys.stderr)
-        return 130
     return 0
+
+
+def _prepare_streams() -> None:
+    """Streams that can always be written to: closed ones lead nowhere, and no letter is unknown."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115, PTH123  for as long as the process
+        elif isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def _say(text: str) -> None:
+    """To whoever listens: stderr may be closed, or full."""
+    try:
+        print(text, file=sys.stderr, flush=True)
+    except (OSError, ValueError):
+        _end_stream(sys.stderr)
+
+
+def _end_stream(stream: IO[str]) -> None:
+    """What cannot be written any more leads nowhere: Python would tell of it when it exits."""
+    try:
+        stream.flush()
+    except (OSError, ValueError):
+        with suppress(OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
+def _clear_bars() -> None:
+    """Take bars off the terminal's line: a message would begin behind what is left of one."""
+    tqdm = sys.modules.get("tqdm")
+    for bar in list(getattr(tqdm.tqdm, "_instances", ())) if tqdm is not None else ():
+        with suppress(Exception):
+            bar.leave = False
+            bar.close()
+    if sys.stderr is not None and sys.stderr.isatty():
+        _say("\r\033[K")
+
+
+def _ignore_matplotlibrc() -> None:
+    """Matplotlib obeys a file of the current folder, which may be somebody else's: it is loaded from elsewhere."""
+    if os.path.lexists("matplotlibrc") and "matplotlib" not in sys.modules:
+        here = os.getcwd()  # noqa: PTH109  a text, for one may be gone
+        os.chdir("/")
+        try:
+            import_module("matplotlib")
+        finally:
+            os.chdir(here)
+
+
+@contextmanager
+def _terminated() -> Iterator[None]:
+    """SIGTERM ends a command as Ctrl-C does, in every stage: files are whole or absent, what is locked is let go."""
+
+    def end(number: int, frame: object) -> None:
+        raise KeyboardInterrupt
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _join() -> None:

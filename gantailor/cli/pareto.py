@@ -19,7 +19,8 @@ def pareto(arguments: argparse.Namespace) -> None:
     """Draw the fronts of runs; the best of each for a budget."""
     if arguments.table:
         _check_table(Path(arguments.table))
-    runs = [SearchResult.read(folder, budget=arguments.budget) for folder in arguments.run]
+    trust = arguments.trust_code
+    runs = [SearchResult.read(folder, budget=arguments.budget, trust_code=trust) for folder in arguments.run]
     convention = arguments.convention or runs[0].run.config.convention
     points = None
     if arguments.published:

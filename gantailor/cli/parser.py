@@ -18,7 +18,12 @@ TRAINED = (*GENERATOR, "teacher")
 
 def parser() -> argparse.ArgumentParser:
     """The parser of the whole command line."""
-    whole = argparse.ArgumentParser(prog="gantailor", description="Cut a trained GAN generator to a MAC budget.")
+    whole = argparse.ArgumentParser(
+        prog="gantailor",
+        description="Cut a trained GAN generator to a MAC budget.",
+        epilog="Every command takes --quiet (no progress), --log-level debug, info, warning, error or critical, and "
+        "--debug (tracebacks). Exit status: 0 done, 2 a mistake, 130 interrupted, 141 output closed.",
+    )
     whole.add_argument("--version", action="version", version=gantailor.__version__)
     commands = whole.add_subparsers(required=True, metavar="COMMAND")
 
@@ -41,6 +46,11 @@ def parser() -> argparse.ArgumentParser:
 def _add_run(command: argparse.ArgumentParser) -> None:
     command.add_argument("--out", default="runs/run", help="run folder")
     command.add_argument("--dry-run", action="store_true", help="check everything, print the plan, train nothing")
+
+
+def _add_trust(command: argparse.ArgumentParser) -> None:
+    text = "import the code, and open the study, that the settings of somebody else's run folder name"
+    command.add_argument("--trust-code", action="store_true", help=text)
 
 
 def _add_jobs(add: Add) -> None:
@@ -66,6 +76,7 @@ def _add_jobs(add: Add) -> None:
         command.add_argument(
             "--verbose", action="store_true", help="with --dry-run: every setting, not only those that were changed"
         )
+        _add_trust(command)
         add_budget(command)
         add_settings(command, without=("device",) if command is files else ())
 
@@ -104,8 +115,8 @@ def _add_scores(add: Add) -> None:
     scores = add("evaluate", text, "evaluate:evaluate")
     scores.add_argument("run", nargs="?", help="run folder, whose subnet is scored")
     scores.add_argument("--weights", help="checkpoint (the demo's teacher if missing); with --images the extractor's")
-    scores.add_argument("--images", help="folder of pictures to score; needs --reference, no generator")
-    scores.add_argument("--reference", help="folder of pictures to compare with")
+    scores.add_argument("--images", metavar="A", help="folder of pictures to score; needs --reference, no generator")
+    scores.add_argument("--reference", metavar="B", help="folder of pictures to compare with")
     scores.add_argument("--metrics", help="comma between them: " + ", ".join(METRICS) + ", or module:NAME")
     scores.add_argument(
         "--extractor", help="efficientnet-lite0, inception-2015-12-05, and its variants @768, @192, @64"
@@ -114,6 +125,7 @@ def _add_scores(add: Add) -> None:
     scores.add_argument("--against", help="earlier --json output: print the change, warn if the protocols differ")
     scores.add_argument("--split", default="test", help="train, search or test")
     scores.add_argument("--json", action="store_true", help="print JSON with provenance")
+    _add_trust(scores)
     shown = ("generator", "options", "data.kind", "data.path", "data.size")
     add_settings(scores, (*TRAINED, "evaluation"), shown=shown)
 
@@ -128,6 +140,7 @@ def _add_fronts(add: Add) -> None:
     front.add_argument("--published", metavar="TASK", help="show the papers' points: horse2zebra, edges2shoes, ...")
     front.add_argument("--pictures", type=int, default=60, help="subnets of each run with sample pictures in the page")
     front.add_argument("--table", metavar="FILE", help="write every evaluated subnet as .csv or .parquet")
+    _add_trust(front)
 
 
 def _add_measurements(add: Add) -> None:

@@ -92,7 +92,7 @@ def draw(wide: pd.DataFrame, untrained: Mapping[str, Mapping[str, float]]) -> Fi
                     part[cost, "mean"] / scale,
                     part[metric, "mean"],
                     yerr=part[metric, "std"].fillna(0),
-                    label=str(method),
+                    label=figures.plain(str(method)),
                     color=figures.COLOURS[number % len(figures.COLOURS)],
                     marker=figures.MARKERS[number % len(figures.MARKERS)],
                     linestyle="-" if cost == "macs" else "none",
@@ -142,7 +142,7 @@ def draw_histories(frame: pd.DataFrame, score: str, order: Sequence[str]) -> Fig
             for _, line in part.groupby("seed"):
                 axis.plot(line["kimg"], line["score"], color=colour, alpha=0.35, lw=0.8)
             mean = part.groupby("kimg")["score"].mean()
-            axis.plot(mean.index, mean, color=colour, lw=2, marker=".", label=method)
+            axis.plot(mean.index, mean, color=colour, lw=2, marker=".", label=figures.plain(method))
         axis.set(title=f"budget {budget}", xlabel="thousand images", ylabel=f"{score}, before fine-tuning")
         axis.grid(alpha=0.3)
     _legend(figure, columns=4 * len(budgets))

@@ -19,6 +19,7 @@ from gantailor.pipeline.check import find_mistakes
 from gantailor.pipeline.compress import compress
 from gantailor.run.config import Config
 from gantailor.run.defaults import merged
+from gantailor.run.folder import RunFolder, read_config
 from gantailor.run.loading import explain, load_config, read_yaml
 from gantailor.run.progress import Reporter
 from gantailor.run.run import Run
@@ -38,7 +39,7 @@ SUPERNET = ("trace.json", "ranking.json", "supernet.ckpt.jsonl", "supernet.watch
 class Comparison(BaseModel):
     """What is compared: every method at every budget with every seed, on as many images each."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
     methods: dict[str, dict[str, Any]] = Field(
         {name: {} for name in METHODS},
         min_length=1,
@@ -143,12 +144,12 @@ class Entry:
 
     def scores(self) -> dict[str, Any]:
         """What the run scored, by generator and metric."""
-        return json.loads((self.folder / "scores.json").read_text()) if self.done else {}
+        return RunFolder(self.folder).stored(self.folder / "scores.json")
 
     def row(self) -> dict[str, Any]:
         """Costs and scores on the test split, and what they are of: ``STAMPS``."""
         scores, traced = self.scores(), self.open().setup.traced
-        subnet = SubnetConfig.from_json((self.folder / "subnet.json").read_text())
+        subnet = read_config(self.folder / "subnet.json")
         logs = [self.folder / f"{name}.ckpt.jsonl" for name in ("supernet", "subnet")]
         logs += (beside := self._beside(subnet))
         found = scores.get("subnet, 8 bits simulated", scores["subnet"])  # slimming's result is the one in 8 bits
@@ -164,7 +165,7 @@ class Entry:
     def _beside(self, subnet: SubnetConfig) -> list[Path]:
         """Logs of the finalists' tunings, but for the chosen one's, which its fine-tuning began with."""
         folders = sorted(file.parent for file in self.folder.glob("finalists/*/subnet.json"))
-        others = [f for f in folders if SubnetConfig.from_json((f / "subnet.json").read_text()) != subnet]
+        others = [f for f in folders if read_config(f / "subnet.json") != subnet]
         return [log for folder in others if read_rows(log := folder / "subnet.ckpt.jsonl")]
 
     def _stamps(self, scores: Mapping[str, Any]) -> dict[str, str]:
@@ -206,7 +207,7 @@ def check_folders(entries: Sequence[Entry]) -> None:
     for entry in entries:
         if other := entry.open().changed():
             raise ConfigError(
-                f"{str(entry.folder)!r} was made with other settings ({', '.join(other)}); choose another --out, or "
+                f"{str(entry.folder)!r} was made with other settings ({'; '.join(other)}); choose another --out, or "
                 "delete that folder"
             )
 

@@ -14,6 +14,8 @@ import gantailor
 from gantailor.export.errors import ExportError
 from gantailor.supernet.errors import CheckpointError
 from gantailor.supernet.files import load_tensors, save_tensors
+from gantailor.supernet.received.documents import parse_yaml
+from gantailor.supernet.received.signature import is_own, mark
 
 FILE = "model.safetensors"
 ORIGIN = ("generator", "options", "config", "input_shapes", "decisions")
@@ -48,24 +50,38 @@ def write_weights(folder: Path, narrow: nn.Module, origin: Mapping[str, Any]) ->
             raise ExportError(
                 f"{name} {value!r} cannot be stored beside the weights; allowed are numbers, text, lists and mappings"
             )
+    if ":" in stored["generator"]:  # code, which nobody else's file may name
+        stored["mark"] = mark(named_in(stored))
     path = folder / FILE
     save_tensors(path, narrow.state_dict(), stored)
     return path
 
 
-def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+def named_in(info: Mapping[str, Any]) -> dict[str, Any]:
+    """What is called when a file is loaded, and with what."""
+    return {"generator": info.get("generator"), "options": info.get("options")}
+
+
+def read_weights(path: Path, *, trust_code: bool = False) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """The tensors and the origin that ``write_weights`` stored (tuples have become lists).
 
     Raises:
-        CheckpointError: the file is missing or damaged, or does not say how to build its generator.
+        CheckpointError: the file is missing or damaged, or does not say how to build its generator; or somebody else
+            wrote it, and it names code.
     """
     tensors, info = load_tensors(path)
+    own = ":" not in str(info.get("generator")) or is_own(named_in(info), info.get("mark"))
+    if not (trust_code or own):
+        raise CheckpointError(
+            f"{str(path)!r} was not made by you on this machine, and names what would be imported: generator "
+            f"{info['generator']!r}; where you trust who made it, pass trust_code=True"
+        )
     if missing := [name for name in ORIGIN if name not in info]:
         raise CheckpointError(
             f"{str(path)!r} does not say its {', '.join(missing)}; give a model.safetensors that gantailor export wrote"
         )
     origin = {name: info[name] for name in ORIGIN}
-    return tensors, {**origin, "options": yaml.safe_load(origin["options"])}
+    return tensors, {**origin, "options": parse_yaml(str(origin["options"]), f"{path}: options")}
 
 
 def plain(value: Any) -> Any:

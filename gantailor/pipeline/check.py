@@ -9,6 +9,7 @@ from typing import Any
 import torch
 import yaml
 
+from gantailor.evaluators.metric import find_metric
 from gantailor.export.devices import device
 from gantailor.export.sides import check_sides
 from gantailor.export.target import check_device
@@ -39,11 +40,12 @@ from gantailor.supernet.device import find_precision
 from gantailor.supernet.errors import ConfigError, first_line
 from gantailor.supernet.files import write_json
 from gantailor.supernet.importance.ranking import criterion
-from gantailor.supernet.plugins import import_name
+from gantailor.supernet.plugins import own_function
 from gantailor.supernet.subnets.copying import copied
 from gantailor.supernet.training.trainer import check_coupled, check_parts, coupled_terms
 from gantailor.supernet.traits import traits_of
 from gantailor.zoo.data import SPLITS
+from gantailor.zoo.tasks.training import find_training
 
 
 def find_mistakes(run: Run) -> None:
@@ -57,6 +59,7 @@ def find_mistakes(run: Run) -> None:
     for recipe in (config.train, config.finetune):
         find_precision(recipe.precision, setup.device)
         check_parts(recipe)
+    _check_names(run)
     looked = look(run)
     coupled = coupled_terms({"generator": copied(setup.generator).train()})
     for _, recipe in trainings(run):
@@ -82,12 +85,28 @@ def find_mistakes(run: Run) -> None:
     if left := [name for name in config.evaluation.final if name.removesuffix("[teacher]") not in kept]:
         run.report.note(f"scores without {', '.join(left)}: the data has no real pictures to compare with")
     for name in config.devices:
-        check_device(device(name))
         check_sides(device(name), setup.generator, setup.example)
     _check_files(run)
     check_networks(run, looked)
     note_sample(run)
     note_shared(run)
+
+
+def _check_names(run: Run) -> None:
+    """That all that the settings name can be imported and is what it should be, before anything is read or traced."""
+    config = run.config
+    if not is_file(config.ranking):
+        criterion(config.ranking)
+    make_strategy(config.search.strategy, seed=config.seed)
+    for name in (config.evaluation.search, *config.evaluation.final):
+        find_metric(name)
+    for recipe in (config.train, config.finetune):
+        find_training(recipe.task)
+    for name, value in (("region", config.region), ("embedding", config.embedding)):
+        if value is not None:
+            own_function(value, name)
+    for name in config.devices:
+        check_device(device(name))
 
 
 def _check_teacher(run: Run) -> None:
@@ -157,7 +176,7 @@ def _check_handed_on(run: Run) -> None:
 
 
 def _check_files(run: Run) -> None:
-    """That what the settings name can be read: files, and functions of one's own."""
+    """That the files which the settings name can be read."""
     config = run.config
     named = (config.ranking if is_file(config.ranking) else None, config.supernet, config.discriminator)
     for file in named:
@@ -170,12 +189,7 @@ def _check_files(run: Run) -> None:
     for recipe in (config.train, config.finetune):
         if recipe.kimg and recipe.perceptual_weight:
             run.setup.scoring.perceptual(recipe.perceptual_loss)
-    if not is_file(config.ranking):
-        criterion(config.ranking)
     front_profile(config)
-    for name, value in (("region", config.region), ("embedding", config.embedding)):
-        if value is not None:
-            import_name(value, name)
 
 
 def _check_untrained(run: Run) -> None:

@@ -20,7 +20,7 @@ from gantailor.search.spaces.space import Space
 from gantailor.supernet.calling import each, forward
 from gantailor.supernet.errors import ConfigError
 from gantailor.supernet.files import cache_folder, state_digest, write_array
-from gantailor.supernet.plugins import import_name
+from gantailor.supernet.plugins import own_function
 from gantailor.supernet.subnets.copying import copied
 from gantailor.supernet.supernet import Supernet
 from gantailor.supernet.training.image_to_image import Sampler
@@ -123,7 +123,7 @@ class RunContext:
             discriminator=discriminator,
             sample=sample,
             perceptual=_perceptual(setup.scoring, recipe, self.device),
-            region=import_name(config.region, "region") if config.region else None,
+            region=own_function(config.region, "region") if config.region else None,
             cache_folder=cache_folder() if recipe.teacher_cache == "disk" else None,
             device=self.device,
         )
@@ -137,7 +137,7 @@ class RunContext:
         """
         data, teacher, name = self.data("train"), self.setup.teacher, self.config.embedding
         if name is not None:
-            return _embedded(self, import_name(name, "embedding"), pictures)
+            return _embedded(self, own_function(name, "embedding"), pictures)
         extractor = self.setup.scoring.extractor()
         if pictures is not None:
             return _embedded(self, extractor, pictures)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,13 +14,14 @@ from torch import Tensor, nn
 import gantailor
 from gantailor.evaluators.metrics.cost import measured_macs
 from gantailor.evaluators.scoring import scores_to_json
-from gantailor.export.devices import Device, device
+from gantailor.export.devices import Device, device, is_name
 from gantailor.export.errors import ExportError
 from gantailor.export.export import Exported, export_model, load_runner, model_files
 from gantailor.export.helpers import in_range
 from gantailor.export.target import find_target, timed_here
 from gantailor.export.weights import write_weights
 from gantailor.pipeline.profiling import add_latencies
+from gantailor.run.folder import damaged
 from gantailor.run.run import Run
 from gantailor.supernet.calling import Inputs, as_tuple, each, input_names, rows_of
 from gantailor.supernet.files import write_json
@@ -35,7 +35,7 @@ CHECKED_PICTURES = 4
 def export(run: Run) -> dict[str, Any]:
     """Write ``export/``: safetensors, a folder for each device, and a manifest, all checked against PyTorch."""
     targets, file = [device(name) for name in run.config.devices], run.folder.manifest
-    done = json.loads(file.read_text()) if file.exists() else {}
+    done = run.folder.stored(file)
     whole = done.get("made_from") == made_from(run) and _lies_there(run.folder.export, done)
     earlier = _earlier(run) if whole else {}
     if whole and all(_is_done(earlier, target) for target in targets):
@@ -104,17 +104,17 @@ def shown_inputs(run: Run) -> Inputs:
 
 def _earlier(run: Run) -> dict[str, Any]:
     """What the manifest says of devices that the same subnet was exported for before, and that still lie there."""
-    file = run.folder.manifest
-    done = json.loads(file.read_text()) if file.exists() else {}
+    done = run.folder.stored(run.folder.manifest)
     if done.get("made_from") != made_from(run):
         return {}
     folder = run.folder.export
-    return {name: found for name, found in done["devices"].items() if _lies_there(folder / name, found)}
+    with damaged(run.folder.manifest):
+        return {n: found for n, found in done["devices"].items() if is_name(n) and _lies_there(folder / n, found)}
 
 
 def _lies_there(folder: Path, found: Mapping[str, Any]) -> bool:
     """Whether the files that a manifest speaks of are there, and whole."""
-    files = {folder / name: digest for name, digest in found.get("sha256", {}).items()}
+    files = {folder / Path(name).name: digest for name, digest in found.get("sha256", {}).items()}
     return all(file.is_file() and digest_of(file) == digest for file, digest in files.items())
 
 
@@ -131,7 +131,7 @@ def _manifest(run: Run, config: SubnetConfig) -> dict[str, Any]:
         "macs": {c: supernet.macs(config, convention=c) for c in ("true", "published")},
         "teacher_macs": {c: teacher.macs(full, convention=c) for c in ("true", "published")},
         "parameters": supernet.parameter_count(config),
-        "scores": json.loads(run.folder.scores.read_text()) if run.folder.scores.exists() else {},
+        "scores": run.folder.stored(run.folder.scores),
     }
 
 

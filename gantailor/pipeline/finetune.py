@@ -6,6 +6,7 @@ from torch import nn
 
 from gantailor.pipeline.context import RunContext
 from gantailor.pipeline.fit import Watcher, fit
+from gantailor.run.folder import read_config
 from gantailor.run.run import Run, with_file
 from gantailor.search.methods.method import DISCRIMINATOR
 from gantailor.supernet.errors import RunError
@@ -118,7 +119,7 @@ def narrow_partners(run: Run, context: RunContext) -> dict[str, nn.Module]:
         file = run.folder.file(f"{name}.json")
         if file.exists():
             whole = with_file(run.method.partner(context, name), run.folder.weights_of(name))
-            found[name] = whole.extract(SubnetConfig.from_json(file.read_text()))
+            found[name] = whole.extract(read_config(file))
     return found
 
 

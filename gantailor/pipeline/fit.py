@@ -33,6 +33,8 @@ def fit(
     on_watch: Callable[[nn.Module, int], None] | None = None,
 ) -> nn.Module:
     """Train a task with the run's progress; the trained generator."""
+    if isinstance(on_watch, Watcher) and not checkpoint.exists():
+        on_watch.forget()
     started = time.monotonic()
     tensorboard = run.folder.tensorboard if run.config.tensorboard else None
     with run.report.training(title, tensorboard) as listener:
@@ -63,6 +65,12 @@ class Watcher:
     def rows(self) -> list[dict[str, float]]:
         """What was written so far, the runs before an interruption included."""
         return read_rows(self.log)
+
+    def forget(self) -> None:
+        """A training begins anew: what another one wrote under this name is not its own."""
+        for file in (self.log, self.best):
+            if file is not None:
+                file.unlink(missing_ok=True)
 
     def __call__(self, model: nn.Module, step: int) -> None:
         nets = {name: copied(net).eval() for name, net in self.nets(model).items()}

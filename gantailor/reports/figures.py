@@ -17,6 +17,11 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7
 MARKERS = "osD^vPX<"  # and in print without colour; one more than colours, so that pairs come again late
 
 
+def plain(text: str) -> str:
+    """A name as it is: between dollar signs Matplotlib would read formulas."""
+    return text.replace("$", r"\$")
+
+
 def save(figure: Figure, path: Path) -> None:
     """As PNG or SVG, by the name's end."""
     write_bytes(path, rendered(figure, path.suffix[1:]))

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import jinja2
 import numpy as np
 
-from gantailor.reports.figures import COLOURS, MARKERS, svg
+from gantailor.reports.figures import COLOURS, MARKERS, plain, svg
 from gantailor.reports.scores import differences_of
 from gantailor.reports.search_result import SearchResult
 from gantailor.search.limits import format_macs
@@ -127,7 +127,7 @@ def _draw_points(axes: Axes, found: SearchResult, number: int, convention: str, 
     axes.scatter(
         points[:, 0], points[:, 1], s=22, facecolors=fill, edgecolors=colour, marker=marker, alpha=0.65, gid=name
     )
-    axes.scatter([], [], s=22, c=colour, marker=marker, label=f"{found.name} ({len(points)} subnets)")
+    axes.scatter([], [], s=22, c=colour, marker=marker, label=f"{plain(found.name)} ({len(points)} subnets)")
     _draw_path(axes, found, colour, convention, f"{name}-path")
     axes.plot(*points[best].T, color=colour, lw=1.6, gid=f"{name}-front", zorder=3)
     if start.sum() > 1:  # the baseline: the uniform shrink and random candidates
@@ -147,7 +147,7 @@ def _draw_points(axes: Axes, found: SearchResult, number: int, convention: str, 
         mfc=colour,
         mec="black",
         zorder=5,
-        label=f"{found.name}: chosen for {found.budget}",
+        label=f"{plain(found.name)}: chosen for {found.budget}",
         gid=f"{name}-chosen",
     )
     if found.budget.limits_macs and convention == found.budget.convention:
@@ -159,7 +159,7 @@ def _draw_path(axes: Axes, found: SearchResult, colour: str, convention: str, ma
     curve = found.along_path()
     if curve is not None:
         macs, scores = curve[f"macs_{convention}"], curve[found.score]
-        label = f"{found.name}: along its path, inherited"
+        label = f"{plain(found.name)}: along its path, inherited"
         axes.plot(macs, scores, "-", marker=".", color=colour, alpha=0.45, lw=1.2, ms=4, label=label, gid=mark)
 
 

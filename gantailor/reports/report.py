@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 from typing import TYPE_CHECKING, Any
 
 import jinja2
@@ -107,7 +106,7 @@ def write_report(run: Run, front: Figure, *, pictures: int = 12) -> None:
         front: the search's, drawn by ``fronts.draw``.
     """
     config, narrow = run.subnet()
-    manifest = json.loads(run.folder.manifest.read_text())
+    manifest = run.folder.stored(run.folder.manifest)
     columns = _columns(run, narrow, pictures)
     count = len(next(iter(columns.values())))
     rows = [{name: _png(images[i]) for name, images in columns.items()} for i in range(count)]
@@ -119,7 +118,7 @@ def write_report(run: Run, front: Figure, *, pictures: int = 12) -> None:
         costs=_costs(run, manifest),
         devices=manifest["devices"],
         widths=[(w.name, config[w.name], w.size) for w in run.setup.traced.graph.widths],
-        scores=json.loads(run.folder.scores.read_text()),
+        scores=run.folder.stored(run.folder.scores),
         front=figures.svg(front, salt="front"),
         curves=_curves(run),
         amplified=AMPLIFIED,

@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 from typing import Any
 
 from gantailor.evaluators.scores import provenance_differences
-from gantailor.supernet.errors import ConfigError
+from gantailor.supernet.errors import ConfigError, UnreadableError, why_of
+from gantailor.supernet.received.documents import read_json
 
 
 def print_scores(rows: Mapping[str, dict[str, Any]], *, as_json: bool = False) -> None:
@@ -49,9 +49,9 @@ def print_changes(rows: Mapping[str, dict[str, Any]], earlier: str) -> None:
         ConfigError: the file is unreadable, or has none of the scores.
     """
     try:
-        before = json.loads(Path(earlier).read_text())
-    except (OSError, json.JSONDecodeError) as error:
-        raise ConfigError(f"--against {earlier!r} cannot be read: {error}; give what --json printed") from None
+        before = read_json(earlier)
+    except (OSError, UnreadableError) as error:
+        raise ConfigError(f"--against {earlier!r} cannot be read: {why_of(error)}; give what --json printed") from None
     both = [name for name in rows if name in before]
     if not both:
         raise ConfigError(

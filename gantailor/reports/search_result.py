@@ -49,14 +49,17 @@ class SearchResult:
     config: SubnetConfig
 
     @classmethod
-    def read(cls, folder: str | Path, *, budget: str | None = None) -> SearchResult:
+    def read(cls, folder: str | Path, *, budget: str | None = None, trust_code: bool = False) -> SearchResult:
         """From a run folder, finished or still searching.
+
+        Args:
+            trust_code: see ``open_run``.
 
         Raises:
             ConfigError: nothing was searched there.
             SearchError: no evaluated subnet meets the budget.
         """
-        run = open_run(folder)
+        run = open_run(folder, trust_code=trust_code)
         try:
             _ = run.setup.budget
         except GantailorError:  # the data, the teacher or a latency profile are elsewhere

@@ -9,10 +9,12 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from gantailor.evaluators.config import EvaluationConfig
 from gantailor.search.config import SearchConfig, shown
+from gantailor.search.limits import parse_budget
 from gantailor.search.methods import METHODS
 from gantailor.search.spaces.config import SpaceConfig
 from gantailor.supernet.importance import CRITERIA
 from gantailor.supernet.plugins import check_name
+from gantailor.supernet.received.options import NoOptions, Options
 from gantailor.supernet.training.recipe import Recipe
 from gantailor.zoo.data.config import DataConfig
 from gantailor.zoo.tasks import TASKS
@@ -23,14 +25,14 @@ SHORT = {"space": "name", "teacher": "weights"}  # ``space: uniform`` is short f
 class TeacherConfig(BaseModel):
     """The trained generator that is learned from."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
     weights: str | None = Field(
         None,
         description="checkpoint of the trained generator, FILE or FILE:netG inside it; the shipped one if missing; "
         "none: untrained",
     )
     generator: str | None = Field(None, description="its architecture, where that is another than the run's generator")
-    options: dict[str, Any] | None = Field(None, description="its options, where they are others")
+    options: NoOptions = Field(None, description="its options, where they are others")
     rename: dict[str, str] = Field(
         {},
         description="parts of the checkpoint's names and what they are here: {block: conv_block}, or block=conv_block",
@@ -86,9 +88,9 @@ class TeacherConfig(BaseModel):
 class Config(BaseModel):
     """A whole run: teacher, supernet, search, fine-tuning, export."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
     generator: str = Field("resnet_6blocks", description="a zoo generator, or module:name")
-    options: dict[str, Any] = Field({"ngf": 48}, description="the generator's options")
+    options: Options = Field({"ngf": 48}, description="the generator's options")
     method: str = Field("supernet", description="compression system: " + ", ".join(METHODS) + ", or module:NAME")
     teacher: TeacherConfig = TeacherConfig()
     supernet: str | None = Field(None, description="weights of a supernet to start from instead of the teacher's")
@@ -138,7 +140,7 @@ class Config(BaseModel):
         description="where everything computes: cpu, cuda, cuda:N, mps, ...; auto: on the accelerator where there is "
         "one",
     )
-    seed: int = Field(0, ge=0, description="of the search, and of trainings that name no seed of their own")
+    seed: int = Field(0, ge=0, lt=2**32, description="of the search, and of trainings that name no seed of their own")
 
     def shown(self) -> dict[str, Any]:
         """The settings as JSON values, for whoever may see them: a database's password is ``***``."""
@@ -152,6 +154,12 @@ class Config(BaseModel):
     def _text(cls, value: Any) -> Any:
         """A number is a text too; what it lacks is then said by whoever reads the text."""
         return str(value) if isinstance(value, int | float) and not isinstance(value, bool) else value
+
+    @field_validator("budget")
+    @classmethod
+    def _budget(cls, value: str) -> str:
+        parse_budget(value, full={"macs": 10**9, "params": 10**9})  # that it can be read; reached is another thing
+        return value
 
     @field_validator("devices", mode="before")
     @classmethod

@@ -5,14 +5,17 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Self, overload
 
-from gantailor.supernet.errors import BusyError, RunError
-from gantailor.supernet.files import write_bytes, write_json
+from gantailor.supernet.errors import BusyError, GantailorError, RunError, UnreadableError, told
+from gantailor.supernet.files import clear_unfinished, write_bytes, write_json
 from gantailor.supernet.graph import SubnetConfig
+from gantailor.supernet.received.documents import check_regular, read_json, read_text
+from gantailor.supernet.received.signature import is_own, mark
 
 
 class _File:
@@ -21,8 +24,14 @@ class _File:
     def __init__(self, name: str) -> None:
         self.name = name
 
-    def __get__(self, folder: RunFolder, owner: type[RunFolder]) -> Path:
-        return folder.path / self.name
+    @overload
+    def __get__(self, folder: None, owner: type[RunFolder]) -> Self: ...
+
+    @overload
+    def __get__(self, folder: RunFolder, owner: type[RunFolder]) -> Path: ...
+
+    def __get__(self, folder: RunFolder | None, owner: type[RunFolder]) -> Self | Path:
+        return self if folder is None else folder.path / self.name
 
 
 class RunFolder:
@@ -30,6 +39,7 @@ class RunFolder:
 
     Attributes:
         config: settings of the run, JSON.
+        mark: shows that this user made them, see ``supernet/received/signature.py``.
         trace: what tracing and its repair decided, and the costs of the whole generator, JSON.
         ranking: scores of every channel by the run's criterion, JSON.
         supernet: weights of the whole generator after training, channels in their final order.
@@ -51,6 +61,7 @@ class RunFolder:
     """
 
     config = _File("config.json")
+    mark = _File(".mark")
     trace = _File("trace.json")
     ranking = _File("ranking.json")
     supernet = _File("supernet.safetensors")
@@ -110,6 +121,7 @@ class RunFolder:
             RunError: there is no right to write.
         """
         with self._usable():
+            write_bytes(self.mark, f"{mark(config)}\n".encode())
             write_json(self.config, config, mode=0o600 if private else 0o644)
 
     @contextmanager
@@ -117,8 +129,18 @@ class RunFolder:
         """What the system refuses within the block is told as a mistake in the choice of the folder."""
         try:
             yield
-        except (OSError, json.JSONDecodeError) as error:
+        except (OSError, UnreadableError) as error:
             raise RunError(f"run folder {str(self)!r} cannot be used: {error}; choose another --out") from None
+
+    def stored(self, file: Path) -> dict[str, Any]:
+        """What a JSON file of the folder holds; empty where it is not there.
+
+        Raises:
+            RunError: it cannot be read.
+        """
+        with self._usable():
+            found: dict[str, Any] = read_json(file) if file.exists() else {}
+        return found
 
     def stored_config(self) -> dict[str, Any]:
         """The settings that the folder's run has; empty where there is none.
@@ -126,11 +148,7 @@ class RunFolder:
         Raises:
             RunError: they cannot be read.
         """
-        with self._usable():
-            found = json.loads(self.config.read_text()) if self.config.exists() else {}
-        if not isinstance(found, dict):
-            raise RunError(f"{str(self.config)!r} holds no settings; choose another --out, or delete the folder")
-        return found
+        return self.stored(self.config)
 
     def stored_trace(self) -> dict[str, Any]:
         """What tracing and its repair decided for the folder's run; empty where it was not traced yet.
@@ -138,9 +156,14 @@ class RunFolder:
         Raises:
             RunError: it cannot be read.
         """
-        with self._usable():
-            found: dict[str, Any] = json.loads(self.trace.read_text()) if self.trace.exists() else {}
-        return found
+        return self.stored(self.trace)
+
+    def is_own(self, stored: dict[str, Any]) -> bool:
+        """Whether this user made the run that has these settings, and nobody changed them since."""
+        try:
+            return is_own(stored, read_text(self.mark).strip())
+        except (OSError, UnreadableError):
+            return False
 
     def lock(self) -> None:
         """Make the folder, and keep other processes from writing here.
@@ -155,7 +178,8 @@ class RunFolder:
             return
         with self._usable():
             self.path.mkdir(parents=True, exist_ok=True)
-            lock = self.file(".lock").open("a+")
+            check_links(self.path)
+            lock = _opened(self.file(".lock"))
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -168,12 +192,13 @@ class RunFolder:
         lock.write(f"{os.getpid()}\n")
         lock.flush()
         self._lock = lock
+        clear_unfinished(self.path)
 
     @property
     def free(self) -> bool:
         """Whether no process writes here at this moment."""
         try:
-            with self.file(".lock").open("a") as lock:
+            with _opened(self.file(".lock")) as lock:
                 fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except BlockingIOError:
             return False
@@ -184,6 +209,83 @@ class RunFolder:
         if self._lock is not None:
             self._lock.close()
             self._lock = None
+
+
+def check_place(folder: Path) -> None:
+    """That a run folder can be here; nothing is made.
+
+    Raises:
+        RunError: a file is in the way, or the name is none.
+    """
+    try:
+        there = next(place for place in (folder, *folder.absolute().parents) if os.path.lexists(place))
+    except ValueError as error:  # a null byte
+        raise RunError(f"run folder {str(folder)!r} cannot be used: {error}; choose another --out") from None
+    if not there.is_dir():
+        raise RunError(
+            f"run folder {str(folder)!r} cannot be used: {str(there)!r} exists and is no folder; choose another --out"
+        )
+
+
+def check_links(folder: Path) -> None:
+    """That nothing in a run folder is a link: what is written there would be written elsewhere. It may be one itself.
+
+    Raises:
+        RunError: something is.
+    """
+    for place, folders, files in os.walk(folder):
+        for name in (*folders, *files):
+            file = Path(place, name)
+            if name.startswith(f"{RunFolder.search.name}.lock"):  # Optuna's, of an earlier version that was killed
+                file.unlink(missing_ok=True)
+            elif file.is_symlink():
+                raise RunError(
+                    f"{str(file)!r} is a link to {str(file.readlink())!r}, and nothing is written through links in a "
+                    "run folder; put there what it leads to, or delete it"
+                )
+
+
+def _opened(path: Path) -> IO[str]:
+    """A lock's file, made if missing, for reading and writing; a link is not followed, a pipe not waited for.
+
+    Raises:
+        OSError: the system refuses.
+        UnreadableError: it is no regular file.
+    """
+    flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    descriptor = os.open(path, flags, 0o644)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        check_regular(path)
+    return os.fdopen(descriptor, "a+")
+
+
+@contextmanager
+def damaged(file: Path) -> Iterator[None]:
+    """Within the block, what a file of the folder lacks or has in another form is told in a line.
+
+    Raises:
+        RunError: something is.
+    """
+    try:
+        yield
+    except GantailorError:
+        raise
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError, ArithmeticError, RuntimeError) as error:
+        raise RunError(f"{str(file)!r} is damaged ({told(error)}); make it again, or take it from a backup") from None
+
+
+def read_config(file: Path) -> SubnetConfig:
+    """Widths that ``write_config`` wrote.
+
+    Raises:
+        RunError: they cannot be read.
+    """
+    try:
+        with damaged(file):
+            return SubnetConfig.from_json(json.dumps(read_json(file)))
+    except (OSError, UnreadableError) as error:
+        raise RunError(f"the widths of the subnet: {error}; make them again") from None
 
 
 def write_config(path: Path, config: SubnetConfig) -> None:

@@ -9,11 +9,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import BaseModel, ValidationError
 
 from gantailor.run.config import SHORT, Config
-from gantailor.supernet.errors import ConfigError, nearest
+from gantailor.search.config import shown
+from gantailor.supernet.errors import ConfigError, nearest, shortened, why_of
+from gantailor.supernet.received import documents
+from gantailor.supernet.received.signature import named_code
 
 PAPERS = Path(__file__).parents[1] / "papers"
 # Settings that name what lies outside the run folder.
@@ -26,6 +28,11 @@ PLACES = (
     ("evaluation", "lpips_heads"),
     ("evaluation", "segmentation_weights"),
 )
+
+
+# Settings whose text may look like ``module:name`` and names something else.
+NO_CODE = {*(".".join(place) for place in PLACES), *("supernet", "discriminator", "device", "budget", "search.study")}
+NO_CODE |= {"teacher.example", "teacher.rename", "teacher.layers", "search.storage", "search.front_cost"}
 
 
 def papers() -> dict[str, Path]:
@@ -59,10 +66,10 @@ def read_yaml(path: str) -> dict[str, Any]:
     """
     file = _file(path)
     try:
-        values = yaml.safe_load(file.read_text(encoding="utf8")) or {}
-    except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
-        said = " ".join(str(error).split())  # YAML shows the place in lines of its own
-        raise ConfigError(f"config {path!r} cannot be read: {said}; give a YAML file, as in examples/") from None
+        values = documents.read_yaml(file) or {}
+    except (OSError, ValueError) as error:
+        why = why_of(error)
+        raise ConfigError(f"config {path!r} cannot be read: {why}; give a YAML file, as in examples/") from None
     if not isinstance(values, dict):
         raise ConfigError(f"config {path!r} must hold 'name: value' lines")
     return values
@@ -126,14 +133,14 @@ def _with_flags(values: dict[str, Any], flags: Mapping[str, Any]) -> dict[str, A
 
 def explain(error: Any, model: Any) -> str:
     """A mistake that pydantic found in a model's values, with setting, value and what is allowed."""
-    where = ".".join(str(part) for part in error["loc"])
+    where, value = ".".join(str(part) for part in error["loc"]), shortened(repr(error["input"]))
     if error["type"] == "extra_forbidden":
         for part in error["loc"][:-1]:
             model = model.model_fields[part].annotation
         return f"{where} is no setting; {nearest(str(error['loc'][-1]), model.model_fields)}"
     if error["type"] == "tuple_type":
-        return f"{where} cannot be {error['input']!r}: give a list, [{error['input']}]"
-    return f"{where} cannot be {error['input']!r}: {error['msg'].removeprefix('Value error, ')}"
+        return f"{where} cannot be {value}: give a list, [{error['input']}]"
+    return f"{where} cannot be {value}: {error['msg'].removeprefix('Value error, ')}"
 
 
 def located(config: Config, made_in: str) -> Config:
@@ -145,6 +152,23 @@ def located(config: Config, made_in: str) -> Config:
             moved = part.model_copy(update={name: str(Path(made_in) / value)})
             config = config.model_copy(update={section: moved})
     return config
+
+
+def names_of_others(stored: Mapping[str, Any], folder: Path) -> list[str]:
+    """What opening a run would import or connect to outside its folder, as its stored settings name it."""
+    found = [f"{setting} {name!r}" for setting, name in named_code(stored, NO_CODE) if not name.startswith("python:")]
+    devices = stored.get("devices")
+    names = map(str, devices if isinstance(devices, list) else ())
+    found += [f"devices {n!r}" for n in names if n.partition(":")[0].endswith((".yaml", ".yml"))]  # they name runtimes
+    search = stored.get("search")
+    search = search if isinstance(search, Mapping) else {}
+    storage = search.get("storage")
+    file = str(storage).partition("?")[0].removeprefix("sqlite:///")
+    if storage is not None and ("://" in file or not Path(file).resolve().is_relative_to(folder.resolve())):
+        found.append(f"search.storage {shown(storage)!r}")
+    if search.get("ray_address") is not None:
+        found.append(f"search.ray_address {search['ray_address']!r}")
+    return list(dict.fromkeys(found))
 
 
 def stored_config(stored: Mapping[str, Any]) -> Config:

@@ -75,10 +75,16 @@ class _Bar:
 
 
 class Reporter:
-    """Where the pipeline tells what it does."""
+    """Where the pipeline tells what it does.
+
+    Attributes:
+        silent: whether all of them are quiet, as ``--quiet`` asks for.
+    """
+
+    silent = False
 
     def __init__(self, *, quiet: bool = False) -> None:
-        self.quiet = quiet
+        self.quiet = quiet or self.silent
         self.live = sys.stderr.isatty()
 
     def stage(self, name: str) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,11 +13,12 @@ import gantailor
 from gantailor.run.config import is_file
 from gantailor.supernet.calling import Inputs, each, rows_of, size_of
 from gantailor.supernet.device import computed, placed
-from gantailor.supernet.errors import ConfigError
+from gantailor.supernet.errors import ConfigError, why_of
 from gantailor.supernet.files import cache_folder, state_digest, write_json
 from gantailor.supernet.importance import CRITERIA
 from gantailor.supernet.importance.diversity import Scores
 from gantailor.supernet.importance.ranking import criterion, criterion_scores
+from gantailor.supernet.received.documents import read_json
 from gantailor.supernet.supernet import Supernet
 from gantailor.zoo.data.latents import Latents
 
@@ -82,13 +82,13 @@ def load(path: str | Path, supernet: Supernet) -> Scores:
         ConfigError: it cannot be read, or belongs to another generator.
     """
     try:
-        stored = json.loads(Path(path).read_text(encoding="utf8"))
+        stored = read_json(path)
         found, weights = stored["scores"], str(stored.get("weights", ""))
         scores = {str(name): np.array(values, np.float64) for name, values in found.items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ConfigError(
-            f"ranking {str(path)!r} cannot be read ({error}); give a criterion ({', '.join(CRITERIA)}) or a file that "
-            "gantailor rank wrote"
+            f"ranking {str(path)!r} cannot be read ({why_of(error)}); give a criterion ({', '.join(CRITERIA)}) or a "
+            "file that gantailor rank wrote"
         ) from None
     full, own = supernet.full_config(), weights_digest(supernet)
     for name, values in scores.items():

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 from torch import nn
 
 from gantailor.evaluators.scores import Subset
 from gantailor.run.config import Config
-from gantailor.run.folder import RunFolder
-from gantailor.run.loading import located, stored_config
+from gantailor.run.folder import RunFolder, check_place, damaged, read_config
+from gantailor.run.loading import located, names_of_others, stored_config
 from gantailor.run.progress import Reporter
 from gantailor.run.setup import Setup
 from gantailor.search.latency import LatencyProfile
@@ -23,6 +22,7 @@ from gantailor.supernet.decisions import Decisions
 from gantailor.supernet.device import HOST
 from gantailor.supernet.errors import ConfigError, GantailorError, RunError
 from gantailor.supernet.graph import SubnetConfig
+from gantailor.supernet.received.documents import parse_yaml
 from gantailor.supernet.supernet import Supernet
 from gantailor.supernet.traits import with_signed_pictures
 from gantailor.zoo.checkpoints import load_state, read_state
@@ -67,9 +67,10 @@ class Run:
         Raises:
             RunError: it holds one with other settings.
         """
+        check_place(self.folder.path)
         if other := self.changed():
             raise RunError(
-                f"{str(self.folder)!r} holds a run with other settings ({', '.join(other)}); choose another --out, "
+                f"{str(self.folder)!r} holds a run with other settings ({'; '.join(other)}); choose another --out, "
                 "or delete it"
             )
 
@@ -94,7 +95,7 @@ class Run:
         self.folder.release()
 
     def changed(self) -> list[str]:
-        """Settings in which the folder's run, if there is one, differs from this in a way that cannot be gone on with.
+        """What in the folder's run, if there is one, differs from this and cannot be gone on with: ``budget 1G -> 2G``.
 
         Raises:
             RunError: its configuration cannot be read.
@@ -112,7 +113,8 @@ class Run:
             if trace.get(section) and not {None, "none"} & {known[section][name], mine[section][name]}:
                 known[section][name] = mine[section][name]
         fixed = set() if self.method.searches else {"budget"}  # the others trained to this one
-        return [name for name in mine if name not in set(CHANGEABLE) - fixed and known[name] != mine[name]]
+        kept = [name for name in mine if name not in set(CHANGEABLE) - fixed]
+        return list(differences({name: known[name] for name in kept}, {name: mine[name] for name in kept}))
 
     @cached_property
     def sample(self) -> Subset:
@@ -138,9 +140,10 @@ class Run:
         stored = self.folder.stored_trace()
         if "input_shapes" not in stored:
             return False
-        options = yaml.safe_load(stored["options"])
-        self.setup.traced = rebuilt({"generator": self.config.generator, **stored, "options": options})
-        self.setup.profiles = {name: LatencyProfile.of(raw) for name, raw in stored["profiles"].items()}
+        with damaged(self.folder.trace):
+            options = parse_yaml(stored["options"], f"{self.folder.trace}: options")
+            self.setup.traced = rebuilt({**stored, "generator": self.config.generator, "options": options})
+            self.setup.profiles = {name: LatencyProfile.of(raw) for name, raw in stored["profiles"].items()}
         self.replayed = True
         return True
 
@@ -169,7 +172,7 @@ class Run:
         file = self.folder.subnet_config
         if not file.exists():
             raise RunError(f"{str(self.folder)!r} has no searched subnet yet; run: gantailor compress there first")
-        return SubnetConfig.from_json(file.read_text())
+        return read_config(file)
 
     def subnet(self) -> tuple[SubnetConfig, nn.Module]:
         """The chosen widths and the narrow generator, fine-tuned if that was done: one's own, on the CPU, in eval mode.
@@ -217,14 +220,45 @@ def rebuilt(origin: Mapping[str, Any]) -> Supernet:
     return Supernet(whole, inputs, decisions=Decisions.from_json(origin["decisions"]))
 
 
-def open_run(folder: str | Path, *, report: Reporter | None = None) -> Run:
+def differences(known: Mapping[str, Any], mine: Mapping[str, Any], section: str = "") -> Iterator[str]:
+    """Settings that are not the same in two nested configurations, with both values: ``train.kimg 0.2 -> 0.3``."""
+    for name in mine:
+        before, now = known.get(name), mine[name]
+        if isinstance(before, Mapping) and isinstance(now, Mapping) and set(before) == set(now):
+            yield from differences(before, now, f"{section}{name}.")
+        elif before != now:
+            yield f"{section}{name} {before} -> {now}"
+
+
+def open_run(folder: str | Path, *, report: Reporter | None = None, trust_code: bool = False) -> Run:
     """A run folder that exists, with the configuration that it was made with.
+
+    Args:
+        trust_code: import the code that its settings name, and open the study that they name, whoever made it.
 
     Raises:
         ConfigError: it holds no run, or one of another version.
+        RunError: somebody else made it, and its settings name code.
     """
-    stored: dict[str, Any] = RunFolder(folder).stored_config()
+    files = RunFolder(folder)
+    stored = files.stored_config()
     if not stored:
         raise ConfigError(f"{str(folder)!r} is no run folder: it has no config.json")
-    made_in = RunFolder(folder).stored_trace().get("made_in", "")
-    return Run(folder, located(stored_config(stored), made_in), report=report)
+    if not trust_code:
+        check_own(files, stored)
+    made_in = files.stored_trace().get("made_in", "")
+    return Run(folder, located(stored_config(stored), made_in if isinstance(made_in, str) else ""), report=report)
+
+
+def check_own(folder: RunFolder, stored: Mapping[str, Any]) -> None:
+    """That nothing is imported, and no place outside opened, because of settings that somebody else wrote.
+
+    Raises:
+        RunError: they name such.
+    """
+    names = names_of_others(stored, folder.path)
+    if names and not folder.is_own(dict(stored)):
+        raise RunError(
+            f"{str(folder)!r} was not made by you on this machine, and names what would be imported or opened: "
+            f"{', '.join(names)}; where you trust who made it, allow that with --trust-code (trust_code=True in Python)"
+        )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -21,9 +20,8 @@ def storage_of(run: Run) -> str | Path:
 
 def study_of(run: Run) -> tuple[str, str | None]:
     """Name of the run's study, and the provenance of its trials; ``None`` where an earlier version stored none."""
-    file = run.folder.study
-    stored = json.loads(file.read_text()) if file.exists() else {}
-    return stored.get("name", STUDY), stored.get("provenance")
+    stored = run.folder.stored(run.folder.study)
+    return str(stored.get("name", STUDY)), stored.get("provenance")
 
 
 def study_name(run: Run, provenance: str, objectives: Sequence[Objective], space: Space) -> str:

@@ -10,7 +10,7 @@ FRACTIONS = (1 / 4, 1 / 3, 1 / 2, 2 / 3, 5 / 6, 1.0)
 class SpaceConfig(BaseModel):
     """Which subnets a search may look at."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
     name: str = Field(
         "default",
         description="default, uniform (one share for all widths), every (size), path (the supernet trains along it), "

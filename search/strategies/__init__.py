@@ -13,7 +13,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from gantailor.supernet.errors import ConfigError
-from gantailor.supernet.plugins import check_name, find
+from gantailor.supernet.plugins import check_name, checked_call, find
 
 if TYPE_CHECKING:
     from gantailor.search.strategies.common import Strategy
@@ -49,6 +49,7 @@ def make_strategy(name: str, *, seed: int) -> Strategy:
     found = find(name, STRATEGIES, "strategy")
     wanted = "give a function of (history, budget, rng), or a class of such that is made with seed=..."
     try:
+        checked_call(found, name, "strategy", wanted)
         made: Strategy = found(seed=seed) if isinstance(found, type) else found
     except TypeError as error:
         raise ConfigError(f"strategy {name!r} cannot be made: {error}; {wanted}") from None

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 from torch import nn
 
 from gantailor.supernet.files import write_json
 from gantailor.supernet.quantization.quantisers import Quantised, Quantisers, Ranges
+from gantailor.supernet.received.documents import read_json
 from gantailor.supernet.training.recipe import Recipe
 
 
@@ -28,14 +28,14 @@ def save_activation_ranges(path: Path, quantisers: Quantisers) -> None:
 def set_activation_ranges(quantisers: Quantisers, path: Path) -> None:
     """Begin where another training of these layers ended, if it left its ranges."""
     if path.exists():
-        quantisers.set(json.loads(path.read_text())["ranges"])
+        quantisers.set(read_json(path)["ranges"])
 
 
 def load_quantisers(path: Path, model: nn.Module) -> Quantisers | None:
     """The quantisers that a training left behind, in eval mode; None where there are none."""
     if not path.exists():
         return None
-    stored = json.loads(path.read_text())
+    stored = read_json(path)
     ranges: Ranges = "calibrated" if "output" in stored["ranges"] else "published"
     quantisers = Quantisers(model, bits=stored["bits"], per_channel=stored["per_channel"], ranges=ranges)
     set_activation_ranges(quantisers, path)

@@ -24,7 +24,7 @@ Options = TypeVar("Options")
 class Recipe(BaseModel):
     """Losses, optimiser and length of one training. Defaults are the demo task's; ``preset`` names a published one."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     preset: str | None = Field(None, description="published settings to start from; others given here win")
     task: str = Field(
@@ -34,10 +34,10 @@ class Recipe(BaseModel):
     method_options: dict[str, int | float | str] = Field(
         {}, description="settings of slimming, a hypernetwork or agents, {strength: 0.01, control: penalty}"
     )
-    kimg: float = Field(16.0, ge=0, description="training length in thousands of images; 0: train nothing")
-    batch: int = Field(16, gt=0, description="images in a step, over all devices")
+    kimg: float = Field(16.0, ge=0, le=1e9, description="training length in thousands of images; 0: train nothing")
+    batch: int = Field(16, gt=0, le=2**20, description="images in a step, over all devices")
     accumulate: int = Field(1, gt=0, description="parts that a step's batch is worked through in, to save memory")
-    lr: float = Field(2e-4, gt=0, description="Adam learning rate")
+    lr: float = Field(2e-4, gt=0, le=1e6, description="Adam learning rate")
     lr_discriminator: float | None = Field(None, gt=0, description="the discriminator's own learning rate")
     beta1: float = Field(0.5, ge=0, lt=1, description="Adam beta1")
     beta2: float = Field(0.999, ge=0, lt=1, description="Adam beta2")
@@ -57,11 +57,11 @@ class Recipe(BaseModel):
         0.5, gt=0, description="weight of the discriminator's own loss (image_to_image, cyclegan)"
     )
     pool: int = Field(
-        0, ge=0, description="old outputs, of which the discriminator is shown one half of the time; 0: none"
+        0, ge=0, le=2**20, description="old outputs, of which the discriminator is shown one half of the time; 0: none"
     )
     discriminator: DiscriminatorKind = Field("patch", description="kind of discriminator")
-    ndf: int = Field(64, gt=0, description="channels of the discriminator's first layer")
-    discriminator_layers: int = Field(3, gt=0, description="its stride-2 convolutions")
+    ndf: int = Field(64, gt=0, le=2**14, description="channels of the discriminator's first layer")
+    discriminator_layers: int = Field(3, gt=0, le=32, description="its stride-2 convolutions")
     discriminator_norm: Literal["instance", "instance_affine", "batch"] = Field(
         "instance", description="norms of a patch discriminator; the last two have scales"
     )
@@ -95,9 +95,9 @@ class Recipe(BaseModel):
         "spread",
         description="subnets: at random; largest, smallest and random in turn; evenly over cost; wide ones first",
     )
-    subnets: int = Field(1, gt=0, description="subnets trained in each step")
+    subnets: int = Field(1, gt=0, le=2**10, description="subnets trained in each step")
     mirror: bool = Field(True, description="mirror pictures at random")
-    shift: int = Field(4, ge=0, description="move pictures at random by up to so many pixels")
+    shift: int = Field(4, ge=0, le=2**11, description="move pictures at random by up to so many pixels")
     teacher_cache: Literal["none", "memory", "disk"] = Field("none", description="keep teacher outputs; needs shift 0")
     precision: Precision = Field(
         "auto",
@@ -117,7 +117,7 @@ class Recipe(BaseModel):
     )
     weights_per_channel: bool = Field(True, description="with bits: a step for each output channel of a weight")
     watch_kimg: float = Field(4.0, ge=0, description="every so often: sample pictures and the search's score; 0: never")
-    seed: int = Field(0, ge=0, description="seed of data order, subnets and initial weights")
+    seed: int = Field(0, ge=0, lt=2**32, description="seed of data order, subnets and initial weights")
 
     @model_validator(mode="before")
     @classmethod

@@ -179,7 +179,7 @@ def test_a_dataset_from_python(own):
     assert len(again.setup.data("test")) == 5
     with pytest.raises(RunError, match=r"was made with the data python:.*; pass the same"):
         gantailor.open_run("run", data=mine.Negatives("train", 7))
-    with pytest.raises(RunError, match=r"holds a run with other settings \(data\)"):
+    with pytest.raises(RunError, match=r"holds a run with other settings \(data\.kind python:"):
         gantailor.compress(settings(), data=mine.Negatives("train", 7), out="run")
 
 

@@ -250,7 +250,7 @@ def test_data_and_teacher_may_move_but_not_change(begun, tmp_path, capsys):
         section = "data.path" if other["data"] == "other" else "teacher.weights"
         assert f"'runs/a' began with another {section}, " in capsys.readouterr().err
     assert begun(data="moved", teacher="none") == 2
-    assert "other settings (teacher)" in capsys.readouterr().err
+    assert "other settings (teacher.weights moved.pth -> none)" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

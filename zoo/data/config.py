@@ -8,13 +8,14 @@ from typing import Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from gantailor.supernet.plugins import check_name
+from gantailor.supernet.received.options import Options
 from gantailor.zoo.data import DATA_KINDS
 
 
 class DataConfig(BaseModel):
     """Where the pictures come from."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
     kind: str = Field(
         "openmoji",
         description="openmoji: the embedded pictures; folder: pairs side by side, or pictures alone; folders: two "
@@ -65,7 +66,7 @@ class DataConfig(BaseModel):
     direction: Literal["AtoB", "BtoA", "unpaired"] = Field(
         "AtoB", description="which half of a picture, or which side, is the input"
     )
-    options: dict[str, Any] = Field(
+    options: Options = Field(
         {},
         description="settings of a kind of your own, {fold: 3}; tensors: {inputs: [a, b], target: c}; "
         "super_resolution: {degradation: bicubic, area or realesrgan}, and the latter's ranges",

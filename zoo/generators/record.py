@@ -13,13 +13,14 @@ features are distilled, ...) is not repeated here: see ``gantailor.supernet.trai
 from __future__ import annotations
 
 import inspect
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gantailor.supernet.errors import ConfigError, GantailorError, first_line, nearest
-from gantailor.supernet.plugins import check_name, find, import_name
+from gantailor.supernet.plugins import check_name, checked_call, find, import_name
 from gantailor.zoo.generators import GENERATORS
 from gantailor.zoo.tasks import BY_INPUT, TASKS
 
@@ -27,6 +28,9 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from gantailor.zoo.tasks.training import Training
+
+
+LARGE = 4096  # no width of a published generator is larger
 
 
 def no_defaults(own: Mapping[str, Any]) -> dict[str, Any]:
@@ -91,13 +95,38 @@ class Generator:
         for option in (p.name for p in named if p.default is p.empty and p.name not in given):
             raise ConfigError(f"generator {self.name!r} needs option {option!r}; give it: options {{{option}: ...}}")
         try:
-            made: nn.Module = factory(**given)
+            self._check_memory(factory, given)
+            made = factory(**given)
         except GantailorError:
             raise
         except (TypeError, ValueError, RuntimeError, LookupError, ArithmeticError) as error:
             raise ConfigError(
                 f"generator {self.name!r} cannot be built with options {options}: {first_line(error)}"
             ) from error
+        return self._module(made)
+
+    def _check_memory(self, factory: Callable[..., Any], given: Mapping[str, Any]) -> None:
+        """That weights of absurd widths fit into memory, counted before they are made."""
+        if not any(isinstance(value, int) and abs(value) > LARGE for value in given.values()):
+            return
+        import torch
+
+        with torch.device("meta"):
+            made = factory(**given)
+        needed = sum(weight.numel() * weight.element_size() for weight in made.parameters())
+        there = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        if needed > there:
+            raise ConfigError(
+                f"generator {self.name!r} with options {given} has weights of {needed / 2**30:.3g} GiB, and this "
+                f"machine {there / 2**30:.3g} GiB of memory; give smaller numbers"
+            )
+
+    def _module(self, made: object) -> nn.Module:
+        """What was built, if it is a module."""
+        from torch import nn
+
+        if not isinstance(made, nn.Module):
+            raise ConfigError(f"generator {self.name!r} made a {type(made).__name__}; its build must return a module")
         return made
 
     def state_of(self, checkpoint: Mapping[str, Any], **options: Any) -> Mapping[str, Any]:
@@ -187,11 +216,10 @@ def find_generator(name: str) -> Generator:
     found = find(name, GENERATORS, "generator")
     if isinstance(found, Generator):
         return found
-    if not callable(found):
-        raise ConfigError(
-            f"generator {name!r} is a {type(found).__name__}; give a Generator record, or a class or function "
-            "that makes a module"
-        )
+    from torch import nn
+
+    wanted = "give a Generator record, or a class or function that makes a module"
+    checked_call(found, name, "generator", wanted, nn.Module)
     return Generator(name=name, build=found)
 
 

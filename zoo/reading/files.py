@@ -125,7 +125,8 @@ def _check_archive(path: Path) -> None:
 
 def _is_text(head: bytes) -> bool:
     text = head.decode("utf8", errors="ignore")
-    return len(text.encode()) >= len(head) - 3 and all(letter.isprintable() or letter.isspace() for letter in text)
+    shown = all(letter.isprintable() or letter.isspace() for letter in text)
+    return bool(text.strip()) and len(text.encode()) >= len(head) - 3 and shown
 
 
 def _torch_load(path: Path) -> Any:

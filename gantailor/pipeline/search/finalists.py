@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from pathlib import Path
 from typing import Any
 
@@ -80,7 +79,7 @@ def _tune(run: Run, provenance: str) -> Tune:
         nonlocal evaluator
         folder, step = _folder(run, config, provenance), max(1, round(kimg * 1000 / recipe.batch))
         file = folder / "scores.json"
-        known: dict[str, float] = json.loads(file.read_text()) if file.exists() else {}
+        known: dict[str, float] = run.folder.stored(file)
         if str(step) not in known:
             write_config(folder / "subnet.json", config)
             trainer = Trainer(tuning_of(run, config)[0], recipe, workers=run.config.data.workers)

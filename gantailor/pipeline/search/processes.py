@@ -14,7 +14,7 @@ from multiprocessing.context import SpawnProcess
 from typing import Any
 
 from gantailor.search.errors import SearchError
-from gantailor.supernet.errors import GantailorError
+from gantailor.supernet.errors import GantailorError, told
 
 RESTARTS = 3  # of killed workers, one after the other without a new result
 INTERVAL = 0.3  # seconds between two looks at the results
@@ -95,6 +95,9 @@ def _worker(work: Work, *arguments: Any) -> None:
         sys.exit(128 + signal.SIGINT)
     except GantailorError as error:
         print(f"error: {error}", file=sys.stderr)
+        sys.exit(1)
+    except Exception as error:
+        print(f"error: a search worker ends with {told(error)}", file=sys.stderr)
         sys.exit(1)
 
 

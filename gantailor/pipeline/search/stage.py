@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from gantailor.pipeline.search.curve import score_path
 from gantailor.pipeline.search.finalists import go_on_with, tune_finalists
 from gantailor.pipeline.search.study import evaluate_all, make_search
 from gantailor.reports.tables import csv_bytes
-from gantailor.run.folder import write_config
+from gantailor.run.folder import read_config, write_config
 from gantailor.run.run import Run
 from gantailor.run.study import storage_of
 from gantailor.search.errors import SearchError
@@ -32,6 +33,7 @@ def search(run: Run) -> SubnetConfig:
     chose itself is the study's only subnet.
     """
     folder = run.folder
+    put_back(run)
     with reaching(storage_of(run)):
         searcher = make_search(run)
         _evaluate(run, searcher)
@@ -42,7 +44,7 @@ def search(run: Run) -> SubnetConfig:
         if not folder.selected.exists() and not run.config.search.front:
             _tell_gain(run, searcher)
             best = _best_tuned(run, searcher) if run.config.search.tuning_kimg else best
-    _set_aside(run, best)
+    set_aside(run, best)
     write_config(folder.subnet_config, best)
     go_on_with(run, best, searcher.provenance)
     return best
@@ -108,7 +110,7 @@ def _take_selected(run: Run, searcher: Search) -> None:
     Raises:
         RunError: its widths are not of the run's space.
     """
-    config = SubnetConfig.from_json(run.folder.selected.read_text())
+    config = read_config(run.folder.selected)
     try:
         indices = [v.choices.index(v.choice_of(config)) for v in searcher.budget.space.variables]
     except (KeyError, ValueError):
@@ -119,15 +121,30 @@ def _take_selected(run: Run, searcher: Search) -> None:
     searcher.take(np.array(indices), run.config.method)
 
 
-def _set_aside(run: Run, best: SubnetConfig) -> None:
-    """Where a longer search found another subnet, what was made of the earlier one moves into ``earlier/``."""
+def set_aside(run: Run, best: SubnetConfig) -> None:
+    """Where a longer search found another subnet, what was made of the earlier one moves into ``earlier/``.
+
+    Its widths move last: a folder there without them is one that a kill left half full, see ``put_back``.
+    """
     folder = run.folder
     file = folder.subnet_config
-    if not file.exists() or SubnetConfig.from_json(file.read_text()) == best:
+    if not file.exists() or read_config(file) == best:
         return
-    earlier = folder.file("earlier") / hashlib.sha256(file.read_bytes()).hexdigest()[:8]
-    earlier.mkdir(parents=True, exist_ok=True)
+    known = hashlib.sha256(file.read_bytes()).hexdigest()[:8]
+    names = itertools.chain([known], (f"{known}-{number}" for number in itertools.count(2)))  # it may come again
+    earlier = next(place for name in names if not (place := folder.file("earlier") / name).exists())
+    earlier.mkdir(parents=True)
     made = [*folder.path.glob("subnet[._]*"), *folder.path.glob("finetune.*"), folder.export]
-    for found in filter(Path.exists, made):
+    for found in filter(Path.exists, (*(one for one in made if one != file), file)):
         found.rename(earlier / found.name)
     run.report.note(f"another subnet was found; what was made of the earlier one lies in {earlier} now")
+
+
+def put_back(run: Run) -> None:
+    """What a killed process was about to set aside is where it was, so that it is set aside whole, or not at all."""
+    folder = run.folder
+    for half in sorted(folder.file("earlier").glob("*/")):
+        if not (half / folder.subnet_config.name).exists():
+            for file in half.iterdir():
+                file.rename(folder.file(file.name))
+            half.rmdir()

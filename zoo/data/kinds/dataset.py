@@ -32,6 +32,7 @@ from torch.utils.data import Dataset, IterableDataset
 
 from gantailor.evaluators.pictures.reader import Notes, say
 from gantailor.supernet.errors import ConfigError, DataError, GantailorError, nearest, with_place
+from gantailor.supernet.plugins import checked_call
 from gantailor.zoo.data.class_labels import ClassLabels
 from gantailor.zoo.data.config import DataConfig
 from gantailor.zoo.data.domains import Domains
@@ -260,6 +261,8 @@ def dataset_kind(name: str, found: Any) -> DataKind:
     makes = callable(found) and not is_dataset(found)
     if not makes and not isinstance(found, Mapping | IterableDataset) and not is_dataset(found):
         raise ConfigError(f"data kind {name!r} is {_article(found)}; {_WANTED}")
+    if makes:
+        checked_call(found, name, "data kind", _WANTED)
     read = partial(_read, found, makes)
     return DataKind(
         name=name,

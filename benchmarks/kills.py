@@ -1,0 +1,194 @@
+"""Kill runs with -9 in every stage, go on with the same command, and compare with a run that nobody killed.
+
+    python benchmarks/kills.py --kills 200 --seed 0 --out /tmp/kills
+
+For each method there is one run to its end (16 pixels, random ones, on the CPU, a checkpoint every 0.7 seconds). Then
+runs are killed at random moments of stages that are drawn in turn, and begun again until they end; after it weights,
+widths, scores and the study's trials have to be those of the first run, bit for bit. A table of what was hit, and what
+was not as it should be, is printed and lies in ``kills.csv``. The same seed draws the same moments.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import hashlib
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+
+STAGES = ("check", "train", "search", "finetune", "evaluate", "export", "report")
+METHODS = ("supernet", "diversity", "hypernetwork", "agents", "slimming")
+START = """
+import sys
+from gantailor.supernet.training.trainer import Trainer
+Trainer.run.__kwdefaults__["save_every_s"] = 0.7
+from gantailor.cli.main import main
+sys.exit(main(sys.argv[1:]))
+"""
+SETTINGS = {
+    "options": {"ngf": 4},
+    "budget": "0.6x",
+    "space": "default",
+    "train": {"kimg": 0.06, "batch": 4, "gan": "none", "shift": 0, "watch_kimg": 0.03, "precision": "float32"},
+    "finetune": {"kimg": 0.06, "batch": 4, "gan": "none", "shift": 0, "watch_kimg": 0.03, "precision": "float32"},
+    "search": {"trials": 6},
+    "evaluation": {"search": "l1", "final": ["l1"], "search_images": 4},
+}
+
+
+@dataclass
+class Told:
+    """What a campaign found."""
+
+    hits: Counter[tuple[str, str]] = field(default_factory=Counter)
+    wrong: list[str] = field(default_factory=list)
+    rounds: int = 0
+
+
+def prepare(out: Path) -> None:
+    """Pictures and a teacher."""
+    import numpy as np
+    import torch
+    from PIL import Image
+
+    import gantailor
+
+    for split, count in (("train", 12), ("val", 4), ("test", 4)):
+        (out / "data" / split).mkdir(parents=True, exist_ok=True)
+        for number in range(count):
+            pixels = np.random.default_rng((count, number)).integers(0, 256, (16, 32, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(out / "data" / split / f"{count}-{number}.png")
+    torch.manual_seed(0)
+    torch.save(gantailor.build("resnet_6blocks", ngf=4).state_dict(), out / "teacher.pth")
+
+
+def settings_of(out: Path, method: str, workers: int) -> Path:
+    """The YAML file of a method's runs; JSON is YAML."""
+    whole = {**SETTINGS, "method": method, "teacher": str(out / "teacher.pth")}
+    whole["data"] = {"kind": "folder", "path": str(out / "data"), "size": 16}
+    whole["search"] = {**SETTINGS["search"], "workers": workers}
+    if method not in ("supernet", "hypernetwork"):
+        whole["space"] = "every"
+    file = out / f"{method}.yaml"
+    file.write_text(json.dumps(whole))
+    return file
+
+
+def run(file: Path, folder: Path, kill: tuple[str, float] | None = None) -> tuple[int, str, dict[str, float]]:
+    """One start; with ``kill`` it gets -9 so many seconds into a stage.
+
+    Returns:
+        Its status, what it said, and the seconds at which each stage began.
+    """
+    command = [sys.executable, "-c", START, "compress", str(file), "--out", str(folder)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUBLAS_WORKSPACE_CONFIG": ":4096:8"}
+    log = folder.with_suffix(".log")
+    began, stages = time.monotonic(), dict[str, float]()
+    with log.open("w") as said:
+        process = subprocess.Popen(command, stderr=said, stdout=said, env=environment, start_new_session=True)
+        while process.poll() is None:
+            time.sleep(0.02)
+            for line in log.read_text(errors="replace").splitlines():
+                if line.startswith("== "):
+                    stages.setdefault(line[3:], time.monotonic() - began)
+            if kill and kill[0] in stages and time.monotonic() - began - stages[kill[0]] >= kill[1]:
+                process.send_signal(signal.SIGKILL)
+                process.wait()
+    return process.returncode, log.read_text(errors="replace"), stages
+
+
+def result(folder: Path) -> dict[str, object]:
+    """What must not depend on kills."""
+    found: dict[str, object] = {}
+    for name in ("supernet.safetensors", "subnet.safetensors", "subnet.json", "export/model.safetensors"):
+        file = folder / name
+        found[name] = hashlib.sha256(file.read_bytes()).hexdigest() if file.exists() else None
+    scores = json.loads((folder / "scores.json").read_text())
+    found["scores"] = {who: {name: one["value"] for name, one in of.items()} for who, of in scores.items()}
+    with (folder / "front.csv").open() as file:
+        rows = [{k: v for k, v in row.items() if k not in ("trial", "seconds")} for row in csv.DictReader(file)]
+    found["trials"] = sorted(json.dumps(row, sort_keys=True) for row in rows)
+    found["left behind"] = sorted(file.name for file in folder.rglob(".*.unfinished"))
+    return found
+
+
+def campaign(out: Path, methods: list[str], kills: int, seed: int, workers: int, minutes: float) -> Told:
+    """Until there were so many kills, or the time is up."""
+    told, drawn, end = Told(), random.Random(seed), time.monotonic() + 60 * minutes
+    whole: dict[str, tuple[dict[str, object], dict[str, float]]] = {}
+    number = 0
+    while sum(told.hits.values()) < kills and time.monotonic() < end:
+        method = methods[number % len(methods)]
+        file = settings_of(out, method, workers)
+        if method not in whole:
+            status, said, stages = run(file, out / f"whole-{method}")
+            if status:
+                raise SystemExit(f"{method} does not end without kills:\n{said[-2000:]}")
+            ends = [*list(stages.values())[1:], max(stages.values()) + 1]
+            whole[method] = (
+                result(out / f"whole-{method}"),
+                {name: then - at for (name, at), then in zip(stages.items(), ends, strict=True)},
+            )
+        _round(told, drawn, out / f"killed-{number}", file, method, whole[method])
+        number += 1
+        told.rounds = number
+    return told
+
+
+def _round(told, drawn, folder, file, method, known) -> None:  # type: ignore[no-untyped-def]
+    """Up to three kills of one run, then to its end."""
+    shutil.rmtree(folder, ignore_errors=True)
+    wanted, seconds = known
+    for _ in range(drawn.randint(1, 3)):
+        stage = min(STAGES, key=lambda name: (told.hits[method, name], drawn.random()))
+        status, said, _ = run(file, folder, (stage, drawn.random() * seconds.get(stage, 1.0)))
+        if status == -signal.SIGKILL:
+            told.hits[method, stage] += 1
+        elif status:
+            told.wrong.append(f"{folder.name}: status {status}: {said.strip().splitlines()[-1:]}")
+            return
+    status, said, _ = run(file, folder)
+    if status:
+        told.wrong.append(f"{folder.name}: status {status} after the kills: {said.strip().splitlines()[-1:]}")
+        return
+    found = result(folder)
+    told.wrong += [f"{folder.name}: {name} is another" for name in wanted if found[name] != wanted[name]]
+    shutil.rmtree(folder)
+
+
+def main() -> int:
+    """The campaign and its table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--kills", type=int, default=200)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", type=Path, default=Path("runs/kills"))
+    parser.add_argument("--methods", default=",".join(METHODS))
+    parser.add_argument("--workers", type=int, default=1, help="processes that search")
+    parser.add_argument("--minutes", type=float, default=1e9, help="no new round after these")
+    given = parser.parse_args()
+    given.out.mkdir(parents=True, exist_ok=True)
+    out = given.out.resolve()
+    prepare(out)
+    told = campaign(out, given.methods.split(","), given.kills, given.seed, given.workers, given.minutes)
+    methods = sorted({method for method, _ in told.hits})
+    with (out / "kills.csv").open("w", newline="") as file:
+        table = csv.writer(file)
+        table.writerow(["method", *STAGES])
+        table.writerows([method, *(told.hits[method, stage] for stage in STAGES)] for method in methods)
+    print((out / "kills.csv").read_text().strip())
+    print(f"{sum(told.hits.values())} kills in {told.rounds} rounds, seed {given.seed}; {len(told.wrong)} went wrong")
+    print("\n".join(told.wrong))
+    return 1 if told.wrong else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""What comes from outside: documents are read within bounds, and it is known whose settings they are."""
