@@ -167,8 +167,8 @@ def render(generator: nn.Module, pairs: Pairs, *, batch: int = 32) -> Iterator[t
         raise EvaluationError(f"data set {pairs.source!r} is empty; a score needs pictures")
     device, size = device_of(generator), batch
     with evaluating(generator):
-        for start, inputs, targets in _batches(pairs, batch):
-            inputs = each(inputs, lambda one: one.to(device))
+        for start, read, targets in _batches(pairs, batch):
+            inputs = each(read, lambda one: one.to(device))
             outputs, size = _outputs(generator, inputs, size)
             broken = (~torch.isfinite(outputs)).flatten(1).any(1)
             if broken.any():
