@@ -38,7 +38,7 @@ class SearchConfig(BaseModel):
     workers: int = Field(1, gt=0, le=1024, description="processes that evaluate")
     ray_address: str | None = Field(None, description="evaluate on a Ray cluster: auto, or its address")
     ray_cpus: float = Field(1.0, gt=0, description="CPUs of a Ray worker")
-    ray_gpus: float = Field(0.0, ge=0, description="GPUs reserved for a Ray worker, for metrics of one's own")
+    ray_gpus: float = Field(0.0, ge=0, description="share of a GPU that a Ray worker computes on; 0: on CPUs")
     storage: str | None = Field(
         None,
         repr=False,  # it may hold a password

@@ -16,6 +16,7 @@ from gantailor.export.target import check_device
 from gantailor.export.weights import plain
 from gantailor.pipeline.context import RunContext
 from gantailor.pipeline.estimates import note_estimates
+from gantailor.pipeline.search.ray import check_ray
 from gantailor.pipeline.search.study import front_profile, objectives_of
 from gantailor.pipeline.shapes import check_features, check_networks, look, trainings
 from gantailor.run import ranking
@@ -237,6 +238,8 @@ def _check_strategy(run: Run) -> None:
     remark = getattr(make_strategy(settings.strategy, seed=run.config.seed), "remark", None)
     if remark is not None and (said := remark(run.setup.budget, settings.trials)):
         run.report.note(said)
+    if settings.ray_address:
+        check_ray(settings, run.config.device)
     if settings.tuning_kimg:
         _check_tuning(run)
 

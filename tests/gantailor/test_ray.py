@@ -11,12 +11,13 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from gantailor.pipeline.search.ray import evaluate_with_ray
+from gantailor.pipeline.search.ray import check_ray, evaluate_with_ray
 from gantailor.search.budget import Budget
 from gantailor.search.spaces.config import SpaceConfig
 from gantailor.search.spaces.space import default_space
 from gantailor.search.storage import open_study
 from gantailor.search.study import Search
+from gantailor.supernet.errors import ConfigError
 from gantailor.supernet.supernet import Supernet
 from gantailor.zoo.generators.record import build
 
@@ -119,3 +120,15 @@ def test_a_killed_driver_goes_on(cluster, tmp_path):
     done = [tuple(t.params.values()) for t in trials if t.state.name == "COMPLETE" or "reason" in t.user_attrs]
     assert len(done) == len(set(done)) == TRIALS
     assert np.isfinite([t.value for t in trials if t.state.name == "COMPLETE"]).all()
+
+
+def test_more_gpus_than_there_are(cluster):
+    wanted = SimpleNamespace(ray_address=cluster.address, ray_gpus=0.5)
+    with pytest.raises(ConfigError, match=r"search\.ray_gpus 0\.5: the Ray cluster at '.*' has 0 GPUs; lower it"):
+        check_ray(wanted, "auto")
+    check_ray(SimpleNamespace(ray_address=cluster.address, ray_gpus=0.0), "auto")
+
+
+def test_a_gpu_that_ray_does_not_give(cluster):
+    with pytest.raises(ConfigError, match=r"device 'cuda:0': Ray gives its workers no GPU while search\.ray_gpus is 0"):
+        check_ray(SimpleNamespace(ray_address=cluster.address, ray_gpus=0.0), "cuda:0")

@@ -15,6 +15,7 @@ import numpy as np
 from gantailor.run.run import Run
 from gantailor.search.scoring import score_candidate
 from gantailor.search.study import Search
+from gantailor.supernet.device import HOST
 from gantailor.supernet.errors import ConfigError
 
 SECONDS = 5.0  # candidates share a Tune trial up to about so long: a trial's own overhead is about a second
@@ -33,6 +34,47 @@ class _Batch:
     attempts: int = 0
 
 
+def connect(settings: Any) -> None:
+    """Reach the cluster that ``search.ray_address`` names.
+
+    Raises:
+        ConfigError: Ray is missing, there is no cluster at the address, or it has not the GPUs that a worker wants.
+    """
+    try:
+        import ray
+    except ImportError:
+        raise ConfigError("Ray is not installed; run: pip install 'gantailor[ray]'") from None
+    if not ray.is_initialized():
+        try:
+            ray.init(address=settings.ray_address, log_to_driver=False)
+        except (ConnectionError, ValueError, RuntimeError) as error:
+            raise ConfigError(
+                f"no Ray cluster at {settings.ray_address!r}: {error}; start one with ray start --head"
+            ) from None
+    there = ray.cluster_resources().get("GPU", 0.0)
+    if settings.ray_gpus > there:
+        raise ConfigError(
+            f"search.ray_gpus {settings.ray_gpus:g}: the Ray cluster at {settings.ray_address!r} has {there:g} GPUs; "
+            "lower it, 0 computes on CPUs"
+        )
+
+
+def check_ray(settings: Any, device: str) -> None:
+    """That workers have the device that is asked for, before a training that takes hours.
+
+    Raises:
+        ConfigError: they have not.
+    """
+    wanted = device.partition(":")[0]
+    if wanted not in ("auto", HOST.type) and not settings.ray_gpus:
+        raise ConfigError(
+            f"device {device!r}: Ray gives its workers no GPU while search.ray_gpus is 0; set it to the share of one "
+            "that a worker takes, 0.25 say, or device to auto"
+        )
+    if settings.ray_gpus:
+        connect(settings)
+
+
 def evaluate_with_ray(
     run: Run, searcher: Search, *, on_trial: Callable[[int], None], trials: int | None = None
 ) -> None:
@@ -47,19 +89,10 @@ def evaluate_with_ray(
     """
     os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # the new one draws a box at any verbosity
-    try:
-        import ray
-        from ray import tune
-    except ImportError:
-        raise ConfigError("Ray is not installed; run: pip install 'gantailor[ray]'") from None
     settings = run.config.search
-    if not ray.is_initialized():
-        try:
-            ray.init(address=settings.ray_address, log_to_driver=False)
-        except (ConnectionError, ValueError, RuntimeError) as error:
-            raise ConfigError(
-                f"no Ray cluster at {settings.ray_address!r}: {error}; start one with ray start --head"
-            ) from None
+    connect(settings)
+    from ray import tune
+
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # its tracebacks of lost workers; ours is one line
     queue = _Queue(searcher, trials or settings.trials, on_trial)
     threads = max(1, int(settings.ray_cpus))
