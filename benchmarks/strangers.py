@@ -6,7 +6,7 @@
 Each runs in a process of its own (``stranger.py``) on one core; its row goes into ``benchmarks/results/strangers.csv``,
 and none is run twice: delete its row, or name it after the folder. Nothing of a repository but the file with the
 model, and what that imports, is run: use a machine that has nothing to lose, without a network. Packages that many of
-them import: einops, timm, torchvision, diffusers, monai (as ``strangers.yaml`` says).
+them import: einops, timm, torchvision, kornia, diffusers, monai (as ``strangers.yaml`` says).
 """
 
 from __future__ import annotations
