@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gantailor.supernet.calling import as_tuple, evaluating
+from gantailor.supernet.device import HOST
 from gantailor.supernet.errors import ConfigError, nearest
 from gantailor.supernet.graph import FIXED
 from gantailor.supernet.supernet import Supernet
@@ -154,7 +155,10 @@ class FeatureMaps(nn.Module):
 
 def for_channels(weights: Mapping[str, Tensor], channels: Mapping[str, Tensor | slice]) -> dict[str, Tensor]:
     """What ``FeatureMaps.by_layer`` gave, for a student of these channels, by layer, in this order."""
-    narrow = {f"{name}.weight": weights[f"{name}.weight"][:, chosen].contiguous() for name, chosen in channels.items()}
+    narrow = {
+        f"{name}.weight": weights[f"{name}.weight"].to(HOST)[:, chosen].contiguous()
+        for name, chosen in channels.items()
+    }
     return {**weights, **narrow}
 
 
