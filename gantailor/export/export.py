@@ -28,7 +28,7 @@ from gantailor.export.checking import (
 )
 from gantailor.export.devices import Device, device
 from gantailor.export.errors import ExportError
-from gantailor.export.helpers import InRange, in_range, quietly
+from gantailor.export.helpers import in_range, quietly, with_range
 from gantailor.export.quantization import quantise
 from gantailor.export.rewrites import rewritten
 from gantailor.export.sides import at_sides, is_free, other_sides, sides_of, with_sides
@@ -138,7 +138,7 @@ def _in_range(
             "in float; leave it out"
         )
     moved = in_range(pictures, wanted) if isinstance(pictures, Tensor) else None
-    return InRange(model, wanted).eval(), in_range(given, wanted), moved
+    return with_range(model, wanted), in_range(given, wanted), moved
 
 
 @torch.no_grad()

@@ -26,6 +26,15 @@ _LOUD = ("torchao", "torch.utils._pytree", "coremltools")
 WEIGHTS = ("float64", "float32", "float16", "bfloat16", "int8", "uint8")  # types of weights; the others are shapes
 
 
+def with_range(model: nn.Module, picture_range: tuple[int, int]) -> nn.Module:
+    """A model, itself a copy, with pictures in another range: by its own setting where it has one, else around it."""
+    own = plain_generator(model)
+    if isinstance(getattr(own, "picture_range", None), tuple):
+        setattr(own, "picture_range", picture_range)  # noqa: B010  (of some generators, not of every module)
+        return model
+    return InRange(model, picture_range).eval()
+
+
 class InRange(nn.Module):
     """A model whose pictures lie in another range, in and out, than in [-1, 1].
 

@@ -65,7 +65,8 @@ class PictureModel:
             ) from error
         if made.ndim != 4 or made.shape[1] not in CHANNELS:
             raise ExportError(_no_picture(self.name, f"makes {list(made.shape)}"))
-        return made[0]
+        picture_made: np.ndarray = made[0]
+        return picture_made
 
 
 def _no_picture(name: str, why: str) -> str:

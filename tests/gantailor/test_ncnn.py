@@ -194,6 +194,26 @@ def test_an_export_in_another_range_is_scored_as_the_generator_is(tmp_path):
         export_model(tmp_path, nn.Linear(3, 3), torch.zeros(1, 3), profile)
 
 
+def test_a_generator_that_has_the_range_as_a_setting_is_set(tmp_path):
+    """Nothing is computed around it: the convolution reads the input, and writes the output."""
+
+    class Net(nn.Conv2d):
+        picture_range = (-1.0, 1.0)
+
+        def forward(self, x):
+            low, high = self.picture_range
+            unit = x if (low, high) == (0, 1) else (x - low) / (high - low)
+            made = super().forward(unit)
+            return made if (low, high) == (0, 1) else made * (high - low) + low
+
+    model, x = Net(3, 3, 3, padding=1).eval(), pictures()
+    found, run = written(tmp_path, model, x, picture_range=(0, 1))
+    assert [layer.kind for layer in read_layers((tmp_path / "model.param").read_text())] == ["Input", "Convolution"]
+    expected = (model(x[:1]).detach().numpy() + 1) / 2
+    np.testing.assert_allclose(run((x[:1].numpy() + 1) / 2), expected, atol=1e-5)
+    assert model.picture_range == (-1, 1) and found["picture_range"] == [0, 1]
+
+
 def test_what_ncnn_has_no_layer_for_is_named(tmp_path):
     class Inverts(nn.Module):
         def forward(self, x):

@@ -52,6 +52,10 @@ class TestNcnn(TargetConformance):
     runtime = "ncnn"
 
 
+class TestLitert(TargetConformance):  # where the extra is installed: see docs/devices.md
+    runtime = "litert"
+
+
 class TestCoreml(TargetConformance):
     runtime = "coreml"
 

@@ -9,5 +9,6 @@ TARGETS: dict[str, str] = {
     "torch-export": "gantailor.export.targets.torch_export:TARGET",
     "torchscript": "gantailor.export.targets.torchscript:TARGET",
     "ncnn": "gantailor.export.targets.ncnn:TARGET",
+    "litert": "gantailor.export.targets.litert:TARGET",
     "coreml": "gantailor.export.targets.coreml:TARGET",
 }
