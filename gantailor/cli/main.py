@@ -175,8 +175,9 @@ def _clear_bars() -> None:
         with suppress(Exception):
             bar.leave = False
             bar.close()
-    if sys.stderr is not None and sys.stderr.isatty():
-        _say("\r\033[K")
+    if sys.stderr.isatty():
+        with suppress(OSError):
+            sys.stderr.write("\r\033[K")
 
 
 def _ignore_matplotlibrc() -> None:

@@ -115,7 +115,7 @@ def unlike_runs(runs: Sequence[SearchResult]) -> list[str]:
 
 def _say_unlike(figure: Figure, runs: Sequence[SearchResult]) -> None:
     if unlike := unlike_runs(runs):
-        figure.suptitle("\n".join(textwrap.fill(line, 120) for line in unlike), fontsize=7, color="#b00020")
+        figure.suptitle("\n".join(textwrap.fill(plain(line), 120) for line in unlike), fontsize=7, color="#b00020")
 
 
 def _draw_points(axes: Axes, found: SearchResult, number: int, convention: str, mark: str) -> None:
@@ -134,7 +134,7 @@ def _draw_points(axes: Axes, found: SearchResult, number: int, convention: str, 
         sign = 1 if found.lower_is_better else -1
         order = np.flatnonzero(start)[np.argsort(points[start][:, 0])]
         steps = sign * np.minimum.accumulate(sign * points[order][:, 1])
-        label = f"{found.name}: random only ({start.sum()} subnets)"
+        label = f"{plain(found.name)}: random only ({start.sum()} subnets)"
         axes.step(
             points[order][:, 0], steps, where="post", color=colour, ls=":", lw=1.2, label=label, gid=f"{name}-random"
         )

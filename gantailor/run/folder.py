@@ -217,10 +217,9 @@ def check_place(folder: Path) -> None:
     Raises:
         RunError: a file is in the way, or the name is none.
     """
-    try:
-        there = next(place for place in (folder, *folder.absolute().parents) if os.path.lexists(place))
-    except ValueError as error:  # a null byte
-        raise RunError(f"run folder {str(folder)!r} cannot be used: {error}; choose another --out") from None
+    if "\0" in str(folder):
+        raise RunError(f"run folder {str(folder)!r} cannot be used: its name holds a null byte; choose another --out")
+    there = next(place for place in (folder, *folder.absolute().parents) if os.path.lexists(place))
     if not there.is_dir():
         raise RunError(
             f"run folder {str(folder)!r} cannot be used: {str(there)!r} exists and is no folder; choose another --out"

@@ -9,6 +9,14 @@ import torch
 import gantailor
 
 
+@pytest.fixture(scope="session", autouse=True)
+def own_key(tmp_path_factory):
+    """The key that marks runs as one's own is not put into the home of whoever runs the tests."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CONFIG_HOME", str(tmp_path_factory.mktemp("config")))
+        yield
+
+
 @pytest.fixture(scope="session")
 def tiny_teacher(tmp_path_factory):
     """A checkpoint of ``resnet_6blocks`` with ngf 8 and random weights."""

@@ -281,7 +281,7 @@ def test_pictures(received, refused, name):
 
 
 @pytest.mark.parametrize(
-    "content", [b"e", b"hello world\n" * 50, b"\x80\x02e.", b"PK\x03\x04", b"\0" * 600, b"{" * 600]
+    "content", [b"e", b"\x80", b"hello world\n" * 50, b"\x80\x02e.", b"PK\x03\x04", b"\0" * 600, b"{" * 600]
 )
 @pytest.mark.parametrize("name", ["x.pth", "x.safetensors"])
 def test_checkpoints(received, refused, name, content):
