@@ -51,7 +51,7 @@ def connect(settings: Any) -> None:
             raise ConfigError(
                 f"no Ray cluster at {settings.ray_address!r}: {error}; start one with ray start --head"
             ) from None
-    there = ray.cluster_resources().get("GPU", 0.0)
+    there = ray.cluster_resources().get("GPU", 0.0)  # type: ignore[no-untyped-call, unused-ignore]
     if settings.ray_gpus > there:
         raise ConfigError(
             f"search.ray_gpus {settings.ray_gpus:g}: the Ray cluster at {settings.ray_address!r} has {there:g} GPUs; "
