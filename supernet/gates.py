@@ -160,7 +160,7 @@ class Gates(nn.Module):
             numbers, held = kept[name], made[name]
             if isinstance(numbers, Tensor) and isinstance(held, Tensor):
                 numbers = torch.searchsorted(held, numbers)
-            found[name] = feature[:, numbers]
+            found[name] = feature[:, numbers.to(feature.device) if isinstance(numbers, Tensor) else numbers]
         return found, kept
 
     def kept(self) -> np.ndarray:

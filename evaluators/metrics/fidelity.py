@@ -67,7 +67,7 @@ def _psnr(made: Tensor, aim: Tensor, scale: int) -> Tensor:
 def _too_small(made: Tensor) -> EvaluationError:
     sides = " x ".join(map(str, made.shape[2:]))
     return EvaluationError(
-        f"ssim compares windows of {WINDOW} x {WINDOW} pixels, pictures of {sides} have none; choose l1 or psnr, "
+        f"SSIM compares windows of {WINDOW} x {WINDOW} pixels, pictures of {sides} have none; choose l1 or psnr, "
         "or raise data.size"
     )
 

@@ -117,7 +117,8 @@ def _without_general(given: Sequence[str]) -> list[str]:
             rest.append(word)
     if level is not None:
         logging.basicConfig(level=level.upper(), format="%(levelname)s %(name)s: %(message)s")
-        logging.getLogger("gantailor").setLevel(level.upper())
+    # also back to what it was: a process may give several commands
+    logging.getLogger("gantailor").setLevel(logging.NOTSET if level is None else level.upper())
     return rest
 
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
-from sklearn.gaussian_process import GaussianProcessRegressor
-from sklearn.gaussian_process.kernels import DotProduct, Matern
 
 from gantailor.search.budget import Budget
 from gantailor.search.strategies.common import History, key
@@ -56,8 +56,11 @@ def _gaussian_process(x: np.ndarray, y: np.ndarray, new: np.ndarray) -> tuple[np
     return mean, deviation
 
 
-def _fitted(x: np.ndarray, y: np.ndarray, length: float, noise: float) -> GaussianProcessRegressor:
+def _fitted(x: np.ndarray, y: np.ndarray, length: float, noise: float) -> Any:
     """A process with these scales, of values that are normalised for it."""
+    from sklearn.gaussian_process import GaussianProcessRegressor  # slow to import, and mistakes are told before
+    from sklearn.gaussian_process.kernels import DotProduct, Matern
+
     kernel = DotProduct(0.0, "fixed") + Matern(length, "fixed", nu=2.5)
     return GaussianProcessRegressor(kernel, alpha=noise, optimizer=None, normalize_y=True).fit(x, y)
 

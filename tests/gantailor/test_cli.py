@@ -183,7 +183,7 @@ def test_unreachable_budget_shows_the_range(tmp_path, capsys):
     ("--generator", "resnet_9block", "did you mean 'resnet_9blocks'"),
     ("--data.size", "66", "multiple of 4"),
     ("--generator", "unet_128", "no teacher is shipped for 'unet_128'"),
-    ("--device", "gpu", "allowed are cpu, cuda"),
+    ("--device", "gpu", "device 'gpu' is not here; PyTorch"),
     ("--precision", "bfloat16", "did you mean --train.precision or --finetune.precision"),
     ("--train.k", "5", "does not take '--train.k'"),
     ("--options", "{ngf: 3", "cannot be read"),

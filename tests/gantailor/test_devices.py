@@ -5,6 +5,7 @@ import itertools
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -31,6 +32,10 @@ from gantailor.export.rewrites import (
 from gantailor.export.target import check_device, find_target, timed_here
 from gantailor.supernet.errors import ConfigError
 from gantailor.supernet.quantization.quantisers import Quantised, Quantisers
+
+VNNI = "vnni" in Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else True
+# onnxruntime sums products of 8 bits in 16 bits where a processor has no VNNI, and cuts off what does not fit
+saturates = pytest.mark.xfail(not VNNI, reason="onnxruntime's sums overflow on processors without VNNI", strict=False)
 
 pytestmark = pytest.mark.long
 
@@ -160,6 +165,7 @@ def test_a_gpu_file_is_checked_on_the_cpu(tmp_path):
     assert not timed_here(device("tensorrt"))
 
 
+@saturates
 def test_eight_bits(tmp_path):
     torch.manual_seed(0)
     model = gantailor.build("resnet_6blocks", ngf=32).eval()
@@ -188,6 +194,7 @@ def trained_in_eight_bits(model, **options):
     return quantisers.eval()
 
 
+@saturates
 @pytest.mark.parametrize(("norm", "ranges"), [(True, "calibrated"), (True, "published"), (False, "published")])
 def test_eight_bits_with_the_ranges_of_a_training(tmp_path, norm, ranges):
     """Also where the export folds a norm into the layer whose output was measured, and where the picture is whole."""

@@ -214,7 +214,10 @@ def test_a_record_reads_what_a_state_tells(tmp_path):
     ("name", "message"),
     [
         ("resnet_8blocks", "generator 'resnet_8blocks' is unknown; did you mean 'resnet_9blocks'"),
-        ("own_generator:TEXT", "generator 'own_generator:TEXT' is a str; give a Generator record, or a class"),
+        (
+            "own_generator:TEXT",
+            "generator 'own_generator:TEXT' is a str, and was not called; give a Generator record, or a class",
+        ),
         ("own_generator:Nte", "generator 'own_generator:Nte' cannot be imported"),
         ("own_generator:demanding", "generator 'own_generator:demanding' needs option 'width'; give it"),
     ],
