@@ -54,12 +54,14 @@ def scaled(make, scale=2.0**10):
     return trainer
 
 
+QUICK = ("path", "slimming, measured", "agents")
 METHODS = {which: lambda where, which=which: task_of(which, where) for which in ARMS}
+MADE = [pytest.param(made, marks=() if which in QUICK else pytest.mark.slow) for which, made in METHODS.items()]
 TASKS = {made.__name__: made for made in (image_to_image, cyclegan, munit, stylegan2)}
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("make", [*TASKS.values(), *METHODS.values()], ids=[*TASKS, *METHODS])
+@pytest.mark.parametrize("make", [*TASKS.values(), *MADE], ids=[*TASKS, *METHODS])
 def test_scaled_losses_change_no_weight(make):
     plain = Trainer(*make(HOST))
     with_scale = scaled(make)

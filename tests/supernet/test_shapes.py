@@ -34,7 +34,7 @@ def made(call, kernel=None):
         return type(error)
 
 
-@pytest.mark.long
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [torch.float32, torch.int64])
 def test_every_operation_of_pytorch(dtype):
     """Those of PyTorch's own tests, twice with a memory: both times what it makes without one."""
