@@ -16,7 +16,6 @@ Parts that no time is left for are told and left out.
 from __future__ import annotations
 
 import argparse
-import copy
 import os
 import time
 from collections.abc import Callable
@@ -87,11 +86,8 @@ def peak(device: torch.device, small: bool) -> float:
 def pair_task(kind: str, device: torch.device, limits: Limits, batch: int, **recipe: Any) -> Trainer:
     """A step of pix2pix's kind: of a teacher, of a supernet along sampled widths, of a net of half the widths."""
     torch.manual_seed(0)
-    if recipe.pop("spade", False):
-        whole, preset = build("gaugan", input_nc=35, ngf=limits.ngf, size=(limits.size, 2 * limits.size)), "gaugan"
-    else:
-        whole, preset = build("resnet_9blocks", ngf=limits.ngf), "pix2pix"
-    r = Recipe(**{"preset": preset, "kimg": 1e6, "batch": batch, "ndf": limits.ndf, "watch_kimg": 0, **recipe})
+    whole = build("resnet_9blocks", ngf=limits.ngf)
+    r = Recipe(**{"preset": "pix2pix", "kimg": 1e6, "batch": batch, "ndf": limits.ndf, "watch_kimg": 0, **recipe})
     data, sample, layers = noise(2 * batch, limits.size), None, whole.feature_layers
     teacher, student = copied(whole), whole
     if kind != "teacher":
@@ -221,7 +217,7 @@ def plan(device: torch.device, limits: Limits) -> dict[str, Callable[[], list[di
             for kind in ("teacher", "supernet", "fine-tuning"):
 
                 def make(kind: str = kind, batch: int = batch, settings: Any = settings) -> Trainer:
-                    return pair_task(kind, device, limits, batch, **copy.deepcopy(settings))
+                    return pair_task(kind, device, limits, batch, **settings)
 
                 name = f"ResNet-9 {limits.size} px, batch {batch}, {kind}{way}"
                 parts[name] = lambda name=name, make=make: steps(device, limits, name, make)  # type: ignore[misc]

@@ -11,6 +11,7 @@ import sys
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
+from itertools import chain
 from typing import Any, TypeVar
 from weakref import WeakKeyDictionary
 
@@ -151,14 +152,16 @@ def trained_by(optimizer: torch.optim.Optimizer) -> list[nn.Parameter]:
 
 def device_of(model: nn.Module) -> torch.device:
     """Where a module computes; one without tensors on the CPU."""
-    first: Tensor | None = next(model.parameters(), None)
-    first = next(model.buffers(), None) if first is None else first
-    return HOST if first is None else first.device
+    return next((held.device for held in _held(model)), HOST)
+
+
+def _held(model: nn.Module) -> Iterator[Tensor]:
+    return chain(model.parameters(), model.buffers())
 
 
 def placed(model: M, device: torch.device) -> M:
     """A shared module on a device: itself where it is there, else one copy of it, made once."""
-    if device_of(model) == device or not any(True for _ in (*model.parameters(), *model.buffers())):
+    if next((held.device for held in _held(model)), device) == device:  # what holds no tensors is everywhere
         return model
     known: Any = _copies.get(model)
     if known is None or device_of(known) != device:
@@ -206,14 +209,3 @@ def synchronize(device: torch.device) -> None:
 def described(device: torch.device) -> str:
     """A device in words: ``cuda:0 (NVIDIA H200)``."""
     return f"{device} ({torch.cuda.get_device_name(device)})" if device.type == "cuda" else str(device)
-
-
-@contextmanager
-def deterministic(wanted: bool) -> Iterator[None]:
-    """Inside, the same bits in every run also on a device, which is slower; what has no such way raises."""
-    before = torch.are_deterministic_algorithms_enabled()
-    torch.use_deterministic_algorithms(wanted or before)
-    try:
-        yield
-    finally:
-        torch.use_deterministic_algorithms(before)

@@ -12,11 +12,11 @@ from gantailor.evaluators.scores import Score, against_teacher
 from gantailor.evaluators.scoring import Scoring, scores_to_json
 from gantailor.pipeline.export import note_untuned
 from gantailor.reports.scores import print_changes, print_scores
+from gantailor.run.inputs import placed_teacher
 from gantailor.run.loading import load_config
 from gantailor.run.progress import Reporter
 from gantailor.run.run import open_run
 from gantailor.run.setup import Setup
-from gantailor.supernet.device import placed
 from gantailor.supernet.errors import ConfigError
 from gantailor.supernet.files import cache_folder
 
@@ -81,7 +81,7 @@ def _of_checkpoint(arguments: argparse.Namespace, metrics: tuple[str, ...]) -> M
             f"{', '.join(name for name in asked if against_teacher(name))} would compare the checkpoint with itself; "
             "score a run, or ask for a metric against real pictures: --metrics fid"
         )
-    return setup.scoring.evaluator(wanted)(placed(setup.teacher, setup.device), setup.data(arguments.split))
+    return setup.scoring.evaluator(wanted)(placed_teacher(setup), setup.data(arguments.split))
 
 
 def _base(arguments: argparse.Namespace, weights: str) -> dict[str, Any]:

@@ -15,10 +15,11 @@ from gantailor.comparison.runs import Entry
 from gantailor.reports import figures
 from gantailor.reports.scores import differences_of, warn
 from gantailor.reports.tables import csv_bytes
+from gantailor.run.inputs import placed_teacher
 from gantailor.run.run import Run
 from gantailor.search.methods.method import method as find_method
 from gantailor.supernet import calling
-from gantailor.supernet.device import computed, placed
+from gantailor.supernet.device import computed
 from gantailor.supernet.errors import ConfigError
 from gantailor.supernet.files import read_rows, write_bytes
 from gantailor.supernet.quantization.activation_ranges import load_fake_quantized
@@ -99,10 +100,6 @@ def _result(run: Run) -> nn.Module:
     return (load_fake_quantized(run.folder.subnet_ranges, subnet) or subnet).to(run.setup.device)
 
 
-def _teacher(run: Run) -> nn.Module:
-    return placed(run.setup.teacher, run.setup.device)
-
-
 @torch.no_grad()
 def pictures(entries: Sequence[Entry]) -> tuple[list[str], bytes]:
     """A row for each of a few test pictures, every method of these runs (its first seed); what the columns are."""
@@ -111,9 +108,10 @@ def pictures(entries: Sequence[Entry]) -> tuple[list[str], bytes]:
     one = next(iter(runs.values()))
     pairs, background = one.setup.data("test"), one.config.data.background
     inputs, targets = pairs.batch(np.linspace(0, len(pairs) - 1, min(SHOWN, len(pairs))).astype(int))
-    taught = [("teacher", computed(_teacher(run), inputs)) for run in first.values() if run.setup.taught][:1]
+    taught = next((run.setup for run in first.values() if run.setup.taught), None)
+    teacher = {} if taught is None else {"teacher": computed(placed_teacher(taught), inputs)}
     made = {name: computed(_result(run), inputs) for name, run in first.items()}
-    columns = {"input": calling.first(inputs), **dict(taught), **made, "real": targets}
+    columns = {"input": calling.first(inputs), **teacher, **made, "real": targets}
     shown = {name: to_rgb(images, background) for name, images in columns.items() if is_picture(images)}
     return list(shown), picture_grid(list(shown.values()), names=list(shown))
 

@@ -47,8 +47,7 @@ class InRange(nn.Module):
 
     def __init__(self, model: nn.Module, picture_range: tuple[int, int]) -> None:
         super().__init__()
-        self.model, (self.low, high) = model, picture_range
-        self.unit = (high - self.low) / 2
+        self.model, self.ends = model, picture_range
 
     @property
     def generator(self) -> nn.Module:
@@ -56,8 +55,8 @@ class InRange(nn.Module):
         return plain_generator(self.model)
 
     def forward(self, picture: Tensor) -> Tensor:
-        made: Tensor = self.model((picture - self.low) / self.unit - 1)
-        return (made + 1) * self.unit + self.low
+        low, high = self.ends
+        return in_range(self.model((picture - low) / ((high - low) / 2) - 1), self.ends)
 
 
 def in_range(pictures: Tensor, picture_range: tuple[int, int]) -> Tensor:

@@ -177,5 +177,5 @@ def _made_by(file: Path) -> str | None:
         with Image.open(file) as image:
             found = getattr(image, "text", {}).get(MADE_BY)
             return found if isinstance(found, str) else None
-    except (OSError, SyntaxError, ValueError):
+    except Exception:  # whatever a broken file makes the decoder raise
         return None

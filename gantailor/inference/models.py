@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +18,8 @@ from gantailor.export.errors import ExportError
 from gantailor.export.export import load_runner, model_files
 from gantailor.export.target import find_target
 from gantailor.export.weights import FILE, read_weights
-from gantailor.supernet.errors import ConfigError, first_line, nearest
+from gantailor.supernet.errors import ConfigError, UnreadableError, first_line, nearest, why_of
+from gantailor.supernet.received.documents import read_json
 from gantailor.supernet.traits import plain_generator, traits_of
 
 CHANNELS = (1, 3, 4)  # grey, RGB, RGB and alpha
@@ -126,10 +126,10 @@ def _manifest(folder: Path) -> dict[str, Any]:
         run = folder.parent if folder.name == "export" else folder
         raise ExportError(f"{str(folder)!r} holds no export; run: gantailor export {run} --device onnxruntime-cpu")
     try:
-        found: dict[str, Any] = json.loads(file.read_text())
-        return {**found}
-    except (ValueError, TypeError) as error:
-        raise ExportError(f"{str(file)!r} cannot be read ({first_line(error)}); export anew") from None
+        found: dict[str, Any] = read_json(file)
+    except (OSError, UnreadableError) as error:
+        raise ExportError(f"{str(file)!r} cannot be read ({why_of(error)}); export anew") from None
+    return found
 
 
 def _of_device(folder: Path, threads: int | None) -> PictureModel:

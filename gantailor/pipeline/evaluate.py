@@ -12,10 +12,10 @@ from torch import Tensor, nn
 
 from gantailor.evaluators.scores import against_teacher
 from gantailor.evaluators.scoring import scores_to_json
+from gantailor.run.inputs import placed_teacher
 from gantailor.run.run import Run
 from gantailor.run.shapes import output_of
 from gantailor.supernet.calling import first
-from gantailor.supernet.device import placed
 from gantailor.supernet.files import write_json
 from gantailor.supernet.quantization.activation_ranges import load_fake_quantized
 from gantailor.zoo.data.pictures import is_picture
@@ -39,9 +39,7 @@ def evaluate(run: Run) -> dict[str, Any]:
     made = output_of(setup.generator, inputs, f"generator {run.config.generator!r}")
     if setup.traits.takes == "pictures" and is_picture(first(inputs)) and first(inputs).shape[1] == made.shape[1]:
         factors = [large / small for large, small in zip(made.shape[2:], first(inputs).shape[2:], strict=True)]
-        names = (
-            {"input": "bicubic"} if factors == [1, 1] else {"input, nearest": "nearest", "input, enlarged": "bicubic"}
-        )
+        names = {"input": "bicubic"} if factors == [1, 1] else ENLARGED
         plain = {name: Enlarged(factors, mode).to(setup.device) for name, mode in names.items()}
         scores = {**{name: scores_to_json(evaluator(model, pairs)) for name, model in plain.items()}, **scores}
     write_json(run.folder.scores, scores)
@@ -71,11 +69,10 @@ class Enlarged(nn.Module):
 
 def models_of(run: Run) -> dict[str, nn.Module]:
     """The generators that a run can be asked for, where it computes, by the names that its scores have."""
-    device = run.setup.device
-    models: dict[str, nn.Module] = {"teacher": placed(run.setup.teacher, device)} if run.setup.taught else {}
+    models: dict[str, nn.Module] = {"teacher": placed_teacher(run.setup)} if run.setup.taught else {}
     models["subnet"] = run.subnet()[1]
     simulated = load_fake_quantized(run.folder.subnet_ranges, models["subnet"])
     models |= {"subnet, 8 bits simulated": simulated} if simulated is not None else {}
     last = run.last_subnet()
     models |= {"subnet, last step": last} if last is not None else {}
-    return {name: model.to(device) for name, model in models.items()}
+    return {name: model.to(run.setup.device) for name, model in models.items()}

@@ -10,9 +10,10 @@ from pathlib import Path
 import numpy as np
 from torch import nn
 
+from gantailor.run.inputs import placed_teacher
 from gantailor.run.run import Run
 from gantailor.supernet.calling import first
-from gantailor.supernet.device import computed, peak_memory, placed
+from gantailor.supernet.device import computed, peak_memory
 from gantailor.supernet.files import cut_rows, read_rows, save_tensors, write_bytes
 from gantailor.supernet.subnets.copying import copied
 from gantailor.supernet.training import distributed
@@ -90,8 +91,7 @@ class Watcher:
     def _draw(self, nets: dict[str, nn.Module], step: int) -> None:
         chosen = np.linspace(0, len(self.pairs) - 1, min(6, len(self.pairs))).astype(int)
         inputs, targets = self.pairs.batch(chosen)
-        setup = self.run.setup
-        taught = computed(placed(setup.teacher, setup.device), inputs) if setup.taught else None
+        taught = computed(placed_teacher(self.run.setup), inputs) if self.run.setup.taught else None
         columns = [first(inputs), taught, *(computed(net, inputs) for net in nets.values()), targets]
         drawn = [to_rgb(images, self.run.config.data.background) for images in columns if is_picture(images)]
         write_bytes(self.run.folder.file("samples") / f"{self.name}-{step:07d}.png", picture_grid(drawn))

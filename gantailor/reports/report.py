@@ -13,15 +13,15 @@ from torch import Tensor
 from gantailor.evaluators.pictures.modes import background_of
 from gantailor.evaluators.pictures.rgb import as_rgb, as_seen
 from gantailor.reports import figures
+from gantailor.run.inputs import placed_teacher
+from gantailor.run.run import Run
 from gantailor.supernet.calling import first
-from gantailor.supernet.device import computed, placed
+from gantailor.supernet.device import computed
 from gantailor.supernet.files import write_bytes
 from gantailor.zoo.data.pictures import is_picture, to_uint8
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-    from gantailor.run.run import Run
 
 AMPLIFIED = 4  # differences of pictures are shown so many times as strong
 
@@ -40,7 +40,7 @@ def _columns(run: Run, narrow: torch.nn.Module, count: int) -> dict[str, np.ndar
     inputs, targets = pairs.batch(np.linspace(0, len(pairs) - 1, min(count, len(pairs))).astype(int))
     shown: dict[str, Tensor | None] = {"input": first(inputs)}
     if run.setup.taught:
-        shown["teacher"] = computed(placed(run.setup.teacher, run.setup.device), inputs)
+        shown["teacher"] = computed(placed_teacher(run.setup), inputs)
     shown |= {"subnet": computed(narrow.to(run.setup.device), inputs), "real": targets if pairs.paired else None}
     columns = {
         name: as_seen(as_rgb(as_seen(images), background)) for name, images in shown.items() if is_picture(images)

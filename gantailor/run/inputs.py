@@ -16,7 +16,7 @@ from gantailor.run.shapes import as_generator_has
 from gantailor.run.teacher import Taken, Teacher, take_over
 from gantailor.supernet import calling
 from gantailor.supernet.calibration import has_running_statistics, recalibrate
-from gantailor.supernet.device import find_device
+from gantailor.supernet.device import find_device, placed
 from gantailor.supernet.errors import ConfigError
 from gantailor.supernet.traits import Traits, traits_of, with_signed_pictures
 from gantailor.zoo.checkpoints import Loaded
@@ -168,6 +168,11 @@ class Inputs:
         parts = [chosen[i : i + size] for i in range(0, len(chosen) - size + 1, size)]
         batches = (pairs.batch(part)[0] for part in parts)
         return recalibrate(narrow, (calling.each(batch, lambda one: one.to(self.device)) for batch in batches))
+
+
+def placed_teacher(inputs: Inputs) -> nn.Module:
+    """The teacher where the run computes: itself there, else a copy that is made once."""
+    return placed(inputs.teacher, inputs.device)
 
 
 def check_size(config: Config, multiple: int, whose: str) -> None:

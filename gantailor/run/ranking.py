@@ -11,6 +11,7 @@ from torch import Tensor
 
 import gantailor
 from gantailor.run.config import is_file
+from gantailor.run.inputs import placed_teacher
 from gantailor.supernet.calling import Inputs, each, rows_of, size_of
 from gantailor.supernet.device import computed, placed
 from gantailor.supernet.errors import ConfigError, why_of
@@ -66,8 +67,8 @@ def _compared(setup: Setup, name: str) -> str:
 @torch.no_grad()
 def _taught(setup: Setup, inputs: Inputs) -> Tensor:
     """The teacher's outputs for these inputs."""
-    rows = (rows_of(inputs, slice(number, number + 1)) for number in range(size_of(inputs)))
-    return torch.cat([computed(placed(setup.teacher, setup.device), row) for row in rows])
+    teacher, count = placed_teacher(setup), size_of(inputs)
+    return torch.cat([computed(teacher, rows_of(inputs, slice(number, number + 1))) for number in range(count)])
 
 
 def save(path: Path, scores: Scores, **provenance: Any) -> None:

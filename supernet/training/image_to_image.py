@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gantailor.supernet.calling import Inputs, condition, each, evaluating, first, forward
-from gantailor.supernet.device import HOST, Device, autocast, device_of, find_precision
+from gantailor.supernet.device import HOST, Device, autocast, computed, find_precision
 from gantailor.supernet.errors import ConfigError
 from gantailor.supernet.subnets.slicing import kept_channels
 from gantailor.supernet.training.batches import Batch, Batches, PairBatches, PairSource
@@ -341,6 +341,5 @@ def _pool(generator: nn.Module, batches: Batches, recipe: Recipe) -> ImagePool:
     outputs = batch.targets
     if outputs is None:
         with evaluating(generator):
-            device = device_of(generator)
-            outputs = forward(generator, each(batch.inputs, lambda one: one.to(device))).cpu()
+            outputs = computed(generator, batch.inputs)
     return ImagePool(recipe.pool, tuple(judged_pictures(recipe, batch.inputs, outputs).shape[1:]))

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from typing import Any, Self
 
 import torch
+from torch.utils._mode_utils import no_dispatch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map_only
 from torch.utils.backend_registration import (
@@ -97,6 +98,9 @@ def _run(function: Any, args: Any, kwargs: dict[str, Any]) -> Any:
     wanted = torch.device(asked) if asked is not None else here[0].device if here else torch.device("cpu")
     if asked is not None:
         kwargs = {**kwargs, "device": torch.device("cpu"), **({"pin_memory": False} if "pin_memory" in kwargs else {})}
+    if here and torch.Tag.inplace_view in function.tags:  # the wrapper's own shape changes too
+        with no_dispatch():
+            function(*args, **kwargs)
     args, kwargs = tree_map_only(OnCard, lambda one: one.held, (args, kwargs))
     made = function(*args, **kwargs)
     known = {id(one.held): one for one in here}
@@ -121,7 +125,7 @@ _KERNELS.impl("empty_strided", _empty_strided, "PrivateUse1")
 _KERNELS.impl("_copy_from", _copy_from, "PrivateUse1")
 
 
-def _gru(inputs: torch.Tensor, start: torch.Tensor, weights: Any, *_: Any) -> tuple[torch.Tensor, torch.Tensor]:
+def plain_gru(inputs: torch.Tensor, start: torch.Tensor, weights: Any, *_: Any) -> tuple[torch.Tensor, torch.Tensor]:
     """Cho et al. 2014, both ways, a layer: PyTorch's own takes a kernel here that CPUs do not have."""
     ways, ends = [], []
     for way in range(2):
@@ -142,7 +146,7 @@ def plugged_in(monkeypatch: Any) -> Iterator[torch.device]:
     """Inside, the machine has the card, and ``device: auto`` means it."""
     monkeypatch.setattr(_BACKEND, "plugged", True)
     monkeypatch.setattr(torch.Tensor, "pin_memory", lambda self, *_: self)
-    monkeypatch.setattr(torch._VF, "gru", _gru)
+    monkeypatch.setattr(torch._VF, "gru", plain_gru)
     monkeypatch.setattr(torch.accelerator, "synchronize", lambda *_: None)
     with _Card():
         yield CARD

@@ -26,6 +26,7 @@ from gantailor.supernet.supernet import Supernet
 from tests.devices.card import NAME, plugged_in
 from tests.evaluators.test_metrics import nearest
 from tests.evaluators.test_networks import lpips  # noqa: F401  a fixture
+from tests.gantailor.conftest import tiny_teacher  # noqa: F401  a fixture
 
 
 class Softened(nn.Module):
@@ -165,7 +166,7 @@ def test_a_candidate_of_a_search(monkeypatch):
 
 RUN = """
 generator: resnet_6blocks
-options: {ngf: 6}
+options: {ngf: 8}
 teacher: {weights: TEACHER}
 data: {size: 32}
 budget: 0.3x
@@ -181,20 +182,12 @@ METHODS = {
 }
 
 
-@pytest.fixture(scope="module")
-def teacher(tmp_path_factory):
-    torch.manual_seed(0)
-    file = tmp_path_factory.mktemp("teacher") / "latest_net_G.pth"
-    torch.save(gantailor.build("resnet_6blocks", ngf=6).state_dict(), file)
-    return file
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("which", METHODS)
-def test_runs(which, teacher, tmp_path, monkeypatch):
+def test_runs(which, tiny_teacher, tmp_path, monkeypatch):  # noqa: F811
     """From the check to the report, in one process: weights, scores and pictures are the CPU's."""
     yaml = tmp_path / "run.yaml"
-    yaml.write_text(RUN.replace("TEACHER", str(teacher)).replace("METHOD", METHODS[which]))
+    yaml.write_text(RUN.replace("TEACHER", str(tiny_teacher)).replace("METHOD", METHODS[which]))
     precise = ["--train.precision", "float32", "--finetune.precision", "float32"]
     assert main(["compress", str(yaml), "--out", str(tmp_path / "cpu"), "--device", "cpu", *precise]) == 0
     with plugged_in(monkeypatch):

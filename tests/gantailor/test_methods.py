@@ -148,7 +148,7 @@ def test_slimming_end_to_end(slimmed):
     assert 0.294 <= used(run) <= 0.3
     manifest = json.loads((folder / "export" / "manifest.json").read_text())
     whole, small = (manifest["devices"][name] for name in ("onnxruntime-cpu", "onnxruntime-cpu-int8"))
-    assert small["psnr_to_simulated"] > 40 and small["delegated"] == "ranges of the training"
+    assert small["psnr_to_simulated"] > 40 and small["delegated"].startswith("ranges of the training")
     assert whole["max_difference"] < 1e-4
     scores = json.loads((folder / "scores.json").read_text())
     assert {"teacher", "subnet", "subnet, 8 bits simulated"} <= set(scores)

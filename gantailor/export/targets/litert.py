@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from torch import nn
 from gantailor.export.devices import Device
 from gantailor.export.rewrites import COMMON, output_paddings
 from gantailor.export.target import Runner, Target
-from gantailor.supernet.calling import Inputs, as_tuple, size_of
+from gantailor.supernet.calling import Inputs, as_tuple, rows_of, size_of
 from gantailor.supernet.files import write_bytes
 from gantailor.supernet.quantization.quantisers import Quantisers
 
@@ -37,10 +38,9 @@ def quantise(model: nn.Module, pictures: Inputs, path: Path, device: Device, tra
     Args:
         trained: not used: the quantiser measures ranges itself.
     """
-    several = as_tuple(pictures)
-    content, told = _converted(model, tuple(one[:1] for one in several) if len(several) > 1 else several[0][:1])
+    content, told = _converted(model, rows_of(pictures, slice(1)))
     fed = [
-        {f"args_{place}": one[row : row + 1].numpy() for place, one in enumerate(several)}
+        {f"args_{place}": one[row : row + 1].numpy() for place, one in enumerate(as_tuple(pictures))}
         for row in range(size_of(pictures))
     ]
     quantizer = _quantizer(content, half=False)
@@ -52,8 +52,6 @@ def quantise(model: nn.Module, pictures: Inputs, path: Path, device: Device, tra
 
 def _converted(model: nn.Module, example: Inputs) -> tuple[bytes, str]:
     """The flatbuffer in float32, and how much of it LiteRT runs."""
-    import tempfile
-
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
         import litert_torch
 

@@ -103,7 +103,7 @@ def quantise(model: nn.Module, pictures: Inputs, path: Path, device: Device, tra
     from onnxruntime.quantization import QuantFormat, QuantType, quantize_static
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
-    kept = [] if trained else kept_in_float(model, rows_of(pictures, slice(8)))
+    narrow, kept = overflows(), [] if trained else kept_in_float(model, rows_of(pictures, slice(8)))
     with tempfile.TemporaryDirectory() as scratch:
         raw, ready, file = (Path(scratch) / name for name in ("raw.onnx", "ready.onnx", "model.onnx"))
         write_onnx(model, rows_of(pictures, slice(1)), raw, device)
@@ -122,21 +122,15 @@ def quantise(model: nn.Module, pictures: Inputs, path: Path, device: Device, tra
             per_channel=trained.per_channel if trained else True,
             activation_type=QuantType.QUInt8,
             weight_type=QuantType.QInt8,
-            reduce_range=overflows(),
+            reduce_range=narrow,
             nodes_to_exclude=left_out,
             op_types_to_quantize=list(OPERATORS),
             extra_options={"ActivationSymmetric": False, "TensorQuantOverrides": overrides},
         )
         write_bytes(path, file.read_bytes())
-    floats = f"kept in float: {', '.join(kept) or 'none'}"
-    floats += ", weights of 7 bits: this processor has no VNNI" if overflows() else ""
-    return (
-        floats
-        if not trained
-        else f"ranges of the training, {floats}"
-        if kept or overflows()
-        else "ranges of the training"
-    )
+    told = ["ranges of the training"] if trained else []
+    told += [f"kept in float: {', '.join(kept) or 'none'}"] if kept or narrow or not trained else []
+    return ", ".join([*told, *(["weights of 7 bits: this processor has no VNNI"] if narrow else [])])
 
 
 def _layers(raw: Any, ready: Any, names: dict[str, str]) -> dict[str, str]:

@@ -13,6 +13,7 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
+from gantailor.evaluators.pictures.modes import ORIENTATION
 from gantailor.evaluators.pictures.reader import Notes
 from gantailor.supernet.errors import DataError
 from gantailor.supernet.training.batches import Move
@@ -24,7 +25,7 @@ from gantailor.zoo.data.record import PictureFiles
 from gantailor.zoo.data.super_resolution.shrinking import Shrinking
 
 MEMO_BYTES = 256 * 2**20  # of decoded whole pictures
-_ORIENTATION, _TURNED = 274, (5, 6, 7, 8)  # of EXIF: those that exchange height and width
+_TURNED = (5, 6, 7, 8)  # orientations of EXIF that exchange height and width
 
 
 def size_of(file: Path) -> tuple[int, int]:
@@ -32,8 +33,8 @@ def size_of(file: Path) -> tuple[int, int]:
     try:
         with Image.open(file) as image:
             width, height = image.size
-            return (width, height) if image.getexif().get(_ORIENTATION) in _TURNED else (height, width)
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+            return (width, height) if image.getexif().get(ORIENTATION) in _TURNED else (height, width)
+    except Exception:  # decoders of broken files raise SyntaxError, struct.error, IndexError, ...
         return 0, 0
 
 
