@@ -19,8 +19,8 @@ import torch
 from torch import nn
 
 from gantailor.pipeline.context import RunContext
-from gantailor.pipeline.fit import fit
 from gantailor.pipeline.search.stage import search
+from gantailor.pipeline.training.fit import fit
 from gantailor.run.loading import load_config
 from gantailor.run.run import Run, with_file
 from gantailor.search.spaces.space import uniform_config

@@ -29,7 +29,7 @@ from scipy.stats import kendalltau
 from torch import nn
 
 from gantailor.pipeline.context import RunContext
-from gantailor.pipeline.train import train
+from gantailor.pipeline.training.train import train
 from gantailor.run.loading import load_config
 from gantailor.run.run import Run
 from gantailor.search.budget import Budget

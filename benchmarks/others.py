@@ -25,7 +25,7 @@ from torch import nn
 from gantailor.evaluators.metric import metric_of
 from gantailor.evaluators.scores import Subset
 from gantailor.pipeline.context import RunContext
-from gantailor.pipeline.fit import fit
+from gantailor.pipeline.training.fit import fit
 from gantailor.run.loading import load_config
 from gantailor.run.run import Run
 from gantailor.supernet.supernet import Supernet

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from gantailor.comparison.cluster import Cluster, run_all_on
 from gantailor.comparison.results import write_comparison
 from gantailor.comparison.runs import Comparison, check_folders, run_all
 from gantailor.pipeline.check import find_mistakes
@@ -24,7 +25,10 @@ def compare(arguments: argparse.Namespace) -> None:
             find_mistakes(run)
             print(f"{entry.folder}: budget {run.setup.budget}{', done' if entry.done else ''}")
         return
-    failed = run_all(entries)
+    if arguments.ray_address:
+        failed = run_all_on(Cluster(arguments.ray_address, arguments.ray_cpus, arguments.ray_gpus), entries)
+    else:
+        failed = run_all(entries)
     text = write_comparison(entries, folder)
     print(f"{text}\npage: {folder / 'compare.html'}  table: {folder / 'table.md'}")
     if failed:

@@ -17,7 +17,7 @@ from gantailor.pipeline.check import find_mistakes
 from gantailor.pipeline.compress import compress as run_stages
 from gantailor.pipeline.estimates import note_estimates
 from gantailor.pipeline.export import export_run
-from gantailor.pipeline.teacher import train_teacher
+from gantailor.pipeline.training.teacher import train_teacher
 from gantailor.run.config import Config
 from gantailor.run.run import Run, open_run
 from gantailor.search.limits import format_macs
@@ -28,7 +28,7 @@ from gantailor.zoo import DEMO_SUPERNET
 
 def _run(arguments: argparse.Namespace, config: Config, until: str) -> None:
     run = Run(arguments.out, config)
-    run.until = until
+    run.until, run.profiled = until, getattr(arguments, "profile", False)
     if arguments.dry_run:
         _print_plan(run, verbose=arguments.verbose)
         return
@@ -98,7 +98,12 @@ def compress(arguments: argparse.Namespace) -> None:
 
 def train(arguments: argparse.Namespace) -> None:
     """The job up to the trained supernet."""
-    _run(arguments, config_of(arguments), "train")
+    if not arguments.ray_processes or arguments.dry_run:
+        _run(arguments, config_of(arguments), "train")
+        return
+    from gantailor.pipeline.training.cluster import train_on_cluster
+
+    train_on_cluster(Run(arguments.out, config_of(arguments)), arguments.ray_processes)
 
 
 def search(arguments: argparse.Namespace) -> None:

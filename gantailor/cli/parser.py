@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
+from contextlib import suppress
+from math import inf
 
 import gantailor
 from gantailor.cli.flags import add_budget, add_settings
@@ -64,6 +66,12 @@ def _add_jobs(add: Add) -> None:
         stage = add(name, f"the job up to {name}; what is done already is kept", f"jobs:{name}")
         stage.add_argument("config", nargs="?", help="YAML file")
         both.append(stage)
+        if name == "train":
+            text = "train in so many processes of a Ray cluster; each takes search.ray_cpus and search.ray_gpus"
+            stage.add_argument("--ray-processes", metavar="N", type=_count, help=text)
+        if name != "search":
+            text = "tell where the time of a training step goes, and write a table and a trace into the run's profile/"
+            stage.add_argument("--profile", action="store_true", help=text)
     files = add(
         "export", "the job up to the exported files, or the files of a finished run for other devices", "jobs:export"
     )
@@ -107,6 +115,9 @@ def _add_comparison(add: Add) -> None:
     several.add_argument("config", help="YAML file: methods, budgets, seeds, kimg, share, common")
     several.add_argument("--out", default="runs/compare", help="folder of all runs; what is done there stays")
     several.add_argument("--dry-run", action="store_true", help="check everything, list the runs, train nothing")
+    several.add_argument("--ray-address", help="compute the runs on a Ray cluster: auto, or its address")
+    several.add_argument("--ray-cpus", type=_count, default=1, help="CPUs, and threads, of a run there")
+    several.add_argument("--ray-gpus", type=_share, default=0.0, help="share of a GPU for each; 0: on CPUs")
 
 
 def _add_scores(add: Add) -> None:
@@ -187,3 +198,11 @@ def _count(text: str) -> int:
     if not text.isdigit() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is no whole number of at least 1")
     return int(text)
+
+
+def _share(text: str) -> float:
+    """A flag's number of things of which a part will do."""
+    with suppress(ValueError):
+        if 0 <= (found := float(text)) < inf:
+            return found
+    raise argparse.ArgumentTypeError(f"{text!r} is no number of at least 0")

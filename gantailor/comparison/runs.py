@@ -225,7 +225,7 @@ def run_all(entries: Sequence[Entry]) -> dict[str, str]:
             name = entry.folder.name
             report.note(f"==== {name}, {number} of {len(entries)}{', done' if entry.done else ''}")
             try:
-                _to_its_scores(entry, entries, report)
+                work_on(entry, entries, report)
             except BusyError:
                 busy.append((number, entry))
             except GantailorError as error:  # one that fails does not take the others with it
@@ -234,12 +234,12 @@ def run_all(entries: Sequence[Entry]) -> dict[str, str]:
         if busy:
             names = ", ".join(entry.folder.name for _, entry in busy)
             report.note(f"{names}: in work in another process, which is waited for")
-            _wait([entry for _, entry in busy])
+            wait_for([entry for _, entry in busy])
         left = busy
     return failed
 
 
-def _to_its_scores(entry: Entry, entries: Sequence[Entry], report: Reporter) -> None:
+def work_on(entry: Entry, entries: Sequence[Entry], report: Reporter) -> None:
     """One run, if it has no scores yet.
 
     Raises:
@@ -252,28 +252,45 @@ def _to_its_scores(entry: Entry, entries: Sequence[Entry], report: Reporter) -> 
     try:
         find_mistakes(run)
         run.claim()  # the folder is this process's from here on
-        take_supernet(entry, entries)
+        if take_supernet(entry, entries):
+            run.setup.look_again()
         compress(run, until="evaluate")
     finally:
         run.release()
 
 
-def _wait(entries: Sequence[Entry]) -> None:
+def wait_for(entries: Sequence[Entry]) -> None:
     """Until one of them is done, or let go."""
     while not any(entry.done or entry.open().folder.free for entry in entries):
         time.sleep(PATIENCE)
 
 
-def take_supernet(entry: Entry, entries: Sequence[Entry]) -> None:
-    """A supernet is trained once for all budgets and searches: that of a run that differs in nothing else is copied."""
+def shares_supernet(entry: Entry, other: Entry) -> bool:
+    """Whether a supernet that one of them trains is the other's: they differ in budget and search alone."""
+    theirs = {"budget": entry.config.budget, "search": entry.config.search}
+    return find_method(entry.config.method).searches and other.config.model_copy(update=theirs) == entry.config
+
+
+def leader(entry: Entry, entries: Sequence[Entry]) -> int:
+    """The first of all entries that trains the supernet of this one; itself, where there is none to train."""
+    trains = entry.config.train.kimg > 0
+    same = (n for n, other in enumerate(entries) if other is entry or (trains and shares_supernet(entry, other)))
+    return next(same)
+
+
+def take_supernet(entry: Entry, entries: Sequence[Entry]) -> bool:
+    """A supernet is trained once for all budgets and searches: that of a run that differs in nothing else is copied.
+
+    Returns:
+        Whether one was.
+    """
     if not find_method(entry.config.method).searches or (entry.folder / SUPERNET[-1]).exists():
-        return
+        return False
     for other in entries:
-        theirs = {"budget": entry.config.budget, "search": entry.config.search}
-        same = other.config.model_copy(update=theirs) == entry.config
-        if same and (other.folder / SUPERNET[-1]).exists():
+        if shares_supernet(entry, other) and (other.folder / SUPERNET[-1]).exists():
             entry.folder.mkdir(parents=True, exist_ok=True)
             for file in (other.folder / name for name in SUPERNET):
                 if file.exists():
                     write_bytes(entry.folder / file.name, file.read_bytes())
-            return
+            return True
+    return False

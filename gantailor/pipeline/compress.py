@@ -12,10 +12,10 @@ from typing import Any
 from gantailor.pipeline.check import check
 from gantailor.pipeline.evaluate import evaluate
 from gantailor.pipeline.export import export
-from gantailor.pipeline.finetune import finetune
 from gantailor.pipeline.report import report
 from gantailor.pipeline.search.stage import search
-from gantailor.pipeline.train import train
+from gantailor.pipeline.training.finetune import finetune
+from gantailor.pipeline.training.train import train
 from gantailor.run.run import Run
 from gantailor.supernet.training import distributed
 

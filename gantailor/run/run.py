@@ -43,9 +43,10 @@ class Run:
         setup: what these make: data, teacher, supernet, space, budget.
         report: where progress is told.
         until: the last stage that is wanted, see ``gantailor.pipeline.compress``.
+        profiled: tell where the time of a training step goes, ``gantailor train --profile``.
     """
 
-    until, replayed = "report", False
+    until, replayed, profiled = "report", False, False
 
     def __init__(self, folder: str | Path, config: Config, *, report: Reporter | None = None) -> None:
         self.folder, self.config = RunFolder(folder), config

@@ -173,6 +173,9 @@ class Trainer:
 
     Args:
         workers: processes that read batches, for each process that trains; the result is the same bit for bit.
+
+    Attributes:
+        on_step: called after every step.
     """
 
     def __init__(self, task: Task, recipe: Recipe, *, workers: int = 0) -> None:
@@ -183,6 +186,7 @@ class Trainer:
         self.device = device_of(task.generator)
         self._loading = Loading(task.batches, recipe, workers=workers, on_device=self.device != HOST)
         self.scaling = LossScaling(self.device, recipe.precision)
+        self.on_step: Callable[[], object] = bool
         self._stop = False
         self._saved = "no checkpoint was written yet"
         self.step = 0
@@ -317,6 +321,7 @@ class Trainer:
         if self._averages is not None:
             self._averages.update(self.step, recipe.batch)
         self.step += 1
+        self.on_step()
         return losses
 
     def _check(self, losses: dict[str, float]) -> None:

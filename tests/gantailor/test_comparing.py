@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import yaml
 from PIL import Image
 
 from gantailor.cli.main import main
@@ -241,3 +242,16 @@ def test_results_come_back_with_what_they_are_of(compared):
         *("macs", "kimg", "seconds", "l1", "psnr", "seeds")
     }
     assert "Without a, b: no scores yet." in drawing.markdown(wide, {}, ["a", "b"])
+
+
+@pytest.mark.long
+def test_a_path_is_trained_once_for_all_budgets(compared, tmp_path):
+    """The second budget's run takes the first one's supernet, and its own net along it."""
+    values = yaml.safe_load(compared[0].read_text())
+    values |= {"methods": {"path": {"method": "supernet", "space": "path", "search": {"trials": 0}}}, "seeds": [0]}
+    file = tmp_path / "paths.yaml"
+    file.write_text(yaml.safe_dump({**values, "kimg": 0.04}))
+    assert main(["compare", str(file), "--out", str(tmp_path / "out")]) == 0
+    found = pd.read_csv(tmp_path / "out" / "results.csv").set_index("budget")["macs"]
+    first, second = ((tmp_path / "out" / f"path-{b}-0" / "supernet.safetensors").read_bytes() for b in found.index)
+    assert first == second and found["0.3x"] < 0.62 * found["0.5x"]

@@ -11,8 +11,8 @@ from PIL import Image
 
 from gantailor.comparison.runs import Entry
 from gantailor.pipeline.compress import compress
-from gantailor.pipeline.finetune import finetune
 from gantailor.pipeline.search.stage import search
+from gantailor.pipeline.training.finetune import finetune
 from gantailor.run.loading import load_config
 from gantailor.run.run import Run, open_run
 from gantailor.search.errors import SearchError

@@ -11,10 +11,10 @@ from torch import nn
 
 import gantailor
 from gantailor.cli.main import main
-from gantailor.pipeline import finetune as finetuning
-from gantailor.pipeline import train as training
 from gantailor.pipeline.check import check, find_mistakes
 from gantailor.pipeline.compress import compress
+from gantailor.pipeline.training import finetune as finetuning
+from gantailor.pipeline.training import train as training
 from gantailor.run.loading import load_config
 from gantailor.run.run import Run, open_run
 from gantailor.supernet.calling import forward

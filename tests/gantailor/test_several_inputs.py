@@ -23,7 +23,7 @@ from gantailor.pipeline.check import find_mistakes
 from gantailor.pipeline.compress import compress as run_stages
 from gantailor.pipeline.context import RunContext
 from gantailor.pipeline.profiling import measure_profile
-from gantailor.pipeline.teacher import train_teacher
+from gantailor.pipeline.training.teacher import train_teacher
 from gantailor.run.config import Config
 from gantailor.run.loading import load_config
 from gantailor.run.run import Run

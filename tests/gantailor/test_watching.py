@@ -9,8 +9,8 @@ from PIL import Image
 from torch import nn
 
 import gantailor
-from gantailor.pipeline.finetune import finetune
-from gantailor.pipeline.fit import Watcher
+from gantailor.pipeline.training.finetune import finetune
+from gantailor.pipeline.training.fit import Watcher
 from gantailor.run.loading import load_config
 from gantailor.run.run import Run
 from gantailor.supernet.errors import ConfigError

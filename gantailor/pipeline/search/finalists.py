@@ -8,10 +8,10 @@ from typing import Any
 
 import torch
 
-from gantailor.pipeline.finetune import at_its_end, tuning_of
 from gantailor.pipeline.search.halving import Finalists, Tune
 from gantailor.pipeline.search.processes import run_workers
 from gantailor.pipeline.search.study import make_search
+from gantailor.pipeline.training.finetune import at_its_end, tuning_of
 from gantailor.run.config import Config
 from gantailor.run.folder import write_config
 from gantailor.run.run import Run

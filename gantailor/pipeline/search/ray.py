@@ -20,7 +20,7 @@ from gantailor.supernet.errors import ConfigError
 
 SECONDS = 5.0  # candidates share a Tune trial up to about so long: a trial's own overhead is about a second
 LARGEST_BATCH = 16
-RESTARTS = 3  # of a trial whose node or worker died
+RESTARTS = 3  # of what a lost node or process worked on
 
 
 logger = logging.getLogger(__name__)
@@ -34,11 +34,16 @@ class _Batch:
     attempts: int = 0
 
 
-def connect(settings: Any) -> None:
-    """Reach the cluster that ``search.ray_address`` names.
+def connect(address: str, gpus: float = 0.0, *, setting: str = "search.ray_gpus", told: bool = False) -> None:
+    """Reach a Ray cluster.
+
+    Args:
+        address: ``auto``, ``local``, or the cluster's own.
+        gpus: the share of one that a process will take; ``setting`` is where it was given.
+        told: print what the cluster's processes print.
 
     Raises:
-        ConfigError: Ray is missing, there is no cluster at the address, or it has not the GPUs that a worker wants.
+        ConfigError: Ray is missing, there is no cluster at the address, or it has not the GPUs that are wanted.
     """
     try:
         import ray
@@ -46,16 +51,13 @@ def connect(settings: Any) -> None:
         raise ConfigError("Ray is not installed; run: pip install 'gantailor[ray]'") from None
     if not ray.is_initialized():
         try:
-            ray.init(address=settings.ray_address, log_to_driver=False)
+            ray.init(address=address, log_to_driver=told)
         except (ConnectionError, ValueError, RuntimeError) as error:
-            raise ConfigError(
-                f"no Ray cluster at {settings.ray_address!r}: {error}; start one with ray start --head"
-            ) from None
+            raise ConfigError(f"no Ray cluster at {address!r}: {error}; start one with ray start --head") from None
     there = ray.cluster_resources().get("GPU", 0.0)  # type: ignore[no-untyped-call, unused-ignore]
-    if settings.ray_gpus > there:
+    if gpus > there:
         raise ConfigError(
-            f"search.ray_gpus {settings.ray_gpus:g}: the Ray cluster at {settings.ray_address!r} has {there:g} GPUs; "
-            "lower it, 0 computes on CPUs"
+            f"{setting} {gpus:g}: the Ray cluster at {address!r} has {there:g} GPUs; lower it, 0 computes on CPUs"
         )
 
 
@@ -72,7 +74,7 @@ def check_ray(settings: Any, device: str) -> None:
             "that a worker takes, 0.25 say, or device to auto"
         )
     if settings.ray_gpus:
-        connect(settings)
+        connect(settings.ray_address or "auto", settings.ray_gpus)
 
 
 def evaluate_with_ray(
@@ -90,7 +92,7 @@ def evaluate_with_ray(
     os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # the new one draws a box at any verbosity
     settings = run.config.search
-    connect(settings)
+    connect(settings.ray_address or "auto", settings.ray_gpus)
     from ray import tune
 
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # its tracebacks of lost workers; ours is one line

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from gantailor.pipeline.context import RunContext
-from gantailor.pipeline.fit import Watcher, fit
+from gantailor.pipeline.training.fit import Watcher, fit
 from gantailor.run.folder import write_config
 from gantailor.run.run import Run
 from gantailor.search.methods.method import DISCRIMINATOR, Trained

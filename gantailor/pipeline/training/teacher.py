@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from gantailor.evaluators.metric import find_metric
 from gantailor.evaluators.scores import Subset
 from gantailor.evaluators.scoring import Scoring
-from gantailor.pipeline.fit import fit
 from gantailor.pipeline.shapes import AsTrained, check_batch, check_targets
+from gantailor.pipeline.training.fit import fit
 from gantailor.run.run import Run
 from gantailor.run.shapes import as_generator_has, output_of
 from gantailor.supernet.device import HOST, computed, find_device, find_precision

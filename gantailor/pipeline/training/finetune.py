@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import nn
 
 from gantailor.pipeline.context import RunContext
-from gantailor.pipeline.fit import Watcher, fit
+from gantailor.pipeline.training.fit import Watcher, fit
 from gantailor.run.folder import read_config
 from gantailor.run.run import Run, with_file
 from gantailor.search.methods.method import DISCRIMINATOR

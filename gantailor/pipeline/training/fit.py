@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 from torch import nn
 
+from gantailor.pipeline.training.step_profile import StepProfile
 from gantailor.run.inputs import placed_teacher
 from gantailor.run.run import Run
 from gantailor.supernet.calling import first
@@ -40,11 +42,33 @@ def fit(
     tensorboard = run.folder.tensorboard if run.config.tensorboard else None
     with run.report.training(title, tensorboard) as listener:
         trainer = Trainer(task, recipe, workers=run.config.data.workers)
-        trained = trainer.run(checkpoint, on_progress=listener, on_watch=on_watch)
+        with _profiled(run, trainer, title):
+            trained = trainer.run(checkpoint, on_progress=listener, on_watch=on_watch)
     if distributed.rank() == 0:
         spent = time.monotonic() - started
         run.report.note(f"{title}: {spent / 60:.1f} minutes, at most {peak_memory(run.setup.device) / 2**30:.2f} GiB")
     return trained
+
+
+@contextmanager
+def _profiled(run: Run, trainer: Trainer, title: str) -> Iterator[None]:
+    """Where the run is to tell where a step's time goes: after a few steps it does, and the training goes on."""
+    if not run.profiled or distributed.rank():
+        yield
+        return
+    table = run.folder.file("profile") / f"{title.replace(' ', '-')}.csv"
+    measured = StepProfile(table.with_suffix(".trace.json"))
+
+    def tell(ended: bool) -> None:
+        if ended:
+            write_bytes(table, measured.to_csv())
+            run.report.note(f"{measured}\n{table}: every operation; {measured.trace.name} beside it opens in Perfetto")
+
+    trainer.on_step = lambda: tell(measured())
+    try:
+        yield
+    finally:
+        tell(measured.close())
 
 
 class Watcher:

@@ -1,0 +1,1 @@
+"""The trainings of a run: of its supernet or method, of the narrow net, of a teacher."""
