@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import base64
 import io
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from gantailor.search.limits import format_macs
 from gantailor.supernet.files import write_bytes
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 # Okabe and Ito: safe for the colour-blind; a grey that is seen on white and on black
@@ -46,3 +49,22 @@ def svg(figure: Figure, *, salt: str) -> str:
 def data_url(picture: bytes, kind: str = "png") -> str:
     """A picture inside a page."""
     return f"data:image/{kind};base64," + base64.b64encode(picture).decode()
+
+
+def label_costs(axes: Axes, *, log: bool) -> None:
+    """Numbers on the axis of MACs, three at least whatever its range: a logarithmic one has none within a decade."""
+    from matplotlib.ticker import MaxNLocator, NullFormatter
+
+    if log:
+        axes.set_xscale("log")
+    low, high = axes.get_xlim()
+    powers = [] if not log or low <= 0 else range(math.floor(math.log10(low)), math.ceil(math.log10(high)))
+    ticks = [first * 10**power for power in powers for first in (1, 2, 5)]
+    for found in (ticks[::3], ticks, MaxNLocator(nbins=6).tick_values(low, high)):
+        inside = [tick for tick in found if low <= tick <= high]
+        if len(inside) >= 3:
+            break
+    names = [format_macs(tick) for tick in inside]
+    axes.set_xticks(inside, names if len(set(names)) == len(names) else [f"{tick:,.0f}" for tick in inside])
+    axes.xaxis.set_minor_formatter(NullFormatter())
+    axes.set_xlim(low, high)

@@ -11,10 +11,9 @@ from typing import TYPE_CHECKING, Any
 import jinja2
 import numpy as np
 
-from gantailor.reports.figures import COLOURS, MARKERS, plain, svg
+from gantailor.reports.figures import COLOURS, MARKERS, label_costs, plain, svg
 from gantailor.reports.scores import differences_of
 from gantailor.reports.search_result import SearchResult
-from gantailor.search.limits import format_macs
 from gantailor.search.pareto import hypervolume
 from gantailor.supernet.errors import ConfigError
 from gantailor.supernet.files import write_bytes
@@ -94,11 +93,7 @@ def draw(
             axes.annotate(
                 row["method"], (row["macs"], row["value"]), fontsize=7, xytext=(4, 4), textcoords="offset points"
             )
-    if log:
-        axes.set_xscale("log")
-    axes.xaxis.set_major_formatter(lambda value, _: format_macs(value))
-    axes.xaxis.set_minor_formatter(lambda value, _: format_macs(value) if log and f"{value:.0e}"[0] in "235" else "")
-    axes.tick_params(axis="x", which="minor", labelsize=7)
+    label_costs(axes, log=log)
     axes.set_xlabel(f"MACs ({convention})")
     axes.set_ylabel(f"{runs[0].score} ({'lower' if runs[0].lower_is_better else 'higher'} is better)")
     axes.grid(alpha=0.25)

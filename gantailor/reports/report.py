@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import jinja2
@@ -15,6 +16,7 @@ from gantailor.evaluators.pictures.rgb import as_rgb, as_seen
 from gantailor.reports import figures
 from gantailor.run.inputs import placed_teacher
 from gantailor.run.run import Run
+from gantailor.search.limits import format_macs
 from gantailor.supernet.calling import first
 from gantailor.supernet.device import computed
 from gantailor.supernet.files import write_bytes
@@ -24,6 +26,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 AMPLIFIED = 4  # differences of pictures are shown so many times as strong
+SMALL = 200  # pixels of width below which a picture is enlarged on the page, its pixels as squares
+MOST_PIXELS = 400  # to about so many
 
 
 def _png(picture: np.ndarray) -> str:
@@ -98,6 +102,59 @@ def _curves(run: Run) -> str:
     return figures.svg(figure, salt="curves")
 
 
+def said(costs: Sequence[Mapping[str, Any]], scores: Mapping[str, Mapping[str, Any]]) -> str:
+    """What was achieved, in a sentence: ``12.4x fewer MACs, 8.1x faster on onnxruntime-cpu, l1 0.105 beside ...``."""
+    whole, narrow = costs
+    parts = [f"{whole['macs'] / narrow['macs']:.1f}x fewer MACs than the {whole['name']}"]
+    for device, ms in list(narrow["ms"].items())[:1]:
+        ratio = whole["ms"][device] / ms
+        parts.append(f"{ratio:.1f}x {'faster' if ratio >= 1 else 'as fast'} on {device}")
+    for name in list(scores["subnet"])[-2:]:
+        beside = f" beside the teacher's {scores['teacher'][name]['value']:.4g}" if "teacher" in scores else ""
+        parts.append(f"{name} {scores['subnet'][name]['value']:.4g}{beside}")
+    return ", ".join(parts)
+
+
+def worse_than_nothing(scores: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """A sentence for each way of using no generator at all that scores better than the result."""
+    lines = []
+    for name, row in scores.items():
+        shared = {key: score for key, score in scores["subnet"].items() if key in row and name.startswith("input")}
+        better = [key for key, score in shared.items() if _sign(score) * (row[key]["value"] - score["value"]) < 0]
+        if better:
+            lines.append(
+                f"The untouched {name} scores better than the subnet by {', '.join(better)}: train it longer, or give "
+                "it a wider budget."
+            )
+    return lines
+
+
+def _sign(score: Mapping[str, Any]) -> int:
+    return 1 if score["lower_is_better"] else -1
+
+
+def format_bytes(count: float) -> str:
+    """``4700000`` as ``4.7 MB``."""
+    for size, unit in ((1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
+        if count >= size:
+            return f"{count / size:.3g} {unit}"
+    return f"{count:.3g} B"
+
+
+def _scored(scores: Mapping[str, Any], devices: Mapping[str, Any]) -> dict[str, Any]:
+    """Columns of the table of scores: what was scored here, and what runs on the devices."""
+    exported = {f"subnet, {name}": found.get("scores", {}).get("subnet, exported") for name, found in devices.items()}
+    return {**scores, **{name: row for name, row in exported.items() if row}}
+
+
+QUANTITIES = (
+    ("macs", "MACs (true)", format_macs),
+    ("published", "MACs (published)", format_macs),
+    ("parameters", "parameters", format_macs),
+    ("bytes", "weights in float32", format_bytes),
+)
+
+
 @torch.no_grad()
 def write_report(run: Run, front: Figure, *, pictures: int = 12) -> None:
     """``report.html``: costs, scores, pictures before and after, front, training, provenance; needs no network.
@@ -111,14 +168,23 @@ def write_report(run: Run, front: Figure, *, pictures: int = 12) -> None:
     count = len(next(iter(columns.values())))
     rows = [{name: _png(images[i]) for name, images in columns.items()} for i in range(count)]
     environment = jinja2.Environment(loader=jinja2.PackageLoader("gantailor.reports", ""), autoescape=True)
+    costs, scores = _costs(run, manifest), run.folder.stored(run.folder.scores)
+    width = columns["subnet"].shape[2]
     page = environment.get_template("report.html").render(
+        said=said(costs, scores),
+        worse=worse_than_nothing(scores),
         rows=rows,
         columns=list(columns),
+        pixels=width < SMALL,
+        large=max(MOST_PIXELS, width) if width < SMALL else width,
+        quantities=QUANTITIES,
+        scored=_scored(scores, manifest["devices"]),
+        size=format_bytes,
         before=next(name for name in ("teacher", "real", "input", "subnet") if name in columns),
-        costs=_costs(run, manifest),
+        costs=costs,
         devices=manifest["devices"],
         widths=[(w.name, config[w.name], w.size) for w in run.setup.traced.graph.widths],
-        scores=run.folder.stored(run.folder.scores),
+        scores=scores,
         front=figures.svg(front, salt="front"),
         curves=_curves(run),
         amplified=AMPLIFIED,

@@ -70,7 +70,9 @@ def test_report_in_a_browser(small, browser):
         view.locator("#slider").fill("20")
         assert "20%" in top.evaluate("picture => getComputedStyle(picture).clipPath")
         before = top.get_attribute("src")
-        view.locator(".case").nth(1).click()
+        view.locator(".case").nth(1).focus()
+        view.keyboard.press("Enter")
+        assert view.locator(".case[aria-pressed=true]").count() == 1
         assert (
             top.get_attribute("src")
             == view.locator(".case").nth(1).locator("[alt=subnet]").get_attribute("src")
@@ -84,8 +86,19 @@ def test_report_in_a_browser(small, browser):
             "real",
         }
         assert view.evaluate("[...document.images].every(image => image.naturalWidth > 0)")
+        box = view.locator("#compare").bounding_box()
+        view.mouse.move(box["x"] + 0.5 * box["width"], box["y"] + 9)
+        view.mouse.down()
+        view.mouse.move(box["x"] + 0.75 * box["width"], box["y"] + 9)
+        view.mouse.up()
+        assert "75%" in top.evaluate("picture => getComputedStyle(picture).clipPath")
+        assert view.locator("#slider").input_value() == "75"
+        assert "x fewer MACs than the teacher" in view.locator(".said").inner_text()
+        assert view.locator("#front svg").inner_text().count("M\n") >= 3  # numbers on the axis of MACs
+        assert not view.locator("details pre").first.is_visible()
+        view.locator("summary").first.click()
         text = view.locator("body").inner_text()
-        for part in ("onnxruntime-cpu", "bytes (float32)", "ratio", "sha256", "thousand images", "fine-tuning"):
+        for part in ("onnxruntime-cpu", "weights in float32", "ratio", "sha256", "thousand images", "fine-tuning"):
             assert part in text
     with browser(out / "report.html", viewport={"width": 390, "height": 800}, color_scheme="dark") as view:
         assert view.evaluate("document.documentElement.scrollWidth") <= 390

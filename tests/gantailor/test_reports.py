@@ -1,0 +1,62 @@
+"""What reports say of a run: the sentence at the top, the warning below it, numbers on axes."""
+
+import pytest
+from matplotlib.figure import Figure
+
+from gantailor.reports.figures import label_costs
+from gantailor.reports.report import format_bytes, said, worse_than_nothing
+
+
+def score(value, *, lower=True):
+    return {"value": value, "lower_is_better": lower, "unit": ""}
+
+
+COSTS = [
+    {"name": "teacher", "macs": 1240, "ms": {"onnxruntime-cpu": 8.1}},
+    {"name": "subnet", "macs": 100, "ms": {"onnxruntime-cpu": 1.0}},
+]
+
+
+def test_what_was_achieved():
+    scores = {"teacher": {"kid": score(0.0851)}, "subnet": {"kid": score(0.1049)}}
+    expected = (
+        "12.4x fewer MACs than the teacher, 8.1x faster on onnxruntime-cpu, kid 0.1049 beside the teacher's 0.0851"
+    )
+    assert said(COSTS, scores) == expected
+    slower = [COSTS[0], {**COSTS[1], "ms": {"onnxruntime-cpu": 16.2}}]
+    assert "0.5x as fast on onnxruntime-cpu" in said(slower, scores)
+    alone = [{**COSTS[0], "name": "whole generator", "ms": {}}, {**COSTS[1], "ms": {}}]
+    assert said(alone, {"subnet": scores["subnet"]}) == "12.4x fewer MACs than the whole generator, kid 0.1049"
+
+
+def test_no_generator_at_all_is_better():
+    subnet = {"l1": score(0.2), "psnr": score(20.0, lower=False)}
+    assert worse_than_nothing({"input": {"l1": score(0.21), "psnr": score(19.0, lower=False)}, "subnet": subnet}) == []
+    (line,) = worse_than_nothing({"input": {"l1": score(0.19), "psnr": score(19.0, lower=False)}, "subnet": subnet})
+    assert line.startswith("The untouched input scores better than the subnet by l1: ")
+    two = {"input, nearest": {"psnr": score(21.0, lower=False)}, "input, enlarged": {"psnr": score(22.0, lower=False)}}
+    assert len(worse_than_nothing({**two, "teacher": {"psnr": score(9.0, lower=False)}, "subnet": subnet})) == 2
+
+
+@pytest.mark.parametrize("log", [True, False])
+@pytest.mark.parametrize(
+    ("low", "high"), [(1.2e8, 1.3e8), (1.02e9, 6e9), (1e6, 1e9), (3.1e3, 9e10), (124506624, 124526656), (7.9e6, 8.3e7)]
+)
+def test_an_axis_has_numbers_at_every_range(log, low, high):
+    axes = Figure().add_subplot()
+    axes.scatter([low, high], [0, 1])
+    label_costs(axes, log=log)
+    left, right = axes.get_xlim()
+    ticks = [tick for tick in axes.get_xticks() if left <= tick <= right]
+    names = [label.get_text() for label in axes.get_xticklabels()]
+    assert 3 <= len(ticks) <= 12 and len(names) == len(ticks)
+    units = {"K": 1e3, "M": 1e6, "G": 1e9}
+    values = [
+        float(name[:-1]) * units[name[-1]] if name[-1] in units else float(name.replace(",", "")) for name in names
+    ]
+    assert values == pytest.approx(ticks, rel=1e-3) and len(set(values)) == len(values)
+    assert left <= low and high <= right and axes.get_xscale() == ("log" if log else "linear")
+
+
+def test_sizes_in_words():
+    assert [format_bytes(n) for n in (12, 4700, 4.7e6, 1.25e9)] == ["12 B", "4.7 kB", "4.7 MB", "1.25 GB"]
