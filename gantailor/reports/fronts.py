@@ -14,6 +14,7 @@ import numpy as np
 from gantailor.reports.figures import COLOURS, MARKERS, label_costs, plain, svg
 from gantailor.reports.scores import differences_of
 from gantailor.reports.search_result import SearchResult
+from gantailor.search.limits import format_macs
 from gantailor.search.pareto import hypervolume
 from gantailor.supernet.errors import ConfigError
 from gantailor.supernet.files import write_bytes
@@ -98,8 +99,10 @@ def draw(
     axes.set_ylabel(f"{runs[0].score} ({'lower' if runs[0].lower_is_better else 'higher'} is better)")
     axes.grid(alpha=0.25)
     axes.legend(frameon=False, fontsize=8)
-    _draw_widths(figure.add_subplot(grid[1, 0]), runs)
-    _draw_history(figure.add_subplot(grid[1, 1]), runs, convention)
+    searched = max(len(found.frame) for found in runs) > 1  # else there is no history
+    _draw_widths(figure.add_subplot(grid[1, 0] if searched else grid[1, :]), runs)
+    if searched:
+        _draw_history(figure.add_subplot(grid[1, 1]), runs, convention)
     return figure
 
 
@@ -230,5 +233,7 @@ def write_page(
         )
     environment = jinja2.Environment(loader=jinja2.PackageLoader("gantailor.reports", ""), autoescape=True)
     environment.policies["json.dumps_kwargs"] = {"sort_keys": False}  # widths stay in forward order
-    page = environment.get_template("front.html").render(plots=plots, data=data, colours=COLOURS, convention=convention)
+    page = environment.get_template("front.html").render(
+        plots=plots, data=data, colours=COLOURS, convention=convention, short=format_macs
+    )
     write_bytes(path, page.encode())

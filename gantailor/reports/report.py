@@ -92,9 +92,10 @@ def _curves(run: Run) -> str:
     figure = Figure(figsize=(4.2 * len(frames), 3), layout="constrained")
     for axes, (name, frame) in zip(np.atleast_1d(figure.subplots(1, len(frames))), frames.items(), strict=True):
         smooth = frame.rolling(max(1, len(frame) // 50), min_periods=1).mean(numeric_only=True)
+        style = ".-" if len(frame) < 9 else "-"  # one point alone is no line
         losses = [c for c in frame if c not in ("step", "kimg", "images_per_second")]
         for column, colour in zip(losses, figures.COLOURS, strict=False):
-            axes.plot(frame["kimg"], smooth[column], label=column, color=colour, lw=1.2)
+            axes.plot(frame["kimg"], smooth[column], style, label=column, color=colour, lw=1.2)
         axes.set_title(name, fontsize=9)
         axes.set_xlabel("thousand images", fontsize=8)
         axes.tick_params(labelsize=7)
@@ -156,7 +157,7 @@ QUANTITIES = (
 
 
 @torch.no_grad()
-def write_report(run: Run, front: Figure, *, pictures: int = 12) -> None:
+def write_report(run: Run, front: Figure, *, pictures: int = 8) -> None:
     """``report.html``: costs, scores, pictures before and after, front, training, provenance; needs no network.
 
     Args:
