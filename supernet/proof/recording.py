@@ -118,46 +118,56 @@ class _Products(ProductCounter):  # type: ignore[no-untyped-call]
         self.recording.macs[self.stack[-1]] += products * self.times
 
 
-@contextmanager
-def recorded(model: nn.Module, tensors: Mapping[str, Tensor], *, kernel: Kernel = run_kernel) -> Iterator[Recording]:
-    """What forwards of the model do within the block.
+class Recorder:
+    """Records forwards of a model, one after the other; its hooks stay in the model's modules."""
 
-    Args:
-        tensors: its weights and buffers by name.
-        kernel: gives the results of operations.
-    """
-    recording, stack = Recording(), [""]
-    names = {id(tensor): name for name, tensor in reversed([*tensors.items()])}
-    handles = [
-        handle
-        for path, module in model.named_modules()
-        if not isinstance(module, torch.jit.ScriptModule)  # refuses hooks
-        for handle in (
-            module.register_forward_pre_hook(_entering(recording, stack, path), prepend=True),
-            module.register_forward_hook(_leaving(stack), always_call=True),
-        )
-    ]
+    def __init__(self, model: nn.Module) -> None:
+        self.recording, self.stack = Recording(), [""]
+        self.handles = [
+            handle
+            for path, module in model.named_modules()
+            if not isinstance(module, torch.jit.ScriptModule)  # refuses hooks
+            for handle in (
+                module.register_forward_pre_hook(self._entering(path), prepend=True),
+                module.register_forward_hook(self._leaving, always_call=True),
+            )
+        ]
+
+    @contextmanager
+    def recorded(self, tensors: Mapping[str, Tensor], *, kernel: Kernel = run_kernel) -> Iterator[Recording]:
+        """What forwards of the model do within the block.
+
+        Args:
+            tensors: its weights and buffers by name.
+            kernel: gives the results of operations.
+        """
+        self.recording = recording = Recording()
+        self.stack[:] = [""]
+        names = {id(tensor): name for name, tensor in reversed([*tensors.items()])}
+        with _Products(recording, self.stack, kernel) as products, _Steps(recording, products, self.stack, names):
+            yield recording
+
+    def _entering(self, path: str) -> Callable[..., None]:
+        def hook(*_: Any) -> None:
+            self.recording.steps.append(Step(self.stack[-1], f"call of {path}", (), code_line()))
+            self.stack.append(path)
+
+        return hook
+
+    def _leaving(self, *_: Any) -> None:
+        self.stack.pop()
+
+
+@contextmanager
+def recorded(model: nn.Module, tensors: Mapping[str, Tensor]) -> Iterator[Recording]:
+    """What forwards of a model do within the block, which leaves no hooks in it."""
+    recorder = Recorder(model)
     try:
-        with _Products(recording, stack, kernel) as products, _Steps(recording, products, stack, names):
+        with recorder.recorded(tensors) as recording:
             yield recording
     finally:
-        for handle in handles:
+        for handle in recorder.handles:
             handle.remove()
-
-
-def _entering(recording: Recording, stack: list[str], path: str) -> Callable[..., None]:
-    def hook(*_: Any) -> None:
-        recording.steps.append(Step(stack[-1], f"call of {path}", (), code_line()))
-        stack.append(path)
-
-    return hook
-
-
-def _leaving(stack: list[str]) -> Callable[..., None]:
-    def hook(*_: Any) -> None:
-        stack.pop()
-
-    return hook
 
 
 def difference(full: Recording, narrow: Recording, *, broke: bool = False) -> tuple[Step | None, Step | None] | None:
