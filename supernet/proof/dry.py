@@ -57,7 +57,7 @@ class DryRuns:
             self.inputs = tree_map(kind.of, inputs)
         inside, own = supernet.generator, {id(x): x for x in supernet.tensors.values()}
         self.places, self.generator = places_of(inside), copied(inside, shared=own).eval()
-        self.recorder, self.last = Recorder(self.generator), Recording()
+        self.recorder, self.full, self.last = Recorder(self.generator), Recording(), Recording()
         self.full = self.run({})
 
     @contextmanager
@@ -89,7 +89,7 @@ class DryRuns:
             stack.enter_context(narrow_attributes(generator, graph, graph.sizes(config)))
             tensors = {**self.tensors, **slice_tensors(self.tensors, graph, config, only=axes)}
             every = {place: tensors[name] for name, places in self.places.items() for place in places}
-            with self.recorder.recorded(tensors, kernel=self.kind.kernel) as self.last:
+            with self.recorder.recorded(tensors, kernel=self.kind.kernel, like=self.full) as self.last:
                 functional_call(generator, every, tuple(self.inputs), tie_weights=False)
         return self.last
 

@@ -52,31 +52,38 @@ class Recording:
     lowest: int = 64
 
 
+_PLAIN = (
+    *(int, float, str, slice, type(None), type(...)),
+    *(torch.Size, torch.dtype, torch.device, torch.memory_format, torch.layout),
+)  # hold no weights
 _RECURRENT = ("lstm", "gru", "rnn_tanh", "rnn_relu")
 
 
 class _Steps(TorchFunctionMode):
-    def __init__(self, recording: Recording, products: _Products, stack: list[str], names: Mapping[int, str]) -> None:
+    def __init__(
+        self, recording: Recording, products: _Products, names: Mapping[int, str], note: Callable[..., None]
+    ) -> None:
         super().__init__()
-        self.recording, self.products, self.stack, self.names = recording, products, stack, names
+        self.recording, self.products, self.names, self.note = recording, products, names, note
 
     def __torch_function__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
-        brief = getattr(func, "__name__", "") in _RECURRENT and len(args) > 8 and not has_values(args[0])
+        name = getattr(func, "__name__", "")
+        brief = name in _RECURRENT and len(args) > 8 and not has_values(args[0])
         try:
             result = self._one_step(func, *args) if brief else func(*args, **(kwargs or {}))
         except Exception:
-            self._note(_name(func), args, kwargs)
+            self.note(_name(func), self._weights(args, kwargs))
             raise
         made = _tensors(result)
-        if made or getattr(func, "__name__", "") == "__setitem__":  # asking for a size or a type computes nothing
-            self._note(_name(func), args, kwargs)
-            self.recording.lowest = min(self.recording.lowest, *(_bits(t.dtype) for t in made), 64)
+        if made or name == "__setitem__":  # asking for a size or a type computes nothing
+            self.note(_name(func), self._weights(args, kwargs))
+            for tensor in made:
+                self.recording.lowest = min(self.recording.lowest, _bits(tensor.dtype))
         return result
 
-    def _note(self, name: str, args: Any, kwargs: Any) -> None:
+    def _weights(self, args: Any, kwargs: Any) -> tuple[str, ...]:
         given = _tensors(args) + (_tensors(kwargs) if kwargs else [])
-        weights = tuple(self.names[id(t)] for t in given if id(t) in self.names)
-        self.recording.steps.append(Step(self.stack[-1], name, weights, code_line()))
+        return tuple([self.names[id(t)] for t in given if id(t) in self.names])
 
     def _one_step(self, func: Callable[..., Any], x: Tensor, *rest: Any) -> tuple[Tensor, ...]:
         """A recurrent layer does the same in each step: where there are no values, one shows what all do."""
@@ -97,10 +104,10 @@ def _tensors(value: Any) -> list[Tensor]:
     """Those in a result or in arguments; asked of everything that runs, so the usual kinds come first."""
     if isinstance(value, Tensor):
         return [value]
-    if isinstance(value, list | tuple):
-        return [] if type(value) is torch.Size else [t for one in value for t in _tensors(one)]
-    if value is None or isinstance(value, int | float | str | torch.dtype | torch.device):
+    if isinstance(value, _PLAIN):
         return []
+    if isinstance(value, list | tuple):
+        return [t for one in value if not isinstance(one, _PLAIN) for t in _tensors(one)]
     return [t for t in tree_leaves(value) if isinstance(t, Tensor)]
 
 
@@ -122,7 +129,7 @@ class Recorder:
     """Records forwards of a model, one after the other; its hooks stay in the model's modules."""
 
     def __init__(self, model: nn.Module) -> None:
-        self.recording, self.stack = Recording(), [""]
+        self.recording, self.like, self.stack = Recording(), Recording(), [""]
         self.handles = [
             handle
             for path, module in model.named_modules()
@@ -134,22 +141,37 @@ class Recorder:
         ]
 
     @contextmanager
-    def recorded(self, tensors: Mapping[str, Tensor], *, kernel: Kernel = run_kernel) -> Iterator[Recording]:
+    def recorded(
+        self, tensors: Mapping[str, Tensor], *, kernel: Kernel = run_kernel, like: Recording | None = None
+    ) -> Iterator[Recording]:
         """What forwards of the model do within the block.
 
         Args:
             tensors: its weights and buffers by name.
             kernel: gives the results of operations.
+            like: another recording, whose steps stand for those that are the same.
         """
-        self.recording = recording = Recording()
+        self.recording, self.like = Recording(), like or Recording()
         self.stack[:] = [""]
         names = {id(tensor): name for name, tensor in reversed([*tensors.items()])}
-        with _Products(recording, self.stack, kernel) as products, _Steps(recording, products, self.stack, names):
-            yield recording
+        with (
+            _Products(self.recording, self.stack, kernel) as products,
+            _Steps(self.recording, products, names, self._note),
+        ):
+            yield self.recording
+
+    def _note(self, operation: str, weights: tuple[str, ...] = ()) -> None:
+        done, module, known = self.recording.steps, self.stack[-1], self.like.steps
+        same = known[len(done)] if len(done) < len(known) else None
+        if same is None or same.operation != operation or same.module != module or same.weights != weights:
+            same = Step(module, operation, weights, code_line())
+        done.append(same)
 
     def _entering(self, path: str) -> Callable[..., None]:
+        operation = f"call of {path}"
+
         def hook(*_: Any) -> None:
-            self.recording.steps.append(Step(self.stack[-1], f"call of {path}", (), code_line()))
+            self._note(operation)
             self.stack.append(path)
 
         return hook
@@ -178,7 +200,7 @@ def difference(full: Recording, narrow: Recording, *, broke: bool = False) -> tu
     """
     steps = full.steps, narrow.steps
     for one, other in zip(*steps, strict=False):
-        if one != other:
+        if one is not other and one != other:
             return one, other
     length = min(map(len, steps))
     if len(steps[0]) == len(steps[1]) or broke:

@@ -8,7 +8,7 @@ from gantailor.export.devices import device
 from gantailor.export.errors import ExportError
 from gantailor.export.export import export_model
 from gantailor.export.rewrites import rewritten
-from gantailor.export.rewriting.functions import squeezes_that_do_nothing
+from gantailor.export.rewriting.functions import as_onnx_has_it
 from gantailor.export.rewriting.still import Still
 from gantailor.export.target import find_target
 from gantailor.supernet.supernet import Supernet
@@ -121,14 +121,56 @@ class Squeezing(nn.Module):
         return self.last(torch.squeeze(self.first(x.squeeze(1).transpose(2, 1)), dim=-1))
 
 
+class Adaptive(nn.Module):
+    """FUNIT: the instance norm of a batch as a batch norm by the statistics of its input."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.last, self.style = nn.Conv1d(9, 6, 2), nn.Conv1d(6, 3, 1), nn.Linear(4, 12)
+        self.register_buffer("mean", torch.zeros(6))
+
+    def forward(self, x):
+        y, (scale, shift) = self.first(x), self.style(x.mean(1)).chunk(2, 1)
+        flat = y.reshape(1, -1, y.shape[2])
+        mean, variance = self.mean.repeat(len(x)), self.mean.repeat(len(x)) + 1
+        flat = nn.functional.batch_norm(flat, mean, variance, scale.flatten(), shift.flatten(), True, 0.1, 1e-4)
+        return self.last(flat.view(y.shape))
+
+
+class Residual(nn.Module):
+    """VAR: what is left of features that others explain, by tensors' ``data``."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second, self.last = nn.Conv1d(9, 5, 1), nn.Conv1d(5, 5, 1), nn.Conv1d(5, 3, 1)
+
+    def forward(self, x):
+        x = self.first(x)
+        y = x.data * self.second.weight.data.mean() + self.second(x)
+        return self.last((y.data - x).add_(x.data))
+
+
 @pytest.mark.long
-def test_squeezes_that_do_nothing_are_left_out(tmp_path):
-    x = torch.randn(1, 9, 4, generator=torch.Generator().manual_seed(0))
-    assert export_model(tmp_path, Squeezing().eval(), x, device("onnxruntime-cpu"))["max_difference"] < 1e-5
+@pytest.mark.parametrize("kind", [Squeezing, Adaptive, Residual])
+def test_functions_that_onnx_has_not(kind, tmp_path):
+    torch.manual_seed(0)
+    x = torch.randn(1, 9, 4)
+    assert export_model(tmp_path, kind().eval(), x, device("onnxruntime-cpu"))["max_difference"] < 1e-5
+
+
+@pytest.mark.parametrize("shape", [(2, 3, 5), (2, 3, 4, 5), (7, 3), (2, 3, 2, 3, 4)])
+def test_functions_are_the_same(shape):
+    torch.manual_seed(0)
+    x, scale, shift = torch.randn(shape), torch.randn(3), torch.randn(3)
+    expected = nn.functional.batch_norm(x, None, None, scale, shift, True)
+    kept = nn.functional.batch_norm(x, torch.ones(3), torch.ones(3))
+    with as_onnx_has_it():
+        assert torch.allclose(nn.functional.batch_norm(x, None, None, scale, shift, True), expected, atol=1e-6)
+        assert torch.equal(nn.functional.batch_norm(x, torch.ones(3), torch.ones(3)), kept)
 
 
 def test_squeezes_that_do_something_stay():
-    with squeezes_that_do_nothing():
+    with as_onnx_has_it():
         assert torch.zeros(2, 1, 3).squeeze(1).shape == (2, 3)
         assert torch.zeros(2, 1, 3).squeeze().shape == torch.squeeze(torch.zeros(2, 1, 3), dim=-2).shape == (2, 3)
         assert torch.zeros(2, 1, 3).squeeze(0).shape == (2, 1, 3) and torch.zeros(()).squeeze(0).shape == ()

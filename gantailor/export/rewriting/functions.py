@@ -11,6 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+GET_DATA: Any = Tensor.data.__get__  # type: ignore[attr-defined]
+SET_DATA: Any = Tensor.data.__set__  # type: ignore[attr-defined]
 _TINY = 1e-30  # what is the same everywhere deviates by 0, not by 0 / 0
 
 
@@ -55,9 +57,18 @@ def deviations_of_forwards(model: nn.Module) -> nn.Module:
     return WithReplaced(model, {torch.std: _deviation_by_means, Tensor.std: _deviation_by_means}).eval()
 
 
-def squeezes_that_do_nothing() -> Replaced:
-    """Within it an axis of more than one element is not squeezed: PyTorch leaves it, ONNX refuses it."""
-    return Replaced({torch.squeeze: _left_alone, Tensor.squeeze: _left_alone})
+def as_onnx_has_it() -> Replaced:
+    """Within it a forward has no functions that PyTorch's exporter writes as something else.
+
+    An axis of more than one element that is squeezed, which PyTorch leaves and ONNX refuses; a batch norm by the
+    statistics of its input, which is written as one by those that were kept; ``tensor.data``, which is not followed.
+    """
+    squeezes = {torch.squeeze: _left_alone, Tensor.squeeze: _left_alone}
+    return Replaced({**squeezes, F.batch_norm: _batch_norm_by_means, GET_DATA: _detached})
+
+
+def _detached(x: Tensor, *_: Any) -> Tensor:
+    return x.detach()
 
 
 def by_means(x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float) -> Tensor:
@@ -76,6 +87,22 @@ def _norm_by_means(*args: Any, **kwargs: Any) -> Tensor | None:
     if given["running_mean"] is not None or given["input"].dim() != 4:
         return None
     return by_means(given["input"], given["weight"], given["bias"], given["eps"])
+
+
+def _batch_norm_by_means(*args: Any, **kwargs: Any) -> Tensor | None:
+    """``F.batch_norm`` by the statistics of its input; None of other calls."""
+    values = inspect.signature(F.batch_norm).bind(*args, **kwargs)
+    values.apply_defaults()
+    given = values.arguments
+    x: Tensor = given["input"]
+    if not given["training"]:
+        return None
+    axes = [axis for axis in range(x.dim()) if axis != 1]
+    centred = x - x.mean(axes, keepdim=True)
+    result = centred / torch.sqrt((centred * centred).mean(axes, keepdim=True) + given["eps"])
+    scale, shift = (None if given[n] is None else given[n].view(-1, *[1] * (x.dim() - 2)) for n in ("weight", "bias"))
+    result = result if scale is None else result * scale
+    return result if shift is None else result + shift
 
 
 def _deviation_by_means(x: Tensor, *args: Any, **kwargs: Any) -> Tensor | None:

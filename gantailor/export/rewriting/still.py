@@ -11,10 +11,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from gantailor.export.errors import ExportError
-from gantailor.export.rewriting.functions import Replaced
-
-_SET_DATA: Any = Tensor.data.__set__  # type: ignore[attr-defined]
-_GET_DATA: Any = Tensor.data.__get__  # type: ignore[attr-defined]
+from gantailor.export.rewriting.functions import GET_DATA, SET_DATA, Replaced
 
 
 class Still(nn.Module):
@@ -36,7 +33,7 @@ class Still(nn.Module):
         return self.model
 
     def forward(self, *inputs: Any) -> Any:
-        with _attributes_kept(self.model), Replaced({_SET_DATA: _nothing, _GET_DATA: _copy}):
+        with _attributes_kept(self.model), Replaced({SET_DATA: _nothing, GET_DATA: _copy}):
             return self.model(*inputs)
 
 
@@ -72,7 +69,7 @@ class _Writes(TorchFunctionMode):
     any = False
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        self.any = self.any or func == _SET_DATA
+        self.any = self.any or func == SET_DATA
         return func(*args, **(kwargs or {}))
 
 
