@@ -16,6 +16,7 @@ import importlib.machinery
 import io
 import json
 import os
+import re
 import sys
 import tempfile
 import time
@@ -42,6 +43,13 @@ from gantailor.supernet.verify import verify
 
 LIST = Path(__file__).with_suffix("").with_name("strangers.yaml")
 NECESSARY = ("is the generator's output", "is handed out", "meets a tensor of fixed size", "is the vocabulary")
+_OPERATOR = r"No ONNX function found for .*op='(aten\.\w+)'"
+NOT_EXPORTED = {  # what PyTorch's exporter says
+    rf"{_OPERATOR}.* complex-valued": "it computes with complex numbers ({}), which ONNX does not have",
+    _OPERATOR: "ONNX has no operator for {}",
+    r"data-dependent expression": "a branch or a size in its forward depends on the values of a tensor",
+    r"multiple values for argument 'mod'": "PyTorch's exporter has an argument named as one of its layers', mod",
+}
 Config = Mapping[str, int]
 
 
@@ -388,7 +396,13 @@ def measured(folder: Path, entry: Mapping[str, Any], tell: Callable[[dict[str, A
     try:
         tell({"onnx": exported(supernet, inputs)})
     except Exception as error:  # whatever an exporter says
-        tell({"onnx": f"no: {_line(error)}"})
+        tell({"onnx": f"no: {why(_line(error))}"})
+
+
+def why(line: str) -> str:
+    """An exporter's message as a sentence, where it is one of those that are known."""
+    found = ((re.search(pattern, line), text) for pattern, text in NOT_EXPORTED.items())
+    return next((text.format(*match.groups()) for match, text in found if match), line)
 
 
 def _line(error: BaseException) -> str:
