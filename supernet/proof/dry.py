@@ -89,7 +89,8 @@ class DryRuns:
             stack.enter_context(narrow_attributes(generator, graph, graph.sizes(config)))
             tensors = {**self.tensors, **slice_tensors(self.tensors, graph, config, only=axes)}
             every = {place: tensors[name] for name, places in self.places.items() for place in places}
-            with self.recorder.recorded(tensors, kernel=self.kind.kernel, like=self.full) as self.last:
+            kernel, device = self.kind.kernel, self.kind.device
+            with self.recorder.recorded(tensors, kernel=kernel, device=device, like=self.full) as self.last:
                 functional_call(generator, every, tuple(self.inputs), tie_weights=False)
         return self.last
 

@@ -15,7 +15,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 
 from gantailor.supernet.calling import code_line
-from gantailor.supernet.proof.stand_ins import has_values
+from gantailor.supernet.proof.stand_ins import MAKERS, has_values
 from gantailor.supernet.tracing.counting import Kernel, ProductCounter, run_kernel
 
 
@@ -61,12 +61,21 @@ _RECURRENT = ("lstm", "gru", "rnn_tanh", "rnn_relu")
 
 class _Steps(TorchFunctionMode):
     def __init__(
-        self, recording: Recording, products: _Products, names: Mapping[int, str], note: Callable[..., None]
+        self,
+        recording: Recording,
+        products: _Products,
+        names: Mapping[int, str],
+        *,
+        note: Callable[..., None],
+        device: torch.device | None,
     ) -> None:
         super().__init__()
         self.recording, self.products, self.names, self.note = recording, products, names, note
+        self.device = device
 
     def __torch_function__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
+        if self.device is not None and func in MAKERS and (kwargs or {}).get("device") is None:
+            kwargs = {**(kwargs or {}), "device": self.device}
         name = getattr(func, "__name__", "")
         brief = name in _RECURRENT and len(args) > 8 and not has_values(args[0])
         try:
@@ -142,13 +151,19 @@ class Recorder:
 
     @contextmanager
     def recorded(
-        self, tensors: Mapping[str, Tensor], *, kernel: Kernel = run_kernel, like: Recording | None = None
+        self,
+        tensors: Mapping[str, Tensor],
+        *,
+        kernel: Kernel = run_kernel,
+        device: torch.device | None = None,
+        like: Recording | None = None,
     ) -> Iterator[Recording]:
         """What forwards of the model do within the block.
 
         Args:
             tensors: its weights and buffers by name.
             kernel: gives the results of operations.
+            device: where new tensors are made if the forward does not say.
             like: another recording, whose steps stand for those that are the same.
         """
         self.recording, self.like = Recording(), like or Recording()
@@ -156,7 +171,7 @@ class Recorder:
         names = {id(tensor): name for name, tensor in reversed([*tensors.items()])}
         with (
             _Products(self.recording, self.stack, kernel) as products,
-            _Steps(self.recording, products, names, self._note),
+            _Steps(self.recording, products, names, note=self._note, device=device),
         ):
             yield self.recording
 
