@@ -16,6 +16,7 @@ import importlib.machinery
 import io
 import json
 import os
+import re
 import sys
 import tempfile
 import time
@@ -33,6 +34,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._pytree import tree_leaves, tree_map
 from torch.utils.flop_counter import FlopCounterMode
 
+from gantailor.export.rewriting.functions import as_onnx_has_it
+from gantailor.export.rewriting.still import still
 from gantailor.supernet.graph import SubnetConfig
 from gantailor.supernet.subnets.copying import copied
 from gantailor.supernet.supernet import Supernet
@@ -40,6 +43,13 @@ from gantailor.supernet.verify import verify
 
 LIST = Path(__file__).with_suffix("").with_name("strangers.yaml")
 NECESSARY = ("is the generator's output", "is handed out", "meets a tensor of fixed size", "is the vocabulary")
+_OPERATOR = r"No ONNX function found for .*op='(aten\.\w+)'"
+NOT_EXPORTED = {  # what PyTorch's exporter says
+    rf"{_OPERATOR}.* complex-valued": "it computes with complex numbers ({}), which ONNX does not have",
+    _OPERATOR: "ONNX has no operator for {}",
+    r"data-dependent expression": "a branch or a size in its forward depends on the values of a tensor",
+    r"multiple values for argument 'mod'": "PyTorch's exporter has an argument named as one of its layers', mod",
+}
 Config = Mapping[str, int]
 
 
@@ -220,6 +230,17 @@ def in_double(on: bool) -> Iterator[None]:
         torch.set_default_dtype(torch.float32)
 
 
+class _Tensors(nn.Module):
+    """A model without what it returns beside tensors."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, *inputs: Any) -> list[Tensor]:
+        return [one for one in tree_leaves(self.model(*inputs)) if isinstance(one, Tensor)]
+
+
 class Checks:
     """What the proof says, tried without the proof."""
 
@@ -317,13 +338,31 @@ def costs(supernet: Supernet, inputs: tuple[Any, ...]) -> dict[str, Any]:
     }
 
 
+def _without_stand_ins() -> None:
+    """The exporter's own imports are not the repository's files (a folder ``onnx``), nor what stands in for missing."""
+    finders = [finder for finder in sys.meta_path if isinstance(finder, _Missing)]
+    roots = [str(root) for finder in finders for root in finder.roots]
+    sys.meta_path[:] = [finder for finder in sys.meta_path if finder not in finders]
+    sys.path[:] = [path for path in sys.path if path not in roots]
+    for name, module in [*sys.modules.items()]:
+        if getattr(getattr(module, "__spec__", None), "loader", None) in finders:
+            del sys.modules[name]
+
+
 def exported(supernet: Supernet, inputs: tuple[Any, ...]) -> str:
     """Whether the half-width net runs in onnxruntime as in PyTorch, or why not."""
     config = {width.name: max(1, width.size // 2) for width in supernet.graph.widths}
     model = supernet.extract(config).eval()
-    with tempfile.TemporaryDirectory() as scratch:
+
+    def run(net: nn.Module, factor: float) -> None:
+        outputs(net, tree_map(lambda x: x * factor if isinstance(x, Tensor) and x.is_floating_point() else x, inputs))
+
+    model = _Tensors(still(model, run))
+    _without_stand_ins()
+    given = (*inputs, {}) if isinstance(inputs[-1], dict) else inputs  # PyTorch takes a last dictionary for options
+    with tempfile.TemporaryDirectory() as scratch, as_onnx_has_it():
         file = Path(scratch) / "model.onnx"
-        torch.onnx.export(model, inputs, str(file), dynamo=True, external_data=False, verbose=False)
+        torch.onnx.export(model, given, str(file), dynamo=True, external_data=False, verbose=False)
         import onnxruntime
 
         session = onnxruntime.InferenceSession(file.read_bytes(), providers=["CPUExecutionProvider"])
@@ -357,7 +396,13 @@ def measured(folder: Path, entry: Mapping[str, Any], tell: Callable[[dict[str, A
     try:
         tell({"onnx": exported(supernet, inputs)})
     except Exception as error:  # whatever an exporter says
-        tell({"onnx": f"no: {_line(error)}"})
+        tell({"onnx": f"no: {why(_line(error))}"})
+
+
+def why(line: str) -> str:
+    """An exporter's message as a sentence, where it is one of those that are known."""
+    found = ((re.search(pattern, line), text) for pattern, text in NOT_EXPORTED.items())
+    return next((text.format(*match.groups()) for match, text in found if match), line)
 
 
 def _line(error: BaseException) -> str:

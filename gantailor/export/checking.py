@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from gantailor.export.devices import Device
 from gantailor.export.errors import ExportError
 from gantailor.supernet.calling import Inputs, as_tuple, each, forward, rows_of, size_of
+from gantailor.supernet.proof.double import new_tensors
 from gantailor.supernet.subnets.copying import copied
 
 LARGEST = 1e-4  # difference of a float32 model from PyTorch
@@ -30,7 +31,8 @@ class Sample:
     """An input, what PyTorch makes of it, and how far that is from float64.
 
     Attributes:
-        noise: the largest difference of PyTorch in float32 from its own float64.
+        noise: the largest difference of PyTorch in float32 from its own float64; where it does not run in that, what a
+            change of the inputs in their last digit makes.
     """
 
     inputs: Inputs
@@ -73,8 +75,22 @@ def sample_of(reference: nn.Module, inputs: Inputs, precise: nn.Module | None) -
     """
     expected, noise = forward(reference, inputs), 0.0
     if precise is not None:
-        noise = float((expected - forward(precise, each(inputs, Tensor.double)).float()).abs().max())
+        try:
+            other = in_precision_of(torch.float64, precise, inputs).float()
+        except Exception:  # whatever a stranger's forward raises that insists on float32
+            other = forward(reference, each(inputs, _nudged))
+        noise = float((expected - other).abs().max())
     return Sample(inputs, expected.numpy(), noise)
+
+
+def in_precision_of(dtype: torch.dtype, model: nn.Module, inputs: Inputs) -> Tensor:
+    """The output of a model whose weights are of this type; so are its inputs then, and the tensors that it makes."""
+    with new_tensors(dtype):
+        return forward(model, each(inputs, lambda one: one.to(dtype) if one.is_floating_point() else one))
+
+
+def _nudged(one: Tensor) -> Tensor:
+    return one * (1 + torch.finfo(one.dtype).eps) if one.is_floating_point() else one
 
 
 def samples_of(reference: nn.Module, inputs: Inputs, *, exact: bool) -> list[Sample]:
@@ -97,7 +113,9 @@ def in_float64(model: nn.Module) -> nn.Module:
 
 
 def _stirred(one: Tensor) -> Tensor:
-    """An input with noise, within the bounds that it keeps."""
+    """An input with noise, within the bounds that it keeps; numbers of classes as they are."""
+    if not one.is_floating_point():
+        return one
     noise = STIRRED * torch.randn(one.shape, generator=torch.Generator().manual_seed(0))
     return (one + noise).clamp(-1, 1) if float(one.abs().max()) <= 1 else one + noise
 

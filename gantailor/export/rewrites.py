@@ -3,26 +3,24 @@
 from __future__ import annotations
 
 import functools
-import inspect
 import itertools
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
-from torch.overrides import TorchFunctionMode
 
+from gantailor.export.checking import in_precision_of
 from gantailor.export.devices import Device
 from gantailor.export.errors import ExportError
+from gantailor.export.rewriting.functions import by_means
+from gantailor.export.rewriting.still import still
 from gantailor.export.target import Rewrite, Target
-from gantailor.supernet.calling import Inputs, each, forward
+from gantailor.supernet.calling import Inputs, each
 from gantailor.supernet.subnets.copying import copied
 
-TOLERANCE = 1e-9  # in float64, relative to the largest output
-_TINY = 1e-30  # what is the same everywhere deviates by 0, not by 0 / 0
+TOLERANCES = {torch.float64: 1e-9, torch.float32: 1e-4}  # relative to the largest output
 
 
 def everywhere(one: Rewrite) -> Rewrite:
@@ -60,69 +58,7 @@ class PlainInstanceNorm(nn.Module):
                 self.register_buffer(name, value)
 
     def forward(self, x: Tensor) -> Tensor:
-        return _by_means(x, self.weight, self.bias, self.eps)
-
-
-def _by_means(x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float) -> Tensor:
-    centred = x - x.mean((2, 3), keepdim=True)
-    result = centred / torch.sqrt((centred * centred).mean((2, 3), keepdim=True) + eps)
-    result = result if weight is None else result * weight[:, None, None]
-    return result if bias is None else result + bias[:, None, None]
-
-
-def _norm_by_means(*args: Any, **kwargs: Any) -> Tensor | None:
-    """``F.instance_norm`` of pictures; None where it has running statistics."""
-    values = inspect.signature(F.instance_norm).bind(*args, **kwargs)
-    values.apply_defaults()
-    given = values.arguments
-    if given["running_mean"] is not None or given["input"].dim() != 4:
-        return None
-    return _by_means(given["input"], given["weight"], given["bias"], given["eps"])
-
-
-def _deviation_by_means(x: Tensor, *args: Any, **kwargs: Any) -> Tensor | None:
-    """``torch.std`` over named axes, which stay as ones; None of other calls.
-
-    Without a size, which a backend would need as a number: of ``n`` squares with the sum ``s`` and the mean ``m``
-    ``s / (n - 1)`` is ``s m / (s - m)``.
-    """
-    axes = args[0] if args else kwargs.get("dim")
-    if not isinstance(axes, tuple | list) or len(args) > 1 or not kwargs.get("keepdim", False):
-        return None
-    lost = kwargs.get("correction", 1) if kwargs.get("unbiased", True) else 0
-    squares = (x - x.mean(axes, keepdim=True)).square()
-    total, mean = squares.sum(axes, keepdim=True), squares.mean(axes, keepdim=True)
-    return torch.sqrt(total * mean / (total - lost * mean + _TINY))
-
-
-class _Replaced(TorchFunctionMode):
-    """Functions in somebody's forward by others, which give None where they do not fit."""
-
-    def __init__(self, by: Mapping[Any, Callable[..., Tensor | None]]) -> None:
-        super().__init__()
-        self.by = by
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        made = self.by[func](*args, **(kwargs or {})) if func in self.by else None
-        return func(*args, **(kwargs or {})) if made is None else made
-
-
-class _WithReplaced(nn.Module):
-    wraps_generator = True
-
-    def __init__(self, model: nn.Module, by: Mapping[Any, Callable[..., Tensor | None]]) -> None:
-        super().__init__()
-        self.model, self.by = model, by
-
-    @property
-    def generator(self) -> nn.Module:
-        """Whose inputs it takes."""
-        return self.model
-
-    def forward(self, *inputs: Tensor) -> Tensor:
-        with _Replaced(self.by):
-            made: Tensor = self.model(*inputs)
-            return made
+        return by_means(x, self.weight, self.bias, self.eps)
 
 
 class SlicedReflectionPad(nn.Module):
@@ -253,16 +189,6 @@ def reflection_pads(module: nn.Module) -> nn.Module:
     return SlicedReflectionPad(module.padding) if isinstance(module, nn.ReflectionPad2d) else module
 
 
-def instance_norms_of_forwards(model: nn.Module) -> nn.Module:
-    """``F.instance_norm`` in somebody's forward as means; the model is wrapped."""
-    return _WithReplaced(model, {F.instance_norm: _norm_by_means}).eval()
-
-
-def deviations_of_forwards(model: nn.Module) -> nn.Module:
-    """``std`` in somebody's forward as means; the model is wrapped."""
-    return _WithReplaced(model, {torch.std: _deviation_by_means, Tensor.std: _deviation_by_means}).eval()
-
-
 @everywhere
 def affine_norms(module: nn.Module) -> nn.Module:
     """A batch norm without scale and shift gets the identity ones: some lowerings crash without."""
@@ -298,18 +224,36 @@ def rewritten(model: nn.Module, target: Target, example: Inputs) -> nn.Module:
     Raises:
         ExportError: the rewritten model computes something else.
     """
-    made = copied(model).eval().double()
-    if getattr(made, "modulation", "") == "grouped":  # weights that depend on the style: no exporter's batch likes them
-        setattr(made, "modulation", "shared")  # noqa: B010  (a property of some generators, not of every module)
+    own, made, expected, dtype = _still(model, example, torch.float64)
+    if getattr(own, "modulation", "") == "grouped":  # weights that depend on the style: no exporter's batch likes them
+        setattr(own, "modulation", "shared")  # noqa: B010  (a property of some generators, not of every module)
     for rewrite in target.rewrites:
         made = rewrite(made)
     with torch.no_grad():
-        precise = each(example, Tensor.double)
-        expected = forward(copied(model).eval().double(), precise)
-        difference = float((forward(made, precise) - expected).abs().max() / expected.abs().max().clamp(min=1e-12))
-    if not difference <= TOLERANCE:
+        found = in_precision_of(dtype, made, example)
+        difference = float((found - expected).abs().max() / expected.abs().max().clamp(min=1e-12))
+    if not difference <= TOLERANCES.get(expected.dtype, 0.0):
         raise ExportError(f"the generator rewritten for {target.name} differs by {difference:.1e}; please report it")
     return made.float()
+
+
+def _still(model: nn.Module, example: Inputs, dtype: torch.dtype) -> tuple[nn.Module, nn.Module, Tensor, torch.dtype]:
+    """A copy, what does not write into it when it is called, its output; in float64 where it runs in that."""
+    own, outputs = copied(model).eval(), []
+
+    def run(model: nn.Module, factor: float) -> None:
+        scaled = each(example, lambda one: one * factor if one.is_floating_point() else one)
+        outputs.append(in_precision_of(dtype, model, scaled))
+
+    try:
+        made = still(own.double() if dtype == torch.float64 else own, run)
+    except ExportError:
+        raise
+    except Exception:  # whatever a stranger's forward raises that insists on float32
+        if dtype == torch.float32:
+            raise
+        return _still(model, example, torch.float32)
+    return own, made, outputs[0], dtype
 
 
 class HalfPrecision(nn.Module):

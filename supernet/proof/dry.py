@@ -20,7 +20,7 @@ from gantailor.supernet.cost import CostModel
 from gantailor.supernet.errors import FIXED_SIZE, told
 from gantailor.supernet.graph import WidthGraph
 from gantailor.supernet.proof.double import new_tensors
-from gantailor.supernet.proof.recording import Recording, Step, difference, recorded
+from gantailor.supernet.proof.recording import Recorder, Recording, Step, difference
 from gantailor.supernet.proof.stand_ins import StandIn
 from gantailor.supernet.subnets.copying import copied
 from gantailor.supernet.subnets.slicing import narrow_attributes, places_of, slice_tensors
@@ -57,7 +57,7 @@ class DryRuns:
             self.inputs = tree_map(kind.of, inputs)
         inside, own = supernet.generator, {id(x): x for x in supernet.tensors.values()}
         self.places, self.generator = places_of(inside), copied(inside, shared=own).eval()
-        self.last = Recording()
+        self.recorder, self.full, self.last = Recorder(self.generator), Recording(), Recording()
         self.full = self.run({})
 
     @contextmanager
@@ -89,7 +89,8 @@ class DryRuns:
             stack.enter_context(narrow_attributes(generator, graph, graph.sizes(config)))
             tensors = {**self.tensors, **slice_tensors(self.tensors, graph, config, only=axes)}
             every = {place: tensors[name] for name, places in self.places.items() for place in places}
-            with recorded(generator, tensors, kernel=self.kind.kernel) as self.last:
+            kernel, device = self.kind.kernel, self.kind.device
+            with self.recorder.recorded(tensors, kernel=kernel, device=device, like=self.full) as self.last:
                 functional_call(generator, every, tuple(self.inputs), tie_weights=False)
         return self.last
 

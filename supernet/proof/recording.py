@@ -15,7 +15,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 
 from gantailor.supernet.calling import code_line
-from gantailor.supernet.proof.stand_ins import has_values
+from gantailor.supernet.proof.stand_ins import MAKERS, has_values
 from gantailor.supernet.tracing.counting import Kernel, ProductCounter, run_kernel
 
 
@@ -52,31 +52,47 @@ class Recording:
     lowest: int = 64
 
 
+_PLAIN = (
+    *(int, float, str, slice, type(None), type(...)),
+    *(torch.Size, torch.dtype, torch.device, torch.memory_format, torch.layout),
+)  # hold no weights
 _RECURRENT = ("lstm", "gru", "rnn_tanh", "rnn_relu")
 
 
 class _Steps(TorchFunctionMode):
-    def __init__(self, recording: Recording, products: _Products, stack: list[str], names: Mapping[int, str]) -> None:
+    def __init__(
+        self,
+        recording: Recording,
+        products: _Products,
+        names: Mapping[int, str],
+        *,
+        note: Callable[..., None],
+        device: torch.device | None,
+    ) -> None:
         super().__init__()
-        self.recording, self.products, self.stack, self.names = recording, products, stack, names
+        self.recording, self.products, self.names, self.note = recording, products, names, note
+        self.device = device
 
     def __torch_function__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
-        brief = getattr(func, "__name__", "") in _RECURRENT and len(args) > 8 and not has_values(args[0])
+        if self.device is not None and func in MAKERS and (kwargs or {}).get("device") is None:
+            kwargs = {**(kwargs or {}), "device": self.device}
+        name = getattr(func, "__name__", "")
+        brief = name in _RECURRENT and len(args) > 8 and not has_values(args[0])
         try:
             result = self._one_step(func, *args) if brief else func(*args, **(kwargs or {}))
         except Exception:
-            self._note(_name(func), args, kwargs)
+            self.note(_name(func), self._weights(args, kwargs))
             raise
         made = _tensors(result)
-        if made or getattr(func, "__name__", "") == "__setitem__":  # asking for a size or a type computes nothing
-            self._note(_name(func), args, kwargs)
-            self.recording.lowest = min(self.recording.lowest, *(_bits(t.dtype) for t in made), 64)
+        if made or name == "__setitem__":  # asking for a size or a type computes nothing
+            self.note(_name(func), self._weights(args, kwargs))
+            for tensor in made:
+                self.recording.lowest = min(self.recording.lowest, _bits(tensor.dtype))
         return result
 
-    def _note(self, name: str, args: Any, kwargs: Any) -> None:
+    def _weights(self, args: Any, kwargs: Any) -> tuple[str, ...]:
         given = _tensors(args) + (_tensors(kwargs) if kwargs else [])
-        weights = tuple(self.names[id(t)] for t in given if id(t) in self.names)
-        self.recording.steps.append(Step(self.stack[-1], name, weights, code_line()))
+        return tuple([self.names[id(t)] for t in given if id(t) in self.names])
 
     def _one_step(self, func: Callable[..., Any], x: Tensor, *rest: Any) -> tuple[Tensor, ...]:
         """A recurrent layer does the same in each step: where there are no values, one shows what all do."""
@@ -97,10 +113,10 @@ def _tensors(value: Any) -> list[Tensor]:
     """Those in a result or in arguments; asked of everything that runs, so the usual kinds come first."""
     if isinstance(value, Tensor):
         return [value]
-    if isinstance(value, list | tuple):
-        return [] if type(value) is torch.Size else [t for one in value for t in _tensors(one)]
-    if value is None or isinstance(value, int | float | str | torch.dtype | torch.device):
+    if isinstance(value, _PLAIN):
         return []
+    if isinstance(value, list | tuple):
+        return [t for one in value if not isinstance(one, _PLAIN) for t in _tensors(one)]
     return [t for t in tree_leaves(value) if isinstance(t, Tensor)]
 
 
@@ -118,46 +134,77 @@ class _Products(ProductCounter):  # type: ignore[no-untyped-call]
         self.recording.macs[self.stack[-1]] += products * self.times
 
 
-@contextmanager
-def recorded(model: nn.Module, tensors: Mapping[str, Tensor], *, kernel: Kernel = run_kernel) -> Iterator[Recording]:
-    """What forwards of the model do within the block.
+class Recorder:
+    """Records forwards of a model, one after the other; its hooks stay in the model's modules."""
 
-    Args:
-        tensors: its weights and buffers by name.
-        kernel: gives the results of operations.
-    """
-    recording, stack = Recording(), [""]
-    names = {id(tensor): name for name, tensor in reversed([*tensors.items()])}
-    handles = [
-        handle
-        for path, module in model.named_modules()
-        if not isinstance(module, torch.jit.ScriptModule)  # refuses hooks
-        for handle in (
-            module.register_forward_pre_hook(_entering(recording, stack, path), prepend=True),
-            module.register_forward_hook(_leaving(stack), always_call=True),
-        )
-    ]
+    def __init__(self, model: nn.Module) -> None:
+        self.recording, self.like, self.stack = Recording(), Recording(), [""]
+        self.handles = [
+            handle
+            for path, module in model.named_modules()
+            if not isinstance(module, torch.jit.ScriptModule)  # refuses hooks
+            for handle in (
+                module.register_forward_pre_hook(self._entering(path), prepend=True),
+                module.register_forward_hook(self._leaving, always_call=True),
+            )
+        ]
+
+    @contextmanager
+    def recorded(
+        self,
+        tensors: Mapping[str, Tensor],
+        *,
+        kernel: Kernel = run_kernel,
+        device: torch.device | None = None,
+        like: Recording | None = None,
+    ) -> Iterator[Recording]:
+        """What forwards of the model do within the block.
+
+        Args:
+            tensors: its weights and buffers by name.
+            kernel: gives the results of operations.
+            device: where new tensors are made if the forward does not say.
+            like: another recording, whose steps stand for those that are the same.
+        """
+        self.recording, self.like = Recording(), like or Recording()
+        self.stack[:] = [""]
+        names = {id(tensor): name for name, tensor in reversed([*tensors.items()])}
+        with (
+            _Products(self.recording, self.stack, kernel) as products,
+            _Steps(self.recording, products, names, note=self._note, device=device),
+        ):
+            yield self.recording
+
+    def _note(self, operation: str, weights: tuple[str, ...] = ()) -> None:
+        done, module, known = self.recording.steps, self.stack[-1], self.like.steps
+        same = known[len(done)] if len(done) < len(known) else None
+        if same is None or same.operation != operation or same.module != module or same.weights != weights:
+            same = Step(module, operation, weights, code_line())
+        done.append(same)
+
+    def _entering(self, path: str) -> Callable[..., None]:
+        operation = f"call of {path}"
+
+        def hook(*_: Any) -> None:
+            self._note(operation)
+            self.stack.append(path)
+
+        return hook
+
+    def _leaving(self, *_: Any) -> None:
+        self.stack.pop()
+
+
+@contextmanager
+def recorded(model: nn.Module, tensors: Mapping[str, Tensor]) -> Iterator[Recording]:
+    """What forwards of a model do within the block, which leaves no hooks in it."""
+    recorder = Recorder(model)
     try:
-        with _Products(recording, stack, kernel) as products, _Steps(recording, products, stack, names):
+        with recorder.recorded(tensors) as recording:
             yield recording
     finally:
-        for handle in handles:
+        for handle in recorder.handles:
             handle.remove()
-
-
-def _entering(recording: Recording, stack: list[str], path: str) -> Callable[..., None]:
-    def hook(*_: Any) -> None:
-        recording.steps.append(Step(stack[-1], f"call of {path}", (), code_line()))
-        stack.append(path)
-
-    return hook
-
-
-def _leaving(stack: list[str]) -> Callable[..., None]:
-    def hook(*_: Any) -> None:
-        stack.pop()
-
-    return hook
 
 
 def difference(full: Recording, narrow: Recording, *, broke: bool = False) -> tuple[Step | None, Step | None] | None:
@@ -168,7 +215,7 @@ def difference(full: Recording, narrow: Recording, *, broke: bool = False) -> tu
     """
     steps = full.steps, narrow.steps
     for one, other in zip(*steps, strict=False):
-        if one != other:
+        if one is not other and one != other:
             return one, other
     length = min(map(len, steps))
     if len(steps[0]) == len(steps[1]) or broke:

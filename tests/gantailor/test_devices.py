@@ -23,11 +23,11 @@ from gantailor.export.rewrites import (
     PlainInstanceNorm,
     SlicedReflectionPad,
     SubpixelConvolution,
-    deviations_of_forwards,
     output_paddings,
     rewritten,
     subpixel_convolutions,
 )
+from gantailor.export.rewriting.functions import deviations_of_forwards
 from gantailor.export.target import check_device, find_target, timed_here
 from gantailor.export.targets.onnxruntime import overflows
 from gantailor.supernet.errors import ConfigError

@@ -563,6 +563,67 @@ def pooled(i, o, d, draw):
     }
 
 
+# by hand
+
+
+@construct
+def normalised(i, o, d, draw):
+    """Norms over channels as people write them, with a scale for each channel."""
+    ways = (
+        lambda y: y * torch.rsqrt(y.square().mean(1, keepdim=True) + 1e-6),
+        lambda y: (y - y.mean(1, keepdim=True)) / (y.var(1, keepdim=True, unbiased=False) + 1e-6).sqrt(),
+        lambda y: F.normalize(y, dim=1) * y.shape[1] ** 0.5,
+        lambda y: y / (y.norm(dim=1, keepdim=True) / y.size(1) ** 0.5 + 1e-6),
+    )
+    way = draw.choice(ways)
+    table = weight(1, o, *[1] * d)
+    return lambda m, x: way(m.layer(x)) * m.scale + m.shift, {
+        "layer": conv(d, i, o), "scale": table, "shift": weight(1, o, *[1] * d)}  # fmt: skip
+
+
+@construct
+def one_of_two(i, o, d, draw):
+    """Maxout and gates that choose: the channels of two layers are the same."""
+    ways = (
+        lambda m, a, b: torch.maximum(a, b),
+        lambda m, a, b: torch.max(a, b),
+        lambda m, a, b: torch.where(a > b, a, b * 0.5),
+        lambda m, a, b: torch.stack([a, b]).amax(0),
+        lambda m, a, b: a.masked_fill(b < 0, 0.0),
+        lambda m, a, b: torch.lerp(a, b, m.share),
+        lambda m, a, b: torch.addcmul(a, b, a.sigmoid(), value=0.5),
+    )
+    way = draw.choice(ways)
+    return lambda m, x: way(m, m.a(x), m.b(x)), {"a": conv(d, i, o), "b": conv(d, i, o, 1), "share": weight(1)}
+
+
+@construct
+def weights_by_hand(i, o, d, draw):
+    """Weights that are computed from others: standardised, merged, scaled, and written into a layer or not."""
+    function = (F.conv1d, F.conv2d, F.conv3d)[d - 1]
+    axes = [*range(1, d + 2)]
+
+    def standard(m, x):
+        w = m.layer.weight
+        w = (w - w.mean(axes, keepdim=True)) / (w.std(axes, keepdim=True) + 1e-5)
+        return function(x, w, m.layer.bias, padding=1)
+
+    def merged(m, x):
+        m.layer.weight.data = m.layer.weight.data * 0 + torch.einsum("om...,mi->oi...", m.second, m.first)
+        return m.layer(x)
+
+    def sum_of_two(m, x):
+        return function(x, m.layer.weight + F.pad(m.point.weight, [1] * 2 * d), m.layer.bias, padding=1)
+
+    def unit(m, x):
+        return function(x, m.layer.weight * (m.gain / m.layer.weight.flatten(1).norm(dim=1)).view(-1, *[1] * (d + 1)),
+                        padding=1)  # fmt: skip
+
+    return draw.choice((standard, merged, sum_of_two, unit)), {
+        "layer": conv(d, i, o), "point": conv(d, i, o, 1, bias=False), "gain": weight(o),
+        "first": weight(2 * i, i), "second": weight(o, 2 * i, *[3] * d)}  # fmt: skip
+
+
 # a whole net
 
 

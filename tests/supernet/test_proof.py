@@ -19,7 +19,7 @@ from gantailor.supernet import verify
 from gantailor.supernet.decisions import Decisions
 from gantailor.supernet.errors import VerificationError
 from gantailor.supernet.graph import Axis, SizeAttribute
-from gantailor.supernet.proof import blame, recording
+from gantailor.supernet.proof import blame, comparisons, dry, recording
 from gantailor.supernet.proof.dry import DryRuns
 from gantailor.supernet.proof.stand_ins import Meta
 from gantailor.supernet.proof.subnets import alone, together
@@ -99,8 +99,9 @@ def test_no_subnet_takes_another_branch(kind, name):
         assert gantailor.Supernet(build(), x, decisions=again).decisions == supernet.decisions
 
 
-def test_without_its_mending_a_lost_shortcut_is_no_proof():
-    """Where both integers are narrowed, as they once were, the proof finds the equal sizes at which they agree."""
+def _both_integers_narrowed():
+    """As they once were: where their sizes are equal the shortcut is lost."""
+    torch.manual_seed(0)
     model = nn.Sequential(nn.Conv2d(3, 4, 1), Block(4, 6, COMPARISONS["attributes"]), nn.Conv2d(6, 3, 1)).eval()
     supernet = gantailor.Supernet(model, torch.randn(1, 3, 8, 8))
     sizes = {"in_channels": (0, 4), "out_channels": (1, 6)}
@@ -110,8 +111,30 @@ def test_without_its_mending_a_lost_shortcut_is_no_proof():
     )
     attributes = (*supernet.graph.attributes, *narrowed)
     supernet.graph = dataclasses.replace(supernet.graph, attributes=attributes)
+    return supernet
+
+
+def test_without_its_mending_a_lost_shortcut_is_no_proof():
+    """The proof finds the equal sizes at which the integers agree."""
     with pytest.raises(VerificationError, match=r"does something else: in module '1' it runs"):
-        gantailor.verify(supernet)
+        gantailor.verify(_both_integers_narrowed())
+
+
+@torch.no_grad()
+def test_a_lost_shortcut_is_found_in_three_ways(monkeypatch):
+    """By its operations, its multiply-accumulates, its values; with none of these a wrong subnet would be proved."""
+    monkeypatch.setattr(dry, "difference", lambda *_, **__: None)
+    with pytest.raises(VerificationError, match=r"macs\(\) says .* happen; .* in module '1\.shortcut': 256 and 0"):
+        gantailor.verify(_both_integers_narrowed())
+    monkeypatch.setattr(DryRuns, "_miscounted", lambda *_: None)
+    with pytest.raises(VerificationError, match=r"removing channels is not zeroing them .* equal sizes, 0"):
+        gantailor.verify(_both_integers_narrowed())
+    monkeypatch.setattr(comparisons, "REMOVALS", ())
+    supernet = _both_integers_narrowed()
+    gantailor.verify(supernet)
+    x, equal = torch.randn(1, 3, 8, 8), {"0": 4, "1.conv": 4}
+    wrong = supernet.extract(equal)(x) - zeroed(copy.deepcopy(supernet.generator), supernet, equal)(x)
+    assert wrong.abs().max() > 0.01
 
 
 def test_what_the_forward_compares_has_to_be_noted(monkeypatch):
@@ -185,6 +208,21 @@ def test_without_its_mending_a_folded_norm_is_no_proof(name, monkeypatch):
     supernet = gantailor.Supernet(Raw(RAW[name][0], lambda fc: [*fc.parameters()][-1]).eval(), torch.randn(1, 3, 8, 8))
     with pytest.raises(VerificationError, match="another function than the generator that it was made from"):
         gantailor.verify(supernet)
+
+
+@torch.no_grad()
+def test_without_the_callers_model_a_folded_norm_would_be_proved(monkeypatch):
+    """Compared with itself only, the supernet is another function than the model that it was made from."""
+    torch.manual_seed(0)
+    monkeypatch.setattr(folding, "_read", lambda *_: set())
+    x, build = torch.randn(1, 3, 8, 8), RAW["parametrised"][0]
+    model = Raw(build, lambda fc: [*fc.parameters()][-1]).eval()
+    supernet = gantailor.Supernet(model, x)
+    with pytest.raises(VerificationError, match="another function"):
+        gantailor.verify(supernet)
+    monkeypatch.setattr(verify, "original", lambda *_: 0.0)
+    gantailor.verify(supernet)
+    assert (supernet(x) - model(x)).abs().max() > 0.01
 
 
 @torch.no_grad()

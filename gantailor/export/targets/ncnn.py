@@ -14,7 +14,8 @@ from torch import nn
 from gantailor.export.devices import Device
 from gantailor.export.errors import ExportError
 from gantailor.export.helpers import counted
-from gantailor.export.rewrites import COMMON, deviations_of_forwards, subpixel_convolutions
+from gantailor.export.rewrites import COMMON, subpixel_convolutions
+from gantailor.export.rewriting.functions import deviations_of_forwards
 from gantailor.export.sides import at_sides, sides_of
 from gantailor.export.target import Runner, Target
 from gantailor.export.targets.ncnn_files import Layer, arrays_of, layers_text, read_layers, renamed

@@ -17,6 +17,7 @@ from gantailor.export.devices import Device
 from gantailor.export.helpers import batched, counted, free_sizes
 from gantailor.export.quantization import kept_in_float, layer_names
 from gantailor.export.rewrites import COMMON, in_precision
+from gantailor.export.rewriting.functions import as_onnx_has_it
 from gantailor.export.target import Runner, Target
 from gantailor.supernet.calling import Inputs, as_tuple, input_names, rows_of, size_of
 from gantailor.supernet.files import write_bytes
@@ -36,7 +37,7 @@ def write_onnx(model: nn.Module, example: Inputs, path: Path, device: Device) ->
     given, dynamic = batched(model, example, device, most=1024)
     with tempfile.TemporaryDirectory(dir=path.parent) as scratch:
         file = Path(scratch) / "model.onnx"
-        with free_sizes(device):
+        with free_sizes(device), as_onnx_has_it():
             torch.onnx.export(
                 model,
                 given,
