@@ -8,10 +8,10 @@ from typing import Any
 
 from torch import nn
 
-from gantailor.export.weights import read_weights
+from gantailor.export.weights import FILE, read_weights
 from gantailor.pipeline.compress import compress as run_stages
 from gantailor.run.config import Config
-from gantailor.run.folder import damaged
+from gantailor.run.folder import RunFolder, damaged
 from gantailor.run.loading import load_config
 from gantailor.run.run import Run, rebuilt
 from gantailor.run.run import open_run as open_folder
@@ -87,28 +87,40 @@ def open_run(folder: str | Path, *, data: Any = None, trust_code: bool = False) 
     return run
 
 
-def load(file: str | Path, *, trust_code: bool = False) -> nn.Module:
-    """An exported generator, from its ``model.safetensors`` alone: a plain narrow module in eval mode.
+def load(place: str | Path, *, trust_code: bool = False) -> nn.Module:
+    """A narrow generator without its teacher and data: a plain module in eval mode, on the CPU.
 
-    The file says how to build it: generator, options, widths, the size of its input, and what tracing decided. A
-    generator of one's own (``module:name``) must be importable. Nothing in the file is code.
+    An exported ``model.safetensors`` says how to build it: generator, options, widths, the size of its input, and what
+    tracing decided. Of a run folder it is the exported generator, or where none was exported yet the fine-tuned subnet
+    (one that was not fine-tuned, and has batch norms, needs the training pictures for their statistics). A generator of
+    one's own (``module:name``) must be importable. Nothing in the file is code.
 
     Args:
-        trust_code: import the generator that the file names, though somebody else wrote it. A generator of the zoo, and
-            what you exported yourself, need no trust.
+        place: the file, a run folder, or its ``export``.
+        trust_code: import the generator that file or run name, though somebody else wrote it. A generator of the zoo,
+            and what you made yourself, need no trust.
 
     Raises:
         CheckpointError: the file is missing or damaged, or does not say how to build it; or somebody else wrote it, and
             it names code.
-        ConfigError: its generator cannot be imported.
+        ConfigError: its generator cannot be imported, or the folder holds no run.
+        RunError: the run has no subnet yet, or somebody else made it, and it names code.
     """
-    if Path(file).suffix != ".safetensors":
+    file = Path(place)
+    if file.is_dir():
+        inside = (file / FILE, RunFolder(file).export / FILE)
+        file = next((one for one in inside if one.is_file()), file)
+    if file.is_dir():
+        run = open_folder(file, trust_code=trust_code)
+        run.replay()
+        return run.subnet()[1]
+    if file.suffix != ".safetensors":
         raise CheckpointError(
-            f"{str(file)!r} is no exported generator; give an export/model.safetensors. A teacher's checkpoint is read "
-            "by gantailor.load_teacher"
+            f"{str(file)!r} is no exported generator; give a run folder, or an export/model.safetensors. A teacher's "
+            "checkpoint is read by gantailor.load_teacher"
         )
-    state, origin = read_weights(Path(file), trust_code=trust_code)
-    with damaged(Path(file)):
+    state, origin = read_weights(file, trust_code=trust_code)
+    with damaged(file):
         narrow = rebuilt(origin).extract(SubnetConfig(origin["config"]))
     load_state(narrow, state, str(file))
     return narrow.eval()

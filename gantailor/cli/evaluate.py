@@ -8,8 +8,11 @@ from typing import Any
 
 from gantailor.cli.flags import config_of, given_settings
 from gantailor.evaluators.folder import FOLDER_METRICS, evaluate_folders
+from gantailor.evaluators.metric import find_metric
 from gantailor.evaluators.scores import Score, against_teacher
 from gantailor.evaluators.scoring import Scoring, scores_to_json
+from gantailor.export.export import Exported
+from gantailor.inference.models import described, is_exported, open_generator
 from gantailor.pipeline.export import note_untuned
 from gantailor.reports.scores import print_changes, print_scores
 from gantailor.run.inputs import placed_teacher
@@ -28,6 +31,8 @@ def evaluate(arguments: argparse.Namespace) -> None:
         scores = _of_folders(arguments, metrics)
     elif arguments.run is not None:
         scores = _of_run(arguments, metrics)
+    elif arguments.weights and is_exported(arguments.weights):
+        scores = _of_export(arguments, metrics)
     else:
         scores = _of_checkpoint(arguments, metrics)
     rows = scores_to_json(scores)
@@ -82,6 +87,26 @@ def _of_checkpoint(arguments: argparse.Namespace, metrics: tuple[str, ...]) -> M
             "score a run, or ask for a metric against real pictures: --metrics fid"
         )
     return setup.scoring.evaluator(wanted)(placed_teacher(setup), setup.data(arguments.split))
+
+
+def _of_export(arguments: argparse.Namespace, metrics: tuple[str, ...]) -> Mapping[str, Score]:
+    """Of an exported generator, which says itself what it is, on a data split; beside a teacher where one is given."""
+    given, name = given_settings(arguments), str(arguments.weights)
+    if wrong := [setting for setting in ("generator", "options") if setting in given]:
+        raise ConfigError(f"{name!r} is an export and says its own {', '.join(wrong)}; leave that out")
+    generator = open_generator(name, trust_code=arguments.trust_code)
+    base = {name: value for name, value in _base(arguments, "teacher").items() if name != "teacher"}
+    base |= {"teacher.weights": "none"} | ({"data.skip_corrupt": True} if arguments.skip_corrupt else {})
+    setup = Setup(config_of(arguments, base | described(name)))
+    setup.generator = generator
+    asked: Any = metrics or setup.config.evaluation.final
+    if isinstance(generator, Exported) and (costs := [n for n in asked if find_metric(n).compares == "generator"]):
+        raise ConfigError(
+            f"{', '.join(costs)} are counted in PyTorch; score the model.safetensors of the same export, or start the "
+            "bench.py beside the model for milliseconds"
+        )
+    wanted = metrics or setup.metrics(asked)
+    return setup.scoring.evaluator(wanted)(generator.to(setup.device), setup.data(arguments.split))
 
 
 def _base(arguments: argparse.Namespace, weights: str) -> dict[str, Any]:

@@ -6,7 +6,7 @@ import contextlib
 import io
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -43,20 +43,31 @@ class Exported(nn.Module):
     """An exported model as a module, for evaluators; a static batch is fed picture by picture.
 
     Args:
-        picture_range: of the file's pictures; the module's lie in [-1, 1].
+        picture_range: of the file's pictures; the module's lie in [-1, 1], as those of every generator in a run.
+        input_shapes, takes, size_multiple: what the generator declares about itself, see ``supernet/traits.py``.
     """
 
-    def __init__(self, runner: Runner, *, batch: int | None = 1, picture_range: tuple[int, int] = (-1, 1)) -> None:
+    def __init__(
+        self,
+        runner: Runner,
+        *,
+        batch: int | None = 1,
+        picture_range: tuple[int, int] = (-1, 1),
+        input_shapes: Sequence[Sequence[int]] | None = None,
+        takes: str | None = None,
+        size_multiple: int = 1,
+    ) -> None:
         super().__init__()
-        self.runner, self.batch, self.picture_range = runner, batch, picture_range
+        self.runner, self.batch, self.file_range = runner, batch, picture_range
+        self.input_shapes, self.takes, self.size_multiple = input_shapes, takes, size_multiple
 
     def forward(self, *inputs: Tensor) -> Tensor:
         size = self.batch or size_of(inputs)
-        fed = inputs if self.picture_range == (-1, 1) else tuple(in_range(one, self.picture_range) for one in inputs)
+        fed = inputs if self.file_range == (-1, 1) else tuple(in_range(one, self.file_range) for one in inputs)
         parts = (rows_of(fed, slice(start, start + size)) for start in range(0, size_of(fed), size))
         made = torch.from_numpy(np.concatenate([self.runner(*arrays(part)) for part in parts]))
-        low, high = self.picture_range
-        return made if self.picture_range == (-1, 1) else (made - low) * (2 / (high - low)) - 1
+        low, high = self.file_range
+        return made if self.file_range == (-1, 1) else (made - low) * (2 / (high - low)) - 1
 
 
 def export_model(

@@ -1,4 +1,4 @@
-"""What ``gantailor run`` applies: an exported model from one picture to one, whichever runtime it is for."""
+"""Exports opened, whichever runtime they are for: as a module that is scored, and as what ``gantailor run`` applies."""
 
 from __future__ import annotations
 
@@ -15,10 +15,11 @@ from torch import nn
 from gantailor.api import load
 from gantailor.export.devices import Device
 from gantailor.export.errors import ExportError
-from gantailor.export.export import load_runner, model_files
-from gantailor.export.target import find_target
-from gantailor.export.weights import FILE, read_weights
+from gantailor.export.export import Exported, load_runner, model_files
+from gantailor.export.target import Runner, find_target
+from gantailor.export.weights import FILE, ORIGIN, read_weights
 from gantailor.supernet.errors import ConfigError, UnreadableError, first_line, nearest, why_of
+from gantailor.supernet.files import stored_info
 from gantailor.supernet.received.documents import read_json
 from gantailor.supernet.traits import plain_generator, traits_of
 
@@ -132,25 +133,120 @@ def _manifest(folder: Path) -> dict[str, Any]:
     return found
 
 
+@dataclass(frozen=True)
+class DeviceFolder:
+    """What was exported for one device.
+
+    Attributes:
+        folder: where it lies.
+        manifest: what ``manifest.json`` there says.
+        profile: the device that it was made for, with as many threads as are wanted.
+    """
+
+    folder: Path
+    manifest: Mapping[str, Any]
+    profile: Device
+
+    @classmethod
+    def read(cls, folder: Path, *, threads: int | None = None) -> DeviceFolder:
+        """A folder of an export.
+
+        Raises:
+            ExportError: it has no manifest that can be read, or lacks a file.
+        """
+        manifest = _manifest(folder)
+        settings = {key: manifest[key] for key in Device.model_fields if key in manifest}
+        wanted = {"name": manifest["device"], "threads": threads or manifest["threads"]}
+        found = cls(folder, manifest, Device.model_validate({**settings, **wanted}))
+        if missing := [one for one in manifest.get("sha256", [found.file.name]) if not (folder / one).is_file()]:
+            raise ExportError(f"{str(folder)!r} lacks {', '.join(missing)}; copy the whole folder, or export anew")
+        return found
+
+    @property
+    def file(self) -> Path:
+        """The model, or the first of its files."""
+        return self.folder / str(self.manifest["file"])
+
+    def runner(self) -> Runner:
+        """The model in its runtime.
+
+        Raises:
+            ExportError: it does not run here, or the runtime is missing.
+        """
+        return load_runner(self.file, self.profile)
+
+
+def open_generator(path: str | Path, *, threads: int | None = None, trust_code: bool = False) -> nn.Module:
+    """Any exported generator as a module whose pictures lie in [-1, 1], for evaluators.
+
+    Args:
+        path: a ``model.safetensors``, one device's folder, or a model file in it.
+        threads: of a runtime; as exported, if missing.
+        trust_code: see ``gantailor.load``.
+
+    Raises:
+        CheckpointError, ExportError: it cannot be read, or does not run here.
+    """
+    place = Path(path)
+    if place.suffix == ".safetensors":
+        return load(place, trust_code=trust_code)
+    found = DeviceFolder.read(place if place.is_dir() else place.parent, threads=threads)
+    profile, shapes = found.profile, found.manifest["shapes"]
+    described = found.manifest.get("inputs", [{}])[0]
+    multiple = profile.size_multiple if profile.size == "dynamic" else 1
+    return Exported(
+        found.runner(),
+        batch=None if profile.batch == "dynamic" else 1,
+        picture_range=profile.picture_range,
+        input_shapes=tuple(tuple(n if isinstance(n, int) else multiple for n in shape[1:]) for shape in shapes),
+        takes=described.get("takes"),
+        size_multiple=multiple,
+    )
+
+
+def is_exported(path: str | Path) -> bool:
+    """Whether a file or folder is an export, so that it says itself how it is opened; other checkpoints are not."""
+    place = Path(path)
+    if place.suffix == ".safetensors":
+        return place.is_file() and set(ORIGIN) <= set(stored_info(place))
+    manifest = (place if place.is_dir() else place.parent) / "manifest.json"
+    if not place.exists() or not manifest.is_file():
+        return False
+    file = Path(str(_manifest(manifest.parent).get("file", "")))
+    return bool(file.name) and (place.is_dir() or place.stem == file.stem)
+
+
+def described(path: str | Path) -> dict[str, Any]:
+    """What an export says of itself as settings of a run: ``generator``, ``options`` and ``data.size``.
+
+    A generator of somebody's own is not named: it would be imported.
+    """
+    place = Path(path)
+    if place.suffix == ".safetensors":
+        _, origin = read_weights(place, trust_code=True)  # only looked at
+        shape, said = origin["input_shapes"][0], origin
+    else:
+        said = _manifest(place if place.is_dir() else place.parent)
+        shape = said["shapes"][0]
+    found = {name: said[name] for name in ("generator", "options") if ":" not in str(said.get("generator", ":"))}
+    sides = [side for side in shape[2:] if isinstance(side, int)]
+    return found | ({"data.size": sides} if len(shape) == len(sides) + 2 == 4 else {})
+
+
 def _of_device(folder: Path, threads: int | None) -> PictureModel:
     """The model of one device's folder."""
-    manifest, name = _manifest(folder), str(folder)
-    channels = _channels(manifest, name)
-    settings = {key: manifest[key] for key in Device.model_fields if key in manifest}
-    profile = Device.model_validate({**settings, "name": manifest["device"], "threads": threads or manifest["threads"]})
-    file, target = folder / manifest["file"], find_target(profile.runtime)
-    if missing := [one for one in manifest.get("sha256", [file.name]) if not (folder / one).is_file()]:
-        raise ExportError(f"{name!r} lacks {', '.join(missing)}; copy the whole folder, or export anew")
-    shape, free = manifest["shapes"][0], profile.size == "dynamic"
+    found, name = DeviceFolder.read(folder, threads=threads), str(folder)
+    channels, profile = _channels(found.manifest, name), found.profile
+    shape, free = found.manifest["shapes"][0], profile.size == "dynamic"
     return PictureModel(
         name=name,
-        run=load_runner(file, profile),
+        run=found.runner(),
         channels=channels,
         size=None if free else (shape[2], shape[3]),
         multiple=profile.size_multiple if free else 1,
         largest=profile.largest_side,
         picture_range=profile.picture_range,
-        digest=_digest(model_files(folder, target)),
+        digest=_digest(model_files(folder, find_target(profile.runtime))),
     )
 
 
