@@ -39,8 +39,24 @@ def export(run: Run) -> dict[str, Any]:
     whole = done.get("made_from") == made_from(run) and _lies_there(run.folder.export, done)
     earlier = _earlier(run) if whole else {}
     if whole and all(_is_done(earlier, target) for target in targets):
-        return dict(done)
+        renew_scores(run)
+        return run.folder.stored(file)
     return export_run(run, targets)
+
+
+def renew_scores(run: Run) -> None:
+    """Put the run's scores as they are now into the manifests of its export, if there is one of this subnet."""
+    file, scores = run.folder.manifest, run.folder.stored(run.folder.scores)
+    done = run.folder.stored(file)
+    if done.get("made_from") != made_from(run) or done.get("scores") == scores:
+        return
+    with damaged(file):
+        for name in done["devices"]:
+            inner = run.folder.export / name / file.name
+            if is_name(name) and inner.is_file():
+                own = done["devices"][name].get("scores", {})
+                write_json(inner, {**run.folder.stored(inner), "scores": own or scores})
+    write_json(file, {**done, "scores": scores})
 
 
 def _is_done(devices: Mapping[str, Any], target: Device) -> bool:
@@ -210,8 +226,8 @@ def note_untuned(run: Run) -> None:
 
 
 def made_from(run: Run) -> str:
-    """Identifies the widths and weights that an export is of, and the scores in its manifest."""
-    files = (run.folder.subnet_config, run.folder.subnet, run.folder.scores)
+    """Identifies the widths and weights that an export is of."""
+    files = (run.folder.subnet_config, run.folder.subnet)
     return hashlib.sha256(b"|".join(file.read_bytes() for file in files if file.exists())).hexdigest()
 
 

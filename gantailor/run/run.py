@@ -109,6 +109,7 @@ class Run:
         known, mine = (c.model_dump(mode="json") for c in (earlier, self.config))
         for config in (known, mine):
             config["data"] = {name: value for name, value in config["data"].items() if name not in READING}
+            del config["evaluation"]["final"]  # those that are missing are computed
         for section, name in MOVABLE:
             if trace.get(section) and not {None, "none"} & {known[section][name], mine[section][name]}:
                 known[section][name] = mine[section][name]

@@ -9,7 +9,9 @@ import torch
 from PIL import Image
 
 import gantailor
+import gantailor.supernet.files
 from gantailor.cli.main import main
+from gantailor.evaluators.scoring import Scoring
 from gantailor.supernet.errors import GantailorError
 
 pytestmark = pytest.mark.long
@@ -100,3 +102,85 @@ def test_a_run_is_loaded_without_teacher_and_data(finished, tmp_path, capsys):
         gantailor.load(bare)
     with pytest.raises(GantailorError, match="is no run folder"):
         gantailor.load(tmp_path)
+
+
+def _rows(run):
+    return json.loads((run / "scores.json").read_text())
+
+
+def test_a_finished_run_gets_more_scores(finished, tmp_path, capsys, monkeypatch):
+    """Beside the old ones, which stay as they are; what is there is not computed anew; nothing is exported anew."""
+    run = tmp_path / "run"
+    subprocess.run(["cp", "-r", finished / "run", run], check=True)
+    before, model = _rows(run), (run / "export/onnxruntime-cpu/model.onnx").read_bytes()
+    printed = scored(capsys, run, "--metrics", "l1,psnr,l1[teacher]")
+    after = _rows(run)
+    assert set(after) == {"input", "teacher", "subnet"} and set(printed) == {"l1", "psnr", "l1[teacher]"}
+    assert set(after["subnet"]) == {"l1", "psnr", "l1[teacher]"} and set(after["teacher"]) == {"l1", "psnr"}
+    for name, rows in before.items():
+        assert {key: after[name][key] for key in rows} == rows
+    assert len({row["provenance"]["reference_hash"] for row in after["subnet"].values()}) == 1
+
+    def refuse(*given, **more):
+        raise AssertionError("computed anew")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Scoring, "evaluator", refuse)
+        assert scored(capsys, run, "--metrics", "psnr,l1") == {key: after["subnet"][key] for key in ("psnr", "l1")}
+    assert main(["export", str(finished / "config.yaml"), "--out", str(run)]) == 0
+    assert _rows(run) == after and (run / "export/onnxruntime-cpu/model.onnx").read_bytes() == model
+
+
+OWN = """
+from gantailor.evaluators.metric import Metric
+from gantailor.evaluators.scores import provenance_of, render
+
+
+def make(context):
+    def bright(generator, pairs):
+        (values,) = [outputs.mean() for _, outputs, _ in render(generator, pairs)]
+        return {"bright": BRIGHT.score(float(values) * context.config.threads, provenance_of(pairs))}
+
+    return bright
+
+
+BRIGHT = Metric(name="bright", unit="of 1", lower_is_better=False, compares="outputs", make=make, reads=("threads",))
+"""
+
+
+def test_settings_of_a_score_are_part_of_it(finished, tmp_path, capsys, monkeypatch):
+    """Of other settings it stands beside the first, and each is found by its own; an earlier version said none."""
+    (tmp_path / "own_bright.py").write_text(OWN)
+    monkeypatch.syspath_prepend(tmp_path)
+    run, name = tmp_path / "run", "own_bright:BRIGHT"
+    subprocess.run(["cp", "-r", finished / "run", run], check=True)
+    scores = _rows(run)
+    for rows in scores.values():
+        del rows["l1"]["of"]
+    (run / "scores.json").write_text(json.dumps(scores))
+    first = scored(capsys, run, "--metrics", f"{name},l1")
+    assert first["l1"]["value"] == scores["subnet"]["l1"]["value"] and set(first) == {name, "l1"}
+    second = scored(capsys, run, "--metrics", f"{name},l1", "--evaluation.threads", "2")
+    assert set(second) == {f"{name}[threads 2]", "l1"} and second["l1"] == first["l1"]
+    assert second[f"{name}[threads 2]"]["value"] == pytest.approx(2 * first[name]["value"])
+    assert second[f"{name}[threads 2]"]["of"]["settings"] == {"threads": 2}
+    assert scored(capsys, run, "--metrics", f"{name},l1") == first
+    assert _rows(run)["subnet"].keys() == {*first, *second}
+
+
+def test_scores_of_another_subnet_do_not_stay(finished, tmp_path, capsys):
+    run = tmp_path / "run"
+    subprocess.run(["cp", "-r", finished / "run", run], check=True)
+    scored(capsys, run, "--metrics", "psnr")
+    before = _rows(run)["subnet"]
+    state, _ = gantailor.supernet.files.load_tensors(run / "subnet.safetensors")
+    gantailor.supernet.files.save_tensors(run / "subnet.safetensors", {k: v * 1.5 for k, v in state.items()}, {})
+    scored(capsys, run, "--metrics", "l1")
+    after = _rows(run)["subnet"]
+    assert set(after) == {"l1"} and after["l1"]["value"] != before["l1"]["value"]
+
+
+def test_a_score_that_cannot_be_had_changes_nothing(finished, capsys):
+    run, before = finished / "run", (finished / "run/scores.json").read_bytes()
+    assert "metric 'lpips' needs evaluation.lpips_features" in told(capsys, "evaluate", run, "--metrics", "psnr,lpips")
+    assert (run / "scores.json").read_bytes() == before
