@@ -92,6 +92,11 @@ def _add_application(add: Add) -> None:
     applied.add_argument("--threads", type=_count, help="of the runtime; as exported if missing")
     applied.add_argument("--skip-corrupt", action="store_true", help="leave out files that cannot be read")
 
+    packed = add("pack", "one file to hand over: models, manifest, samples, the lines that run them", "run:pack")
+    packed.add_argument("run", help="run folder, or its export")
+    packed.add_argument("--out", metavar="FILE.zip", help="the file; RUN.zip beside the run if missing")
+    _add_trust(packed)
+
 
 def _add_training_of_teachers(add: Add) -> None:
     teacher = add("teacher", "train a teacher from pictures alone", "jobs:teacher")

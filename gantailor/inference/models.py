@@ -199,7 +199,7 @@ def open_generator(path: str | Path, *, threads: int | None = None, trust_code: 
         batch=None if profile.batch == "dynamic" else 1,
         picture_range=profile.picture_range,
         input_shapes=tuple(tuple(n if isinstance(n, int) else multiple for n in shape[1:]) for shape in shapes),
-        takes=described.get("takes"),
+        takes=described.get("kind"),
         size_multiple=multiple,
     )
 

@@ -1,17 +1,23 @@
-"""What a run leaves is used again: exports are scored and loaded, a finished run gets more scores."""
+"""What a run leaves is used again: exports are scored, loaded and described, a finished run gets more scores."""
 
+import hashlib
 import json
 import subprocess
 
 import numpy as np
+import onnxruntime
 import pytest
 import torch
 from PIL import Image
+from torch import nn
 
 import gantailor
 import gantailor.supernet.files
 from gantailor.cli.main import main
 from gantailor.evaluators.scoring import Scoring
+from gantailor.export.devices import Device
+from gantailor.export.export import export_model
+from gantailor.handover.interface import FOR_APPS
 from gantailor.supernet.errors import GantailorError
 
 pytestmark = pytest.mark.long
@@ -32,7 +38,7 @@ def finished(tmp_path_factory):
         f"generator: srvgg\noptions: {{}}\nteacher: {folder}/G.pth\n"
         f"data: {{kind: folder, path: {folder}/data, size: 32}}\n"
         "space: uniform\nbudget: 0.5x\ntrain: {kimg: 0}\nfinetune: {kimg: 0.004, batch: 2}\nnarrowing: 0\n"
-        "evaluation: {search: l1, final: [l1]}\nsearch: {trials: 1}\ndevices: [onnxruntime-cpu, ncnn]\n"
+        "evaluation: {search: l1, final: [l1]}\nsearch: {trials: 1}\ndevices: [onnxruntime-cpu, ncnn]\nlicence: CC0\n"
     )
     (folder / "config.yaml").write_text(settings)
     assert main(["export", str(folder / "config.yaml"), "--out", str(folder / "run")]) == 0
@@ -184,3 +190,62 @@ def test_a_score_that_cannot_be_had_changes_nothing(finished, capsys):
     run, before = finished / "run", (finished / "run/scores.json").read_bytes()
     assert "metric 'lpips' needs evaluation.lpips_features" in told(capsys, "evaluate", run, "--metrics", "psnr,lpips")
     assert (run / "scores.json").read_bytes() == before
+
+
+def test_a_manifest_says_what_an_app_needs(finished, tmp_path):
+    """First; what the scores are of lies beside it; an ONNX file says the same itself."""
+    run = finished / "run"
+    whole = json.loads((run / "export/manifest.json").read_text())
+    assert list(whole)[:5] == ["inputs", "outputs", "pictures", "licence", "provenance"]
+    manifest = json.loads((run / "export/onnxruntime-cpu/manifest.json").read_text())
+    assert list(manifest)[: len(FOR_APPS)] == list(FOR_APPS)
+    (given,), (made,) = manifest["inputs"], manifest["outputs"]
+    for end, name in ((given, "input"), (made, "output")):
+        assert end["name"] == name and end["shape"] == [1, 3, 32, 32] and end["layout"] == "NCHW"
+        assert end["channels"] == "RGB" and end["range"] == [-1, 1] and end["dtype"] == "float32"
+    prepare, back = manifest["pictures"]["prepare"], manifest["pictures"]["read_back"]
+    assert prepare["resize"] == "stretch" and prepare["size"] == [32, 32] and prepare["transparent"] == "laid on white"
+    pixels = np.arange(256)
+    values = pixels * prepare["values"]["times"] + prepare["values"]["plus"]
+    assert values.min() == -1 and values.max() == 1
+    read = np.rint((values - back["values"]["minus"]) * back["values"]["times"]).clip(*back["clip"])
+    np.testing.assert_array_equal(read, pixels)
+    assert manifest["licence"] == "CC0" and manifest["provenance"]["teacher"]["file"] == "G.pth"
+    assert manifest["provenance"]["teacher"]["sha256"] == hashlib.sha256((finished / "G.pth").read_bytes()).hexdigest()
+    digests = manifest["provenance"]["data"]["digests"]
+    assert digests == json.loads((run / "trace.json").read_text())["data"]
+    file = run / "export/onnxruntime-cpu/model.onnx"
+    assert manifest["sha256"] == {"model.onnx": hashlib.sha256(file.read_bytes()).hexdigest()}
+    inside = onnxruntime.InferenceSession(file).get_modelmeta().custom_metadata_map
+    for name in ("inputs", "outputs", "pictures", "provenance"):
+        assert json.loads(inside[name]) == manifest[name]
+    assert inside["licence"] == "CC0" and inside["precision"] == "float32"
+    ncnn = json.loads((run / "export/ncnn/manifest.json").read_text())
+    assert (ncnn["inputs"][0]["name"], ncnn["outputs"][0]["name"]) == ("data", "output")
+    for place, name in ((whole, "subnet"), (manifest, "teacher")):
+        assert place["scores"][name]["l1"].keys() == {"value", "unit", "lower_is_better"}
+    assert json.loads((run / "export/scores.json").read_text()) == _rows(run)
+
+
+class Halves(nn.Module):
+    """A picture and a latent to a picture of half the sides."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.style = nn.Conv2d(3, 1, 2, 2), nn.Linear(4, 1)
+
+    def forward(self, image, style):
+        return torch.tanh(self.conv(image) + self.style(style)[..., None, None])
+
+
+def test_free_sides_other_channels_and_several_inputs(tmp_path):
+    inputs = (torch.rand(2, 3, 16, 16) * 2 - 1, torch.randn(2, 4))
+    profile = Device(name="any", runtime="onnxruntime", size="dynamic", batch="dynamic", size_multiple=2)
+    found = export_model(tmp_path, Halves().eval(), inputs, profile)
+    image, style = found["inputs"]
+    assert image["shape"] == ["batch", 3, "height", "width"] and image["multiple_of"] == 2 and image["name"] == "image"
+    assert style["kind"] == "vector" and style["shape"] == ["batch", 4] and style["range"] is None
+    (made,) = found["outputs"]
+    assert made["shape"] == ["batch", 1, "1/2*height", "1/2*width"] and made["channels"] == "grey"
+    assert found["pictures"]["prepare"]["resize"] == "none" and found["licence"] is None
+    assert json.loads((tmp_path / "manifest.json").read_text()) == found
