@@ -1,28 +1,38 @@
-"""The whole job, runs and exported generators, from Python."""
+"""The whole job, runs and exports, from Python."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
+import gantailor
+from gantailor.export.checking import as_inputs
+from gantailor.export.devices import Device, device
+from gantailor.export.export import export_model
+from gantailor.export.target import check_device
 from gantailor.export.weights import FILE, read_weights
+from gantailor.handover.interface import interface
 from gantailor.pipeline.compress import compress as run_stages
 from gantailor.run.config import Config
 from gantailor.run.folder import RunFolder, damaged
 from gantailor.run.loading import load_config
 from gantailor.run.run import Run, rebuilt
 from gantailor.run.run import open_run as open_folder
+from gantailor.supernet.calling import Inputs, rows_of
+from gantailor.supernet.device import computed
 from gantailor.supernet.errors import CheckpointError, ConfigError, RunError
+from gantailor.supernet.files import write_json
 from gantailor.supernet.graph import SubnetConfig
+from gantailor.supernet.subnets.copying import copied
 from gantailor.supernet.training import distributed
 from gantailor.zoo.checkpoints import load_state
 from gantailor.zoo.data.config import DataConfig
 from gantailor.zoo.data.kinds.dataset import give, is_given
 
-__all__ = ["compress", "load", "open_run"]
+__all__ = ["compress", "export", "load", "open_run"]
 
 
 def compress(
@@ -124,3 +134,50 @@ def load(place: str | Path, *, trust_code: bool = False) -> nn.Module:
         narrow = rebuilt(origin).extract(SubnetConfig(origin["config"]))
     load_state(narrow, state, str(file))
     return narrow.eval()
+
+
+def export(
+    model: nn.Module,
+    out: str | Path,
+    *,
+    example_inputs: Inputs | Sequence[Tensor],
+    devices: Sequence[str | Device] = ("onnxruntime-cpu",),
+    pictures: Inputs | None = None,
+    licence: str | None = None,
+) -> dict[str, Any]:
+    """Any generator for devices, each file compared with PyTorch: as ``gantailor export``, without a run.
+
+    A folder for each device in ``out``, with the model, ``manifest.json`` (what an app needs, and what was checked) and
+    ``bench.py``; ``gantailor run out PICTURES`` applies them. See ``gantailor/export/export.py``.
+
+    Args:
+        model: written, and compared with, in eval mode; it stays as it is.
+        out: folder, made if missing.
+        example_inputs: a tensor ``[N, ...]``, or a tuple of such in the order of the forward: the first row is traced,
+            all are compared. Pictures lie in [-1, 1].
+        devices: names of profiles, ``FILE.yaml:NAME`` for one's own, or ``Device`` records.
+        pictures: to calibrate 8 bits with, in the same form; the example if missing.
+        licence: of the model, for the manifest.
+
+    Returns:
+        The manifest of all, ``devices`` by name in it; as ``out/manifest.json`` holds it.
+
+    Raises:
+        ExportError: a target has not this precision, an extra is missing, an operator is not supported, or a written
+            model computes something else than PyTorch.
+        ConfigError: there is no such device.
+    """
+    profiles = [one if isinstance(one, Device) else device(one) for one in devices]
+    for profile in profiles:
+        check_device(profile)
+    example = as_inputs(example_inputs)
+    given = example if pictures is None else as_inputs(pictures)
+    about, folder = {"licence": licence, "provenance": {"gantailor": gantailor.__version__}}, Path(out)
+    made = computed(copied(model).eval(), rows_of(example, slice(1)))
+    manifest = {**interface(model, example, made), **about}
+    found = {p.name: export_model(folder / p.name, model, example, p, pictures=given, about=about) for p in profiles}
+    manifest["devices"] = {
+        name: {key: value for key, value in one.items() if key not in about} for name, one in found.items()
+    }
+    write_json(folder / "manifest.json", manifest)
+    return manifest
