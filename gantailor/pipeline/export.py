@@ -25,10 +25,11 @@ from gantailor.run.folder import damaged
 from gantailor.run.run import Run
 from gantailor.supernet.calling import Inputs, as_tuple, each, rows_of
 from gantailor.supernet.device import computed
-from gantailor.supernet.files import write_json
+from gantailor.supernet.files import state_digest, write_json
 from gantailor.supernet.graph import SubnetConfig
 from gantailor.supernet.quantization.activation_ranges import load_quantisers
 from gantailor.zoo.data import SPLITS
+from gantailor.zoo.generators.given import is_given
 from gantailor.zoo.reading.files import split_file
 
 CALIBRATION_PICTURES = 64
@@ -167,7 +168,8 @@ def _about(run: Run) -> dict[str, Any]:
     source = None
     if record is not None:
         file = split_file(record.weights)[0]
-        source = {"generator": record.generator, "file": file.name, "sha256": digest_of(file)}
+        digest = state_digest(run.setup.loaded.module) if is_given(record.weights) else digest_of(file)
+        source = {"generator": record.generator, "file": file.name, "sha256": digest}
     provenance = {
         "gantailor": gantailor.__version__,
         "torch": torch.__version__,
