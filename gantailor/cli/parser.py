@@ -91,7 +91,7 @@ def _add_application(add: Add) -> None:
     applied.add_argument("--overlap", type=_side, help="pixels a tile sees beyond what is kept of it; 32")
     applied.add_argument("--threads", type=_count, help="of the runtime; as exported if missing")
     applied.add_argument("--skip-corrupt", action="store_true", help="leave out files that cannot be read")
-
+    _add_trust(applied)
     packed = add("pack", "one file to hand over: models, manifest, samples, the lines that run them", "run:pack")
     packed.add_argument("run", help="run folder, or its export")
     packed.add_argument("--out", metavar="FILE.zip", help="the file; RUN.zip beside the run if missing")

@@ -19,7 +19,8 @@ def run(arguments: argparse.Namespace) -> None:
     """Apply a model to every input, into a folder; what lies there already stays."""
     files, out, report = input_files(arguments.inputs), Path(arguments.out), Reporter()
     check_out(out, files)
-    model = open_model(arguments.export, device=arguments.device, threads=arguments.threads)
+    how = {"device": arguments.device, "threads": arguments.threads, "trust_code": arguments.trust_code}
+    model = open_model(arguments.export, **how)
     tiling = Tiling(model=model, tile=arguments.tile, overlap=arguments.overlap)
     size = " x ".join(map(str, model.size)) if model.size else "any size"
     report.note(f"{model.name}: {size}, {len(files)} pictures")

@@ -37,6 +37,7 @@ from gantailor.handover.interface import as_metadata, for_apps_first, interface
 from gantailor.supernet.calling import Inputs, as_tuple, each, forward, joined, rows_of, size_of
 from gantailor.supernet.files import write_bytes, write_json
 from gantailor.supernet.quantization.quantisers import LAYERS, Quantised, Quantisers
+from gantailor.supernet.received.signature import mark
 from gantailor.supernet.subnets.copying import copied
 
 
@@ -142,6 +143,8 @@ def export_model(
                 runner, simulated, one if pictures is None else pictures, profile
             )
     _write_bench(folder, target, shown)
+    if ":" in profile.runtime:  # code, which nobody else's manifest may name
+        result["mark"] = mark(profile.runtime)
     result = for_apps_first(result)
     write_json(folder / "manifest.json", result)
     return result

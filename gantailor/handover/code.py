@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -61,7 +62,7 @@ def calls_of(manifest: Mapping[str, Any], *, weights: bool = False) -> Calls:
 
 
 def _torch(manifest: Mapping[str, Any]) -> Calls:
-    names = ", ".join(f'torch.from_numpy(stored["{one["name"]}"])' for one in manifest["inputs"])
+    names = ", ".join(f"torch.from_numpy(stored[{_quoted(one['name'])}])" for one in manifest["inputs"])
     return Calls(
         "gantailor",
         ("import gantailor", "import torch"),
@@ -108,19 +109,19 @@ def _ncnn(manifest: Mapping[str, Any]) -> Calls:
 
 
 def _litert(manifest: Mapping[str, Any]) -> Calls:
-    name, made = manifest["inputs"][0]["name"], _quoted(manifest["outputs"][0]["name"])
+    name, made = _quoted(manifest["inputs"][0]["name"]), _quoted(manifest["outputs"][0]["name"])
     return Calls(
         "ai-edge-litert",
         ("from ai_edge_litert.interpreter import Interpreter",),
         (f"model = Interpreter(model_path={_quoted(manifest['file'])}).get_signature_runner()",),
-        (f"y = model({name}=x)[{made}]",),
+        (f"y = model(**{{{name}: x}})[{made}]",),
         (f"y = model(**stored)[{made}]",),
     )
 
 
 def _any(manifest: Mapping[str, Any]) -> Calls:
     """By ``runtime.py`` beside the model, which every export has."""
-    fed = ", ".join(f'stored["{one["name"]}"]' for one in manifest["inputs"])
+    fed = ", ".join(f"stored[{_quoted(one['name'])}]" for one in manifest["inputs"])
     return Calls(
         str(manifest["runtime"]).partition(":")[0],
         STANDARD,
@@ -140,7 +141,7 @@ BY_RUNTIME = {"onnxruntime": _onnxruntime, "ncnn": _ncnn, "litert": _litert}
 def _read(manifest: Mapping[str, Any]) -> list[str]:
     """From a file to ``x``, as the manifest's ``pictures.prepare`` says."""
     prepare, channels = manifest["pictures"]["prepare"], manifest["inputs"][0]["channels"]
-    low, high = manifest["inputs"][0]["range"]
+    low, high = map(int, manifest["inputs"][0]["range"])
     background = prepare["transparent"].removeprefix("laid on ")
     lines = ['picture = ImageOps.exif_transpose(Image.open(source)).convert("RGBA")']
     if channels != "RGBA":
@@ -155,10 +156,10 @@ def _read(manifest: Mapping[str, Any]) -> list[str]:
 def _sized(manifest: Mapping[str, Any], prepare: Mapping[str, Any], background: str) -> list[str]:
     """A picture of another shape, brought to size."""
     if prepare["size"] is None:
-        multiple = manifest["inputs"][0].get("multiple_of", 1)
+        multiple = int(manifest["inputs"][0].get("multiple_of", 1))
         cut = f"(0, 0, picture.width // {multiple} * {multiple}, picture.height // {multiple} * {multiple})"
         return [f"picture = picture.crop({cut})"] if multiple > 1 else []
-    height, width = prepare["size"]
+    height, width = map(int, prepare["size"])
     size, filtered = f"({width}, {height})", "Image.Resampling.BICUBIC"
     by_rule = {
         "stretch": f"picture = picture.resize({size}, {filtered})",
@@ -173,7 +174,7 @@ def _sized(manifest: Mapping[str, Any], prepare: Mapping[str, Any], background: 
 def _written(manifest: Mapping[str, Any]) -> list[str]:
     """From ``y`` to a file, as ``pictures.read_back`` says."""
     end = manifest["outputs"][0]
-    low, high = end["range"]
+    low, high = map(int, end["range"])
     scaled = f"(y[0] - {low})" if low > 0 else f"(y[0] + {-low})" if low else "y[0]"
     shades = f"np.rint({scaled} * {_number(255 / (high - low))}).clip(0, 255).astype(np.uint8)"
     shades = f"{shades}[0]" if end["channels"] == "grey" else f"{shades}.transpose(1, 2, 0)"
@@ -185,7 +186,5 @@ def _number(value: float) -> str:
 
 
 def _quoted(value: Any) -> str:
-    """A word, or a list of such, as Python is written here."""
-    if isinstance(value, list):
-        return f"[{', '.join(map(_quoted, value))}]"
-    return '"' + str(value).replace("\\", "\\\\").replace('"', '\\"') + '"'
+    """A word, or a list of such, as Python is written here: whatever a manifest says stays a text."""
+    return json.dumps(value)

@@ -41,7 +41,7 @@ def pack(run: str | Path, out: str | Path | None = None, *, trust_code: bool = F
 
     Raises:
         ExportError: nothing was exported, or files of it are missing.
-        ConfigError: the file cannot be written.
+        ConfigError: the file's name does not end with ``.zip``.
     """
     place = Path(run)
     folder = place if (place / FILE).is_file() else RunFolder(place).export
@@ -61,7 +61,8 @@ def _entries(folder: Path, name: str, *, trust_code: bool) -> Iterator[tuple[str
     """Names within the folder, and what they hold."""
     manifest = _manifest(folder)
     with damaged(folder / "manifest.json"):
-        devices = {n: DeviceFolder.read(folder / n) for n in manifest["devices"] if is_name(n)}
+        names = [name for name in manifest["devices"] if is_name(name)]
+        devices = {name: DeviceFolder.read(folder / name, trust_code=trust_code) for name in names}
         inputs = _stored_inputs(next(iter(devices.values())), manifest) if devices else None
         if inputs is None:
             raise ExportError(f"{str(folder)!r} holds no device's model; run: gantailor export {folder.parent}")

@@ -18,9 +18,11 @@ from gantailor.export.errors import ExportError
 from gantailor.export.export import Exported, load_runner, model_files
 from gantailor.export.target import Runner, find_target
 from gantailor.export.weights import FILE, ORIGIN, read_weights
+from gantailor.run.folder import damaged
 from gantailor.supernet.errors import ConfigError, UnreadableError, first_line, nearest, why_of
 from gantailor.supernet.files import stored_info
 from gantailor.supernet.received.documents import read_json
+from gantailor.supernet.received.signature import is_own
 from gantailor.supernet.traits import plain_generator, traits_of
 
 CHANNELS = (1, 3, 4)  # grey, RGB, RGB and alpha
@@ -70,6 +72,14 @@ class PictureModel:
         return picture_made
 
 
+@dataclass(frozen=True)
+class _Call:
+    """How a model is opened."""
+
+    threads: int | None
+    trust_code: bool
+
+
 def _no_picture(name: str, why: str) -> str:
     return (
         f"{name!r} {why}: it is not from one picture to one; gantailor run is for generators of pictures [1, C, H, W] "
@@ -77,7 +87,9 @@ def _no_picture(name: str, why: str) -> str:
     )
 
 
-def open_model(path: str | Path, *, device: str | None = None, threads: int | None = None) -> PictureModel:
+def open_model(
+    path: str | Path, *, device: str | None = None, threads: int | None = None, trust_code: bool = False
+) -> PictureModel:
     """The model of a run folder, of its ``export``, of one device's folder there, or of a file in it.
 
     Of several devices it is the first that runs here, one that takes any size before one that takes one; without any
@@ -86,36 +98,38 @@ def open_model(path: str | Path, *, device: str | None = None, threads: int | No
     Args:
         device: of a run's exports this one; ``torch`` is the weights.
         threads: of a call; as exported, if missing.
+        trust_code: import the generator or the runtime that it names, though somebody else made it.
 
     Raises:
         ExportError: there is no export, none that runs here, or it is not from one picture to one.
         ConfigError: there is nothing, or no such device.
     """
-    place = Path(path)
+    place, call = Path(path), _Call(threads, trust_code)
     if not place.exists():
         raise ConfigError(f"{str(path)!r} does not exist; give a run folder, its export/DEVICE, or a file there")
     if place.is_file():
-        return _of_weights(place, threads) if place.suffix == ".safetensors" else _of_device(place.parent, threads)
+        weights = place.suffix == ".safetensors"
+        return _of_weights(place, call) if weights else _of_device(place.parent, call)
     folder = place / "export" if (place / "config.json").exists() else place
     manifest = _manifest(folder)
     if "devices" not in manifest:
-        return _of_device(folder, threads)
+        return _of_device(folder, call)
     known = [*manifest["devices"], TORCH]
     if device is not None and device not in known:
         raise ConfigError(f"{str(folder)!r} has no export for --device {device!r}; {nearest(device, known)}")
-    return _of_run(folder, manifest["devices"], [device] if device else _by_use(manifest["devices"]), threads)
+    return _of_run(folder, [device] if device else _by_use(manifest["devices"]), call)
 
 
 def _by_use(devices: Mapping[str, Any]) -> list[str]:
     return [*sorted(devices, key=lambda name: devices[name].get("size") != "dynamic"), TORCH]
 
 
-def _of_run(folder: Path, devices: Mapping[str, Any], names: list[str], threads: int | None) -> PictureModel:
+def _of_run(folder: Path, names: list[str], call: _Call) -> PictureModel:
     """The first that can be opened; if none can, the reason of the first."""
     failed: list[ExportError] = []
     for name in names:
         try:
-            return _of_weights(folder / FILE, threads) if name == TORCH else _of_device(folder / name, threads)
+            return _of_weights(folder / FILE, call) if name == TORCH else _of_device(folder / name, call)
         except ExportError as error:
             failed.append(error)
     raise failed[0]
@@ -148,16 +162,29 @@ class DeviceFolder:
     profile: Device
 
     @classmethod
-    def read(cls, folder: Path, *, threads: int | None = None) -> DeviceFolder:
+    def read(cls, folder: Path, *, threads: int | None = None, trust_code: bool = False) -> DeviceFolder:
         """A folder of an export.
 
+        Args:
+            trust_code: import the runtime that it names, though somebody else made it.
+
         Raises:
-            ExportError: it has no manifest that can be read, or lacks a file.
+            ExportError: it has no manifest that can be read, or lacks a file; or somebody else made it, and its runtime
+                is code.
+            RunError: its manifest is damaged.
         """
         manifest = _manifest(folder)
-        settings = {key: manifest[key] for key in Device.model_fields if key in manifest}
-        wanted = {"name": manifest["device"], "threads": threads or manifest["threads"]}
-        found = cls(folder, manifest, Device.model_validate({**settings, **wanted}))
+        with damaged(folder / "manifest.json"):
+            settings = {key: manifest[key] for key in Device.model_fields if key in manifest}
+            wanted = {"name": manifest["device"], "threads": threads or manifest["threads"]}
+            found = cls(folder, manifest, Device.model_validate({**settings, **wanted}))
+            _ = found.file, manifest["shapes"][0]
+        runtime = found.profile.runtime
+        if ":" in runtime and not (trust_code or is_own(runtime, manifest.get("mark"))):
+            raise ExportError(
+                f"{str(folder)!r} was not made by you on this machine, and names what would be imported: runtime "
+                f"{runtime!r}; where you trust who made it, pass --trust-code, or export anew"
+            )
         if missing := [one for one in manifest.get("sha256", [found.file.name]) if not (folder / one).is_file()]:
             raise ExportError(f"{str(folder)!r} lacks {', '.join(missing)}; copy the whole folder, or export anew")
         return found
@@ -190,7 +217,7 @@ def open_generator(path: str | Path, *, threads: int | None = None, trust_code: 
     place = Path(path)
     if place.suffix == ".safetensors":
         return load(place, trust_code=trust_code)
-    found = DeviceFolder.read(place if place.is_dir() else place.parent, threads=threads)
+    found = DeviceFolder.read(place if place.is_dir() else place.parent, threads=threads, trust_code=trust_code)
     profile, shapes = found.profile, found.manifest["shapes"]
     described = found.manifest.get("inputs", [{}])[0]
     multiple = profile.size_multiple if profile.size == "dynamic" else 1
@@ -233,9 +260,9 @@ def described(path: str | Path) -> dict[str, Any]:
     return found | ({"data.size": sides} if len(shape) == len(sides) + 2 == 4 else {})
 
 
-def _of_device(folder: Path, threads: int | None) -> PictureModel:
+def _of_device(folder: Path, call: _Call) -> PictureModel:
     """The model of one device's folder."""
-    found, name = DeviceFolder.read(folder, threads=threads), str(folder)
+    found, name = DeviceFolder.read(folder, threads=call.threads, trust_code=call.trust_code), str(folder)
     channels, profile = _channels(found.manifest, name), found.profile
     shape, free = found.manifest["shapes"][0], profile.size == "dynamic"
     return PictureModel(
@@ -268,18 +295,18 @@ def _channels(manifest: Mapping[str, Any], name: str) -> int:
     return int(shape[1])
 
 
-def _of_weights(file: Path, threads: int | None) -> PictureModel:
+def _of_weights(file: Path, call: _Call) -> PictureModel:
     """The generator of an export's weights, by PyTorch; of any size."""
-    _, origin = read_weights(file)
+    _, origin = read_weights(file, trust_code=call.trust_code)
     (_, *shape), more = origin["input_shapes"][0], origin["input_shapes"][1:]
-    generator = load(file)
+    generator = load(file, trust_code=call.trust_code)
     traits = traits_of(plain_generator(generator))
     if more or len(shape) != 3 or shape[0] not in CHANNELS or traits.takes != "pictures":
         told = f"{1 + len(more)} inputs" if more else f"{traits.takes} {[1, *shape]}"
         raise ExportError(_no_picture(str(file), f"takes {told}"))
     return PictureModel(
         name=str(file),
-        run=_by_torch(generator, threads),
+        run=_by_torch(generator, call.threads),
         channels=shape[0],
         multiple=traits.size_multiple,
         picture_range=getattr(plain_generator(generator), "picture_range", (-1, 1)),

@@ -29,6 +29,7 @@ from gantailor.supernet.files import state_digest, write_json
 from gantailor.supernet.graph import SubnetConfig
 from gantailor.supernet.quantization.activation_ranges import load_quantisers
 from gantailor.zoo.data import SPLITS
+from gantailor.zoo.data.read import find_kind
 from gantailor.zoo.generators.given import is_given
 from gantailor.zoo.reading.files import split_file
 
@@ -170,11 +171,12 @@ def _about(run: Run) -> dict[str, Any]:
         file = split_file(record.weights)[0]
         digest = state_digest(run.setup.loaded.module) if is_given(record.weights) else digest_of(file)
         source = {"generator": record.generator, "file": file.name, "sha256": digest}
+    digests = {split: run.setup.data(split).digest() for split in SPLITS}
     provenance = {
         "gantailor": gantailor.__version__,
         "torch": torch.__version__,
         "teacher": source,
-        "data": {"kind": config.data.kind, "digests": {split: run.setup.data(split).digest() for split in SPLITS}},
+        "data": {"kind": config.data.kind, "licence": find_kind(config.data.kind).licence, "digests": digests},
         "subnet": made_from(run),
     }
     data = run.setup.data_config

@@ -3,6 +3,8 @@
 import hashlib
 import json
 import subprocess
+import sys
+import zipfile
 
 import numpy as np
 import onnxruntime
@@ -249,3 +251,23 @@ def test_free_sides_other_channels_and_several_inputs(tmp_path):
     assert made["shape"] == ["batch", 1, "1/2*height", "1/2*width"] and made["channels"] == "grey"
     assert found["pictures"]["prepare"]["resize"] == "none" and found["licence"] is None
     assert json.loads((tmp_path / "manifest.json").read_text()) == found
+
+
+def test_a_run_is_packed_without_its_data_and_teacher(finished, tmp_path, monkeypatch):
+    """As the pipeline leaves it; the lines for the weights and for ONNX make the packed picture."""
+    run = tmp_path / "moved"
+    subprocess.run(["cp", "-r", finished / "run", run], check=True)
+    settings = json.loads((run / "config.json").read_text())
+    settings["teacher"]["weights"] = settings["data"]["path"] = str(tmp_path / "gone")
+    (run / "config.json").write_text(json.dumps(settings))
+    assert main(["pack", str(run), "--out", str(tmp_path / "handed.zip")]) == 0
+    zipfile.ZipFile(tmp_path / "handed.zip").extractall(tmp_path)
+    place = tmp_path / "handed"
+    assert "x\nfewer than its teacher" in (place / "README.md").read_text()
+    assert json.loads((place / "scores.json").read_text()) == _rows(finished / "run")
+    for folder in (place, place / "onnxruntime-cpu"):
+        monkeypatch.chdir(folder)
+        monkeypatch.setattr(sys, "argv", ["apply.py", "input.png", "made.png"])
+        exec(compile((folder / "apply.py").read_text(), "apply.py", "exec"), {"__name__": "__main__"})
+        made, sample = (np.asarray(Image.open(f"{name}.png")).astype(int) for name in ("made", "output"))
+        assert np.abs(made - sample).max() <= 1
