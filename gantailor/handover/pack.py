@@ -63,6 +63,8 @@ def _entries(folder: Path, name: str, *, trust_code: bool) -> Iterator[tuple[str
     with damaged(folder / "manifest.json"):
         names = [name for name in manifest["devices"] if is_name(name)]
         devices = {name: DeviceFolder.read(folder / name, trust_code=trust_code) for name in names}
+        for found in devices.values():
+            found.check_files()
         inputs = _stored_inputs(next(iter(devices.values())), manifest) if devices else None
         if inputs is None:
             raise ExportError(f"{str(folder)!r} holds no device's model; run: gantailor export {folder.parent}")

@@ -169,8 +169,7 @@ class DeviceFolder:
             trust_code: import the runtime that it names, though somebody else made it.
 
         Raises:
-            ExportError: it has no manifest that can be read, or lacks a file; or somebody else made it, and its runtime
-                is code.
+            ExportError: it has no manifest that can be read; or somebody else made it, and its runtime is code.
             RunError: its manifest is damaged.
         """
         manifest = _manifest(folder)
@@ -185,8 +184,6 @@ class DeviceFolder:
                 f"{str(folder)!r} was not made by you on this machine, and names what would be imported: runtime "
                 f"{runtime!r}; where you trust who made it, pass --trust-code, or export anew"
             )
-        if missing := [one for one in manifest.get("sha256", [found.file.name]) if not (folder / one).is_file()]:
-            raise ExportError(f"{str(folder)!r} lacks {', '.join(missing)}; copy the whole folder, or export anew")
         return found
 
     @property
@@ -194,12 +191,23 @@ class DeviceFolder:
         """The model, or the first of its files."""
         return self.folder / str(self.manifest["file"])
 
+    def check_files(self) -> None:
+        """That all files of the model are there.
+
+        Raises:
+            ExportError: some are not.
+        """
+        names = self.manifest.get("sha256", [self.file.name])
+        if missing := [name for name in names if not (self.folder / name).is_file()]:
+            raise ExportError(f"{str(self.folder)!r} lacks {', '.join(missing)}; copy the whole folder, or export anew")
+
     def runner(self) -> Runner:
         """The model in its runtime.
 
         Raises:
-            ExportError: it does not run here, or the runtime is missing.
+            ExportError: a file is missing, it does not run here, or the runtime is missing.
         """
+        self.check_files()
         return load_runner(self.file, self.profile)
 
 
