@@ -143,11 +143,14 @@ def export_model(
                 runner, simulated, one if pictures is None else pictures, profile
             )
     _write_bench(folder, target, shown)
-    if ":" in profile.runtime:  # code, which nobody else's manifest may name
-        result["mark"] = mark(profile.runtime)
-    result = for_apps_first(result)
+    result = for_apps_first(result | _marked(profile))
     write_json(folder / "manifest.json", result)
     return result
+
+
+def _marked(profile: Device) -> dict[str, str]:
+    """What shows that a runtime of one's own is named by oneself: nobody else's manifest may name code."""
+    return {"mark": mark(profile.runtime)} if ":" in profile.runtime else {}
 
 
 def _for_apps(model: nn.Module, given: Inputs, profile: Device, about: Mapping[str, Any]) -> dict[str, Any]:
