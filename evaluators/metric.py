@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from gantailor.evaluators.features.extractor import Extractor
     from gantailor.evaluators.metrics.perceptual import Lpips
 
+NO_PROTOCOL = ("search", "search_images", "final")  # settings that say which scores there are, not how they are made
 Compares = Literal["sets", "pictures", "inputs", "outputs", "latents", "generator"]
 Runtime = Callable[[nn.Module, Inputs], Callable[[], object]]
 
@@ -80,6 +81,8 @@ class Metric:
             pictures; the context names those that are wanted.
         needs: settings of ``evaluation`` that must have a value.
         check: says in one line what else is missing, and how to mend it; ``None`` where nothing is.
+        reads: settings of ``evaluation`` that its figures depend on, so that a run knows a score of other settings from
+            the same one; all of them where that is not said.
         least: pictures on each side without which it cannot be computed; a run says so before it begins.
         variants: what may stand behind the name, as the 768 in ``fid768[inception-2015-12-05]``.
 
@@ -93,6 +96,7 @@ class Metric:
     compares: Compares
     make: Callable[[MetricContext], Evaluator]
     needs: tuple[str, ...] = ()
+    reads: tuple[str, ...] | None = None
     check: Callable[[EvaluationConfig], str | None] | None = None
     least: int = 1
     variants: tuple[str, ...] = ()
@@ -107,7 +111,7 @@ class Metric:
         if self.compares not in get_args(Compares):
             allowed = ", ".join(get_args(Compares))
             raise ConfigError(f"metric {self.name!r} compares {self.compares!r}; allowed are {allowed}")
-        for setting in self.needs:
+        for setting in (*self.needs, *(self.reads or ())):
             if setting not in EvaluationConfig.model_fields:
                 allowed = ", ".join(EvaluationConfig.model_fields)
                 raise ConfigError(f"metric {self.name!r} needs {setting!r}, which is no setting; allowed are {allowed}")
@@ -125,6 +129,11 @@ class Metric:
             parts = [f"evaluation.{setting} ({fields[setting].description})" for setting in absent]
             return f"metric {self.name!r} needs {' and '.join(parts)}"
         return self.check(config) if self.check is not None else None
+
+    def settings(self, config: EvaluationConfig) -> dict[str, Any]:
+        """The settings that its figures depend on, as JSON values."""
+        names = [n for n in EvaluationConfig.model_fields if n not in NO_PROTOCOL] if self.reads is None else self.reads
+        return config.model_dump(mode="json", include=set(names))
 
     def score(self, value: float, provenance: dict[str, Any]) -> Score:
         """A figure with this metric's unit and direction.

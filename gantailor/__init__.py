@@ -11,19 +11,22 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from gantailor.api import compress, load, open_run
+    from gantailor.api import compress, export, load, open_run
     from gantailor.search.spaces.space import Space, space
+    from gantailor.search.standalone.search import search
+    from gantailor.supernet.calibration import recalibrate
     from gantailor.supernet.errors import GantailorError
     from gantailor.supernet.graph import Selection, SubnetConfig, WidthGraph
     from gantailor.supernet.importance.ranking import rank_channels
     from gantailor.supernet.supernet import Supernet
+    from gantailor.supernet.training.narrowing import narrow
     from gantailor.supernet.verify import verify
     from gantailor.zoo.checkpoints import load_teacher
     from gantailor.zoo.generators.record import build
 
 __version__ = "0.1.0"
 
-_PUBLIC = {
+_PUBLIC = {  # where each lives; a package that is a function too by its own name
     "GantailorError": "gantailor.supernet.errors",
     "Selection": "gantailor.supernet.graph",
     "Space": "gantailor.search.spaces.space",
@@ -32,10 +35,14 @@ _PUBLIC = {
     "WidthGraph": "gantailor.supernet.graph",
     "build": "gantailor.zoo.generators.record",
     "compress": "gantailor.api",
+    "export": "gantailor.export",
     "load": "gantailor.api",
     "load_teacher": "gantailor.zoo.checkpoints",
+    "narrow": "gantailor.supernet.training.narrowing",
     "open_run": "gantailor.api",
     "rank_channels": "gantailor.supernet.importance.ranking",
+    "recalibrate": "gantailor.supernet.calibration",
+    "search": "gantailor.search",
     "space": "gantailor.search.spaces.space",
     "verify": "gantailor.supernet.verify",
 }
@@ -49,10 +56,14 @@ __all__ = [
     "WidthGraph",
     "build",
     "compress",
+    "export",
     "load",
     "load_teacher",
+    "narrow",
     "open_run",
     "rank_channels",
+    "recalibrate",
+    "search",
     "space",
     "verify",
 ]
@@ -62,7 +73,8 @@ def __getattr__(name: str) -> Any:
     """A public name, imported at its first use."""
     if name not in _PUBLIC:
         raise AttributeError(f"module 'gantailor' has no attribute {name!r}")
-    return getattr(import_module(_PUBLIC[name]), name)
+    found = import_module(_PUBLIC[name])
+    return found if _PUBLIC[name] == f"{__name__}.{name}" else getattr(found, name)
 
 
 def __dir__() -> list[str]:

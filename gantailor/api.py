@@ -1,34 +1,49 @@
-"""The whole job, runs and exported generators, from Python."""
+"""The whole job, runs and exports, from Python."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
-from gantailor.export.weights import read_weights
+import gantailor
+from gantailor.export.checking import as_inputs
+from gantailor.export.devices import Device, device
+from gantailor.export.export import export_model
+from gantailor.export.target import check_device
+from gantailor.export.weights import FILE, read_weights
+from gantailor.handover.interface import interface
 from gantailor.pipeline.compress import compress as run_stages
 from gantailor.run.config import Config
-from gantailor.run.folder import damaged
+from gantailor.run.defaults import merged
+from gantailor.run.folder import RunFolder, damaged
 from gantailor.run.loading import load_config
 from gantailor.run.run import Run, rebuilt
 from gantailor.run.run import open_run as open_folder
+from gantailor.supernet.calling import Inputs, rows_of
+from gantailor.supernet.device import computed
 from gantailor.supernet.errors import CheckpointError, ConfigError, RunError
+from gantailor.supernet.files import write_json
 from gantailor.supernet.graph import SubnetConfig
+from gantailor.supernet.subnets.copying import copied
 from gantailor.supernet.training import distributed
 from gantailor.zoo.checkpoints import load_state
 from gantailor.zoo.data.config import DataConfig
-from gantailor.zoo.data.kinds.dataset import give, is_given
+from gantailor.zoo.data.kinds.dataset import give, is_given, parts_of
+from gantailor.zoo.generators.given import give as give_model
+from gantailor.zoo.generators.given import is_given as is_given_model
 
-__all__ = ["compress", "load", "open_run"]
+__all__ = ["compress", "export", "load", "open_run"]
 
 
 def compress(
-    config: Config | Mapping[str, Any] | str | Path,
+    what: nn.Module | Config | Mapping[str, Any] | str | Path,
     *,
     data: Any = None,
+    budget: str | None = None,
+    settings: Mapping[str, Any] | None = None,
     out: str | Path = "runs/run",
     until: str = "report",
 ) -> Run:
@@ -37,48 +52,106 @@ def compress(
     Under ``torchrun`` its processes share the job, as those of the command do.
 
     Args:
-        config: settings as in a YAML file, nested or with dotted names; or the file itself.
+        what: a trained generator, any module, which is its own teacher and stays as it is; or settings as in a YAML
+            file, nested or with dotted names; or the file itself.
         data: a torch Dataset in place of ``data.kind``, or Datasets by split, ``{"train": ..., "test": ...}``; what
-            items are is told in ``gantailor/zoo/data/kinds/dataset.py``. The run folder remembers its digest alone:
-            ``open_run(folder, data=...)`` needs it again. Processes that this one starts do not have it, so
-            ``search.workers`` stays 1; under torchrun every process passes it.
+            items are is told in ``gantailor/zoo/data/kinds/dataset.py``. Beside a module ``data.size`` is that of the
+            first tensor, unless it is set. The run folder remembers the digests of data
+            and generator alone: ``open_run(folder, data=..., model=...)`` needs them again. Processes that this one
+            starts do not have them, so ``search.workers`` stays 1; under torchrun every process passes them.
+        budget: what the result may cost, ``0.1x``; over the settings.
+        settings: more settings, nested or with dotted names: ``{"data.size": 128, "finetune": {"kimg": 20}}``.
         out: run folder.
         until: the last stage: check, train, search, finetune, evaluate, export or report.
 
     Raises:
         GantailorError: a mistake in the settings, or a stage that cannot go on.
     """
-    if not isinstance(config, Config):
-        nested = str(config) if isinstance(config, str | Path) else {k: v for k, v in config.items() if "." not in k}
-        dotted = {} if isinstance(config, str | Path) else {k: v for k, v in config.items() if "." in k}
-        config = load_config(nested, dotted)
+    config, more = what, {**(settings or {}), **({} if budget is None else {"budget": budget})}
+    if isinstance(what, nn.Module):
+        generator, weights = give_model(what)
+        config = {"generator": generator, "options": {}, "teacher": {"weights": weights}, **_sizes(data)}
+    if not isinstance(config, Config) or more:
+        config = _config(config, more)
     if data is not None:
         config = config.model_copy(update={"data": give(data, config.data)})
-    if is_given(config.data.kind) and config.search.workers > 1:
-        raise ConfigError(
-            f"search.workers cannot be {config.search.workers} with data from Python, which other processes do not "
-            "have; set it to 1, or name the Dataset: data.kind module:name"
-        )
+    _check_given(config)
     distributed.join()
     run = Run(out, config)
     run_stages(run, until=until)
     return run
 
 
-def open_run(folder: str | Path, *, data: Any = None, trust_code: bool = False) -> Run:
+def _config(source: Any, more: Mapping[str, Any]) -> Config:
+    """Settings from a mapping or a file, with more of them on top."""
+    if isinstance(source, Config):
+        source = source.model_dump(mode="json")
+    parts = [more] if isinstance(source, str | Path) else [source, more]
+    nested = [{name: value for name, value in part.items() if "." not in name} for part in parts]
+    dotted = {name: value for part in parts for name, value in part.items() if "." in name}
+    if isinstance(source, str | Path):
+        flat = {f"{section}.{name}": value for section, name, value in _leaves(nested[0])}
+        plain = {
+            name: value for name, value in nested[0].items() if not isinstance(value, Mapping) or name == "options"
+        }
+        return load_config(str(source), {**plain, **flat, **dotted})
+    return load_config(merged(*nested), dotted)
+
+
+def _leaves(nested: Mapping[str, Any]) -> Iterator[tuple[str, str, Any]]:
+    """What sections say, as (section, name, value)."""
+    for section, values in nested.items():
+        if isinstance(values, Mapping) and section != "options":
+            yield from ((section, name, value) for name, value in values.items())
+
+
+def _sizes(data: Any) -> dict[str, Any]:
+    """The size of a Dataset's pictures as a setting, where they are tensors or arrays, which have one."""
+    dataset = next(iter(data.values()), None) if isinstance(data, Mapping) else data
+    if dataset is None:
+        return {}
+    value = parts_of(dataset[0], "data[0]").inputs[0]
+    shape = tuple(getattr(value, "shape", ()))
+    if len(shape) != 3:
+        return {}
+    return {"data.size": list(shape[1:] if isinstance(value, Tensor) else shape[:2])}
+
+
+def _check_given(config: Config) -> None:
+    """That no other processes are asked for what only this one has.
+
+    Raises:
+        ConfigError: they are.
+    """
+    parts = {"data": is_given(config.data.kind), "a generator": is_given_model(config.generator)}
+    what = " and ".join(name for name, here in parts.items() if here)
+    asked = {"search.workers": config.search.workers > 1, "search.ray_address": config.search.ray_address is not None}
+    for setting in (name for name, others in asked.items() if what and others):
+        raise ConfigError(
+            f"{setting} needs other processes, which do not have {what} from Python; leave it out, or name what they "
+            "can import: data.kind module:name, generator module:name"
+        )
+
+
+def open_run(folder: str | Path, *, data: Any = None, model: nn.Module | None = None, trust_code: bool = False) -> Run:
     """A run folder that exists, with the configuration that it was made with.
 
     Args:
         data: what the run was made with, where that was given from Python; without it the run's weights and files
             can be looked at, and nothing be trained or scored.
+        model: the generator that the run was made with, where that was given from Python.
         trust_code: import the code that the run's settings name, and open the study that they name, though somebody
             else made the run.
 
     Raises:
         ConfigError: it holds no run, or one of another version.
-        RunError: the data is other than the run's; or somebody else made it, and it names code.
+        RunError: data or model are other than the run's; or somebody else made it, and it names code.
     """
     run = open_folder(folder, trust_code=trust_code)
+    if model is not None:
+        names, known = give_model(model), (run.config.generator, run.config.teacher.weights)
+        if names != known:
+            raise RunError(f"{str(folder)!r} was made with the generator {known}, model= is {names}; pass the same")
     if data is not None:
         plain = run.config.data.model_copy(update={"kind": DataConfig().kind})
         kind, found = run.config.data.kind, give(data, plain).kind
@@ -87,28 +160,90 @@ def open_run(folder: str | Path, *, data: Any = None, trust_code: bool = False) 
     return run
 
 
-def load(file: str | Path, *, trust_code: bool = False) -> nn.Module:
-    """An exported generator, from its ``model.safetensors`` alone: a plain narrow module in eval mode.
+def load(place: str | Path, *, model: nn.Module | None = None, trust_code: bool = False) -> nn.Module:
+    """A narrow generator without its teacher and data: a plain module in eval mode, on the CPU.
 
-    The file says how to build it: generator, options, widths, the size of its input, and what tracing decided. A
-    generator of one's own (``module:name``) must be importable. Nothing in the file is code.
+    An exported ``model.safetensors`` says how to build it: generator, options, widths, the size of its input, and what
+    tracing decided. Of a run folder it is the exported generator, or where none was exported yet the fine-tuned subnet
+    (one that was not fine-tuned, and has batch norms, needs the training pictures for their statistics). A generator of
+    one's own (``module:name``) must be importable. Nothing in the file is code.
 
     Args:
-        trust_code: import the generator that the file names, though somebody else wrote it. A generator of the zoo, and
-            what you exported yourself, need no trust.
+        place: the file, a run folder, or its ``export``.
+        model: the whole generator, with any weights, where that was given from Python.
+        trust_code: import the generator that file or run name, though somebody else wrote it. A generator of the zoo,
+            and what you made yourself, need no trust.
 
     Raises:
         CheckpointError: the file is missing or damaged, or does not say how to build it; or somebody else wrote it, and
             it names code.
-        ConfigError: its generator cannot be imported.
+        ConfigError: its generator cannot be imported, or the folder holds no run.
+        RunError: the run has no subnet yet, or somebody else made it, and it names code.
     """
-    if Path(file).suffix != ".safetensors":
+    file = Path(place)
+    if model is not None:
+        give_model(model)
+    if file.is_dir():
+        inside = (file / FILE, RunFolder(file).export / FILE)
+        file = next((one for one in inside if one.is_file()), file)
+    if file.is_dir():
+        run = open_folder(file, trust_code=trust_code)
+        run.replay()
+        return run.subnet()[1]
+    if file.suffix != ".safetensors":
         raise CheckpointError(
-            f"{str(file)!r} is no exported generator; give an export/model.safetensors. A teacher's checkpoint is read "
-            "by gantailor.load_teacher"
+            f"{str(file)!r} is no exported generator; give a run folder, or an export/model.safetensors. A teacher's "
+            "checkpoint is read by gantailor.load_teacher"
         )
-    state, origin = read_weights(Path(file), trust_code=trust_code)
-    with damaged(Path(file)):
+    state, origin = read_weights(file, trust_code=trust_code)
+    with damaged(file):
         narrow = rebuilt(origin).extract(SubnetConfig(origin["config"]))
     load_state(narrow, state, str(file))
     return narrow.eval()
+
+
+def export(
+    model: nn.Module,
+    out: str | Path,
+    *,
+    example_inputs: Inputs | Sequence[Tensor],
+    devices: Sequence[str | Device] = ("onnxruntime-cpu",),
+    pictures: Inputs | None = None,
+    licence: str | None = None,
+) -> dict[str, Any]:
+    """Any generator for devices, each file compared with PyTorch: as ``gantailor export``, without a run.
+
+    A folder for each device in ``out``, with the model, ``manifest.json`` (what an app needs, and what was checked) and
+    ``bench.py``; ``gantailor run out PICTURES`` applies them. See ``gantailor/export/export.py``.
+
+    Args:
+        model: written, and compared with, in eval mode; it stays as it is.
+        out: folder, made if missing.
+        example_inputs: a tensor ``[N, ...]``, or a tuple of such in the order of the forward: the first row is traced,
+            all are compared. Pictures lie in [-1, 1].
+        devices: names of profiles, ``FILE.yaml:NAME`` for one's own, or ``Device`` records.
+        pictures: to calibrate 8 bits with, in the same form; the example if missing.
+        licence: of the model, for the manifest.
+
+    Returns:
+        The manifest of all, ``devices`` by name in it; as ``out/manifest.json`` holds it.
+
+    Raises:
+        ExportError: a target has not this precision, an extra is missing, an operator is not supported, or a written
+            model computes something else than PyTorch.
+        ConfigError: there is no such device.
+    """
+    profiles = [one if isinstance(one, Device) else device(one) for one in devices]
+    for profile in profiles:
+        check_device(profile)
+    example = as_inputs(example_inputs)
+    given = example if pictures is None else as_inputs(pictures)
+    about, folder = {"licence": licence, "provenance": {"gantailor": gantailor.__version__}}, Path(out)
+    made = computed(copied(model).eval(), rows_of(example, slice(1)))
+    manifest = {**interface(model, example, made), **about}
+    found = {p.name: export_model(folder / p.name, model, example, p, pictures=given, about=about) for p in profiles}
+    manifest["devices"] = {
+        name: {key: value for key, value in one.items() if key not in about} for name, one in found.items()
+    }
+    write_json(folder / "manifest.json", manifest)
+    return manifest

@@ -6,13 +6,15 @@ that fit come first, and one vectorised costing of the whole path finds the last
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
 
-from gantailor.search.costs import CostLimits
-from gantailor.search.limits import Limit, format_macs
-from gantailor.search.spaces.space import uniform_indices
+from gantailor.search.costs import CostLimits, full_costs
+from gantailor.search.latency import LatencyProfile
+from gantailor.search.limits import Limit, format_macs, parse_budget
+from gantailor.search.spaces.space import Space, uniform_indices
 from gantailor.supernet.errors import BudgetError
 
 
@@ -35,6 +37,24 @@ class Budget(CostLimits):
     def __post_init__(self) -> None:
         super().__post_init__()
         _check_reachable(self)
+
+    @classmethod
+    def of(
+        cls,
+        space: Space,
+        text: str | int,
+        *,
+        convention: str = "true",
+        profiles: Mapping[str, LatencyProfile] | None = None,
+        fill: bool = True,
+    ) -> Budget:
+        """A budget as a user writes it: ``0.1x`` of the whole generator, ``2.6G``, ``macs<=2.6G, params<=1M``.
+
+        Raises:
+            BudgetError: it cannot be read or reached.
+        """
+        limits = parse_budget(text, full=full_costs(space.supernet, convention))
+        return cls(space, limits, convention, profiles=dict(profiles or {}), fill=fill)
 
     @property
     def baseline(self) -> np.ndarray:

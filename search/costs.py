@@ -11,8 +11,15 @@ import numpy as np
 from gantailor.search.latency import LatencyProfile
 from gantailor.search.limits import Limit, format_macs
 from gantailor.search.spaces.space import Space
+from gantailor.supernet.supernet import Supernet
 
 ENUMERATED = 200_000  # spaces up to this size are costed whole
+
+
+def full_costs(supernet: Supernet, convention: str = "true") -> dict[str, int]:
+    """What the whole generator costs: what shares in a budget are of."""
+    config = supernet.full_config()
+    return {"macs": supernet.macs(config, convention=convention), "params": supernet.parameter_count(config)}
 
 
 @dataclass(frozen=True, eq=False)

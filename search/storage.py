@@ -11,7 +11,7 @@ from pathlib import Path
 
 import optuna
 from optuna.exceptions import ExperimentalWarning, StorageInternalError
-from optuna.storages import BaseStorage, JournalStorage, RDBStorage
+from optuna.storages import BaseStorage, InMemoryStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileSymlinkLock
 
 from gantailor.search.config import shown
@@ -108,13 +108,13 @@ def _ends_whole(path: Path) -> bool:
 
 
 def open_study(
-    storage: str | Path,
+    storage: str | Path | None,
     *,
     name: str,
     objectives: Sequence[Objective] = (Objective("score"),),
     space: Space | None = None,
 ) -> optuna.Study:
-    """The study in a journal file, or behind a database URL (``postgresql://...``), made if missing.
+    """The study in a journal file, or behind a database URL (``postgresql://...``), made if missing; None: in memory.
 
     Raises:
         ConfigError: a study of that name has other objectives, or trials of another space.
@@ -282,8 +282,10 @@ def _said(error: BaseException, storage: str | Path) -> str:
     return text.replace(str(storage), shown(storage)).rstrip(".")
 
 
-def _place(storage: str | Path) -> BaseStorage:
+def _place(storage: str | Path | None) -> BaseStorage:
     optuna.logging.set_verbosity(optuna.logging.WARNING)
+    if storage is None:
+        return InMemoryStorage()
     if "://" not in str(storage):
         return JournalFile(Path(storage))
     with warnings.catch_warnings():

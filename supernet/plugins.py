@@ -10,6 +10,7 @@ import functools
 import inspect
 import sys
 import sysconfig
+import types
 import typing
 from collections.abc import Callable, Mapping
 from importlib import import_module
@@ -19,6 +20,20 @@ from typing import Any, TypeVar
 from gantailor.supernet.errors import ConfigError, first_line, nearest
 
 T = TypeVar("T")
+
+
+class CallablePackage(types.ModuleType):
+    """A package that is a function too, the one that its ``called`` names: ``gantailor.search(...)``.
+
+    Its modules are imported as those of any package: ``gantailor.search.budget``.
+    """
+
+    called: str
+
+    def __call__(self, *given: Any, **options: Any) -> Any:
+        return import_name(self.called, "function")(*given, **options)
+
+
 _NOTHING = (type(None), bool, int, float, str, bytes)  # results that no maker of ours has
 
 

@@ -34,7 +34,8 @@ def make_latency(context: MetricContext) -> Latency:
 
 
 def _cost(name: str, unit: str, make: Callable[[MetricContext], Cost | Latency]) -> Metric:
-    return Metric(name=name, unit=unit, lower_is_better=True, compares="generator", make=make)
+    reads = ("threads",) if make is make_latency else ()
+    return Metric(name=name, unit=unit, lower_is_better=True, compares="generator", make=make, reads=reads)
 
 
 MACS = _cost("macs", "multiply-accumulates a picture", make_cost)

@@ -20,6 +20,8 @@ from gantailor.evaluators.scores import Pairs, Score, provenance_of, real_batche
 from gantailor.supernet.device import device_of, placed
 from gantailor.supernet.errors import EvaluationError
 
+_READS = ("extractor", "weights", "resize")
+
 
 def make_distribution(context: MetricContext) -> Distribution:
     """One pass for all metrics of sets."""
@@ -42,6 +44,7 @@ def _of_sets(name: str, unit: str, *, lower_is_better: bool, least: int) -> Metr
         lower_is_better=lower_is_better,
         compares="sets",
         make=make_distribution,
+        reads=_READS,
         check=_missing,
         least=least,
         variants=INCEPTION_VARIANTS,
@@ -61,6 +64,7 @@ FEATURES = Metric(
     lower_is_better=True,
     compares="pictures",
     make=make_feature_error,
+    reads=_READS,
     check=_missing,
 )
 

@@ -20,15 +20,21 @@ def make_fidelity(context: MetricContext) -> Fidelity:
     return Fidelity(context.teacher, batch=context.batch, metrics=context.metrics)
 
 
-L1 = Metric(name="l1", unit="of the range [-1, 1]", lower_is_better=True, compares="pictures", make=make_fidelity)
-PSNR = Metric(name="psnr", unit="dB", lower_is_better=False, compares="pictures", make=make_fidelity)
+def _of_pictures(name: str, unit: str, *, lower_is_better: bool) -> Metric:
+    return Metric(
+        name=name, unit=unit, lower_is_better=lower_is_better, compares="pictures", make=make_fidelity, reads=()
+    )
+
+
+L1 = _of_pictures("l1", "of the range [-1, 1]", lower_is_better=True)
+PSNR = _of_pictures("psnr", "dB", lower_is_better=False)
 WINDOW = 11  # pixels, of SSIM
-SSIM = Metric(name="ssim", unit="at most 1", lower_is_better=False, compares="pictures", make=make_fidelity)
+SSIM = _of_pictures("ssim", "at most 1", lower_is_better=False)
 # As the tables of super-resolution have them.
-PSNR_RGB = Metric(name="psnr_rgb", unit="dB", lower_is_better=False, compares="pictures", make=make_fidelity)
-SSIM_RGB = Metric(name="ssim_rgb", unit="at most 1", lower_is_better=False, compares="pictures", make=make_fidelity)
-PSNR_Y = Metric(name="psnr_y", unit="dB", lower_is_better=False, compares="pictures", make=make_fidelity)
-SSIM_Y = Metric(name="ssim_y", unit="at most 1", lower_is_better=False, compares="pictures", make=make_fidelity)
+PSNR_RGB = _of_pictures("psnr_rgb", "dB", lower_is_better=False)
+SSIM_RGB = _of_pictures("ssim_rgb", "at most 1", lower_is_better=False)
+PSNR_Y = _of_pictures("psnr_y", "dB", lower_is_better=False)
+SSIM_Y = _of_pictures("ssim_y", "at most 1", lower_is_better=False)
 FIDELITY = (L1, PSNR, SSIM, PSNR_RGB, SSIM_RGB, PSNR_Y, SSIM_Y)
 
 

@@ -41,8 +41,21 @@ def make_path_length(context: MetricContext) -> PathLength:
     )
 
 
-PPL_W = Metric(name="ppl_w", unit=_UNIT, lower_is_better=True, compares="latents", make=make_path_length, needs=_FILES)
-PPL_Z = Metric(name="ppl_z", unit=_UNIT, lower_is_better=True, compares="latents", make=make_path_length, needs=_FILES)
+def _along(name: str) -> Metric:
+    reads = (*_FILES, "lpips_network", "path_samples", "path_crop")
+    return Metric(
+        name=name,
+        unit=_UNIT,
+        lower_is_better=True,
+        compares="latents",
+        make=make_path_length,
+        needs=_FILES,
+        reads=reads,
+    )
+
+
+PPL_W = _along("ppl_w")
+PPL_Z = _along("ppl_z")
 
 
 def slerp(a: Tensor, b: Tensor, t: Tensor) -> Tensor:

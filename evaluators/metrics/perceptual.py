@@ -20,6 +20,7 @@ from gantailor.supernet.errors import EvaluationError
 
 PAIRS = 200  # random pairs of outputs that diversity is the mean of
 _SHIFT, _SCALE = (-0.030, -0.088, -0.188), (0.458, 0.448, 0.450)
+_READS = ("lpips_features", "lpips_heads", "lpips_network")
 _FILES = ("lpips_features", "lpips_heads")
 
 
@@ -35,7 +36,13 @@ def make_perceptual(context: MetricContext) -> Perceptual:
 
 
 LPIPS = Metric(
-    name="lpips", unit="distance", lower_is_better=True, compares="pictures", make=make_perceptual, needs=_FILES
+    name="lpips",
+    unit="distance",
+    lower_is_better=True,
+    compares="pictures",
+    make=make_perceptual,
+    needs=_FILES,
+    reads=_READS,
 )
 DIVERSITY = Metric(
     name="diversity",
@@ -44,6 +51,7 @@ DIVERSITY = Metric(
     compares="outputs",
     make=make_perceptual,
     needs=_FILES,
+    reads=_READS,
     least=2,
 )
 

@@ -35,10 +35,14 @@ def make_segmentation(context: MetricContext) -> Segmentation:
     return Segmentation(network, table, name=name.replace(":", "."), weights_hash=weights_digest(weights))
 
 
-MIOU = Metric(name="miou", unit="%", lower_is_better=False, compares="inputs", make=make_segmentation, needs=_FILES)
-PIXEL_ACCURACY = Metric(
-    name="pixel_accuracy", unit="%", lower_is_better=False, compares="inputs", make=make_segmentation, needs=_FILES
-)
+def _of_labels(name: str) -> Metric:
+    reads = (*_FILES, "labels")
+    return Metric(
+        name=name, unit="%", lower_is_better=False, compares="inputs", make=make_segmentation, needs=_FILES, reads=reads
+    )
+
+
+MIOU, PIXEL_ACCURACY = _of_labels("miou"), _of_labels("pixel_accuracy")
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,36 +1,44 @@
-"""Command ``evaluate``: scores of a run, of a checkpoint, or of folders of pictures."""
+"""Command ``evaluate``: scores of a run, of a checkpoint, of an export, or of folders of pictures."""
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping
+import os
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from gantailor.cli.flags import config_of, given_settings
+from gantailor.evaluators.config import EvaluationConfig
 from gantailor.evaluators.folder import FOLDER_METRICS, evaluate_folders
+from gantailor.evaluators.metric import find_metric
 from gantailor.evaluators.scores import Score, against_teacher
 from gantailor.evaluators.scoring import Scoring, scores_to_json
-from gantailor.pipeline.export import note_untuned
+from gantailor.export.export import Exported
+from gantailor.inference.models import described, is_exported, open_generator
+from gantailor.pipeline.evaluate import add_scores, rows_of_metrics
+from gantailor.pipeline.export import note_untuned, renew_scores
+from gantailor.pipeline.report import report as write_pages
 from gantailor.reports.scores import print_changes, print_scores
 from gantailor.run.inputs import placed_teacher
 from gantailor.run.loading import load_config
 from gantailor.run.progress import Reporter
-from gantailor.run.run import open_run
+from gantailor.run.run import Run, open_run
 from gantailor.run.setup import Setup
 from gantailor.supernet.errors import ConfigError
 from gantailor.supernet.files import cache_folder
 
 
 def evaluate(arguments: argparse.Namespace) -> None:
-    """Score a run, a checkpoint, or a folder of pictures."""
+    """Score a run, a checkpoint, an export, or a folder of pictures."""
     metrics = tuple(metric.strip() for metric in (arguments.metrics or "").split(",") if metric.strip())
-    if arguments.images or arguments.reference:
-        scores = _of_folders(arguments, metrics)
-    elif arguments.run is not None:
-        scores = _of_run(arguments, metrics)
+    if arguments.run is not None and not (arguments.images or arguments.reference):
+        rows = _of_run(arguments, metrics)
+    elif arguments.images or arguments.reference:
+        rows = scores_to_json(_of_folders(arguments, metrics))
+    elif arguments.weights and is_exported(arguments.weights):
+        rows = scores_to_json(_of_export(arguments, metrics))
     else:
-        scores = _of_checkpoint(arguments, metrics)
-    rows = scores_to_json(scores)
+        rows = scores_to_json(_of_checkpoint(arguments, metrics))
     if arguments.against:
         print_changes(rows, arguments.against)
     print_scores(rows, as_json=arguments.json)
@@ -54,12 +62,16 @@ def _of_folders(arguments: argparse.Namespace, metrics: tuple[str, ...]) -> Mapp
     )
 
 
-def _of_run(arguments: argparse.Namespace, metrics: tuple[str, ...]) -> Mapping[str, Score]:
-    """Of the run's subnet, with the run's own settings of scores but for those given here."""
+def _of_run(arguments: argparse.Namespace, metrics: tuple[str, ...]) -> dict[str, dict[str, Any]]:
+    """Of the run's subnet, with the run's own settings of scores but for those given here.
+
+    Those of the test split are added to the run's.
+    """
     given = given_settings(arguments) | _base(arguments, "teacher")
     if other := [name for name in given if not name.startswith("evaluation.")]:
         raise ConfigError(f"a run has its own {', '.join(other)}; leave it out, or give --weights without a run")
     run = open_run(arguments.run, trust_code=arguments.trust_code)
+    known_by = run.config.evaluation
     if given:
         values = run.config.model_dump(mode="json")
         changed = load_config({"evaluation": values["evaluation"]}, given).evaluation
@@ -67,7 +79,25 @@ def _of_run(arguments: argparse.Namespace, metrics: tuple[str, ...]) -> Mapping[
     note_untuned(run)
     setup = run.setup
     wanted = setup.metrics(metrics or run.config.evaluation.final)
-    return setup.scoring.evaluator(wanted)(run.subnet()[1].to(setup.device), setup.data(arguments.split))
+    if arguments.split != "test" or not os.access(run.folder.path, os.W_OK):
+        scores = setup.scoring.evaluator(wanted)(run.subnet()[1].to(setup.device), setup.data(arguments.split))
+        return scores_to_json(scores)
+    return _added(run, wanted, known_by)
+
+
+def _added(run: Run, metrics: Sequence[str], known_by: EvaluationConfig) -> dict[str, dict[str, Any]]:
+    """The subnet's, from the run's scores, its manifests and its report, which have these too from now on."""
+    run.subnet_config()  # said before anything is written
+    run.folder.lock()
+    try:
+        before = run.folder.stored(run.folder.scores)
+        scores = add_scores(run, metrics, known_by)
+        renew_scores(run)
+        if scores != before and run.folder.report.exists():
+            write_pages(run)
+    finally:
+        run.release()
+    return rows_of_metrics(scores["subnet"], metrics, run.config.evaluation)
 
 
 def _of_checkpoint(arguments: argparse.Namespace, metrics: tuple[str, ...]) -> Mapping[str, Score]:
@@ -82,6 +112,26 @@ def _of_checkpoint(arguments: argparse.Namespace, metrics: tuple[str, ...]) -> M
             "score a run, or ask for a metric against real pictures: --metrics fid"
         )
     return setup.scoring.evaluator(wanted)(placed_teacher(setup), setup.data(arguments.split))
+
+
+def _of_export(arguments: argparse.Namespace, metrics: tuple[str, ...]) -> Mapping[str, Score]:
+    """Of an exported generator, which says itself what it is, on a data split; beside a teacher where one is given."""
+    given, name = given_settings(arguments), str(arguments.weights)
+    if wrong := [setting for setting in ("generator", "options") if setting in given]:
+        raise ConfigError(f"{name!r} is an export and says its own {', '.join(wrong)}; leave that out")
+    generator = open_generator(name, trust_code=arguments.trust_code)
+    base = {name: value for name, value in _base(arguments, "teacher").items() if name != "teacher"}
+    base |= {"teacher.weights": "none"} | ({"data.skip_corrupt": True} if arguments.skip_corrupt else {})
+    setup = Setup(config_of(arguments, base | described(name)))
+    setup.generator = generator
+    asked: Any = metrics or setup.config.evaluation.final
+    if isinstance(generator, Exported) and (costs := [n for n in asked if find_metric(n).compares == "generator"]):
+        raise ConfigError(
+            f"{', '.join(costs)} are counted in PyTorch; score the model.safetensors of the same export, or start the "
+            "bench.py beside the model for milliseconds"
+        )
+    wanted = metrics or setup.metrics(asked)
+    return setup.scoring.evaluator(wanted)(generator.to(setup.device), setup.data(arguments.split))
 
 
 def _base(arguments: argparse.Namespace, weights: str) -> dict[str, Any]:

@@ -99,6 +99,11 @@ def _add_application(add: Add) -> None:
     applied.add_argument("--overlap", type=_side, help="pixels a tile sees beyond what is kept of it; 32")
     applied.add_argument("--threads", type=_count, help="of the runtime; as exported if missing")
     applied.add_argument("--skip-corrupt", action="store_true", help="leave out files that cannot be read")
+    _add_trust(applied)
+    packed = add("pack", "one file to hand over: models, manifest, samples, the lines that run them", "run:pack")
+    packed.add_argument("run", help="run folder, or its export")
+    packed.add_argument("--out", metavar="FILE.zip", help="the file; RUN.zip beside the run if missing")
+    _add_trust(packed)
 
 
 def _add_training_of_teachers(add: Add) -> None:
@@ -122,10 +127,10 @@ def _add_comparison(add: Add) -> None:
 
 def _add_scores(add: Add) -> None:
     """The command that scores."""
-    text = "scores of a run, of a checkpoint on a data split, or of one folder of pictures against another"
+    text = "scores of a run, a checkpoint, an export, or one folder of pictures against another"
     scores = add("evaluate", text, "evaluate:evaluate")
-    scores.add_argument("run", nargs="?", help="run folder, whose subnet is scored")
-    scores.add_argument("--weights", help="checkpoint (the demo's teacher if missing); with --images the extractor's")
+    scores.add_argument("run", nargs="?", help="run folder, which gets the scores that it has not")
+    scores.add_argument("--weights", help="checkpoint (the demo's if missing) or export; of --images the extractor")
     scores.add_argument("--images", metavar="A", help="folder of pictures to score; needs --reference, no generator")
     scores.add_argument("--reference", metavar="B", help="folder of pictures to compare with")
     scores.add_argument("--metrics", help="comma between them: " + ", ".join(METRICS) + ", or module:NAME")

@@ -1,4 +1,4 @@
-"""Command ``run``: an exported model applied to pictures and numbered frames."""
+"""Commands ``run`` and ``pack``: exported models applied to pictures and frames, and handed over."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import argparse
 import time
 from pathlib import Path
 
+from gantailor.handover.pack import pack as write_pack
 from gantailor.inference.files import Application, check_out, input_files
 from gantailor.inference.models import open_model
 from gantailor.inference.tiles import Tiling
@@ -18,7 +19,8 @@ def run(arguments: argparse.Namespace) -> None:
     """Apply a model to every input, into a folder; what lies there already stays."""
     files, out, report = input_files(arguments.inputs), Path(arguments.out), Reporter()
     check_out(out, files)
-    model = open_model(arguments.export, device=arguments.device, threads=arguments.threads)
+    how = {"device": arguments.device, "threads": arguments.threads, "trust_code": arguments.trust_code}
+    model = open_model(arguments.export, **how)
     tiling = Tiling(model=model, tile=arguments.tile, overlap=arguments.overlap)
     size = " x ".join(map(str, model.size)) if model.size else "any size"
     report.note(f"{model.name}: {size}, {len(files)} pictures")
@@ -39,3 +41,9 @@ def run(arguments: argparse.Namespace) -> None:
     took = time.monotonic() - started
     already = f", {job.kept} lay there already" if job.kept else ""
     print(f"{job.made} pictures in {took:.1f} s{already}: {out}")
+
+
+def pack(arguments: argparse.Namespace) -> None:
+    """Write one file with all that was exported of a run."""
+    file = write_pack(arguments.run, arguments.out, trust_code=arguments.trust_code)
+    print(f"{file}: {file.stat().st_size:,} bytes; README.md in it says how each model is run")

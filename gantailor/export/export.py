@@ -6,7 +6,7 @@ import contextlib
 import io
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,9 +33,11 @@ from gantailor.export.quantization import quantise
 from gantailor.export.rewrites import rewritten
 from gantailor.export.sides import at_sides, is_free, other_sides, sides_of, with_sides
 from gantailor.export.target import Runner, Target, check_device, find_target
+from gantailor.handover.interface import as_metadata, for_apps_first, interface
 from gantailor.supernet.calling import Inputs, as_tuple, each, forward, joined, rows_of, size_of
 from gantailor.supernet.files import write_bytes, write_json
 from gantailor.supernet.quantization.quantisers import LAYERS, Quantised, Quantisers
+from gantailor.supernet.received.signature import mark
 from gantailor.supernet.subnets.copying import copied
 
 
@@ -43,20 +45,31 @@ class Exported(nn.Module):
     """An exported model as a module, for evaluators; a static batch is fed picture by picture.
 
     Args:
-        picture_range: of the file's pictures; the module's lie in [-1, 1].
+        picture_range: of the file's pictures; the module's lie in [-1, 1], as those of every generator in a run.
+        input_shapes, takes, size_multiple: what the generator declares about itself, see ``supernet/traits.py``.
     """
 
-    def __init__(self, runner: Runner, *, batch: int | None = 1, picture_range: tuple[int, int] = (-1, 1)) -> None:
+    def __init__(
+        self,
+        runner: Runner,
+        *,
+        batch: int | None = 1,
+        picture_range: tuple[int, int] = (-1, 1),
+        input_shapes: Sequence[Sequence[int]] | None = None,
+        takes: str | None = None,
+        size_multiple: int = 1,
+    ) -> None:
         super().__init__()
-        self.runner, self.batch, self.picture_range = runner, batch, picture_range
+        self.runner, self.batch, self.file_range = runner, batch, picture_range
+        self.input_shapes, self.takes, self.size_multiple = input_shapes, takes, size_multiple
 
     def forward(self, *inputs: Tensor) -> Tensor:
         size = self.batch or size_of(inputs)
-        fed = inputs if self.picture_range == (-1, 1) else tuple(in_range(one, self.picture_range) for one in inputs)
+        fed = inputs if self.file_range == (-1, 1) else tuple(in_range(one, self.file_range) for one in inputs)
         parts = (rows_of(fed, slice(start, start + size)) for start in range(0, size_of(fed), size))
         made = torch.from_numpy(np.concatenate([self.runner(*arrays(part)) for part in parts]))
-        low, high = self.picture_range
-        return made if self.picture_range == (-1, 1) else (made - low) * (2 / (high - low)) - 1
+        low, high = self.file_range
+        return made if self.file_range == (-1, 1) else (made - low) * (2 / (high - low)) - 1
 
 
 def export_model(
@@ -67,6 +80,7 @@ def export_model(
     *,
     pictures: Inputs | None = None,
     trained: Quantisers | None = None,
+    about: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Write the model for a device, with ``manifest.json``, ``check.npz``, ``bench.py`` and ``runtime.py``.
 
@@ -76,21 +90,24 @@ def export_model(
             takes several, in the order of its forward.
         pictures: to calibrate 8 bits with, ``[N, ...]``, in the same form.
         trained: quantisers that the model was trained with in 8 bits; the result is compared with what they compute.
+        about: for the manifest, ``licence`` and ``provenance``; and how files become inputs, ``fit`` and
+            ``background``, see ``interface``.
 
     Returns:
-        The manifest. It holds the profile, and ``file``, ``delegated`` (how much the fast part of the runtime takes, in
-        words), ``bytes``, ``shapes`` (of each input, with ``batch``, ``height`` and ``width`` where they are free),
-        ``weights`` (how many numbers of each type the file holds, where that can be read), ``allowed`` (what an output
-        may differ by from the stored one); where the file runs here ``max_difference`` and ``psnr_to_pytorch`` (dB),
-        ``checked`` (on how many inputs), ``ran`` (what the runtime says of itself), with ``trained`` quantisers
-        ``psnr_to_simulated``, and for a dynamic size ``proved``, the other heights and widths at which it equals
-        PyTorch as nearly.
+        The manifest. First what an app needs, which an ONNX file holds too: ``inputs``, ``outputs`` and ``pictures``
+        (see ``gantailor/handover/interface.py``), ``licence``, ``provenance``. Then the profile, and ``file``,
+        ``delegated`` (how much the fast part of the runtime takes, in words), ``bytes``, ``shapes`` (of each input,
+        with ``batch``, ``height`` and ``width`` where they are free), ``weights`` (how many numbers of each type the
+        file holds, where that can be read), ``allowed`` (what an output may differ by from the stored one); where the
+        file runs here ``max_difference`` and ``psnr_to_pytorch`` (dB), ``checked`` (on how many inputs), ``ran`` (what
+        the runtime says of itself), with ``trained`` quantisers ``psnr_to_simulated``, and for a dynamic size
+        ``proved``, the other heights and widths at which it equals PyTorch as nearly.
 
     Raises:
         ExportError: the target has not this precision, batch or size, an extra is missing, an operator is not
             supported, or the written model computes something else, at this size or others.
     """
-    target, given, model = find_target(profile.runtime), as_inputs(example), copied(model).eval()
+    target, given, model, about = find_target(profile.runtime), as_inputs(example), copied(model).eval(), about or {}
     pictures = None if pictures is None else as_inputs(pictures)
     check_device(profile)
     if profile.picture_range != (-1, 1):
@@ -99,12 +116,15 @@ def export_model(
     profile = with_sides(profile, model, one)
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / target.file
+    found = _for_apps(model, given, profile, about)
     with quietly(target):
         coverage = _write(file, model, one, profile, pictures, trained)
+        if target.describe is not None:
+            target.describe(file, as_metadata(found))
         held = {} if target.weights is None else {"weights": dict(target.weights(file))}
     simulated = Quantised(model, trained).eval() if trained is not None and profile.precision == "int8" else None
     reference = model if simulated is None else simulated  # what was trained in 8 bits may be far from its float form
-    result: dict[str, Any] = {"device": profile.name, **profile.model_dump(mode="json", exclude={"name"})}
+    result: dict[str, Any] = {**found, **profile.model_dump(mode="json", exclude={"name"})}
     size = sum(path.stat().st_size for path in model_files(folder, target))
     result |= {"file": target.file, "shapes": _shapes(one, profile), "delegated": coverage, "bytes": size, **held}
     samples = samples_of(reference, given, exact=simulated is None)
@@ -123,8 +143,32 @@ def export_model(
                 runner, simulated, one if pictures is None else pictures, profile
             )
     _write_bench(folder, target, shown)
+    result = for_apps_first(result | _marked(profile))
     write_json(folder / "manifest.json", result)
     return result
+
+
+def _marked(profile: Device) -> dict[str, str]:
+    """What shows that a runtime of one's own is named by oneself: nobody else's manifest may name code."""
+    return {"mark": mark(profile.runtime)} if ":" in profile.runtime else {}
+
+
+def _for_apps(model: nn.Module, given: Inputs, profile: Device, about: Mapping[str, Any]) -> dict[str, Any]:
+    """What an app needs, as the manifest has it."""
+    one = rows_of(given, slice(1))
+    with torch.no_grad():
+        made = forward(model, one)
+    described = interface(
+        model,
+        given,
+        made,
+        shapes=_shapes(one, profile),
+        profile=profile,
+        ends=find_target(profile.runtime).ends,
+        **{name: about[name] for name in ("fit", "background") if name in about},
+    )
+    known = {name: about.get(name) for name in ("licence", "provenance")}
+    return {"device": profile.name, "runtime": profile.runtime, "precision": profile.precision, **described, **known}
 
 
 def _in_range(

@@ -62,6 +62,8 @@ class Target:
             the same words as ``write``. There is one exactly where ``precisions`` has int8.
         runs_here: whether this machine can run the file at all; asked when it matters.
         timed_here: whether a latency on this machine's CPU says anything of the device.
+        describe: puts texts by name (what an app needs, see ``gantailor/handover/interface.py``) into the written file,
+            where its format has a place for such.
         weights: from the written file to how many numbers of each type it holds, ``{"float16": 2_600_000}``.
         ends: names of a single input and of the output in the file.
         bench: source text that defines ``load`` for ``bench.py``, where it cannot be the one above.
@@ -80,6 +82,7 @@ class Target:
     quantise: Quantise | None = None
     runs_here: bool | Callable[[], bool] = True
     timed_here: Callable[[Device], bool] = lambda device: True
+    describe: Callable[[Path, Mapping[str, str]], None] | None = None
     weights: Callable[[Path], Mapping[str, int]] | None = None
     ends: tuple[str, str] = ("input", "output")
     bench: str | None = None

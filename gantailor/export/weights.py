@@ -16,6 +16,7 @@ from gantailor.supernet.errors import CheckpointError
 from gantailor.supernet.files import load_tensors, save_tensors
 from gantailor.supernet.received.documents import parse_yaml
 from gantailor.supernet.received.signature import is_own, mark
+from gantailor.zoo.generators.given import is_given
 
 FILE = "model.safetensors"
 ORIGIN = ("generator", "options", "config", "input_shapes", "decisions")
@@ -70,7 +71,8 @@ def read_weights(path: Path, *, trust_code: bool = False) -> tuple[dict[str, Ten
             wrote it, and it names code.
     """
     tensors, info = load_tensors(path)
-    own = ":" not in str(info.get("generator")) or is_own(named_in(info), info.get("mark"))
+    named = str(info.get("generator"))
+    own = ":" not in named or is_given(named) or is_own(named_in(info), info.get("mark"))
     if not (trust_code or own):
         raise CheckpointError(
             f"{str(path)!r} was not made by you on this machine, and names what would be imported: generator "

@@ -1,4 +1,4 @@
-"""What ``gantailor run`` applies: an exported model from one picture to one, whichever runtime it is for."""
+"""Exports opened, whichever runtime they are for: as a module that is scored, and as what ``gantailor run`` applies."""
 
 from __future__ import annotations
 
@@ -15,11 +15,14 @@ from torch import nn
 from gantailor.api import load
 from gantailor.export.devices import Device
 from gantailor.export.errors import ExportError
-from gantailor.export.export import load_runner, model_files
-from gantailor.export.target import find_target
-from gantailor.export.weights import FILE, read_weights
+from gantailor.export.export import Exported, load_runner, model_files
+from gantailor.export.target import Runner, find_target
+from gantailor.export.weights import FILE, ORIGIN, read_weights
+from gantailor.run.folder import damaged
 from gantailor.supernet.errors import ConfigError, UnreadableError, first_line, nearest, why_of
+from gantailor.supernet.files import stored_info
 from gantailor.supernet.received.documents import read_json
+from gantailor.supernet.received.signature import is_own
 from gantailor.supernet.traits import plain_generator, traits_of
 
 CHANNELS = (1, 3, 4)  # grey, RGB, RGB and alpha
@@ -69,6 +72,14 @@ class PictureModel:
         return picture_made
 
 
+@dataclass(frozen=True)
+class _Call:
+    """How a model is opened."""
+
+    threads: int | None
+    trust_code: bool
+
+
 def _no_picture(name: str, why: str) -> str:
     return (
         f"{name!r} {why}: it is not from one picture to one; gantailor run is for generators of pictures [1, C, H, W] "
@@ -76,7 +87,9 @@ def _no_picture(name: str, why: str) -> str:
     )
 
 
-def open_model(path: str | Path, *, device: str | None = None, threads: int | None = None) -> PictureModel:
+def open_model(
+    path: str | Path, *, device: str | None = None, threads: int | None = None, trust_code: bool = False
+) -> PictureModel:
     """The model of a run folder, of its ``export``, of one device's folder there, or of a file in it.
 
     Of several devices it is the first that runs here, one that takes any size before one that takes one; without any
@@ -85,36 +98,38 @@ def open_model(path: str | Path, *, device: str | None = None, threads: int | No
     Args:
         device: of a run's exports this one; ``torch`` is the weights.
         threads: of a call; as exported, if missing.
+        trust_code: import the generator or the runtime that it names, though somebody else made it.
 
     Raises:
         ExportError: there is no export, none that runs here, or it is not from one picture to one.
         ConfigError: there is nothing, or no such device.
     """
-    place = Path(path)
+    place, call = Path(path), _Call(threads, trust_code)
     if not place.exists():
         raise ConfigError(f"{str(path)!r} does not exist; give a run folder, its export/DEVICE, or a file there")
     if place.is_file():
-        return _of_weights(place, threads) if place.suffix == ".safetensors" else _of_device(place.parent, threads)
+        weights = place.suffix == ".safetensors"
+        return _of_weights(place, call) if weights else _of_device(place.parent, call)
     folder = place / "export" if (place / "config.json").exists() else place
     manifest = _manifest(folder)
     if "devices" not in manifest:
-        return _of_device(folder, threads)
+        return _of_device(folder, call)
     known = [*manifest["devices"], TORCH]
     if device is not None and device not in known:
         raise ConfigError(f"{str(folder)!r} has no export for --device {device!r}; {nearest(device, known)}")
-    return _of_run(folder, manifest["devices"], [device] if device else _by_use(manifest["devices"]), threads)
+    return _of_run(folder, [device] if device else _by_use(manifest["devices"]), call)
 
 
 def _by_use(devices: Mapping[str, Any]) -> list[str]:
     return [*sorted(devices, key=lambda name: devices[name].get("size") != "dynamic"), TORCH]
 
 
-def _of_run(folder: Path, devices: Mapping[str, Any], names: list[str], threads: int | None) -> PictureModel:
+def _of_run(folder: Path, names: list[str], call: _Call) -> PictureModel:
     """The first that can be opened; if none can, the reason of the first."""
     failed: list[ExportError] = []
     for name in names:
         try:
-            return _of_weights(folder / FILE, threads) if name == TORCH else _of_device(folder / name, threads)
+            return _of_weights(folder / FILE, call) if name == TORCH else _of_device(folder / name, call)
         except ExportError as error:
             failed.append(error)
     raise failed[0]
@@ -132,25 +147,141 @@ def _manifest(folder: Path) -> dict[str, Any]:
     return found
 
 
-def _of_device(folder: Path, threads: int | None) -> PictureModel:
+@dataclass(frozen=True)
+class DeviceFolder:
+    """What was exported for one device.
+
+    Attributes:
+        folder: where it lies.
+        manifest: what ``manifest.json`` there says.
+        profile: the device that it was made for, with as many threads as are wanted.
+    """
+
+    folder: Path
+    manifest: Mapping[str, Any]
+    profile: Device
+
+    @classmethod
+    def read(cls, folder: Path, *, threads: int | None = None, trust_code: bool = False) -> DeviceFolder:
+        """A folder of an export.
+
+        Args:
+            trust_code: import the runtime that it names, though somebody else made it.
+
+        Raises:
+            ExportError: it has no manifest that can be read; or somebody else made it, and its runtime is code.
+            RunError: its manifest is damaged.
+        """
+        manifest = _manifest(folder)
+        with damaged(folder / "manifest.json"):
+            settings = {key: manifest[key] for key in Device.model_fields if key in manifest}
+            wanted = {"name": manifest["device"], "threads": threads or manifest["threads"]}
+            found = cls(folder, manifest, Device.model_validate({**settings, **wanted}))
+            _ = found.file, manifest["shapes"][0]
+        runtime = found.profile.runtime
+        if ":" in runtime and not (trust_code or is_own(runtime, manifest.get("mark"))):
+            raise ExportError(
+                f"{str(folder)!r} was not made by you on this machine, and names what would be imported: runtime "
+                f"{runtime!r}; where you trust who made it, pass --trust-code, or export anew"
+            )
+        return found
+
+    @property
+    def file(self) -> Path:
+        """The model, or the first of its files."""
+        return self.folder / str(self.manifest["file"])
+
+    def check_files(self) -> None:
+        """That all files of the model are there.
+
+        Raises:
+            ExportError: some are not.
+        """
+        names = self.manifest.get("sha256", [self.file.name])
+        if missing := [name for name in names if not (self.folder / name).is_file()]:
+            raise ExportError(f"{str(self.folder)!r} lacks {', '.join(missing)}; copy the whole folder, or export anew")
+
+    def runner(self) -> Runner:
+        """The model in its runtime.
+
+        Raises:
+            ExportError: a file is missing, it does not run here, or the runtime is missing.
+        """
+        self.check_files()
+        return load_runner(self.file, self.profile)
+
+
+def open_generator(path: str | Path, *, threads: int | None = None, trust_code: bool = False) -> nn.Module:
+    """Any exported generator as a module whose pictures lie in [-1, 1], for evaluators.
+
+    Args:
+        path: a ``model.safetensors``, one device's folder, or a model file in it.
+        threads: of a runtime; as exported, if missing.
+        trust_code: see ``gantailor.load``.
+
+    Raises:
+        CheckpointError, ExportError: it cannot be read, or does not run here.
+    """
+    place = Path(path)
+    if place.suffix == ".safetensors":
+        return load(place, trust_code=trust_code)
+    found = DeviceFolder.read(place if place.is_dir() else place.parent, threads=threads, trust_code=trust_code)
+    profile, shapes = found.profile, found.manifest["shapes"]
+    described = found.manifest.get("inputs", [{}])[0]
+    multiple = profile.size_multiple if profile.size == "dynamic" else 1
+    return Exported(
+        found.runner(),
+        batch=None if profile.batch == "dynamic" else 1,
+        picture_range=profile.picture_range,
+        input_shapes=tuple(tuple(n if isinstance(n, int) else multiple for n in shape[1:]) for shape in shapes),
+        takes=described.get("kind"),
+        size_multiple=multiple,
+    )
+
+
+def is_exported(path: str | Path) -> bool:
+    """Whether a file or folder is an export, so that it says itself how it is opened; other checkpoints are not."""
+    place = Path(path)
+    if place.suffix == ".safetensors":
+        return place.is_file() and set(ORIGIN) <= set(stored_info(place))
+    manifest = (place if place.is_dir() else place.parent) / "manifest.json"
+    if not place.exists() or not manifest.is_file():
+        return False
+    file = Path(str(_manifest(manifest.parent).get("file", "")))
+    return bool(file.name) and (place.is_dir() or place.stem == file.stem)
+
+
+def described(path: str | Path) -> dict[str, Any]:
+    """What an export says of itself as settings of a run: ``generator``, ``options`` and ``data.size``.
+
+    A generator of somebody's own is not named: it would be imported.
+    """
+    place = Path(path)
+    if place.suffix == ".safetensors":
+        _, origin = read_weights(place, trust_code=True)  # only looked at
+        shape, said = origin["input_shapes"][0], origin
+    else:
+        said = _manifest(place if place.is_dir() else place.parent)
+        shape = said["shapes"][0]
+    found = {name: said[name] for name in ("generator", "options") if ":" not in str(said.get("generator", ":"))}
+    sides = [side for side in shape[2:] if isinstance(side, int)]
+    return found | ({"data.size": sides} if len(shape) == len(sides) + 2 == 4 else {})
+
+
+def _of_device(folder: Path, call: _Call) -> PictureModel:
     """The model of one device's folder."""
-    manifest, name = _manifest(folder), str(folder)
-    channels = _channels(manifest, name)
-    settings = {key: manifest[key] for key in Device.model_fields if key in manifest}
-    profile = Device.model_validate({**settings, "name": manifest["device"], "threads": threads or manifest["threads"]})
-    file, target = folder / manifest["file"], find_target(profile.runtime)
-    if missing := [one for one in manifest.get("sha256", [file.name]) if not (folder / one).is_file()]:
-        raise ExportError(f"{name!r} lacks {', '.join(missing)}; copy the whole folder, or export anew")
-    shape, free = manifest["shapes"][0], profile.size == "dynamic"
+    found, name = DeviceFolder.read(folder, threads=call.threads, trust_code=call.trust_code), str(folder)
+    channels, profile = _channels(found.manifest, name), found.profile
+    shape, free = found.manifest["shapes"][0], profile.size == "dynamic"
     return PictureModel(
         name=name,
-        run=load_runner(file, profile),
+        run=found.runner(),
         channels=channels,
         size=None if free else (shape[2], shape[3]),
         multiple=profile.size_multiple if free else 1,
         largest=profile.largest_side,
         picture_range=profile.picture_range,
-        digest=_digest(model_files(folder, target)),
+        digest=_digest(model_files(folder, find_target(profile.runtime))),
     )
 
 
@@ -172,18 +303,18 @@ def _channels(manifest: Mapping[str, Any], name: str) -> int:
     return int(shape[1])
 
 
-def _of_weights(file: Path, threads: int | None) -> PictureModel:
+def _of_weights(file: Path, call: _Call) -> PictureModel:
     """The generator of an export's weights, by PyTorch; of any size."""
-    _, origin = read_weights(file)
+    _, origin = read_weights(file, trust_code=call.trust_code)
     (_, *shape), more = origin["input_shapes"][0], origin["input_shapes"][1:]
-    generator = load(file)
+    generator = load(file, trust_code=call.trust_code)
     traits = traits_of(plain_generator(generator))
     if more or len(shape) != 3 or shape[0] not in CHANNELS or traits.takes != "pictures":
         told = f"{1 + len(more)} inputs" if more else f"{traits.takes} {[1, *shape]}"
         raise ExportError(_no_picture(str(file), f"takes {told}"))
     return PictureModel(
         name=str(file),
-        run=_by_torch(generator, threads),
+        run=_by_torch(generator, call.threads),
         channels=shape[0],
         multiple=traits.size_multiple,
         picture_range=getattr(plain_generator(generator), "picture_range", (-1, 1)),

@@ -17,16 +17,21 @@ from gantailor.evaluators.scoring import scores_to_json
 from gantailor.export.devices import Device, device, is_name
 from gantailor.export.errors import ExportError
 from gantailor.export.export import Exported, export_model, load_runner, model_files
-from gantailor.export.helpers import in_range
 from gantailor.export.target import find_target, timed_here
 from gantailor.export.weights import write_weights
+from gantailor.handover.interface import for_apps_first, interface
 from gantailor.pipeline.profiling import add_latencies
 from gantailor.run.folder import damaged
 from gantailor.run.run import Run
-from gantailor.supernet.calling import Inputs, as_tuple, each, input_names, rows_of
-from gantailor.supernet.files import write_json
+from gantailor.supernet.calling import Inputs, as_tuple, each, rows_of
+from gantailor.supernet.device import computed
+from gantailor.supernet.files import state_digest, write_json
 from gantailor.supernet.graph import SubnetConfig
 from gantailor.supernet.quantization.activation_ranges import load_quantisers
+from gantailor.zoo.data import SPLITS
+from gantailor.zoo.data.read import find_kind
+from gantailor.zoo.generators.given import is_given
+from gantailor.zoo.reading.files import split_file
 
 CALIBRATION_PICTURES = 64
 CHECKED_PICTURES = 4
@@ -36,11 +41,29 @@ def export(run: Run) -> dict[str, Any]:
     """Write ``export/``: safetensors, a folder for each device, and a manifest, all checked against PyTorch."""
     targets, file = [device(name) for name in run.config.devices], run.folder.manifest
     done = run.folder.stored(file)
-    whole = done.get("made_from") == made_from(run) and _lies_there(run.folder.export, done)
+    whole = (done.get("made_from"), done.get("licence")) == (made_from(run), run.config.licence)
+    whole = whole and _lies_there(run.folder.export, done)
     earlier = _earlier(run) if whole else {}
     if whole and all(_is_done(earlier, target) for target in targets):
-        return dict(done)
+        renew_scores(run)
+        return run.folder.stored(file)
     return export_run(run, targets)
+
+
+def renew_scores(run: Run) -> None:
+    """Put the run's scores as they are now into the manifests of its export, if there is one of this subnet."""
+    file, known = run.folder.manifest, run.folder.stored(run.folder.scores)
+    done, scores = run.folder.stored(file), figures_of(known)
+    if done.get("made_from") != made_from(run) or done.get("scores") == scores:
+        return
+    write_json(run.folder.export / "scores.json", known)
+    with damaged(file):
+        for name in done["devices"]:
+            inner = run.folder.export / name / file.name
+            if is_name(name) and inner.is_file():
+                own = done["devices"][name].get("scores", {})
+                write_json(inner, {**run.folder.stored(inner), "scores": own or scores})
+    write_json(file, {**done, "scores": scores})
 
 
 def _is_done(devices: Mapping[str, Any], target: Device) -> bool:
@@ -79,7 +102,7 @@ def export_run(run: Run, devices: list[Device]) -> dict[str, Any]:
         "decisions": run.setup.traced.decisions.to_json(),
     }
     weights = write_weights(folder, narrow, origin)
-    manifest = _manifest(run, config) | _described(narrow, shown) | {"sha256": {weights.name: digest_of(weights)}}
+    manifest = _manifest(run, config, narrow, shown) | {"sha256": {weights.name: digest_of(weights)}}
     manifest |= {"made_from": made_from(run), "devices": _earlier(run)}
     for target in devices:
         try:
@@ -87,10 +110,11 @@ def export_run(run: Run, devices: list[Device]) -> dict[str, Any]:
         except OSError as error:
             raise ExportError(f"{str(folder / target.name)!r} cannot be written: {error}") from None
     manifest |= add_latencies(run, narrow, example, manifest["devices"])
+    inside = {key: value for key, value in manifest.items() if key not in ("devices", "sha256")}
     for name, found in manifest["devices"].items():
-        inside = {key: value for key, value in manifest.items() if key not in ("devices", "sha256")}
-        inside |= _described(narrow, shown, found)
-        write_json(folder / name / "manifest.json", {**inside, **found})
+        write_json(folder / name / "manifest.json", for_apps_first({**inside, **found}))
+        manifest["devices"][name] = {key: value for key, value in found.items() if key not in ("licence", "provenance")}
+    write_json(folder / "scores.json", run.folder.stored(run.folder.scores))
     write_json(folder / "manifest.json", manifest)
     return manifest
 
@@ -105,7 +129,7 @@ def shown_inputs(run: Run) -> Inputs:
 def _earlier(run: Run) -> dict[str, Any]:
     """What the manifest says of devices that the same subnet was exported for before, and that still lie there."""
     done = run.folder.stored(run.folder.manifest)
-    if done.get("made_from") != made_from(run):
+    if (done.get("made_from"), done.get("licence")) != (made_from(run), run.config.licence):
         return {}
     folder = run.folder.export
     with damaged(run.folder.manifest):
@@ -118,12 +142,16 @@ def _lies_there(folder: Path, found: Mapping[str, Any]) -> bool:
     return all(file.is_file() and digest_of(file) == digest for file, digest in files.items())
 
 
-def _manifest(run: Run, config: SubnetConfig) -> dict[str, Any]:
+def _manifest(run: Run, config: SubnetConfig, narrow: nn.Module, shown: Inputs) -> dict[str, Any]:
     """What is so on every device."""
     supernet, teacher = run.setup.traced, run.setup.traced_teacher
-    full = teacher.full_config()
+    full, about = teacher.full_config(), _about(run)
+    one = rows_of(shown, slice(1))
+    described = interface(narrow, shown, computed(narrow, one), fit=about["fit"], background=about["background"])
     return {
-        "gantailor": gantailor.__version__,
+        **described,
+        "licence": about["licence"],
+        "provenance": about["provenance"],
         "generator": run.config.generator,
         "options": run.setup.options,
         "config": dict(config),
@@ -131,55 +159,34 @@ def _manifest(run: Run, config: SubnetConfig) -> dict[str, Any]:
         "macs": {c: supernet.macs(config, convention=c) for c in ("true", "published")},
         "teacher_macs": {c: teacher.macs(full, convention=c) for c in ("true", "published")},
         "parameters": supernet.parameter_count(config),
-        "scores": run.folder.stored(run.folder.scores),
+        "scores": figures_of(run.folder.stored(run.folder.scores)),
     }
 
 
-def _described(narrow: nn.Module, shown: Inputs, found: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """What the model takes: ``inputs``, in the order of its forward, and where there is one, ``input`` too.
-
-    Args:
-        shown: what it was fed, ``[N, ...]``.
-        found: what its export for a device says; names stand for what is free there, and ``multiple_of`` for sides.
-    """
-    several, found = as_tuple(shown), found or {}
-    shapes = found.get("shapes", [[1, *one.shape[1:]] for one in several])
-    wanted = tuple(found.get("picture_range", (-1, 1)))
-    inputs = [
-        {
-            "name": name,
-            "shape": shape,
-            "dtype": str(one.dtype).removeprefix("torch."),
-            "range": range_of(one) if wanted == (-1, 1) else list(wanted),
-            "fed": [round(float(end), 4) for end in in_range(torch.stack([one.min(), one.max()]), wanted)],
-            "layout": _layout(one),
-        }
-        for name, one, shape in zip(input_names(narrow, len(several)), several, shapes, strict=True)
-    ]
-    for one in inputs:
-        if "height" in one["shape"]:
-            one["multiple_of"] = found["size_multiple"]
-    if len(inputs) > 1:
-        return {"inputs": inputs}
-    taken, made = find_target(found["runtime"]).ends if found else ("input", "output")
-    only = {**inputs[0], "name": taken}  # as its files call it
-    one_input = {"input": {key: only[key] for key in only if key not in ("name", "dtype")}, "inputs": [only]}
-    return one_input | ({"output": {"name": made}} if found else {})
+def _about(run: Run) -> dict[str, Any]:
+    """What every file of the export is told of where it comes from, and how pictures are brought to size."""
+    config, record = run.config, run.setup.teacher_record
+    source = None
+    if record is not None:
+        file = split_file(record.weights)[0]
+        digest = state_digest(run.setup.loaded.module) if is_given(record.weights) else digest_of(file)
+        source = {"generator": record.generator, "file": file.name, "sha256": digest}
+    digests = {split: run.setup.data(split).digest() for split in SPLITS}
+    provenance = {
+        "gantailor": gantailor.__version__,
+        "torch": torch.__version__,
+        "teacher": source,
+        "data": {"kind": config.data.kind, "licence": find_kind(config.data.kind).licence, "digests": digests},
+        "subnet": made_from(run),
+    }
+    data = run.setup.data_config
+    return {"licence": config.licence, "provenance": provenance, "fit": data.fit, "background": data.background}
 
 
-def _layout(one: Tensor) -> str:
-    return {3: "NCL", 4: "NCHW", 5: "NCDHW"}.get(one.ndim, "NC")
-
-
-def range_of(one: Tensor) -> list[int] | None:
-    """Pictures lie in [-1, 1], one-hot maps and classes in [0, 1]; latents are normal, without bounds.
-
-    A picture has no zero (of 8 bits 127.5 would be), so a plain white one is no map; a latent of one pixel is none.
-    """
-    if bool(((one == 0) | (one == 1)).all()) and bool((one == 0).any()):
-        return [0, 1]
-    pixels = one.ndim == 4 and one.shape[2] * one.shape[3] > 1
-    return [-1, 1] if pixels and float(one.abs().max()) <= 1 else None
+def figures_of(scores: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Scores without their provenance, which ``scores.json`` beside a manifest has."""
+    names = ("value", "unit", "lower_is_better")
+    return {who: {key: {n: row[n] for n in names} for key, row in rows.items()} for who, rows in scores.items()}
 
 
 def _for_device(run: Run, narrow: nn.Module, shown: Inputs, folder: Path, profile: Device) -> dict[str, Any]:
@@ -189,7 +196,7 @@ def _for_device(run: Run, narrow: nn.Module, shown: Inputs, folder: Path, profil
         train = run.setup.data("train")
         pictures = train.batch(np.linspace(0, len(train) - 1, min(CALIBRATION_PICTURES, len(train))).astype(int))[0]
     trained = load_quantisers(run.folder.subnet_ranges, narrow)
-    found = export_model(folder, narrow, shown, profile, pictures=pictures, trained=trained)
+    found = export_model(folder, narrow, shown, profile, pictures=pictures, trained=trained, about=_about(run))
     found["threads_asked"] = profile.threads
     found["sha256"] = {path.name: digest_of(path) for path in model_files(folder, target)}
     if profile.precision != "float32" and timed_here(profile):
@@ -197,7 +204,9 @@ def _for_device(run: Run, narrow: nn.Module, shown: Inputs, folder: Path, profil
         scores = run.setup.scoring.evaluator(run.setup.metrics(run.config.evaluation.final))(
             Exported(runner, batch=batch, picture_range=profile.picture_range), run.setup.data("test")
         )
-        found["scores"] = {"subnet, exported": scores_to_json(scores)}
+        rows = {"subnet, exported": scores_to_json(scores)}
+        write_json(folder / "scores.json", rows)
+        found["scores"] = figures_of(rows)
     return found
 
 
@@ -210,8 +219,8 @@ def note_untuned(run: Run) -> None:
 
 
 def made_from(run: Run) -> str:
-    """Identifies the widths and weights that an export is of, and the scores in its manifest."""
-    files = (run.folder.subnet_config, run.folder.subnet, run.folder.scores)
+    """Identifies the widths and weights that an export is of."""
+    files = (run.folder.subnet_config, run.folder.subnet)
     return hashlib.sha256(b"|".join(file.read_bytes() for file in files if file.exists())).hexdigest()
 
 

@@ -131,6 +131,9 @@ class Config(BaseModel):
         "cuts it at once, as is best behind a trained supernet; half by default behind a teacher that was only ranked",
     )
     devices: tuple[str, ...] = Field(("onnxruntime-cpu",), description="what is exported for: names, or FILE.yaml:NAME")
+    licence: str | None = Field(
+        None, description="of the exported model, for its manifest and what is handed over: a name, or a sentence"
+    )
     round_to_device: bool = Field(False, description="widths are multiples of what the first device likes")
     tensorboard: bool = Field(False, description="write losses for TensorBoard into the run folder")
     evaluation: EvaluationConfig = EvaluationConfig()

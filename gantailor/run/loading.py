@@ -32,7 +32,7 @@ PLACES = (
 
 # Settings whose text may look like ``module:name`` and names something else.
 NO_CODE = {*(".".join(place) for place in PLACES), *("supernet", "discriminator", "device", "budget", "search.study")}
-NO_CODE |= {"teacher.example", "teacher.rename", "teacher.layers", "search.storage", "search.front_cost"}
+NO_CODE |= {"teacher.example", "teacher.rename", "teacher.layers", "search.storage", "search.front_cost", "licence"}
 
 
 def papers() -> dict[str, Path]:

@@ -28,7 +28,8 @@ from gantailor.supernet.traits import with_signed_pictures
 from gantailor.zoo.checkpoints import load_state, read_state
 from gantailor.zoo.generators.record import build
 
-CHANGEABLE = ("search", "budget", "tensorboard", "device", "devices")  # in a run that exists: a search goes on, ...
+# In a run that exists: a search goes on, ...
+CHANGEABLE = ("search", "budget", "tensorboard", "device", "devices", "licence")
 NARROWING = 0.5  # share of fine-tuning behind a net that was ranked and not trained
 READING = ("workers", "cache")  # of data: how it is read, which no result depends on
 MOVABLE = (("data", "path"), ("teacher", "weights"))  # what lies there is compared by its content: run/data.py
@@ -110,6 +111,7 @@ class Run:
         known, mine = (c.model_dump(mode="json") for c in (earlier, self.config))
         for config in (known, mine):
             config["data"] = {name: value for name, value in config["data"].items() if name not in READING}
+            del config["evaluation"]["final"]  # those that are missing are computed
         for section, name in MOVABLE:
             if trace.get(section) and not {None, "none"} & {known[section][name], mine[section][name]}:
                 known[section][name] = mine[section][name]

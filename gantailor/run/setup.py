@@ -17,9 +17,9 @@ from gantailor.run.config import Config
 from gantailor.run.folder import decided
 from gantailor.run.inputs import Inputs
 from gantailor.search.budget import Budget
-from gantailor.search.costs import CostLimits
+from gantailor.search.costs import CostLimits, full_costs
 from gantailor.search.latency import LatencyProfile
-from gantailor.search.limits import Limit, parse_budget
+from gantailor.search.limits import parse_budget
 from gantailor.search.spaces.config import SpaceConfig
 from gantailor.search.spaces.path import WidthPath, neighbourhood, points
 from gantailor.search.spaces.space import Space, space
@@ -112,7 +112,7 @@ class Setup(Inputs):
             return every
         if self.config.search.front:
             return points(found, self.traced, config)
-        wanted = _limits(self, self.config.budget)
+        wanted = parse_budget(self.config.budget, full=full_costs(self.traced, self.config.convention))
         limits = CostLimits(every, wanted, self.config.convention, profiles=dict(self.profiles))
         return neighbourhood(found, self.traced, config, limits.usage)
 
@@ -144,8 +144,8 @@ class Setup(Inputs):
         Raises:
             BudgetError: it cannot be read or reached.
         """
-        limits, fill = _limits(self, text), not self.config.search.front
-        return Budget(self.space, limits, self.config.convention, profiles=dict(self.profiles), fill=fill)
+        convention, fill = self.config.convention, not self.config.search.front
+        return Budget.of(self.space, text, convention=convention, profiles=self.profiles, fill=fill)
 
     @cached_property
     def scoring(self) -> Scoring:
@@ -193,10 +193,3 @@ def wanted_space(config: Config) -> SpaceConfig:
         return wanted
     multiple = max(wanted.rounding, device(config.devices[0]).channel_multiple)
     return wanted.model_copy(update={"multiple": multiple})
-
-
-def _limits(setup: Setup, text: str) -> tuple[Limit, ...]:
-    supernet, convention = setup.traced, setup.config.convention
-    config = supernet.full_config()
-    full = {"macs": supernet.macs(config, convention=convention), "params": supernet.parameter_count(config)}
-    return parse_budget(text, full=full)

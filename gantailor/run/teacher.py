@@ -12,6 +12,7 @@ from gantailor.run.config import Config
 from gantailor.supernet.calibration import per_picture
 from gantailor.supernet.traits import with_signed_pictures
 from gantailor.zoo.checkpoints import Loaded, read_teacher
+from gantailor.zoo.generators.given import is_given
 from gantailor.zoo.generators.record import find_generator
 from gantailor.zoo.reading.matching import Matched
 
@@ -72,6 +73,10 @@ class Teacher:
         Raises:
             CheckpointError: missing, damaged or unsafe file, another architecture, or an output not the example's.
         """
+        if is_given(self.weights):
+            found = Loaded(find_generator(self.weights).make(), {})
+            with_signed_pictures(found.module).requires_grad_(False)
+            return found
         found = read_teacher(
             self.weights,
             generator=self.generator,

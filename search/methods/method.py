@@ -25,7 +25,6 @@ from gantailor.supernet.quantization.quantisers import Quantisers
 from gantailor.supernet.supernet import Supernet
 from gantailor.supernet.training.image_to_image import Sampler
 from gantailor.supernet.training.recipe import Recipe
-from gantailor.supernet.training.sampling import draw_choices
 from gantailor.supernet.training.trainer import Task
 
 Nets = dict[str, nn.Module]
@@ -180,10 +179,9 @@ def _nothing_to_check(context: Context) -> None:
 def sampled_training(context: Context) -> Task:
     """Training of the supernet at widths drawn anew in every step (Li et al. 2020, arXiv 2003.08936)."""
     recipe, space = context.config.train, context.space
-    counts = [len(variable.choices) for variable in space.variables]
 
     def sample(rng: np.random.Generator, step: int, position: int) -> SubnetConfig:
-        return space.to_config(draw_choices(recipe, counts, rng, step, position))
+        return space.sample(rng, step=step, position=position, recipe=recipe)
 
     return context.training(context.supernet(), recipe, sample=sample)
 

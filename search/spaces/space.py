@@ -19,6 +19,8 @@ from gantailor.search.spaces.variable import Variable
 from gantailor.supernet.errors import ConfigError, nearest
 from gantailor.supernet.graph import SubnetConfig
 from gantailor.supernet.supernet import Supernet
+from gantailor.supernet.training.recipe import Recipe
+from gantailor.supernet.training.sampling import draw_choices
 
 
 class Space:
@@ -68,6 +70,22 @@ class Space:
     def to_config(self, indices: Sequence[int] | np.ndarray) -> SubnetConfig:
         """The config of one row of choice indices."""
         return self.supernet.graph.config(self.sizes(np.asarray(indices))[0])
+
+    def sample(
+        self, rng: np.random.Generator, *, step: int = 0, position: int = 0, recipe: Recipe | None = None
+    ) -> SubnetConfig:
+        """Widths drawn for a step of a training of all widths: ``loss(supernet(x, config=space.sample(rng)))``.
+
+        As the pipeline draws them, by the recipe's ``sampling`` (each variable alone, or ``sandwich``, ``spread``,
+        ``progressive``, see ``supernet/training/sampling.py``).
+
+        Args:
+            step: which step it is, for those that depend on it.
+            position: which of the step's subnets.
+            recipe: whose ``sampling`` is taken; the usual one if missing.
+        """
+        counts = [len(variable.choices) for variable in self.variables]
+        return self.to_config(draw_choices(recipe or Recipe(), counts, rng, step, position))
 
     def config(self, text: str) -> SubnetConfig:
         """A config written as in the published tables, ``16_16_24_16_32_64_16_24``: a choice for each variable.

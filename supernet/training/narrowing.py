@@ -7,7 +7,7 @@ last channels go first, all widths by the same share of what they have to lose.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -15,7 +15,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from gantailor.supernet.errors import ConfigError
 from gantailor.supernet.graph import SubnetConfig
+from gantailor.supernet.importance.ranking import rank_channels
 from gantailor.supernet.subnets.slicing import kept_channels
 from gantailor.supernet.supernet import Supernet
 from gantailor.supernet.training.trainer import Task, TaskAround
@@ -70,6 +72,10 @@ class Narrowing(nn.Module):
         """The outputs of named modules, which are narrow already, and the numbers of their channels."""
         return dict(features), kept_channels(self.supernet.graph, features, self.config)
 
+    def go_on(self, step: int, steps: float) -> None:
+        """Take the widths of a step, from 0 on: after so many steps they are those of the end."""
+        self.config = self.at((step + 1) / max(1.0, steps))
+
     def narrow(self) -> nn.Module:
         """The net at its end."""
         return self.supernet.extract(self.target)
@@ -86,11 +92,56 @@ class NarrowingTask(TaskAround):
 
     def __init__(self, task: Task, model: Narrowing, *, steps: float) -> None:
         super().__init__(task)
-        self.model, self.steps = model, max(1.0, steps)
+        self.model, self.steps = model, steps
 
     def backward(self, step: int, batch: Any, share: float) -> dict[str, Tensor]:
         """The task's losses at the widths of the step, and what these cost."""
         model = self.model
-        model.config = model.at((step + 1) / self.steps)
+        model.go_on(step, self.steps)
         left = model.supernet.macs(model.config) / model.supernet.macs(model.supernet.full_config())
         return {**self.task.backward(step, batch, share), "cost": torch.tensor(left)}
+
+
+def narrow(
+    model: Supernet | nn.Module,
+    config: Mapping[str, int],
+    *,
+    train: Callable[[nn.Module, int], object],
+    steps: int = 1000,
+    share: float = 0.5,
+    example_inputs: Sequence[Any] | Tensor | None = None,
+) -> nn.Module:
+    """Lead a whole net down to its widths, channel by channel, in a training loop of one's own; the narrow net.
+
+    Args:
+        model: a supernet whose channels lie in the order in which they stay (trained, or ``gantailor.rank_channels``);
+            its own weights are trained, so that an optimiser of its parameters may exist before. Or any other
+            generator, of which a copy is ranked by its weights (l1); it stays as it is.
+        config: the widths at the end, as ``gantailor.search(...).best.config``.
+        train: ``train(model, step)`` is one step: loss, backward, optimiser. It is given a module that computes at the
+            widths of the moment, whose parameters are the whole net's.
+        steps: how often it is called.
+        share: of the steps after which the widths are those of the end, which the others train; 0: from the first on.
+        example_inputs: of a generator that is no supernet, see ``Supernet``.
+
+    Returns:
+        A plain narrow module with weights of its own, in eval mode.
+
+    Raises:
+        ConfigError: no step, a share that is none, or a generator without its ``example_inputs``.
+        SelectionError: widths that the generator does not have.
+    """
+    if steps < 1 or not 0 <= share <= 1:
+        raise ConfigError(f"steps {steps} and share {share} cannot be; give 1 or more, and a number from 0 to 1")
+    if not isinstance(model, Supernet):
+        if example_inputs is None:
+            raise ConfigError("a generator that is no Supernet needs example_inputs, a tuple of tensors, to be traced")
+        model = Supernet(model, example_inputs)
+        rank_channels(model)
+    target = SubnetConfig(config)
+    model.graph.sizes(target)  # a mistake is said before the training
+    narrowing = Narrowing(model, target).train()
+    for step in range(steps):
+        narrowing.go_on(step, share * steps)
+        train(narrowing, step)
+    return narrowing.narrow().eval()

@@ -118,7 +118,8 @@ def test_a_finished_run_is_exported_for_other_devices(small, tmp_path, capsys):
     assert manifest["macs"]["true"] < manifest["teacher_macs"]["true"]
     assert manifest["scores"]["subnet"]
     assert manifest["latency_ms"]["subnet"] > 0
-    assert manifest["input"]["shape"] == ["batch", 3, "height", "width"] and manifest["input"]["multiple_of"] == 4
+    (given,) = manifest["inputs"]
+    assert given["shape"] == ["batch", 3, "height", "width"] and given["multiple_of"] == 4
     eight = json.loads((out / "export/onnxruntime-cpu-int8/manifest.json").read_text())
     assert eight["scores"]["subnet, exported"].keys() == manifest["scores"]["subnet"].keys()
     assert "unknown" in fails(capsys, "export", str(out), "--device", "phoen")

@@ -23,7 +23,7 @@ from gantailor.export.export import export_model
 from gantailor.export.quantization import layer_names
 from gantailor.export.targets import onnxruntime as target
 from gantailor.export.targets.executorch import _inside
-from gantailor.pipeline.export import range_of
+from gantailor.handover.interface import range_of
 from gantailor.run.run import open_run
 from gantailor.search.latency import LatencyProfile
 
@@ -326,7 +326,7 @@ def test_a_second_device_does_not_forget_the_first(exported, capsys):
         assert found["timing"] == manifest["timing"] and found["latency_ms"]["teacher"] > 0
         inner = json.loads((exported / "export" / name / "manifest.json").read_text())
         assert inner["latency_ms"] == found["latency_ms"] and inner["checked"]["inputs"] >= 3
-        assert inner["input"]["range"] == [-1, 1] and inner["input"]["fed"][1] == 1
+        assert inner["inputs"][0]["range"] == [-1, 1] and inner["inputs"][0]["fed"][1] == 1
     timing = manifest["timing"]
     assert timing["runs"] == 15 and timing["cpus"] >= 1 and timing["processor"]
     assert timing["date"].startswith("20") and timing["date"].endswith("+00:00")

@@ -198,3 +198,30 @@ def test_the_matplotlibrc_of_the_folder_is_not_obeyed(received):
     look += "print(matplotlib.rcParams['figure.facecolor'])"
     done = subprocess.run([sys.executable, "-c", look], capture_output=True, text=True, check=True, env=os.environ)
     assert done.stdout.splitlines()[-1] == "white" and not (received / "RAN").exists()
+
+
+def test_an_export_with_a_runtime_of_somebody_elses_is_not_imported(received, refused):
+    """By ``run``, ``evaluate`` and ``pack``; nor is a manifest believed that says something else than it should."""
+    (received / "evil.py").write_text(EVIL)
+    folder = received / "run/export/x"
+    folder.mkdir(parents=True)
+    manifest = {"device": "x", "runtime": "evil:M", "threads": 1, "file": "m.bin", "shapes": [[1, 3, 8, 8]]}
+    manifest |= {"mark": "0" * 64, "inputs": [{"range": [-1, 1]}]}
+    (folder / "m.bin").write_bytes(b"")
+    (received / "a.png").write_bytes(b"")
+    (received / "run/export/model.safetensors").write_bytes(b"")
+    for name in (received / "run/export", folder):
+        whole = manifest if name == folder else {"outputs": [], "devices": {"x": manifest}}
+        (name / "manifest.json").write_text(json.dumps(whole))
+    for command in (
+        ("run", folder, "a.png", "--out", "made"),
+        ("evaluate", "--weights", folder / "m.bin", "--metrics", "l1"),
+        ("pack", "run"),
+    ):
+        assert "names what would be imported: runtime 'evil:M'" in refused(*command)
+    for wrong in ({"threads": []}, {"device": None}, {"file": 3}, {"shapes": []}, {"runtime": 7}):
+        (folder / "manifest.json").write_text(json.dumps({**manifest, "runtime": "onnxruntime", **wrong}))
+        refused("run", folder, "a.png", "--out", "made")
+        refused("evaluate", "--weights", folder / "m.bin", "--metrics", "l1")
+        refused("pack", "run")
+    assert not (received / "RAN").exists()

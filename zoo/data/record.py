@@ -165,6 +165,7 @@ class DataKind:
             arrays, or one's own whose ``batch`` gives inputs as float ``[N, C, H, W]``, and targets in [-1, 1] or None.
         yields: what inputs are: ``pictures`` in [-1, 1], or ``labels``, one-hot maps of 0 and 1.
         domains: two unpaired sets of pictures for training (CycleGAN, MUNIT); None where there are none.
+        licence: of the pictures, where the kind knows it; manifests of exports say it.
         check: raises a ``GantailorError`` about settings that cannot be; called before anything is read.
     """
 
@@ -172,4 +173,5 @@ class DataKind:
     read: Callable[[DataConfig, str], DataSet]
     yields: Literal["pictures", "labels"] = "pictures"
     domains: Callable[[DataConfig], Domains] | None = None
+    licence: str | None = None
     check: Callable[[DataConfig], None] = no_check

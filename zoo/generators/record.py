@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 from gantailor.supernet.errors import ConfigError, GantailorError, first_line, nearest
 from gantailor.supernet.plugins import check_name, checked_call, find, import_name
 from gantailor.zoo.generators import GENERATORS
+from gantailor.zoo.generators.given import given, is_given
 from gantailor.zoo.tasks import BY_INPUT, TASKS
 
 if TYPE_CHECKING:
@@ -210,9 +211,13 @@ class Generator:
 def find_generator(name: str) -> Generator:
     """The record of a built-in, or one's own as ``module:name``: a ``Generator``, or a plain factory of modules.
 
+    Of a module that was given from Python it makes copies, weights and all.
+
     Raises:
         ConfigError: an unknown name (the nearest are shown), or what it names is neither.
     """
+    if is_given(name):
+        return Generator(name=name, build=given(name))
     found = find(name, GENERATORS, "generator")
     if isinstance(found, Generator):
         return found

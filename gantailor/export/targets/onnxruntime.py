@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import platform
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import nn
 
+import gantailor
 from gantailor.export.devices import Device
 from gantailor.export.helpers import batched, counted, free_sizes
 from gantailor.export.quantization import kept_in_float, layer_names
@@ -196,6 +197,16 @@ def _ranges(graph: Any, trained: Quantisers, layers: dict[str, str]) -> dict[str
     return found
 
 
+def describe(path: Path, texts: Mapping[str, str]) -> None:
+    """Put them into the file's ``metadata_props``, which sessions hand out as ``custom_metadata_map``."""
+    import onnx
+
+    model = onnx.load(path)
+    onnx.helper.set_model_props(model, dict(texts))
+    model.producer_name, model.producer_version = "gantailor", gantailor.__version__
+    write_bytes(path, model.SerializeToString())
+
+
 def weights(path: Path) -> dict[str, int]:
     """Numbers of each type among the initialisers."""
     import onnx
@@ -227,5 +238,6 @@ TARGET = Target(
     rewrites=COMMON,
     quantise=quantise,
     timed_here=lambda device: "CPUExecutionProvider" in device.providers,  # a CUDA device's file runs on the CPU too
+    describe=describe,
     weights=weights,
 )

@@ -179,5 +179,9 @@ def _fitted(pictures: np.ndarray, reading: Reading) -> np.ndarray:
 
 
 OPENMOJI = DataKind(
-    name="openmoji", read=_read, domains=lambda config: Domains.of(_read(config, "train")), check=check_options
+    name="openmoji",
+    licence="CC BY-SA 4.0 (OpenMoji)",
+    read=_read,
+    domains=lambda config: Domains.of(_read(config, "train")),
+    check=check_options,
 )

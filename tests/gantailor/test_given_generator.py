@@ -1,0 +1,125 @@
+"""``gantailor.compress(model, ...)``: a PyTorch module in, a PyTorch module out, without a YAML."""
+
+import json
+
+import pytest
+import torch
+from torch import nn
+
+import gantailor
+from gantailor.supernet.errors import ConfigError, RunError
+
+pytestmark = pytest.mark.long
+
+
+class Local(nn.Module):
+    """Its class cannot be imported by a name: it is made in a function."""
+
+    def __init__(self, width=16):
+        super().__init__()
+        self.first = nn.Conv2d(3, width, 3, padding=1)
+        self.middle = nn.Conv2d(width, width, 3, padding=1)
+        self.last = nn.Conv2d(width, 3, 3, padding=1)
+
+    def forward(self, x):
+        return torch.tanh(self.last(torch.relu(self.middle(torch.relu(self.first(x))))))
+
+
+def model_of(seed=0, width=16):
+    class Hidden(Local):
+        pass
+
+    torch.manual_seed(seed)
+    return Hidden(width)
+
+
+class Negatives(torch.utils.data.Dataset):
+    def __init__(self, count):
+        self.count = count
+
+    def __len__(self):
+        return self.count
+
+    def __getitem__(self, index):
+        if index >= self.count:
+            raise IndexError(index)
+        x = torch.rand(3, 16, 16, generator=torch.Generator().manual_seed(index)) * 2 - 1
+        return x, -x
+
+
+SETTINGS = {
+    "space": "uniform",
+    "train": {"kimg": 0},
+    "finetune": {"kimg": 0.016, "batch": 4, "gan": "none"},
+    "search.trials": 1,
+    "evaluation": {"search": "l1", "final": ["l1"]},
+    "devices": ["torchscript"],
+    "narrowing": 0.0,
+}
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    out, model = tmp_path_factory.mktemp("given") / "run", model_of().train()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    data = {"train": Negatives(8), "test": Negatives(4)}
+    run = gantailor.compress(model, data=data, budget="0.4x", settings=SETTINGS, out=out, until="export")
+    assert model.training and all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    return run, out
+
+
+def test_a_module_in_a_narrow_module_out(made):
+    run, out = made
+    config, narrow = run.subnet()
+    assert (type(narrow).__name__ == "Hidden" and narrow.middle.weight.shape[0] == config["first"]) or config["middle"]
+    whole = gantailor.Supernet(model_of(), (torch.zeros(1, 3, 16, 16),))
+    assert whole.macs(config) <= 0.4 * whole.macs(whole.full_config())
+    x = torch.rand(2, 3, 16, 16) * 2 - 1
+    for place in (out, out / "export/model.safetensors"):
+        loaded = gantailor.load(place, model=model_of(seed=3))  # the architecture alone counts
+        assert torch.equal(loaded(x), narrow(x))
+    scores = json.loads((out / "scores.json").read_text())
+    assert {"input", "teacher", "subnet"} <= set(scores)
+    manifest = json.loads((out / "export/manifest.json").read_text())
+    assert manifest["provenance"]["teacher"]["sha256"] and manifest["devices"]["torchscript"]["max_difference"] <= 1e-4
+
+
+def test_the_run_is_opened_with_the_same_module_again(made, monkeypatch):
+    from gantailor.zoo.generators import given
+
+    _, out = made
+    monkeypatch.setattr(given, "_given", {})  # another process
+    with pytest.raises(ConfigError, match=r"the generator was given from Python .*; pass it again"):
+        gantailor.load(out)
+    with pytest.raises(RunError, match=r"was made with the generator .* pass the same"):
+        gantailor.open_run(out, model=model_of(seed=1))
+    run = gantailor.open_run(out, model=model_of(), data={"train": Negatives(8), "test": Negatives(4)})
+    assert run.subnet()[0] == made[0].subnet()[0]
+    again = gantailor.compress(
+        model_of(), data={"train": Negatives(8), "test": Negatives(4)}, budget="0.4x", settings=SETTINGS, out=out
+    )
+    assert again.folder.report.exists()
+
+
+def test_other_processes_do_not_have_it(tmp_path):
+    for more, said in (
+        ({"search.workers": 2}, "search.workers"),
+        ({"search.ray_address": "auto"}, "search.ray_address"),
+    ):
+        with pytest.raises(ConfigError, match=f"{said} needs other processes, which do not have data and a generator"):
+            gantailor.compress(model_of(), data=Negatives(4), settings={**SETTINGS, **more}, out=tmp_path / "r")
+
+
+def test_settings_lie_over_a_file_and_over_a_mapping(tmp_path):
+    """Sections leaf by leaf, short forms too."""
+    from gantailor.api import _config
+
+    file = tmp_path / "a.yaml"
+    file.write_text("options: {ngf: 8}\ntrain: {kimg: 3, batch: 2}\nspace: uniform\n")
+    nested = {"options": {"ngf": 8}, "train": {"kimg": 3, "batch": 2}, "space": "uniform"}
+    more = {"budget": "0.3x", "train": {"kimg": 5}, "finetune.kimg": 7, "space": {"multiple": 4}}
+    for source in (file, nested):
+        config = _config(source, more)
+        assert (config.train.kimg, config.train.batch, config.finetune.kimg, config.budget) == (5, 2, 7, "0.3x")
+        assert config.options == {"ngf": 8} and config.space.multiple == 4
+    assert _config(file, more).space.name == "uniform"
