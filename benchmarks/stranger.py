@@ -3,7 +3,8 @@
     python benchmarks/stranger.py FOLDER NAME    # an entry of strangers.yaml, the clones in FOLDER
 
 Imports that are missing are replaced by objects that do nothing, CUDA operators by what the repository falls back on;
-parameters that are constant when they are made (zero gates) become random, so that the checks see them.
+parameters that are constant when they are made (zero gates) become random, so that the checks see them. Seconds are of
+the CPU on one thread: by the clock a shared core would count what others did in between.
 """
 
 from __future__ import annotations
