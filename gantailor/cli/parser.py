@@ -67,10 +67,10 @@ def _add_jobs(add: Add) -> None:
         stage.add_argument("config", nargs="?", help="YAML file")
         both.append(stage)
         if name == "train":
-            text = "train in so many processes of a Ray cluster; each takes search.ray_cpus and search.ray_gpus"
+            text = "processes of a Ray cluster that train, search.ray_cpus each"
             stage.add_argument("--ray-processes", metavar="N", type=_count, help=text)
         if name != "search":
-            text = "tell where the time of a training step goes, and write a table and a trace into the run's profile/"
+            text = "where a step's time goes, into the run's profile/"
             stage.add_argument("--profile", action="store_true", help=text)
     files = add(
         "export", "the job up to the exported files, or the files of a finished run for other devices", "jobs:export"
