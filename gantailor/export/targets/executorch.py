@@ -17,6 +17,7 @@ from gantailor.export.devices import Device
 from gantailor.export.helpers import exported_program
 from gantailor.export.quantization import kept_in_float, layer_names
 from gantailor.export.rewrites import COMMON, instance_norms, reflection_pads
+from gantailor.export.rewriting.functions import instance_norms_of_forwards
 from gantailor.export.target import Runner, Target
 from gantailor.supernet.calling import Inputs, forward, rows_of, size_of
 from gantailor.supernet.files import write_bytes
@@ -149,6 +150,6 @@ TARGET = Target(
     precisions=("float32", "int8"),  # XNNPACK's serialiser stores the weights of a half model in float32
     dynamic=True,
     sizes="bounded",
-    rewrites=(*COMMON, instance_norms, reflection_pads),
+    rewrites=(*COMMON, instance_norms, reflection_pads, instance_norms_of_forwards),
     quantise=quantise,
 )
