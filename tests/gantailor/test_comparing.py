@@ -21,8 +21,8 @@ SMALL = "batch: 4, ndf: 8, watch_kimg: 0"
 
 
 @pytest.fixture(scope="module")
-def compared(tmp_path_factory, tiny_teacher):
-    """A finished comparison of three arms with two seeds, on tiny pictures."""
+def described(tmp_path_factory, tiny_teacher):
+    """A comparison of three arms with two seeds, on tiny pictures."""
     folder = tmp_path_factory.mktemp("compared")
     rng = np.random.default_rng(0)
     for split in ("train", "test"):
@@ -42,8 +42,14 @@ def compared(tmp_path_factory, tiny_teacher):
         "  evaluation: {final: [l1, psnr], search_images: 4}\n"
         f"  train: {{{SMALL}}}\n  finetune: {{{SMALL}}}\n"
     )
-    assert main(["compare", str(file), "--out", str(folder / "out")]) == 0
-    return file, folder / "out"
+    return file
+
+
+@pytest.fixture(scope="module")
+def compared(described):
+    """It, finished."""
+    assert main(["compare", str(described), "--out", str(described.parent / "out")]) == 0
+    return described, described.parent / "out"
 
 
 @pytest.mark.long
@@ -245,9 +251,9 @@ def test_results_come_back_with_what_they_are_of(compared):
 
 
 @pytest.mark.long
-def test_a_path_is_trained_once_for_all_budgets(compared, tmp_path):
+def test_a_path_is_trained_once_for_all_budgets(described, tmp_path):
     """The second budget's run takes the first one's supernet, and its own net along it."""
-    values = yaml.safe_load(compared[0].read_text())
+    values = yaml.safe_load(described.read_text())
     values |= {"methods": {"path": {"method": "supernet", "space": "path", "search": {"trials": 0}}}, "seeds": [0]}
     file = tmp_path / "paths.yaml"
     file.write_text(yaml.safe_dump({**values, "kimg": 0.04}))
