@@ -110,8 +110,9 @@ def said(costs: Sequence[Mapping[str, Any]], scores: Mapping[str, Mapping[str, A
     for device, ms in list(narrow["ms"].items())[:1]:
         ratio = whole["ms"][device] / ms
         parts.append(f"{ratio:.1f}x {'faster' if ratio >= 1 else 'as fast'} on {device}")
-    for name in list(scores["subnet"])[-2:]:
-        beside = f" beside the teacher's {scores['teacher'][name]['value']:.4g}" if "teacher" in scores else ""
+    taught = scores.get("teacher", {})
+    for name in list(scores["subnet"])[-2:]:  # the teacher has none against itself
+        beside = f" beside the teacher's {taught[name]['value']:.4g}" if name in taught else ""
         parts.append(f"{name} {scores['subnet'][name]['value']:.4g}{beside}")
     return ", ".join(parts)
 

@@ -215,8 +215,8 @@ def test_what_another_process_holds_is_waited_for(monkeypatch):
             entry.busy -= 1
             entry.done = entry.folder.name == "theirs" and not entry.busy
 
-    monkeypatch.setattr(runs, "_to_its_scores", run)
-    monkeypatch.setattr(runs, "_wait", wait)
+    monkeypatch.setattr(runs, "work_on", run)
+    monkeypatch.setattr(runs, "wait_for", wait)
     assert runs.run_all(entries) == {"broken": "no such thing"}
     assert done == ["mine", "left"] and waited == [["theirs", "left", "broken"], ["theirs"]]
     assert [entry.done for entry in entries] == [True, True, True, False]

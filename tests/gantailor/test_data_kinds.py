@@ -237,7 +237,9 @@ def test_data_from_python_is_this_process_alone():
     import own as mine
 
     for given in ({"search": {"trials": 3, "workers": 2}}, {"search.workers": 2}):
-        with pytest.raises(ConfigError, match=r"search\.workers cannot be 2 with data from Python"):
+        with pytest.raises(
+            ConfigError, match=r"search\.workers needs other processes, which do not have data from Python"
+        ):
             gantailor.compress({**settings(), **given}, data=mine.Negatives("train"), out="run")
     with pytest.raises(ConfigError, match=r"data= was given, and data\.path"):
         gantailor.compress(settings(path="x"), data=mine.Negatives("train"), out="run")

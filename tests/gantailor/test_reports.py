@@ -23,6 +23,8 @@ def test_what_was_achieved():
         "12.4x fewer MACs than the teacher, 8.1x faster on onnxruntime-cpu, kid 0.1049 beside the teacher's 0.0851"
     )
     assert said(COSTS, scores) == expected
+    against = {"teacher": {"l1": score(0.3)}, "subnet": {"l1": score(0.2), "l1[teacher]": score(0.1)}}
+    assert said(COSTS, against).endswith("cpu, l1 0.2 beside the teacher's 0.3, l1[teacher] 0.1")
     slower = [COSTS[0], {**COSTS[1], "ms": {"onnxruntime-cpu": 16.2}}]
     assert "0.5x as fast on onnxruntime-cpu" in said(slower, scores)
     alone = [{**COSTS[0], "name": "whole generator", "ms": {}}, {**COSTS[1], "ms": {}}]

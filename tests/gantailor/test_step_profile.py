@@ -63,7 +63,8 @@ def test_a_training_that_is_shorter(tmp_path, steps, measured_steps):
 @pytest.mark.long
 def test_train_tells_it_and_goes_on(tiny_teacher, tmp_path, capsys):
     """The training is the one without it, bit for bit."""
-    given = ["train", "--options", "{ngf: 8}", "--teacher", str(tiny_teacher), "--budget", "0.5x"]
+    given = ["train", "--options", "{ngf: 8}", "--teacher", str(tiny_teacher), "--budget", "0.5x", "--data.size", "32"]
+    given += ["--evaluation.search_images", "4"]
     given += ["--train.kimg", "0.04", "--train.batch", "4", "--train.ndf", "8", "--train.watch_kimg", "0"]
     assert main([*given, "--out", str(tmp_path / "plain")]) == 0
     assert not (tmp_path / "plain" / "profile").exists()
