@@ -20,8 +20,8 @@ from gantailor.supernet.errors import EvaluationError
 
 PAIRS = 200  # random pairs of outputs that diversity is the mean of
 _SHIFT, _SCALE = (-0.030, -0.088, -0.188), (0.458, 0.448, 0.450)
-_READS = ("lpips_features", "lpips_heads", "lpips_network")
 _FILES = ("lpips_features", "lpips_heads")
+_READS = (*_FILES, "lpips_network")
 
 
 def make_perceptual(context: MetricContext) -> Perceptual:

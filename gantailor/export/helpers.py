@@ -35,7 +35,22 @@ def with_range(model: nn.Module, picture_range: tuple[int, int]) -> nn.Module:
     return InRange(model, picture_range).eval()
 
 
-class InRange(nn.Module):
+class Around(nn.Module):
+    """A model with something around it, which takes the inputs of the generator inside."""
+
+    wraps_generator = True
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    @property
+    def generator(self) -> nn.Module:
+        """Whose inputs it takes: the innermost one."""
+        return plain_generator(self.model)
+
+
+class InRange(Around):
     """A model whose pictures lie in another range, in and out, than in [-1, 1].
 
     Args:
@@ -43,16 +58,9 @@ class InRange(nn.Module):
         picture_range: the range's ends.
     """
 
-    wraps_generator = True
-
     def __init__(self, model: nn.Module, picture_range: tuple[int, int]) -> None:
-        super().__init__()
-        self.model, self.ends = model, picture_range
-
-    @property
-    def generator(self) -> nn.Module:
-        """Whose inputs it takes."""
-        return plain_generator(self.model)
+        super().__init__(model)
+        self.ends = picture_range
 
     def forward(self, picture: Tensor) -> Tensor:
         low, high = self.ends

@@ -14,6 +14,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from gantailor.export.checking import in_precision_of
 from gantailor.export.devices import Device
 from gantailor.export.errors import ExportError
+from gantailor.export.helpers import Around
 from gantailor.export.rewriting.functions import by_means
 from gantailor.export.rewriting.still import still
 from gantailor.export.target import Rewrite, Target
@@ -256,23 +257,15 @@ def _still(model: nn.Module, example: Inputs, dtype: torch.dtype) -> tuple[nn.Mo
     return own, made, outputs[0], dtype
 
 
-class HalfPrecision(nn.Module):
+class HalfPrecision(Around):
     """A model with weights and arithmetic in float16; what goes in and comes out is float32.
 
     Args:
         model: a copy of it is taken.
     """
 
-    wraps_generator = True
-
     def __init__(self, model: nn.Module) -> None:
-        super().__init__()
-        self.model = copied(model).half()
-
-    @property
-    def generator(self) -> nn.Module:
-        """Whose inputs it takes."""
-        return self.model
+        super().__init__(copied(model).half())
 
     def forward(self, *inputs: Tensor) -> Tensor:
         made: Tensor = self.model(*(one.half() for one in inputs))

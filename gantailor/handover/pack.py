@@ -17,11 +17,10 @@ from gantailor.export.devices import is_name
 from gantailor.export.errors import ExportError
 from gantailor.export.weights import FILE
 from gantailor.handover.code import MODES, calls_of, program, takes_picture
-from gantailor.inference.models import DeviceFolder
+from gantailor.inference.models import DeviceFolder, read_manifest
 from gantailor.run.folder import RunFolder, damaged
-from gantailor.supernet.errors import ConfigError, GantailorError, UnreadableError
+from gantailor.supernet.errors import ConfigError, GantailorError
 from gantailor.supernet.files import write_bytes
-from gantailor.supernet.received.documents import read_json
 
 BESIDE = ("manifest.json", "scores.json", "check.npz", "bench.py", "runtime.py")  # a model's file, where they are
 DATED = (1980, 1, 1, 0, 0, 0)  # of all entries: the same export makes the same file
@@ -88,14 +87,9 @@ def _manifest(folder: Path) -> dict[str, Any]:
     """What was exported.
 
     Raises:
-        ExportError: nothing was, or by an earlier version.
+        ExportError: nothing was, by an earlier version, or the manifest cannot be read.
     """
-    try:
-        found: dict[str, Any] = read_json(folder / "manifest.json")
-    except (OSError, UnreadableError):
-        raise ExportError(
-            f"{str(folder)!r} holds no export; run: gantailor export {folder.parent} --device onnxruntime-cpu"
-        ) from None
+    found = read_manifest(folder)
     if "outputs" not in found or not (folder / FILE).is_file():
         raise ExportError(f"{str(folder)!r} is not whole, or was exported by an earlier version; export anew")
     return found

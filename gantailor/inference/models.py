@@ -111,7 +111,7 @@ def open_model(
         weights = place.suffix == ".safetensors"
         return _of_weights(place, call) if weights else _of_device(place.parent, call)
     folder = place / "export" if (place / "config.json").exists() else place
-    manifest = _manifest(folder)
+    manifest = read_manifest(folder)
     if "devices" not in manifest:
         return _of_device(folder, call)
     known = [*manifest["devices"], TORCH]
@@ -135,7 +135,12 @@ def _of_run(folder: Path, names: list[str], call: _Call) -> PictureModel:
     raise failed[0]
 
 
-def _manifest(folder: Path) -> dict[str, Any]:
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """The manifest of an export, or of one device's folder in it.
+
+    Raises:
+        ExportError: there is none, or it cannot be read.
+    """
     file = folder / "manifest.json"
     if not file.exists():
         run = folder.parent if folder.name == "export" else folder
@@ -172,7 +177,7 @@ class DeviceFolder:
             ExportError: it has no manifest that can be read; or somebody else made it, and its runtime is code.
             RunError: its manifest is damaged.
         """
-        manifest = _manifest(folder)
+        manifest = read_manifest(folder)
         with damaged(folder / "manifest.json"):
             settings = {key: manifest[key] for key in Device.model_fields if key in manifest}
             wanted = {"name": manifest["device"], "threads": threads or manifest["threads"]}
@@ -247,7 +252,7 @@ def is_exported(path: str | Path) -> bool:
     manifest = (place if place.is_dir() else place.parent) / "manifest.json"
     if not place.exists() or not manifest.is_file():
         return False
-    file = Path(str(_manifest(manifest.parent).get("file", "")))
+    file = Path(str(read_manifest(manifest.parent).get("file", "")))
     return bool(file.name) and (place.is_dir() or place.stem == file.stem)
 
 
@@ -261,7 +266,7 @@ def described(path: str | Path) -> dict[str, Any]:
         _, origin = read_weights(place, trust_code=True)  # only looked at
         shape, said = origin["input_shapes"][0], origin
     else:
-        said = _manifest(place if place.is_dir() else place.parent)
+        said = read_manifest(place if place.is_dir() else place.parent)
         shape = said["shapes"][0]
     found = {name: said[name] for name in ("generator", "options") if ":" not in str(said.get("generator", ":"))}
     sides = [side for side in shape[2:] if isinstance(side, int)]

@@ -33,15 +33,14 @@ def _shape(value: Any) -> Any:
     return value.shape if isinstance(value, Tensor) else value
 
 
+_OWN = {operation: _of_shapes(formula) for operation, formula in flop_registry.items()}
 _FORMULAS: dict[Any, Callable[..., int]] = {
-    **{operation: _of_shapes(formula) for operation, formula in flop_registry.items()},
-    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _of_shapes(
-        sdpa_flop
-    ),  # kernels that PyTorch leaves out
+    **_OWN,  # and kernels that PyTorch leaves out:
+    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _of_shapes(sdpa_flop),
     torch.ops.aten.addbmm: _addbmm,
     torch.ops.aten.addbmm_: _addbmm,  # what is done in place is as much work
-    torch.ops.aten.addmm_: _of_shapes(flop_registry[torch.ops.aten.addmm]),
-    torch.ops.aten.baddbmm_: _of_shapes(flop_registry[torch.ops.aten.baddbmm]),
+    torch.ops.aten.addmm_: _OWN[torch.ops.aten.addmm],
+    torch.ops.aten.baddbmm_: _OWN[torch.ops.aten.baddbmm],
 }
 
 

@@ -3,8 +3,10 @@
 import shutil
 from contextlib import contextmanager
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 import gantailor
 
@@ -24,6 +26,18 @@ def tiny_teacher(tmp_path_factory):
     weights = tmp_path_factory.mktemp("teacher") / "latest_net_G.pth"
     torch.save(gantailor.build("resnet_6blocks", ngf=8).state_dict(), weights)
     return weights
+
+
+@pytest.fixture(scope="module")
+def pairs(tmp_path_factory):
+    """A folder of a few aligned pairs at 32 px."""
+    folder = tmp_path_factory.mktemp("pairs")
+    rng = np.random.default_rng(0)
+    for split in ("train", "test"):
+        (folder / split).mkdir()
+        for number in range(8):
+            Image.fromarray(rng.integers(0, 256, (32, 64, 3), dtype=np.uint8)).save(folder / split / f"{number}.png")
+    return folder
 
 
 @pytest.fixture

@@ -4,7 +4,6 @@ import hashlib
 import json
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import pytest
 import yaml
@@ -21,15 +20,9 @@ SMALL = "batch: 4, ndf: 8, watch_kimg: 0"
 
 
 @pytest.fixture(scope="module")
-def described(tmp_path_factory, tiny_teacher):
+def described(tmp_path_factory, tiny_teacher, pairs):
     """A comparison of three arms with two seeds, on tiny pictures."""
     folder = tmp_path_factory.mktemp("compared")
-    rng = np.random.default_rng(0)
-    for split in ("train", "test"):
-        (folder / "pairs" / split).mkdir(parents=True)
-        for number in range(8):
-            picture = Image.fromarray(rng.integers(0, 256, (32, 64, 3), dtype=np.uint8))
-            picture.save(folder / "pairs" / split / f"{number}.png")
     file = folder / "compare.yaml"
     file.write_text(
         "methods:\n"
@@ -38,7 +31,7 @@ def described(tmp_path_factory, tiny_teacher):
         "  uniform: {method: diversity, ranking: l1}\n"
         "budgets: [0.3x, 0.5x]\nseeds: [0, 1]\nkimg: 0.08\ncommon:\n"
         f"  options: {{ngf: 8}}\n  teacher: {tiny_teacher}\n"
-        f"  data: {{kind: folder, path: {folder / 'pairs'}, size: 32}}\n"
+        f"  data: {{kind: folder, path: {pairs}, size: 32}}\n"
         "  evaluation: {final: [l1, psnr], search_images: 4}\n"
         f"  train: {{{SMALL}}}\n  finetune: {{{SMALL}}}\n"
     )

@@ -106,18 +106,6 @@ def test_searched_widths(pruned, common, tmp_path):
     assert any(not torch.equal(trained[name], untrained[name]) for name in trained)
 
 
-@pytest.fixture(scope="module")
-def pairs(tmp_path_factory):
-    """A folder of a few aligned pairs at 32 px."""
-    folder = tmp_path_factory.mktemp("pairs")
-    rng = np.random.default_rng(0)
-    for split in ("train", "test"):
-        (folder / split).mkdir()
-        for number in range(8):
-            Image.fromarray(rng.integers(0, 256, (32, 64, 3), dtype=np.uint8)).save(folder / split / f"{number}.png")
-    return folder
-
-
 def sparse(folder, pairs, method, more="", *, method_options="{}"):
     """A whole run of a method that sparsifies; its YAML file and its folder."""
     yaml = folder / "config.yaml"

@@ -6,10 +6,8 @@ import sys
 import threading
 import time
 
-import numpy as np
 import pandas as pd
 import pytest
-from PIL import Image
 from safetensors.torch import load_file
 
 from gantailor.cli.main import main
@@ -36,16 +34,10 @@ def cluster():
 
 
 @pytest.fixture(scope="module")
-def common(tmp_path_factory, tiny_teacher):
+def common(pairs, tiny_teacher):
     """Settings that all runs here have."""
-    folder = tmp_path_factory.mktemp("pairs")
-    rng = np.random.default_rng(0)
-    for split in ("train", "test"):
-        (folder / split).mkdir()
-        for number in range(8):
-            Image.fromarray(rng.integers(0, 256, (32, 64, 3), dtype=np.uint8)).save(folder / split / f"{number}.png")
     return (
-        f"{{options: {{ngf: 8}}, teacher: {tiny_teacher}, data: {{kind: folder, path: {folder}, size: 32}}, "
+        f"{{options: {{ngf: 8}}, teacher: {tiny_teacher}, data: {{kind: folder, path: {pairs}, size: 32}}, "
         f"evaluation: {{final: [l1], search_images: 4}}, train: {{{SMALL}}}, finetune: {{{SMALL}}}}}"
     )
 

@@ -11,6 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from gantailor.export.helpers import Around
+
 GET_DATA: Any = Tensor.data.__get__  # type: ignore[attr-defined]
 SET_DATA: Any = Tensor.data.__set__  # type: ignore[attr-defined]
 _TINY = 1e-30  # what is the same everywhere deviates by 0, not by 0 / 0
@@ -28,19 +30,12 @@ class Replaced(TorchFunctionMode):
         return func(*args, **(kwargs or {})) if made is None else made
 
 
-class WithReplaced(nn.Module):
+class WithReplaced(Around):
     """A model whose forward has other functions."""
 
-    wraps_generator = True
-
     def __init__(self, model: nn.Module, by: Mapping[Any, Callable[..., Tensor | None]]) -> None:
-        super().__init__()
-        self.model, self.by = model, by
-
-    @property
-    def generator(self) -> nn.Module:
-        """Whose inputs it takes."""
-        return self.model
+        super().__init__(model)
+        self.by = by
 
     def forward(self, *inputs: Any) -> Any:
         with Replaced(self.by):
@@ -71,12 +66,15 @@ def _detached(x: Tensor, *_: Any) -> Tensor:
     return x.detach()
 
 
-def by_means(x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float) -> Tensor:
-    """An instance norm of pictures ``[N, C, H, W]``."""
-    centred = x - x.mean((2, 3), keepdim=True)
-    result = centred / torch.sqrt((centred * centred).mean((2, 3), keepdim=True) + eps)
-    result = result if weight is None else result * weight[:, None, None]
-    return result if bias is None else result + bias[:, None, None]
+def by_means(
+    x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float, *, axes: tuple[int, ...] = (2, 3)
+) -> Tensor:
+    """A norm of ``[N, C, ...]`` by the statistics over some axes: an instance norm of pictures."""
+    centred = x - x.mean(axes, keepdim=True)
+    result = centred / torch.sqrt((centred * centred).mean(axes, keepdim=True) + eps)
+    beside = (slice(None), *[None] * (x.dim() - 2))
+    result = result if weight is None else result * weight[beside]
+    return result if bias is None else result + bias[beside]
 
 
 def _norm_by_means(*args: Any, **kwargs: Any) -> Tensor | None:
@@ -97,12 +95,8 @@ def _batch_norm_by_means(*args: Any, **kwargs: Any) -> Tensor | None:
     x: Tensor = given["input"]
     if not given["training"]:
         return None
-    axes = [axis for axis in range(x.dim()) if axis != 1]
-    centred = x - x.mean(axes, keepdim=True)
-    result = centred / torch.sqrt((centred * centred).mean(axes, keepdim=True) + given["eps"])
-    scale, shift = (None if given[n] is None else given[n].view(-1, *[1] * (x.dim() - 2)) for n in ("weight", "bias"))
-    result = result if scale is None else result * scale
-    return result if shift is None else result + shift
+    axes = tuple(axis for axis in range(x.dim()) if axis != 1)
+    return by_means(x, given["weight"], given["bias"], given["eps"], axes=axes)
 
 
 def _deviation_by_means(x: Tensor, *args: Any, **kwargs: Any) -> Tensor | None:

@@ -11,26 +11,16 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from gantailor.export.errors import ExportError
+from gantailor.export.helpers import Around
 from gantailor.export.rewriting.functions import GET_DATA, SET_DATA, Replaced
 
 
-class Still(nn.Module):
+class Still(Around):
     """A model whose forward leaves its weights (``weight.data = ...``) and the attributes of its modules as they are.
 
     Args:
         model: holds what its forward would write.
     """
-
-    wraps_generator = True
-
-    def __init__(self, model: nn.Module) -> None:
-        super().__init__()
-        self.model = model
-
-    @property
-    def generator(self) -> nn.Module:
-        """Whose inputs it takes."""
-        return self.model
 
     def forward(self, *inputs: Any) -> Any:
         with _attributes_kept(self.model), Replaced({SET_DATA: _nothing, GET_DATA: _copy}):
