@@ -34,10 +34,12 @@ METHODS = ("supernet", "diversity", "hypernetwork", "agents", "slimming")
 LOCK = "at the lock"  # a column of its own, with --lock
 START = """
 import os, signal, sys
-from gantailor.supernet.training.trainer import Trainer
-Trainer.run.__kwdefaults__["save_every_s"] = 0.7
+from gantailor.cli.main import main
 from gantailor.search.storage import JournalLock
+from gantailor.supernet.training.trainer import Trainer
+
 taken, acquire = 0, JournalLock.acquire
+
 def counted(lock):
     global taken
     acquire(lock)
@@ -45,11 +47,13 @@ def counted(lock):
     if taken == int(os.environ.get("KILL_AT_LOCK", "0")):
         os.kill(os.getpid(), signal.SIGKILL)
     return True
-JournalLock.acquire = counted
-from gantailor.cli.main import main
-status = main(sys.argv[1:])
-print("locks taken:", taken)
-sys.exit(status)
+
+if __name__ == "__main__":  # search workers import this
+    Trainer.run.__kwdefaults__["save_every_s"] = 0.7
+    JournalLock.acquire = counted
+    status = main(sys.argv[1:])
+    print("locks taken:", taken)
+    sys.exit(status)
 """
 SETTINGS = {
     "options": {"ngf": 4},
@@ -78,8 +82,9 @@ class How:
 
 @dataclass
 class Told:
-    """What a campaign found."""
+    """What a campaign did and found."""
 
+    how: How
     hits: Counter[tuple[str, str]] = field(default_factory=Counter)
     wrong: list[str] = field(default_factory=list)
     rounds: int = 0
@@ -189,7 +194,7 @@ def result(folder: Path) -> dict[str, object]:
 
 def campaign(out: Path, methods: list[str], kills: int, seed: int, how: How, minutes: float) -> Told:
     """Until there were so many kills, or the time is up."""
-    told, drawn, end = Told(), random.Random(seed), time.monotonic() + 60 * minutes
+    told, drawn, end = Told(how), random.Random(seed), time.monotonic() + 60 * minutes
     whole: dict[str, tuple[dict[str, object], dict[str, float]]] = {}
     number = 0
     while sum(told.hits.values()) < kills and time.monotonic() < end:
@@ -197,7 +202,7 @@ def campaign(out: Path, methods: list[str], kills: int, seed: int, how: How, min
         file = settings_of(out, method, how.workers)
         if method not in whole:
             whole[method] = _uninterrupted(out / f"whole-{method}", file, how)
-        _round(told, drawn, out / f"killed-{number}", file, method, whole[method], how)
+        _round(told, drawn, out / f"killed-{number}", file, method, whole[method])
         number += 1
         told.rounds = number
         print(
@@ -218,10 +223,10 @@ def _uninterrupted(folder: Path, file: Path, how: How) -> tuple[dict[str, object
     return result(folder), lengths | {LOCK: locks}
 
 
-def _round(told, drawn, folder, file, method, known, how) -> None:  # type: ignore[no-untyped-def]
+def _round(told, drawn, folder, file, method, known) -> None:  # type: ignore[no-untyped-def]
     """Up to three kills of one run, then to its end."""
     shutil.rmtree(folder, ignore_errors=True)
-    wanted, seconds = known
+    (wanted, seconds), how = known, told.how
     for _ in range(drawn.randint(1, 3)):
         stage = min(how.stages, key=lambda name: (told.hits[method, name], drawn.random()))
         moment = drawn.random() * seconds.get(stage, 1.0)

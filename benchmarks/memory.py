@@ -4,9 +4,9 @@
     python benchmarks/memory.py --only search --trials 200
 
 A tiny generator (ngf 4, 16 pixels, random ones, on the CPU), each part in a process of its own. A line tells what was
-resident at a tenth and at the end, and the growth for each step, trial or picture in between; all that was measured lies
-in ``memory.csv``. The first tenth is left out: there networks, caches and the allocator's pools are made. A training tells
-of itself once a second: give it steps for many of these.
+resident at a tenth and at the end, and the growth for each step, trial or picture in between; all that was measured
+lies in ``memory.csv``. The first tenth is left out: there networks, caches and the pools of memory are made. A training
+tells of itself once a second: give it steps for many of these.
 """
 
 from __future__ import annotations
@@ -133,11 +133,9 @@ def main() -> int:
             file.flush()
             begin = next((row for row in rows if row[0] >= counts[part] / 10), rows[0])
             growth = 1000 * (rows[-1][1] - begin[1]) / max(1, rows[-1][0] - begin[0])
-            print(
-                f"{part}: {begin[1]:.0f} MB at {begin[0]:,}, {rows[-1][1]:.0f} MB at {rows[-1][0]:,}: {growth:.1f} kB a "
-                f"{PARTS[part]} ({time.monotonic() - started:.0f} s)",
-                flush=True,
-            )
+            said = f"{begin[1]:.0f} MB at {begin[0]:,}, {rows[-1][1]:.0f} MB at {rows[-1][0]:,}"
+            each = f"{growth:.1f} kB a {PARTS[part]} ({time.monotonic() - started:.0f} s)"
+            print(f"{part}: {said}: {each}", flush=True)
     return 0
 
 
