@@ -112,6 +112,10 @@ def settings_of(out: Path, method: str, workers: int) -> Path:
     whole = {**SETTINGS, "method": method, "teacher": str(out / "teacher.pth")}
     whole["data"] = {"kind": "folder", "path": str(out / "data"), "size": 16}
     whole["search"] = {**SETTINGS["search"], "workers": workers}
+    if method == "agents":  # which needs a discriminator, here one for 16 pixels
+        for part in ("train", "finetune"):
+            whole[part] = {**SETTINGS[part], "gan": "lsgan", "discriminator_layers": 1}
+        whole["train"]["method_options"] = {"discriminator_kimg": 0.02}
     if method == "hypernetwork":  # keeps any number of channels
         del whole["space"]
     elif method != "supernet":
