@@ -13,6 +13,7 @@ from torch import nn
 from gantailor.comparison import drawing, runs
 from gantailor.comparison.runs import Entry
 from gantailor.reports import figures
+from gantailor.reports.pages import with_policy
 from gantailor.reports.scores import differences_of, warn
 from gantailor.reports.tables import csv_bytes
 from gantailor.run.inputs import placed_teacher
@@ -142,5 +143,5 @@ def write_comparison(entries: Sequence[Entry], folder: Path) -> str:
     for name, (_, data) in images.items():
         write_bytes(folder / f"{name}.png", data)
     page = drawing.page(text, dict(images.values()), entries[0].config.convention, missing, notes=unlike)
-    write_bytes(folder / "compare.html", page.encode())
+    write_bytes(folder / "compare.html", with_policy(page))
     return text
