@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import itertools
 import multiprocessing
 import os
 import sys
@@ -29,6 +30,7 @@ from PIL import Image
 import gantailor
 from gantailor.evaluators.config import EvaluationConfig
 from gantailor.evaluators.folder import evaluate_folders
+from gantailor.evaluators.pictures.reader import PictureReader
 from gantailor.evaluators.scoring import Scoring
 from gantailor.pipeline.compress import compress
 from gantailor.run.config import Config
@@ -100,10 +102,14 @@ def measure(part: str, count: int, out: Path) -> list[tuple[int, float]]:
     torch.set_num_threads(1)
     noted = Measured(count)
     if part == "pictures":
-        scoring = Scoring(EvaluationConfig())
-        evaluate_folders(
-            scoring, out / "a", out / "b", ("psnr", "ssim"), on_picture=lambda done, _: noted.note_memory(done)
-        )
+        read, numbers = PictureReader.read, itertools.count(1)
+
+        def counted(reader: PictureReader, file: Any) -> Any:
+            noted.note_memory(next(numbers) // 2)  # of each pair both are read
+            return read(reader, file)
+
+        PictureReader.read = counted  # type: ignore[method-assign]
+        evaluate_folders(Scoring(EvaluationConfig()), out / "a", out / "b", ("psnr", "ssim"))
         return noted.rows
     steps, trials = (count, 1) if part == "training" else (2, count)
     compress(Run(out / part, job(out, steps, trials), report=noted), until="train" if part == "training" else "search")
