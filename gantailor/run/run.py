@@ -88,12 +88,14 @@ class Run:
             self.check_folder()
             settings = self.config.model_dump(mode="json")
             self.folder.store_config(settings, private=settings != self.config.shown())
+            self.report.keep(self.folder.log)
         except GantailorError:
             self.folder.release()
             raise
 
     def release(self) -> None:
         """Let other processes write here."""
+        self.report.end()
         self.folder.release()
 
     def changed(self) -> list[str]:
