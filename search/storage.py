@@ -296,12 +296,12 @@ def _place(storage: str | Path | None) -> BaseStorage:
 
 def _database(url: str) -> RDBStorage:
     """Optuna's storage behind a URL, with its tables, which several machines may be about to make at this moment."""
-    patient = {"engine_kwargs": {"connect_args": {"timeout": HEARTBEAT}}} if url.startswith("sqlite") else {}
+    patient = {"connect_args": {"timeout": HEARTBEAT}} if url.startswith("sqlite") else None
     for left in reversed(range(MAKING)):
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", ExperimentalWarning)  # heartbeats are "experimental" since 2021
-                return RDBStorage(url, heartbeat_interval=HEARTBEAT, grace_period=GRACE, **patient)
+                return RDBStorage(url, patient, heartbeat_interval=HEARTBEAT, grace_period=GRACE)
         except Exception as error:
             if not left or not _is_being_made(error):
                 raise

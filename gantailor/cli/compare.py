@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 from gantailor.comparison.cluster import Cluster, run_all_on
 from gantailor.comparison.results import write_comparison
@@ -13,7 +14,7 @@ from gantailor.supernet.errors import ConfigError
 from gantailor.supernet.training import distributed
 
 
-def compare(arguments: argparse.Namespace) -> None:
+def compare(arguments: argparse.Namespace) -> dict[str, Any]:
     """Run what is missing; then write table, plots, pictures and ``compare.html``, which has them all."""
     entries, folder = Comparison.read(arguments.config).entries(Path(arguments.out)), Path(arguments.out)
     if distributed.world() > 1:
@@ -24,7 +25,7 @@ def compare(arguments: argparse.Namespace) -> None:
             run = entry.open()
             find_mistakes(run)
             print(f"{entry.folder}: budget {run.setup.budget}{', done' if entry.done else ''}")
-        return
+        return {"runs": [{"run": entry.folder, "done": entry.done} for entry in entries]}
     if arguments.ray_address:
         failed = run_all_on(Cluster(arguments.ray_address, arguments.ray_cpus, arguments.ray_gpus), entries)
     else:
@@ -33,3 +34,5 @@ def compare(arguments: argparse.Namespace) -> None:
     print(f"{text}\npage: {folder / 'compare.html'}  table: {folder / 'table.md'}")
     if failed:
         raise ConfigError("some runs failed:\n" + "\n".join(f"{name}: {said}" for name, said in failed.items()))
+    files = {name: folder / file for name, file in (("page", "compare.html"), ("table", "table.md"))}
+    return {**files, "results": folder / "results.csv", "runs": [entry.folder for entry in entries]}

@@ -74,7 +74,7 @@ def _check_reachable(address: str) -> None:
     """
     try:
         from ray._private.services import canonicalize_bootstrap_address
-        from ray._raylet import GcsClient
+        from ray._raylet import GcsClient  # type: ignore[attr-defined, unused-ignore]
         from ray.exceptions import AuthenticationError
     except ImportError:  # another version of Ray, which tells by itself
         return
