@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
     from gantailor.supernet.training.trainer import Progress
 
 
+# a link is not followed, and a pipe not waited for
+APPENDING = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 LARGEST = 2**20  # bytes of a log; of a larger one the later half stays
 
 
@@ -129,8 +132,11 @@ class Reporter:
         from gantailor.supernet.files import write_bytes  # which takes PyTorch, and mistakes are told before
 
         with suppress(OSError):
-            if log.exists() and log.stat().st_size > LARGEST:
-                write_bytes(log, log.read_bytes()[-LARGEST // 2 :].partition(b"\n")[2])
+            if log.is_file() and log.stat().st_size > LARGEST:
+                with log.open("rb") as file:
+                    file.seek(-LARGEST // 2, os.SEEK_END)
+                    later = file.read().partition(b"\n")[2]
+                write_bytes(log, later)
         self.log, _WARNINGS.report = log, self
         logging.getLogger("gantailor").addHandler(_WARNINGS)
         for line in self._before:
@@ -148,11 +154,10 @@ class Reporter:
 
     def _append(self, line: str) -> None:
         if self.log is not None:
-            with (
-                suppress(OSError),
-                self.log.open("a", encoding="utf8", errors="replace") as file,
-            ):  # the run is worth more
-                file.write(f"{line}\n")
+            with suppress(OSError):  # the run is worth more
+                place = os.open(self.log, APPENDING, 0o644)
+                with os.fdopen(place, "a", encoding="utf8", errors="replace") as file:
+                    file.write(f"{line}\n")
 
     def end(self) -> None:
         """Nothing is kept any more."""

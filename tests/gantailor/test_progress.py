@@ -1,6 +1,7 @@
 """Progress: a line every ten seconds where no terminal is, a bar on one."""
 
 import logging
+import os
 import pickle
 import re
 import sys
@@ -104,6 +105,10 @@ def test_a_runs_log_is_bounded_and_no_reason_to_stop(tmp_path):
     report.note("new")
     kept = log.read_text().splitlines()
     assert log.stat().st_size < 0.6 * LARGEST and re.fullmatch(r"line \d+", kept[0]) and kept[-1].endswith(" new")
-    report.keep(tmp_path)
-    report.note("a folder cannot be written to")
-    report.end()
+    os.mkfifo(tmp_path / "fifo")
+    (tmp_path / "link").symlink_to(log)
+    for other in (tmp_path, tmp_path / "fifo", tmp_path / "link"):
+        report.keep(other)
+        report.note("nobody reads this")
+        report.end()
+    assert "nobody" not in log.read_text()
