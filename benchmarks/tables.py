@@ -22,11 +22,12 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
+from gantailor.comparison.fairness import WORSE, shown_interval
+
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
 PAGES = (ROOT / "docs" / "results.md", *sorted((ROOT / "docs" / "results").glob("*.md")))
 PLACE = re.compile(r"(<!-- table: ([\w-]+) -->\n).*?(\n<!-- end of table -->)", re.DOTALL)
-WORSE = "†"
 
 
 @dataclass(frozen=True)
@@ -162,14 +163,6 @@ def _marked(column: Column, rows: pd.DataFrame, rivals: Sequence[pd.DataFrame], 
     return shown
 
 
-def interval(values: np.ndarray) -> tuple[float, float]:
-    """Mean and half of the 95% interval of paired differences over seeds (Student's t); of one seed none."""
-    if len(values) < 2:
-        return float(np.mean(values)), float("nan")
-    spread = stats.t.ppf(0.975, len(values) - 1) * np.std(values, ddof=1) / np.sqrt(len(values))
-    return float(np.mean(values)), float(spread)
-
-
 @dataclass(frozen=True)
 class Changes:
     """What changes against a base, in percent of it, paired by seed, with the 95% interval; bold where 0 is outside."""
@@ -199,10 +192,7 @@ class Changes:
         return lines
 
     def _cell(self, both: pd.DataFrame, score: str) -> str:
-        mean, spread = interval(100 * (both[score] / both[f"{score} of the base"] - 1).to_numpy())
-        if np.isnan(spread):
-            return f"{mean:+.1f}"
-        return f"**{mean:+.1f} ± {spread:.1f}**" if abs(mean) > spread else f"{mean:+.1f} ± {spread:.1f}"
+        return shown_interval(100 * (both[score] / both[f"{score} of the base"] - 1).to_numpy())
 
 
 @dataclass(frozen=True)

@@ -40,8 +40,3 @@ def test_worse_than_no_generator_is_marked():
     lines = tables.TABLES["compare"].lines()
     known = {line.split("|")[2].strip(): line for line in lines if line.startswith("| 0.1x")}
     assert known["hypernetwork"].count(tables.WORSE) == 3 and tables.WORSE not in known["slimming"]
-
-
-def test_intervals_are_students():
-    mean, half = tables.interval(tables.np.array([1.0, 2.0, 3.0]))
-    assert mean == 2 and half == pytest.approx(4.302652729911275 / 3**0.5)

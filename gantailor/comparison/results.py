@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from gantailor.comparison import drawing, runs
+from gantailor.comparison.fairness import CHANGES_SAID, changes, unequal_costs
 from gantailor.comparison.runs import Entry
 from gantailor.reports import figures
 from gantailor.reports.scores import differences_of, warn
@@ -122,9 +123,11 @@ def write_comparison(entries: Sequence[Entry], folder: Path) -> str:
     untrained, history = references(entries), histories(entries)
     missing = [entry.folder.name for entry in entries if not entry.done]
     unlike = unlike_entries(entries)
+    unlike += unequal_costs(wide)
     warn(unlike)
     text, figure = drawing.markdown(wide, untrained, missing), drawing.draw(wide, untrained)
-    text += "".join(f"\n{line}\n" for line in unlike)
+    changed = "\n".join(changes(frame, drawing.metrics_of(wide)))
+    changed = f"{changed}\n\n{CHANGES_SAID}\n" if changed else ""
     images = {"compare": ("Scores against MACs and training time", figures.rendered(figure, "png"))}
     if not history.empty:
         write_bytes(folder / "history.csv", csv_bytes(history))
@@ -137,10 +140,13 @@ def write_comparison(entries: Sequence[Entry], folder: Path) -> str:
             shown, sheet = pictures(done)
             images[f"pictures-{budget}"] = (f"Budget {budget}: {', '.join(shown)}", sheet)
     write_bytes(folder / "results.csv", csv_bytes(frame))
+    title = f"Mean and standard deviation over seeds, test split; MACs: {entries[0].config.convention}"
+    tables = [(title, text), *([("What changes beside the first method", changed)] if changed else [])]
+    text += "".join(f"\n{line}\n" for line in (changed.rstrip(), *unlike) if line)
     write_bytes(folder / "table.md", text.encode())
     figures.save(figure, folder / "compare.svg")
     for name, (_, data) in images.items():
         write_bytes(folder / f"{name}.png", data)
-    page = drawing.page(text, dict(images.values()), entries[0].config.convention, missing, notes=unlike)
+    page = drawing.page(tables, dict(images.values()), said=drawing.said_best(wide, untrained), notes=unlike)
     write_bytes(folder / "compare.html", page.encode())
     return text
