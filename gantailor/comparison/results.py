@@ -95,7 +95,7 @@ def histories(entries: Sequence[Entry]) -> pd.DataFrame:
     return frame.drop_duplicates(["method", "budget", "seed", "kimg"], keep="last") if rows else frame
 
 
-def _result(run: Run) -> nn.Module:
+def result_of(run: Run) -> nn.Module:
     """What a run's scores in the table are of."""
     subnet = run.subnet()[1]
     return (load_fake_quantized(run.folder.subnet_ranges, subnet) or subnet).to(run.setup.device)
@@ -111,20 +111,24 @@ def pictures(entries: Sequence[Entry]) -> tuple[list[str], bytes]:
     inputs, targets = pairs.batch(np.linspace(0, len(pairs) - 1, min(SHOWN, len(pairs))).astype(int))
     taught = next((run.setup for run in first.values() if run.setup.taught), None)
     teacher = {} if taught is None else {"teacher": computed(placed_teacher(taught), inputs)}
-    made = {name: computed(_result(run), inputs) for name, run in first.items()}
+    made = {name: computed(result_of(run), inputs) for name, run in first.items()}
     columns = {"input": calling.first(inputs), **teacher, **made, "real": targets}
     shown = {name: to_rgb(images, background) for name, images in columns.items() if is_picture(images)}
     return list(shown), picture_grid(list(shown.values()), names=list(shown))
 
 
-def write_comparison(entries: Sequence[Entry], folder: Path) -> str:
-    """Everything that is made of finished runs; the table."""
+def write_comparison(entries: Sequence[Entry], folder: Path, said: Sequence[str] = ()) -> str:
+    """Everything that is made of finished runs; the table.
+
+    Args:
+        said: lines about how the runs were made, which stand below it.
+    """
     frame, wide = results(entries)
     untrained, history = references(entries), histories(entries)
     missing = [entry.folder.name for entry in entries if not entry.done]
-    unlike = unlike_entries(entries)
-    unlike += unequal_costs(wide)
+    unlike = [*unlike_entries(entries), *unequal_costs(wide)]
     warn(unlike)
+    unlike = [*said, *unlike]
     text, figure = drawing.markdown(wide, untrained, missing), drawing.draw(wide, untrained)
     changed = "\n".join(changes(frame, drawing.metrics_of(wide)))
     changed = f"{changed}\n\n{CHANGES_SAID}\n" if changed else ""

@@ -315,3 +315,50 @@ def test_a_path_is_trained_once_for_all_budgets(described, tmp_path):
     found = pd.read_csv(tmp_path / "out" / "results.csv").set_index("budget")["macs"]
     first, second = ((tmp_path / "out" / f"path-{b}-0" / "supernet.safetensors").read_bytes() for b in found.index)
     assert first == second and found["0.3x"] < 0.62 * found["0.5x"]
+
+
+@pytest.fixture
+def rated(tmp_path, tiny_teacher, pairs):
+    """Two arms without a rate of their own, one with; rates to be tried."""
+    file = tmp_path / "rates.yaml"
+    file.write_text(
+        "methods:\n"
+        "  cut: {method: diversity, ranking: l1, narrowing: 0}\n"
+        "  own: {method: diversity, ranking: l1, narrowing: 0, finetune: {lr: 0.0003}}\n"
+        "budgets: [0.5x]\nseeds: [0]\nkimg: 0.04\nrates: {lr: [0.001, 1.0e-06], kimg: 0.02}\ncommon:\n"
+        f"  options: {{ngf: 8}}\n  teacher: {tiny_teacher}\n"
+        f"  data: {{kind: folder, path: {pairs}, size: 32}}\n"
+        "  evaluation: {final: [l1], search: l1, search_images: 4}\n"
+        f"  train: {{{SMALL}}}\n  finetune: {{{SMALL}}}\n"
+    )
+    return file
+
+
+def test_rates_are_tried_on_the_search_split(rated, tmp_path, capsys):
+    assert main(["compare", str(rated), "--out", str(tmp_path / "out")]) == 0
+    frame = pd.read_csv(tmp_path / "out" / "rates.csv")
+    assert list(frame["method"]) == ["cut", "cut"] and set(frame["lr"]) == {1e-3, 1e-6}
+    best = frame.loc[frame["score"].idxmin(), "lr"]
+    assert list(frame.loc[frame["chosen"], "lr"]) == [best]
+    config = json.loads((tmp_path / "out" / "cut-0.5x-0" / "config.json").read_text())
+    assert config["finetune"]["lr"] == best and config["finetune"]["kimg"] == 0.04
+    assert json.loads((tmp_path / "out" / "own-0.5x-0" / "config.json").read_text())["finetune"]["lr"] == 0.0003
+    (short,) = (tmp_path / "out" / "rates").glob(f"cut-*-{best:g}")
+    assert not (short / "scores.json").exists()  # the test split was not looked at
+    said = (tmp_path / "out" / "table.md").read_text()
+    assert f"rates, by l1 on the search split: cut {best:g}" in said and "cut took an outermost rate" in said
+    capsys.readouterr()
+    assert main(["compare", str(rated), "--out", str(tmp_path / "out")]) == 0
+    assert "supernet" not in capsys.readouterr().err  # nothing is trained again
+
+
+def test_rates_are_in_a_dry_run(rated, tmp_path, capsys):
+    assert main(["compare", str(rated), "--out", str(tmp_path / "out"), "--dry-run"]) == 0
+    listed = [line.partition(":")[0] for line in capsys.readouterr().out.splitlines()]
+    assert [Path(line).name for line in listed] == ["cut-0.5x-0-0.001", "cut-0.5x-0-1e-06", "cut-0.5x-0", "own-0.5x-0"]
+
+
+def test_one_rate_is_no_choice(rated, tmp_path):
+    rated.write_text(rated.read_text().replace("[0.001, 1.0e-06]", "[0.001]"))
+    with pytest.raises(ConfigError, match=r"rates\.lr"):
+        Comparison.read(str(rated))
