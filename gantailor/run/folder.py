@@ -39,6 +39,7 @@ class RunFolder:
 
     Attributes:
         config: settings of the run, JSON.
+        starts: who worked on it, a line of JSON for each process: date, host, command, version, see ``records/starts``.
         mark: shows that this user made them, see ``supernet/received/signature.py``.
         trace: what tracing and its repair decided, and the costs of the whole generator, JSON.
         ranking: scores of every channel by the run's criterion, JSON.
@@ -61,6 +62,7 @@ class RunFolder:
     """
 
     config = _File("config.json")
+    starts = _File("starts.jsonl")
     mark = _File(".mark")
     trace = _File("trace.json")
     ranking = _File("ranking.json")
@@ -196,12 +198,16 @@ class RunFolder:
 
     @property
     def free(self) -> bool:
-        """Whether no process writes here at this moment."""
+        """Whether no process writes here at this moment; nothing is written to find out."""
+        lock = self.file(".lock")
         try:
-            with _opened(self.file(".lock")) as lock:
-                fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            check_regular(lock)
+            with lock.open() as file:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except BlockingIOError:
             return False
+        except (OSError, UnreadableError):  # no process was here yet
+            return True
         return True
 
     def release(self) -> None:
