@@ -199,6 +199,10 @@ def _add_folders(add: Add) -> None:
     text = "only those of this setting: generator=spade, train.kimg=6; or state, host, date, commit"
     several.add_argument("--where", action="append", metavar="KEY=VALUE", help=text + "; several: all of them")
     several.add_argument("--json", action="store_true", help="every setting and score, as JSON")
+    live = add("watch", "a page that shows a run while it goes on, on this machine alone", "folders.watch:watch")
+    live.add_argument("run", help="run folder; it is only read")
+    live.add_argument("--port", type=int, default=8008, help="of http://127.0.0.1; 0: any that is free")
+    live.add_argument("--once", metavar="FILE", help="write the page as it is now, and end")
     first = add("init", "a commented YAML file for the pictures of a folder and a checkpoint", "folders.init:init")
     first.add_argument("folder", nargs="?", default=".", help="folder of pictures, a list or an archive; . if missing")
     first.add_argument("--teacher", metavar="FILE", help="checkpoint of the trained generator, FILE or FILE:netG")

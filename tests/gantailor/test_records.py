@@ -11,50 +11,16 @@ from gantailor.records.listing import find_runs, matching, text_of
 from gantailor.records.stages import stages_of, state_of
 from gantailor.records.starts import commit, note_start
 from gantailor.records.summary import Summary
-from gantailor.run.config import Config
 from gantailor.run.folder import RunFolder
-
-MACS = {"true": 1000, "published": 1100}
-
-
-def write(folder, name, value):
-    (folder / name).parent.mkdir(parents=True, exist_ok=True)
-    (folder / name).write_text(value if isinstance(value, str) else json.dumps(value))
-
-
-def lines(*rows):
-    return "".join(json.dumps(row) + "\n" for row in rows)
-
-
-def begun(folder, **settings):
-    """A run that was checked and trains."""
-    config = Config(**settings)
-    write(folder, "config.json", config.model_dump(mode="json"))
-    write(folder, "trace.json", {"macs_full": MACS, "budget_macs": 500, "convention": "true"})
-    rows = [{"step": n, "kimg": 0.6 * n, "images_per_second": 20.0, "target": 1 / n} for n in (1, 2, 4)]
-    write(folder, "supernet.ckpt.jsonl", lines(*rows))
-    return folder
-
-
-def finished(folder, **settings):
-    begun(folder, **settings)
-    for name in ("supernet.safetensors", "subnet.safetensors", "report.html"):
-        write(folder, name, "any")
-    write(folder, "subnet.json", {"body.1": 4, "body.2": 8})
-    write(folder, "front.csv", "trial,macs_true,body.1,body.2\n0,900,8,8\n1,470,4,8\n")
-    scores = {"subnet": {"l1": {"value": 0.125}, "fid": {"value": 31.0}, "psnr": {"value": 20.0}}}
-    write(folder, "scores.json", scores)
-    write(folder, "export/manifest.json", {"macs": {"true": 480}, "teacher_macs": MACS})
-    return folder
 
 
 @pytest.fixture
-def several(tmp_path):
-    finished(tmp_path / "good")
-    begun(tmp_path / "deep/er/training", generator="spade", options={}, train={"kimg": 6, "batch": 4})
-    write(tmp_path / "foreign", "config.json", {"model_type": "bert"})
-    write(tmp_path / "twice", "config.json", '{"generator": 1, "generator": 2}')
-    write(tmp_path / "half", "trace.json", {"macs_full": MACS})
+def several(made, tmp_path):
+    made.finished(tmp_path / "good")
+    made.begun(tmp_path / "deep/er/training", generator="spade", options={}, train={"kimg": 6, "batch": 4})
+    made.write(tmp_path / "foreign", "config.json", {"model_type": "bert"})
+    made.write(tmp_path / "twice", "config.json", '{"generator": 1, "generator": 2}')
+    made.write(tmp_path / "half", "trace.json", {"macs_full": made.macs})
     (tmp_path / "pictures").mkdir()
     return tmp_path
 
@@ -73,15 +39,15 @@ def test_a_row_says_what_came_out(several):
     assert all(name in text for name in rows) and text.count("unreadable: ") == 3
 
 
-def test_before_the_export_the_table_of_subnets_tells_the_costs(tmp_path):
-    folder = finished(tmp_path)
+def test_before_the_export_the_table_of_subnets_tells_the_costs(made, tmp_path):
+    folder = made.finished(tmp_path)
     (folder / "export/manifest.json").unlink()
     row = Summary.read(folder)
     assert (row.state, row.macs, row.teacher_macs) == ("stopped in export", 470, 1000)
 
 
-def test_stages_begin_anew_behind_one_that_is_not_done(tmp_path):
-    folder = finished(tmp_path)
+def test_stages_begin_anew_behind_one_that_is_not_done(made, tmp_path):
+    folder = made.finished(tmp_path)
     (folder / "subnet.safetensors").unlink()
     stages = stages_of(RunFolder(folder), json.loads((folder / "config.json").read_text()))
     assert [stage.state for stage in stages] == ["done"] * 3 + ["stopped"] + ["waiting"] * 3
@@ -92,17 +58,17 @@ def test_stages_begin_anew_behind_one_that_is_not_done(tmp_path):
     assert (train.done, train.total, train.left) == (2.4, 6, pytest.approx(180))
 
 
-def test_a_run_that_was_told_to_stop_early_is_finished(tmp_path):
-    folder = finished(tmp_path)
+def test_a_run_that_was_told_to_stop_early_is_finished(made, tmp_path):
+    folder = made.finished(tmp_path)
     (folder / "export/manifest.json").unlink()
     note_start(RunFolder(folder), "evaluate")
     note_start(RunFolder(folder), None)  # scores were added later
     assert Summary.read(folder).state == "finished up to evaluate"
 
 
-def test_each_start_is_noted(tmp_path, monkeypatch):
+def test_each_start_is_noted(made, tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["gantailor", "train", "--search.storage", "postgresql://me:secret@host/runs"])
-    folder = RunFolder(begun(tmp_path / "run"))
+    folder = RunFolder(made.begun(tmp_path / "run"))
     folder.starts.write_text('{"date": "cut sho')
     note_start(folder, "train")
     row = Summary.read(folder.path)
@@ -112,19 +78,19 @@ def test_each_start_is_noted(tmp_path, monkeypatch):
     assert {"processor", "threads", "commit", "torch", "until"} <= set(only)
 
 
-def test_the_commit_is_read_from_a_checkout(tmp_path):
+def test_the_commit_is_read_from_a_checkout(made, tmp_path):
     assert commit(tmp_path) is None
     git, tree = tmp_path / ".git", tmp_path / "tree"
-    write(git, "HEAD", "ref: refs/heads/main\n")
-    write(git, "packed-refs", "# pack-refs\n" + "a" * 40 + " refs/heads/main\n")
+    made.write(git, "HEAD", "ref: refs/heads/main\n")
+    made.write(git, "packed-refs", "# pack-refs\n" + "a" * 40 + " refs/heads/main\n")
     assert commit(tmp_path) == "a" * 40
-    write(git, "refs/heads/main", "b" * 40 + "\n")
+    made.write(git, "refs/heads/main", "b" * 40 + "\n")
     assert commit(tmp_path) == "b" * 40
-    write(git / "worktrees/tree", "HEAD", "ref: refs/heads/main\n")
-    write(git / "worktrees/tree", "commondir", "../..\n")
-    write(tree, ".git", f"gitdir: {git}/worktrees/tree\n")
+    made.write(git / "worktrees/tree", "HEAD", "ref: refs/heads/main\n")
+    made.write(git / "worktrees/tree", "commondir", "../..\n")
+    made.write(tree, ".git", f"gitdir: {git}/worktrees/tree\n")
     assert commit(tree) == "b" * 40
-    write(git, "refs/heads/main", "ref: refs/heads/main\n")  # of itself: no end
+    made.write(git, "refs/heads/main", "ref: refs/heads/main\n")  # of itself: no end
     assert commit(tmp_path) is None
 
 
@@ -164,14 +130,14 @@ def test_the_command(several, capsys):
 
 
 @pytest.mark.parametrize("kind", ["pipe", "deep", "number", "list", "binary", "folder"])
-def test_settings_of_any_kind_are_a_row(tmp_path, kind):
-    folder = begun(tmp_path / "run")
+def test_settings_of_any_kind_are_a_row(made, tmp_path, kind):
+    folder = made.begun(tmp_path / "run")
     (file := folder / "config.json").unlink()
     if kind == "pipe":
         os.mkfifo(file)
     elif kind == "folder":
         file.mkdir()
-        write(folder, ".mark", "x")
+        made.write(folder, ".mark", "x")
     else:
         nested = '{"generator": ' + "[" * 100 + "]" * 100 + "}"
         file.write_bytes({"deep": nested.encode(), "number": b"1", "list": b"[]", "binary": b"\xff\xfe"}[kind])
@@ -181,16 +147,16 @@ def test_settings_of_any_kind_are_a_row(tmp_path, kind):
 
 @pytest.mark.parametrize("name", ["trace.json", "scores.json", "export/manifest.json", "subnet.json", "starts.jsonl"])
 @pytest.mark.parametrize("content", ["[]", "{", '{"subnet": 3, "macs": [1], "true": "x", "date": {}}', "\0"])
-def test_other_damage_leaves_a_row(tmp_path, name, content):
-    write(finished(tmp_path), name, content)
+def test_other_damage_leaves_a_row(made, tmp_path, name, content):
+    made.write(made.finished(tmp_path), name, content)
     (row,) = find_runs(tmp_path)
     assert not row.reason and row.state == "finished"
     assert text_of([row], tmp_path) and json.dumps(row.to_json())
 
 
-def test_nothing_of_a_folder_is_run_or_written(tmp_path, monkeypatch):
-    folder = finished(tmp_path / "run", generator="evil_of_the_folder:make", options={})
-    write(folder, "evil_of_the_folder.py", "raise SystemExit('imported')")
+def test_nothing_of_a_folder_is_run_or_written(made, tmp_path, monkeypatch):
+    folder = made.finished(tmp_path / "run", generator="evil_of_the_folder:make", options={})
+    made.write(folder, "evil_of_the_folder.py", "raise SystemExit('imported')")
     monkeypatch.syspath_prepend(str(folder))
     monkeypatch.chdir(folder)
     before = {file: file.stat().st_mtime_ns for file in tmp_path.rglob("*")}
@@ -199,14 +165,18 @@ def test_nothing_of_a_folder_is_run_or_written(tmp_path, monkeypatch):
     assert {file: file.stat().st_mtime_ns for file in tmp_path.rglob("*")} == before
 
 
-def test_a_terminal_is_left_alone(tmp_path):
-    write(begun(tmp_path / "red\x1b[31m"), "starts.jsonl", lines({"host": "a\x1b]0;title\x07\nb", "date": "2026"}))
+def test_a_terminal_is_left_alone(made, tmp_path):
+    made.write(
+        made.begun(tmp_path / "red\x1b[31m"),
+        "starts.jsonl",
+        made.lines({"host": "a\x1b]0;title\x07\nb", "date": "2026"}),
+    )
     text = text_of(find_runs(tmp_path), tmp_path)
     assert "\x1b" not in text and "\x07" not in text and len(text.splitlines()) == 2
 
 
-def test_a_run_in_progress(tmp_path):
-    folder = RunFolder(begun(tmp_path / "run"))
+def test_a_run_in_progress(made, tmp_path):
+    folder = RunFolder(made.begun(tmp_path / "run"))
     folder.lock()
     assert Summary.read(folder.path).state == "running: train (40%)"
     folder.release()
