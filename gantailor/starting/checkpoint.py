@@ -52,7 +52,8 @@ class Checkpoint:
     @property
     def enlarges(self) -> bool:
         """Whether it makes pictures larger, so that large pictures alone are data for it."""
-        return find_generator(self.generator).defaults({}).get("data", {}).get("kind") == "super_resolution"
+        usual = find_generator(self.generator).defaults({}).get("data", {})
+        return bool(usual.get("kind") == "super_resolution")
 
     def module(self) -> nn.Module:
         """It, in eval mode, pictures in [-1, 1]."""

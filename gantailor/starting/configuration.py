@@ -49,7 +49,7 @@ class Proposal:
 
 def _flow(value: Any) -> str:
     """A setting's value in one line of YAML."""
-    text = yaml.safe_dump([value], default_flow_style=True, sort_keys=False, width=10**6, allow_unicode=True)
+    text: str = yaml.safe_dump([value], default_flow_style=True, sort_keys=False, width=10**6, allow_unicode=True)
     return text.strip()[1:-1]  # in a list, for a scalar alone ends in a document's end
 
 
