@@ -6,6 +6,7 @@ import fcntl
 import json
 import os
 import stat
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +17,8 @@ from gantailor.supernet.files import clear_unfinished, write_bytes, write_json
 from gantailor.supernet.graph import SubnetConfig
 from gantailor.supernet.received.documents import check_regular, read_json, read_text
 from gantailor.supernet.received.signature import is_own, mark
+
+ASKED_AGAIN = (0.01, 0.03)  # seconds
 
 
 class _File:
@@ -183,7 +186,7 @@ class RunFolder:
             check_links(self.path)
             lock = _opened(self.file(".lock"))
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _hold(lock)
         except BlockingIOError:
             lock.seek(0)
             raise BusyError(
@@ -263,6 +266,22 @@ def _opened(path: Path) -> IO[str]:
         os.close(descriptor)
         check_regular(path)
     return os.fdopen(descriptor, "a+")
+
+
+def _hold(lock: IO[str]) -> None:
+    """Take a lock alone; who only asks whether it is free (``RunFolder.free``) has it for less than a moment.
+
+    Raises:
+        BlockingIOError: another process has it.
+    """
+    for wait in (*ASKED_AGAIN, None):
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        except BlockingIOError:
+            if wait is None:
+                raise
+            time.sleep(wait)
 
 
 @contextmanager

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import base64
 import hashlib
+from collections.abc import Callable
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import jinja2
-from markupsafe import Markup
 
 from gantailor.pipeline.estimates import about
 from gantailor.records.stages import Stage, state_of
@@ -78,17 +79,17 @@ def render(view: View, *, live: bool) -> str:
         view=view,
         live=live,
         policy=policy(live=live),
-        script=Markup(SCRIPT),
+        script=SCRIPT,
         stages=[{"stage": stage, "told": _told(stage)} for stage in view.stages],
         left=None if view.left is None else about(view.left),
-        front=Markup(_drawn(notes, "the front", lambda: _front(view))),
+        front=_drawn(notes, "the front", lambda: _front(view)),
         losses=[
-            Markup(_drawn(notes, title, lambda t=title, r=rows, n=n: draw_curves({t: r}, salt=f"loss{n}")))
-            for n, (title, rows) in enumerate(view.losses.items())
+            _drawn(notes, title, partial(draw_curves, {title: rows}, salt=f"loss{number}"))
+            for number, (title, rows) in enumerate(view.losses.items())
         ],
         scores=[
-            Markup(_drawn(notes, name, lambda m=name, r=rows, n=n: _scores(m, r, f"score{n}")))
-            for n, (name, rows) in enumerate(view.scores.items())
+            _drawn(notes, name, partial(_scores, name, rows, f"score{number}"))
+            for number, (name, rows) in enumerate(view.scores.items())
         ],
         latest=[(name, rows[-1]) for name, rows in view.scores.items()],
         samples=[(one, figures.data_url(one.png)) for one in view.samples],
@@ -109,10 +110,10 @@ def _told(stage: Stage) -> str:
     return ", ".join(parts)
 
 
-def _drawn(notes: list[str], what: str, how: Any) -> str:
+def _drawn(notes: list[str], what: str, how: Callable[[], str]) -> str:
     """A chart; of numbers of anybody's that cannot be drawn there is a note."""
     try:
-        return str(how())
+        return how()
     except Exception as error:  # tables that somebody else wrote raise what they like
         notes.append(f"{what} cannot be drawn: {first_line(error)}")
         return ""

@@ -3,6 +3,7 @@
 import json
 import os
 import sys
+import threading
 
 import pytest
 
@@ -181,3 +182,25 @@ def test_a_run_in_progress(made, tmp_path):
     assert Summary.read(folder.path).state == "running: train (40%)"
     folder.release()
     assert Summary.read(folder.path).state == "stopped in train (40%)"
+
+
+def test_a_look_does_not_keep_a_run_from_beginning(made, tmp_path):
+    """Who lists and watches asks for the lock as well, again and again."""
+    folder, over = made.begun(tmp_path / "run"), threading.Event()
+
+    def look():
+        while not over.wait(0.005):
+            assert RunFolder(folder).free in (True, False)
+
+    lookers = [threading.Thread(target=look) for _ in range(2)]
+    for looker in lookers:
+        looker.start()
+    try:
+        for _ in range(50):
+            held = RunFolder(folder)
+            held.lock()
+            held.release()
+    finally:
+        over.set()
+        for looker in lookers:
+            looker.join()
