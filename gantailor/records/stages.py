@@ -24,6 +24,7 @@ FILES = {
 }
 TEACHER = "teacher.safetensors"  # of a run that trains a teacher, which has one stage
 LOGS = {"train": "supernet.ckpt.jsonl", "finetune": "subnet.ckpt.jsonl", "teacher": "teacher.ckpt.jsonl"}
+FEW = 3  # rows, where the last counts
 RECIPES = {"train": "train", "finetune": "finetune", "teacher": "train"}  # sections of the settings
 
 
@@ -51,12 +52,20 @@ class Stage:
         return None if self.done is None or not self.total else min(1.0, self.done / self.total)
 
 
-def rows_of(file: Path) -> list[dict[str, Any]]:
-    """The lines of a log, none where there is none that can be read."""
+def rows_of(file: Path, *, most: int | None = None) -> list[dict[str, Any]]:
+    """The lines of a log, none where there is none that can be read.
+
+    Args:
+        most: of a longer log about so many, evenly spaced, with the last two: the last may be cut short.
+    """
     try:
-        return parse_lines(read_text(file, largest=LARGEST_LOG))
+        text = read_text(file, largest=LARGEST_LOG)
     except (OSError, UnreadableError):
         return []
+    lines = text.splitlines() if most else []
+    if most and len(lines) > most:
+        text = "\n".join(lines[: -2 : -(-len(lines) // most)] + lines[-2:])
+    return parse_lines(text)
 
 
 def number(value: Any) -> float | None:
@@ -103,7 +112,7 @@ def _progress(folder: RunFolder, settings: Mapping[str, Any], name: str, state: 
     if name not in LOGS:
         return Stage(name, state)
     total = number(setting(settings, RECIPES[name], "kimg"))
-    rows = rows_of(folder.file(LOGS[name]))
+    rows = rows_of(folder.file(LOGS[name]), most=FEW)
     last = rows[-1] if rows else {}
     done, rate = number(last.get("kimg")), number(last.get("images_per_second"))
     if total is None or done is None:
@@ -114,7 +123,7 @@ def _progress(folder: RunFolder, settings: Mapping[str, Any], name: str, state: 
 
 def _guess(folder: RunFolder, name: str, total: float | None) -> float | None:
     """Seconds of a fine-tuning that has not begun, as quick as the training before it: a narrow net is quicker."""
-    rows = rows_of(folder.file(LOGS["train"])) if name == "finetune" else []
+    rows = rows_of(folder.file(LOGS["train"]), most=FEW) if name == "finetune" else []
     rate = number(rows[-1].get("images_per_second")) if rows else None
     return 1000 * total / rate if rate and total is not None else None
 

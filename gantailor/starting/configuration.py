@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 
 from gantailor.starting.checkpoint import Checkpoint, directed, recognised, sides_for
-from gantailor.starting.pictures import Pictures, look_at
+from gantailor.starting.pictures import HELD_OUT, Pictures, look_at
 from gantailor.supernet.errors import ConfigError
 
 BATCH = 16  # the usual one
@@ -112,6 +112,7 @@ def _taught(pictures: Pictures, checkpoint: Checkpoint, found: list[str]) -> Pro
     settings["data"] = {**pictures.settings, **_size(pictures, checkpoint, assumed)}
     settings["budget"] = "0.1x"
     if traits.takes == "latents":
+        found = [text for text in found if text != HELD_OUT]  # it stands beside all training pictures, as is usual
         settings |= {"method": "diversity", "finetune": _training(pictures, assumed)}
     else:
         settings |= {"train": _training(pictures, assumed), "finetune": _training(pictures, [])}

@@ -20,6 +20,7 @@ from gantailor.zoo.data.record import FOLDERS, SPLIT_NAMES, split_folder
 LOOKED_AT = 24  # pictures whose sizes are read
 MOSTLY = 0.9  # of those that are looked at
 MATCHED = 0.5  # of the smaller folder, from which two folders are pairs: as data.kind folders has it
+HELD_OUT = "no test pictures: a part is held out by a hash of the names (data.split)"
 SIDES = ("A", "B")
 BY_SUFFIX = {".zip": "zip", ".csv": "list", ".tsv": "list", ".jsonl": "list", ".npz": "tensors"}
 KINDS = (
@@ -229,4 +230,4 @@ def _splits(root: Path, place: Callable[[str], Path]) -> Iterator[str]:
         if found != own and found.is_dir():
             yield f"{what} {len(list_pictures(found))} pictures in {found.relative_to(root).as_posix()}/"
         elif split == "test":
-            yield f"no {FOLDERS[split][0]} pictures: a part is held out by a hash of the names (data.split)"
+            yield HELD_OUT

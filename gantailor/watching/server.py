@@ -74,7 +74,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _is_meant(self) -> bool:
         """Whether the page was asked for, by a name of this machine: another's could be turned to this address."""
-        host = (self.headers.get("Host") or "").rpartition(":")[0]
+        host = (self.headers.get("Host") or "").partition(":")[0]
         if host not in (ADDRESS, "localhost"):
             self.send_error(403, "asked for by another name")
             return False

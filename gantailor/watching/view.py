@@ -18,6 +18,7 @@ from gantailor.supernet.received.documents import read_bytes, read_json
 PNG = b"\x89PNG\r\n\x1a\n"
 SMALL, LARGE = 500, 1100  # pixels of width: of sheets that are enlarged, and as wide as the page is
 MOST = 6  # trainings whose scores and pictures are shown
+MOST_ROWS = 4000  # of a log that a page draws
 SAMPLE = re.compile(r"(?P<name>.+)-(?P<step>\d{1,12})\.png")
 WATCHED = ".watch.jsonl"
 TITLES = {"train": "training", "finetune": "fine-tuning", "teacher": "training of the teacher"}
@@ -86,7 +87,7 @@ class View:
             for one in stages_of(folder, summary.settings, until)
         ]
         left = [one.left for one in stages if one.left is not None and one.state in ("running", "stopped", "waiting")]
-        losses = {TITLES[name]: rows_of(folder.file(file)) for name, file in LOGS.items()}
+        losses = {TITLES[name]: rows_of(folder.file(file), most=MOST_ROWS) for name, file in LOGS.items()}
         return cls(
             summary,
             tuple(stages),
@@ -124,7 +125,7 @@ def _budget(folder: RunFolder) -> float | None:
 
 def _watched(folder: RunFolder) -> dict[str, list[dict[str, Any]]]:
     files = sorted(folder.path.glob(f"*{WATCHED}"))[:MOST]
-    found = {file.name.removesuffix(WATCHED): rows_of(file) for file in files}
+    found = {file.name.removesuffix(WATCHED): rows_of(file, most=MOST_ROWS) for file in files}
     return {name: rows for name, rows in found.items() if rows}
 
 

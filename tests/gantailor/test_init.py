@@ -88,6 +88,18 @@ def test_checkpoints_are_recognised(tmp_path, generator, options):
     assert found.generator == generator and options.items() <= dict(found.options).items()
 
 
+def test_a_generator_from_latents(tmp_path):
+    options = {"size": 16, "style_dim": 8, "n_mlp": 2, "channels": {4: 8, 8: 8, 16: 8}}
+    weights = saved(tmp_path / "ema.pt", "stylegan2", **options)
+    proposed = propose(pictures(tmp_path / "faces/train").parent, weights)
+    data = {"kind": "folder", "path": str(tmp_path / "faces"), "direction": "unpaired", "size": 16}
+    assert (proposed.settings["data"], proposed.settings["method"]) == (data, "diversity")
+    assert "train" not in proposed.settings and not any("held out" in text for text in proposed.found)
+    written = yaml.safe_load(proposed.yaml("gantailor.yaml"))
+    assert written == proposed.settings and load_config(written).options == options
+
+
+@pytest.mark.long
 def test_what_is_none_of_the_zoos(tmp_path):
     torch.save({"layer.weight": torch.zeros(3, 3)}, tmp_path / "other.pth")
     with pytest.raises(CheckpointError, match=r"none of the zoo's .*resnet_6blocks.*module:name"):

@@ -20,6 +20,8 @@ from gantailor.watching.page import SCRIPT, policy, render
 from gantailor.watching.server import serving
 from gantailor.watching.view import View
 
+pytestmark = pytest.mark.long  # charts are drawn
+
 WIDTHS = {"body.1": (4, 8), "body.2": (4, 8)}
 
 
@@ -96,6 +98,16 @@ def test_the_journal_is_replayed_without_a_trace(going):
     assert "cannot be read" in render(View.read(going), live=False)
     (going / "search.journal").unlink()
     assert read_journal(RunFolder(going)) is None
+
+
+def test_long_logs_are_thinned(going, made):
+    rows = [{"kimg": n / 10**4, "images_per_second": 1 + n, "loss": 1.0} for n in range(10001)]
+    made.write(going, "supernet.ckpt.jsonl", made.lines(*rows) + '{"kimg": 9')
+    (going / "supernet.safetensors").unlink()
+    view = View.read(going)
+    assert view.stages[1].done == pytest.approx(1.0)
+    (drawn,) = view.losses.values()
+    assert 2000 < len(drawn) <= 4002 and drawn[0] == rows[0]
 
 
 def test_nothing_is_written(going):
@@ -187,7 +199,6 @@ def test_a_port_that_is_taken(going, capsys):
     assert main(["watch", str(going), "--port", "99999"]) == 2
 
 
-@pytest.mark.long
 @pytest.mark.parametrize("width", [1400, 768, 390])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_nothing_is_cut_in_a_browser(going, tmp_path, browser, width, scheme):
@@ -204,7 +215,6 @@ def test_nothing_is_cut_in_a_browser(going, tmp_path, browser, width, scheme):
         assert len(set(Image.open(io.BytesIO(view.screenshot())).convert("L").getdata())) > 8
 
 
-@pytest.mark.long
 def test_the_page_follows_the_run(going, browser, monkeypatch):
     monkeypatch.setattr("gantailor.watching.page.SCRIPT", SCRIPT.replace("4000", "100"))
     with served(going) as port, browser(f"http://127.0.0.1:{port}/", served=f"http://127.0.0.1:{port}/") as view:
@@ -218,7 +228,6 @@ def test_the_page_follows_the_run(going, browser, monkeypatch):
         held.release()
 
 
-@pytest.mark.long
 def test_a_server_that_is_gone_is_told(going, browser, monkeypatch):
     monkeypatch.setattr("gantailor.watching.page.SCRIPT", SCRIPT.replace("4000", "100"))
     with served(going) as port:
