@@ -12,6 +12,8 @@ from gantailor.records.journal import Journal, read_journal
 from gantailor.records.stages import LOGS, Stage, number, rows_of, setting, stages_of
 from gantailor.records.summary import Summary, last_start
 from gantailor.run.folder import RunFolder
+from gantailor.search.methods import METHODS
+from gantailor.search.methods.method import method
 from gantailor.supernet.errors import GantailorError, UnreadableError
 from gantailor.supernet.received.documents import read_bytes, read_json
 
@@ -83,7 +85,7 @@ class View:
             notes.append(str(error))
         until = last_start(rows_of(folder.starts))[1]
         stages = [
-            _counted(one, journal, summary, chosen=folder.selected.exists())
+            _counted(one, journal, summary, chosen=_chooses(folder, summary))
             for one in stages_of(folder, summary.settings, until)
         ]
         left = [one.left for one in stages if one.left is not None and one.state in ("running", "stopped", "waiting")]
@@ -99,6 +101,12 @@ class View:
             _budget(folder),
             tuple(notes),
         )
+
+
+def _chooses(folder: RunFolder, summary: Summary) -> bool:
+    """Whether the method's training chooses the widths; one's own method is not imported to be asked."""
+    built_in = summary.method in METHODS
+    return folder.selected.exists() or (built_in and not method(summary.method).searches)
 
 
 def _counted(stage: Stage, journal: Journal | None, summary: Summary, *, chosen: bool) -> Stage:

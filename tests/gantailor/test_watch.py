@@ -100,6 +100,13 @@ def test_the_journal_is_replayed_without_a_trace(going):
     assert read_journal(RunFolder(going)) is None
 
 
+def test_methods_that_choose_themselves_score_one_subnet(made, tmp_path):
+    totals = dict.fromkeys(("agents", "hypernetwork", "slimming"), 1) | {"supernet": 40, "mine:METHOD": 40}
+    for name, total in totals.items():
+        folder = made.begun(tmp_path / name, method=name, search={"trials": 40})
+        assert View.read(folder).stages[2].total == total
+
+
 def test_long_logs_are_thinned(going, made):
     rows = [{"kimg": n / 10**4, "images_per_second": 1 + n, "loss": 1.0} for n in range(10001)]
     made.write(going, "supernet.ckpt.jsonl", made.lines(*rows) + '{"kimg": 9')
