@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 
 from gantailor.starting.checkpoint import Checkpoint, directed, recognised, sides_for
-from gantailor.starting.pictures import HELD_OUT, Pictures, look_at
+from gantailor.starting.pictures import HELD_OUT, SIDES, Pictures, look_at
 from gantailor.supernet.errors import ConfigError
 
 BATCH = 16  # the usual one
@@ -107,6 +107,9 @@ def _taught(pictures: Pictures, checkpoint: Checkpoint, found: list[str]) -> Pro
     if traits.takes == "pictures" and pictures.kind in ("folder", "folders") and not pictures.alone:
         pictures, why = directed(checkpoint, pictures)
         assumed.append(why)
+    if pictures.kind == "domains" and traits.takes == "pictures":
+        side = pictures.settings.get("sides", SIDES)[0]
+        assumed.append(f"the teacher takes pictures of {side}; data.direction: BtoA where it takes the other's")
     settings: dict[str, Any] = {"generator": checkpoint.generator, "options": dict(checkpoint.options)}
     settings["teacher"] = checkpoint.file
     settings["data"] = {**pictures.settings, **_size(pictures, checkpoint, assumed)}

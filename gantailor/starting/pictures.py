@@ -151,7 +151,8 @@ def _of_two(root: Path, folders: Sequence[Path], sides: Sequence[str]) -> Pictur
     names = " and ".join(folder.relative_to(root).as_posix() + "/" for folder in folders)
     said = [f"{len(first)} and {len(second)} pictures in {names}, {len(pairs)} of the same names"]
     said += _splits(root, lambda split: side_folders(root, split, sides)[0])
-    assumed = () if paired else ("the two folders are two domains, unpaired: their files have other names",)
+    why = "files of the same names are pairs; data.kind: domains where they are not"
+    assumed = (why if paired else "the two folders are two domains, unpaired: their files have other names",)
     (shape, _) = sizes(first).most_common(1)[0]
     chosen: tuple[Pair, ...] = tuple(pairs) if paired else tuple((file, None) for file in first)
     return Pictures(settings, tuple(said), assumed, shape, chosen, len(pairs) if paired else len(first))

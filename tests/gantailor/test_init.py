@@ -61,6 +61,9 @@ def test_files_of_other_names_are_two_domains(tmp_path):
     pictures(tmp_path / "trainA"), pictures(tmp_path / "trainB", names="photo {} of b.png", count=9)
     found = look_at(tmp_path)
     assert found.settings == {"kind": "domains", "path": str(tmp_path)} and "unpaired" in found.assumed[0]
+    taught = propose(tmp_path, saved(tmp_path / "G.pth", "resnet_6blocks", ngf=4))
+    assert "takes pictures of A" in taught.assumed[1] and "direction" not in taught.settings["data"]
+    assert "method" not in taught.settings and load_config(taught.settings)
     proposed = propose(tmp_path)
     assert proposed.settings["train"]["preset"] == "teacher-cyclegan" and load_config(proposed.settings)
 
