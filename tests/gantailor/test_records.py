@@ -12,6 +12,7 @@ from gantailor.records.listing import find_runs, matching, text_of
 from gantailor.records.stages import stages_of, state_of
 from gantailor.records.starts import commit, note_start
 from gantailor.records.summary import Summary
+from gantailor.run.config import Config
 from gantailor.run.folder import RunFolder
 
 
@@ -65,6 +66,16 @@ def test_a_run_that_was_told_to_stop_early_is_finished(made, tmp_path):
     note_start(RunFolder(folder), "evaluate")
     note_start(RunFolder(folder), None)  # scores were added later
     assert Summary.read(folder).state == "finished up to evaluate"
+
+
+def test_a_teacher_has_one_stage(made, tmp_path):
+    made.write(tmp_path, "config.json", Config(train={"kimg": 4}).model_dump(mode="json"))
+    made.write(tmp_path, "teacher.ckpt.jsonl", made.lines({"step": 9, "kimg": 1.0, "images_per_second": 10.0}))
+    assert Summary.read(tmp_path).state == "stopped in teacher (25%)"
+    (stage,) = stages_of(RunFolder(tmp_path), {"train": {"kimg": 4}})
+    assert stage.left == pytest.approx(300)
+    made.write(tmp_path, "teacher.safetensors", "any")
+    assert Summary.read(tmp_path).state == "finished"
 
 
 def test_each_start_is_noted(made, tmp_path, monkeypatch):
