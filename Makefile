@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests -n auto --dist loadfile
 PIP := $(BIN)/pip --disable-pip-version-check
 
-.PHONY: install demo quick test slow lint format docs clean
+.PHONY: install demo quick test slow lint format results site docs clean
 
 install: $(VENV)/.installed
 
@@ -36,6 +36,12 @@ lint: install
 format: install
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+results: install  # tables and plots of docs/results from benchmarks/results
+	$(BIN)/python benchmarks/tables.py --plots
+
+site: install  # docs/ and the public docstrings as pages, in site/
+	$(BIN)/python -m sphinx -q -W --keep-going docs site
 
 docs: install
 	$(BIN)/gantailor settings --markdown > docs/settings.md

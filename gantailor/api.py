@@ -14,6 +14,7 @@ from gantailor.export.devices import Device, device
 from gantailor.export.export import export_model
 from gantailor.export.target import check_device
 from gantailor.export.weights import FILE, read_weights
+from gantailor.handover.card import write_card
 from gantailor.handover.interface import interface
 from gantailor.pipeline.compress import compress as run_stages
 from gantailor.run.config import Config
@@ -214,7 +215,8 @@ def export(
     """Any generator for devices, each file compared with PyTorch: as ``gantailor export``, without a run.
 
     A folder for each device in ``out``, with the model, ``manifest.json`` (what an app needs, and what was checked) and
-    ``bench.py``; ``gantailor run out PICTURES`` applies them. See ``gantailor/export/export.py``.
+    ``bench.py``, and a model card, ``README.md``; ``gantailor run out PICTURES`` applies them. See
+    ``gantailor/export/export.py``.
 
     Args:
         model: written, and compared with, in eval mode; it stays as it is.
@@ -246,4 +248,5 @@ def export(
         name: {key: value for key, value in one.items() if key not in about} for name, one in found.items()
     }
     write_json(folder / "manifest.json", manifest)
+    write_card(folder, manifest, {})
     return manifest

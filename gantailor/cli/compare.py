@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from gantailor.comparison.cluster import Cluster, run_all_on
+from gantailor.comparison.rates import chosen, trials
 from gantailor.comparison.results import write_comparison
-from gantailor.comparison.runs import Comparison, check_folders, run_all
+from gantailor.comparison.runs import Comparison, Entry, check_folders, run_all
 from gantailor.pipeline.check import find_mistakes
 from gantailor.supernet.errors import ConfigError
 from gantailor.supernet.training import distributed
@@ -16,23 +18,41 @@ from gantailor.supernet.training import distributed
 
 def compare(arguments: argparse.Namespace) -> dict[str, Any]:
     """Run what is missing; then write table, plots, pictures and ``compare.html``, which has them all."""
-    entries, folder = Comparison.read(arguments.config).entries(Path(arguments.out)), Path(arguments.out)
+    comparison, folder = Comparison.read(arguments.config), Path(arguments.out)
     if distributed.world() > 1:
         raise ConfigError("compare runs in one process; start it several times instead of with torchrun")
-    check_folders(entries)
+    tried = trials(comparison, folder)
     if arguments.dry_run:
-        for entry in entries:
-            run = entry.open()
-            find_mistakes(run)
-            print(f"{entry.folder}: budget {run.setup.budget}{', done' if entry.done else ''}")
-        return {"runs": [{"run": entry.folder, "done": entry.done} for entry in entries]}
-    if arguments.ray_address:
-        failed = run_all_on(Cluster(arguments.ray_address, arguments.ray_cpus, arguments.ray_gpus), entries)
-    else:
-        failed = run_all(entries)
-    text = write_comparison(entries, folder)
+        _dry_run([*tried, *comparison.entries(folder)], chosen_later=bool(tried))
+        return {"runs": [{"run": entry.folder, "done": entry.done} for entry in comparison.entries(folder)]}
+    check_folders(tried)
+    failed = _run(arguments, tried)
+    comparison, said = chosen(comparison, tried, folder)
+    entries = comparison.entries(folder)
+    check_folders(entries)
+    failed |= _run(arguments, entries)
+    text = write_comparison(entries, folder, said)
     print(f"{text}\npage: {folder / 'compare.html'}  table: {folder / 'table.md'}")
     if failed:
         raise ConfigError("some runs failed:\n" + "\n".join(f"{name}: {said}" for name, said in failed.items()))
     files = {name: folder / file for name, file in (("page", "compare.html"), ("table", "table.md"))}
     return {**files, "results": folder / "results.csv", "runs": [entry.folder for entry in entries]}
+
+
+def _dry_run(entries: Sequence[Entry], *, chosen_later: bool) -> None:
+    """Look for mistakes. Runs whose rate is chosen later are looked at with the common one."""
+    if not chosen_later:
+        check_folders(entries)
+    for entry in entries:
+        run = entry.open()
+        find_mistakes(run)
+        print(f"{entry.folder}: budget {run.setup.budget}{', done' if entry.done else ''}")
+
+
+def _run(arguments: argparse.Namespace, entries: Sequence[Entry]) -> dict[str, str]:
+    """What is missing, here or on a cluster; failures by name."""
+    if not entries:
+        return {}
+    if arguments.ray_address:
+        return run_all_on(Cluster(arguments.ray_address, arguments.ray_cpus, arguments.ray_gpus), entries)
+    return run_all(entries)

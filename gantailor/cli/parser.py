@@ -43,6 +43,7 @@ def parser() -> argparse.ArgumentParser:
     _add_fronts(add)
     _add_measurements(add)
     _add_inspection(add)
+    _add_folders(add)
     return whole
 
 
@@ -189,6 +190,22 @@ def _add_inspection(add: Add) -> None:
     reference.add_argument("--markdown", action="store_true", help="as docs/settings.md")
     published = add("papers", "the papers' runs that gantailor compress NAME starts", "settings:show_papers")
     published.add_argument("name", nargs="?", help="print its settings and what they depart in")
+
+
+def _add_folders(add: Add) -> None:
+    """Commands that look at folders."""
+    several = add("runs", "the runs below a folder: what they make, state, scores, when and where", "folders.runs:runs")
+    several.add_argument("folder", nargs="?", default="runs", help="folder of run folders; runs if missing")
+    text = "only those of this setting: generator=spade, train.kimg=6; or state, host, date, commit"
+    several.add_argument("--where", action="append", metavar="KEY=VALUE", help=text + "; several: all of them")
+    live = add("watch", "a page that shows a run while it goes on, on this machine alone", "folders.watch:watch")
+    live.add_argument("run", help="run folder; it is only read")
+    live.add_argument("--port", type=int, default=8008, help="of http://127.0.0.1; 0: any that is free")
+    live.add_argument("--once", metavar="FILE", help="write the page as it is now, and end")
+    first = add("init", "a commented YAML file for the pictures of a folder and a checkpoint", "folders.init:init")
+    first.add_argument("folder", nargs="?", default=".", help="folder of pictures, a list or an archive; . if missing")
+    first.add_argument("--teacher", metavar="FILE", help="checkpoint of the trained generator, FILE or FILE:netG")
+    first.add_argument("--out", default="gantailor.yaml", help="the file, which must not be there yet")
 
 
 def _side(text: str) -> int:

@@ -9,6 +9,7 @@ import jinja2
 import numpy as np
 import pandas as pd
 
+from gantailor.comparison.fairness import WORSE, WORSE_SAID, worse_than_nothing
 from gantailor.evaluators.metric import metric_of
 from gantailor.reports import figures
 from gantailor.search.limits import format_macs
@@ -17,28 +18,37 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 COSTS = ("macs", "kimg", "seconds", "seeds")
-PAGE = """<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">
+PAGE = """<!doctype html><html lang="en"><meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
 <title>gantailor compare</title><style>
-:root { color-scheme: light dark }
-body { font: 15px/1.5 system-ui, sans-serif; max-width: 70rem; margin: 2rem auto; padding: 0 1rem }
-table { border-collapse: collapse; display: block; overflow-x: auto }
-td, th { padding: .25rem .7rem; text-align: right; border-bottom: 1px solid #8884; white-space: nowrap }
-td:first-child, th:first-child { text-align: left }
-figure { margin: 1.5rem 0 } img { max-width: 100%; background: #fff } figcaption { opacity: .75 }
+:root { color-scheme: light dark; font: 16px/1.5 system-ui, sans-serif; --line: #8886; --mark: #D55E00 }
+body { max-width: 72rem; margin: 1.5rem auto; padding: 0 1rem }
+h1 { font-size: 1.4rem; margin: 0 0 .25rem } h2 { font-size: 1.15rem; margin: 2rem 0 .5rem }
+h1, p { overflow-wrap: anywhere } .said { font-size: 1.25rem; margin: 0 0 .5rem }
+.worse { border-left: 4px solid var(--mark); padding-left: .75rem } .note { font-size: .85rem; opacity: .8 }
+.wide { overflow-x: auto } table { border-collapse: collapse; font-variant-numeric: tabular-nums }
+td, th { padding: .25rem .7rem; text-align: right; white-space: nowrap } tr + tr { border-top: 1px solid var(--line) }
+td:first-child, th:first-child { text-align: left; padding-left: 0 }
+figure { margin: 1.5rem 0 } img { max-width: 100%; background: #fff } figcaption { opacity: .8 }
 </style><h1>Methods compared</h1>
-<p>Mean and standard deviation over seeds, on the test split. MACs: {{ convention }}.{% if missing %}
-{{ missing }}{% endif %}</p>
-<table><tr>{% for cell in rows[0] %}<th>{{ cell }}</th>{% endfor %}</tr>
-{% for row in rows[1:] %}<tr>{% for cell in row %}<td>{{ cell }}</td>{% endfor %}</tr>
-{% endfor %}</table>
-{% for note in notes %}<p><strong>{{ note }}</strong></p>
-{% endfor %}{% for title, source in images %}
+{% for line in said %}<p class="said">{{ line }}</p>
+{% endfor %}{% for note in notes %}<p class="worse">{{ note }}</p>
+{% endfor %}{% for title, rows, below in tables %}<h2>{{ title }}</h2>
+<div class="wide" tabindex="0" role="region" aria-label="{{ title }}"><table>
+<tr>{% for cell in rows[0] %}<th scope="col">{{ cell }}</th>{% endfor %}</tr>
+{% for row in rows[1:] %}<tr>{% for cell in row %}<td>
+{%- if cell.startswith("**") %}<strong>{{ cell.strip("*") }}</strong>{% else %}{{ cell }}{% endif -%}
+</td>{% endfor %}</tr>
+{% endfor %}</table></div>
+{% for line in below %}<p class="note">{{ line }}</p>
+{% endfor %}{% endfor %}{% for title, source in images %}
 <figure><img src="{{ source }}" alt="{{ title }}"><figcaption>{{ title }}</figcaption></figure>
 {% endfor %}</html>
 """
 
 
-def _metrics(wide: pd.DataFrame) -> list[str]:
+def metrics_of(wide: pd.DataFrame) -> list[str]:
+    """The scores among its columns."""
     return [name for name in dict.fromkeys(wide.columns.get_level_values(0)) if name not in COSTS]
 
 
@@ -50,7 +60,7 @@ def markdown(wide: pd.DataFrame, untrained: Mapping[str, Mapping[str, float]], m
     Args:
         missing: runs that are not in it, which is said below.
     """
-    metrics = _metrics(wide)
+    metrics = metrics_of(wide)
     lines = [
         "| method | budget | MACs | " + " | ".join(metrics) + " | kimg | training | seeds |",
         "|---" * (len(metrics) + 6) + "|",
@@ -59,9 +69,13 @@ def markdown(wide: pd.DataFrame, untrained: Mapping[str, Mapping[str, float]], m
         cells = " | ".join(f"{scores[metric]:.4g}" if metric in scores else "" for metric in metrics)
         lines.append(f"| {name} | | {format_macs(scores['macs'])} | {cells} | | | |")
     for (method, budget), row in wide.iterrows():
-        cells = " | ".join(_with_spread(row[name, "mean"], row[name, "std"]) for name in metrics)
+        marked = [worse_than_nothing(name, row[name, "mean"], untrained) for name in metrics]
+        shown = [_with_spread(row[name, "mean"], row[name, "std"]) for name in metrics]
+        cells = " | ".join(f"{cell} {WORSE}" if mark else cell for cell, mark in zip(shown, marked, strict=True))
         costs = f"{row['kimg', 'mean']:g} | {row['seconds', 'mean'] / 60:.1f} min | {int(row['seeds', ''])}"
         lines.append(f"| {method} | {budget} | {format_macs(row['macs', 'mean'])} | {cells} | {costs} |")
+    if any(WORSE in line for line in lines):
+        lines += ["", WORSE_SAID]
     if missing:
         lines += ["", said_missing(missing)]
     return "\n".join(lines) + "\n"
@@ -81,7 +95,7 @@ def draw(wide: pd.DataFrame, untrained: Mapping[str, Mapping[str, float]]) -> Fi
     from matplotlib.figure import Figure
     from matplotlib.ticker import NullFormatter
 
-    metrics = _metrics(wide)
+    metrics = metrics_of(wide)
     figure = Figure(figsize=(4.2 * len(metrics), 7.2), layout="constrained")
     grid = figure.subplots(2, len(metrics), squeeze=False, sharey="col")
     for column, metric in enumerate(metrics):
@@ -149,20 +163,40 @@ def draw_histories(frame: pd.DataFrame, score: str, order: Sequence[str]) -> Fig
     return figure
 
 
+def said_best(wide: pd.DataFrame, untrained: Mapping[str, Mapping[str, float]]) -> list[str]:
+    """A sentence for each budget: which method is the best by each score, and what the teacher has."""
+    lines = []
+    for budget, part in wide.groupby(level="budget", sort=False):
+        best: dict[str, list[str]] = {}
+        for metric in metrics_of(wide):
+            means = part[metric, "mean"].dropna()
+            if len(means):
+                at = means.idxmin() if metric_of(metric).lower_is_better else means.idxmax()
+                beside = untrained.get("teacher", {}).get(metric)
+                teacher = f", the teacher {beside:.3g}" if beside is not None else ""
+                best.setdefault(str(at[0]), []).append(f"{metric} ({means[at]:.3g}{teacher})")
+        found = "; ".join(f"{method} has the best {', '.join(scores)}" for method, scores in best.items())
+        lines.append(f"At {budget} {found}.")
+    return lines
+
+
 def page(
-    table: str,
+    tables: Sequence[tuple[str, str]],
     images: Mapping[str, bytes],
-    convention: str,
-    missing: Sequence[str] = (),
     *,
+    said: Sequence[str] = (),
     notes: Sequence[str] = (),
 ) -> str:
-    """One self-contained page: the table, notes of what does not compare, and PNG pictures by their captions."""
-    lines = [line for line in table.splitlines() if line.startswith("|") and not line.startswith("|---")]
-    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+    """One self-contained page: sentences, notes of what does not compare, tables, and PNG pictures by their captions.
+
+    Args:
+        tables: titles, and tables in Markdown with the lines that stand below each.
+    """
+    shown = []
+    for title, text in tables:
+        lines = [line for line in text.splitlines() if line.strip() and not line.startswith("|---")]
+        rows = [[cell.strip() for cell in line[1:-1].split("|")] for line in lines if line.startswith("|")]
+        shown.append((title, rows, [line for line in lines if not line.startswith("|")]))
     sources = [(title, figures.data_url(data)) for title, data in images.items()]
     environment = jinja2.Environment(autoescape=True)
-    said = said_missing(missing) if missing else ""
-    return environment.from_string(PAGE).render(
-        rows=rows, images=sources, convention=convention, missing=said, notes=notes
-    )
+    return environment.from_string(PAGE).render(tables=shown, images=sources, said=said, notes=notes)

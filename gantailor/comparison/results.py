@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from gantailor.comparison import drawing, runs
+from gantailor.comparison.fairness import CHANGES_SAID, changes, unequal_costs
 from gantailor.comparison.runs import Entry
 from gantailor.reports import figures
 from gantailor.reports.pages import with_policy
@@ -95,7 +96,7 @@ def histories(entries: Sequence[Entry]) -> pd.DataFrame:
     return frame.drop_duplicates(["method", "budget", "seed", "kimg"], keep="last") if rows else frame
 
 
-def _result(run: Run) -> nn.Module:
+def result_of(run: Run) -> nn.Module:
     """What a run's scores in the table are of."""
     subnet = run.subnet()[1]
     return (load_fake_quantized(run.folder.subnet_ranges, subnet) or subnet).to(run.setup.device)
@@ -111,21 +112,27 @@ def pictures(entries: Sequence[Entry]) -> tuple[list[str], bytes]:
     inputs, targets = pairs.batch(np.linspace(0, len(pairs) - 1, min(SHOWN, len(pairs))).astype(int))
     taught = next((run.setup for run in first.values() if run.setup.taught), None)
     teacher = {} if taught is None else {"teacher": computed(placed_teacher(taught), inputs)}
-    made = {name: computed(_result(run), inputs) for name, run in first.items()}
+    made = {name: computed(result_of(run), inputs) for name, run in first.items()}
     columns = {"input": calling.first(inputs), **teacher, **made, "real": targets}
     shown = {name: to_rgb(images, background) for name, images in columns.items() if is_picture(images)}
     return list(shown), picture_grid(list(shown.values()), names=list(shown))
 
 
-def write_comparison(entries: Sequence[Entry], folder: Path) -> str:
-    """Everything that is made of finished runs; the table."""
+def write_comparison(entries: Sequence[Entry], folder: Path, said: Sequence[str] = ()) -> str:
+    """Everything that is made of finished runs; the table.
+
+    Args:
+        said: lines about how the runs were made, which stand below it.
+    """
     frame, wide = results(entries)
     untrained, history = references(entries), histories(entries)
     missing = [entry.folder.name for entry in entries if not entry.done]
-    unlike = unlike_entries(entries)
+    unlike = [*unlike_entries(entries), *unequal_costs(wide)]
     warn(unlike)
+    unlike = [*said, *unlike]
     text, figure = drawing.markdown(wide, untrained, missing), drawing.draw(wide, untrained)
-    text += "".join(f"\n{line}\n" for line in unlike)
+    changed = "\n".join(changes(frame, drawing.metrics_of(wide)))
+    changed = f"{changed}\n\n{CHANGES_SAID}\n" if changed else ""
     images = {"compare": ("Scores against MACs and training time", figures.rendered(figure, "png"))}
     if not history.empty:
         write_bytes(folder / "history.csv", csv_bytes(history))
@@ -138,10 +145,13 @@ def write_comparison(entries: Sequence[Entry], folder: Path) -> str:
             shown, sheet = pictures(done)
             images[f"pictures-{budget}"] = (f"Budget {budget}: {', '.join(shown)}", sheet)
     write_bytes(folder / "results.csv", csv_bytes(frame))
+    title = f"Mean and standard deviation over seeds, test split; MACs: {entries[0].config.convention}"
+    tables = [(title, text), *([("What changes beside the first method", changed)] if changed else [])]
+    text += "".join(f"\n{line}\n" for line in (changed.rstrip(), *unlike) if line)
     write_bytes(folder / "table.md", text.encode())
     figures.save(figure, folder / "compare.svg")
     for name, (_, data) in images.items():
         write_bytes(folder / f"{name}.png", data)
-    page = drawing.page(text, dict(images.values()), entries[0].config.convention, missing, notes=unlike)
+    page = drawing.page(tables, dict(images.values()), said=drawing.said_best(wide, untrained), notes=unlike)
     write_bytes(folder / "compare.html", with_policy(page))
     return text

@@ -36,6 +36,14 @@ PATIENCE = 5.0  # seconds between two looks at what another process works on
 SUPERNET = ("trace.json", "ranking.json", "supernet.ckpt.jsonl", "supernet.watch.jsonl", "supernet.safetensors")
 
 
+class Rates(BaseModel):
+    """Learning rates that each arm without one of its own is tried at."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    lr: tuple[float, ...] = Field(min_length=2, description="rates of both trainings")
+    kimg: float = Field(gt=0, description="thousands of images of a trial")
+
+
 class Comparison(BaseModel):
     """What is compared: every method at every budget with every seed, on as many images each."""
 
@@ -52,6 +60,9 @@ class Comparison(BaseModel):
     )
     share: float = Field(0.5, gt=0, lt=1, description="part of them that a method's own training sees")
     common: dict[str, Any] = Field({}, description="settings of gantailor compress, for every run")
+    rates: Rates | None = Field(
+        None, description="lr: [..], kimg: N; every arm is first tried at each rate, and goes on with its best"
+    )
 
     @field_validator("common")
     @classmethod
@@ -94,13 +105,14 @@ class Comparison(BaseModel):
     def entries(self, folder: Path) -> list[Entry]:
         """Every run, a seed after the other, so that an unfinished comparison has something of everything."""
         return [
-            Entry(name, budget, seed, self._config(name, own, budget, seed), folder / _place(name, budget, seed))
+            Entry(name, budget, seed, self.config_of(name, own, budget, seed), folder / place(name, budget, seed))
             for seed in self.seeds
             for budget in self.budgets
             for name, own in self.methods.items()
         ]
 
-    def _config(self, name: str, own: Mapping[str, Any], budget: str, seed: int) -> Config:
+    def config_of(self, name: str, own: Mapping[str, Any], budget: str, seed: int) -> Config:
+        """Settings of one run of an arm."""
         method = {"method": name} if name in METHODS or ":" in name else {}
         fixed = {"budget": budget, "seed": seed, "train": {"seed": seed}, "finetune": {"seed": seed}}
         above = merged(own, fixed)
@@ -119,7 +131,8 @@ def _explain(error: Any) -> str:
     return explain(error, Comparison)
 
 
-def _place(name: str, budget: str, seed: int) -> str:
+def place(name: str, budget: str, seed: int) -> str:
+    """The name of a run's folder."""
     return re.sub(r"[^\w.,<=@-]+", "_", f"{name}-{budget}-{seed}")
 
 
@@ -141,6 +154,10 @@ class Entry:
     def done(self) -> bool:
         """Whether it has its scores."""
         return (self.folder / "scores.json").exists()
+
+    def complete(self, run: Run) -> None:
+        """All that a comparison needs of it."""
+        compress(run, until="evaluate")
 
     def scores(self) -> dict[str, Any]:
         """What the run scored, by generator and metric."""
@@ -254,7 +271,7 @@ def work_on(entry: Entry, entries: Sequence[Entry], report: Reporter) -> None:
         run.claim()  # the folder is this process's from here on
         if take_supernet(entry, entries):
             run.setup.look_again()
-        compress(run, until="evaluate")
+        entry.complete(run)
     finally:
         run.release()
 

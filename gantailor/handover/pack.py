@@ -16,6 +16,7 @@ from gantailor.api import load
 from gantailor.export.devices import is_name
 from gantailor.export.errors import ExportError
 from gantailor.export.weights import FILE
+from gantailor.handover.card import FILE as CARD
 from gantailor.handover.code import MODES, calls_of, program, takes_picture
 from gantailor.inference.models import DeviceFolder, read_manifest
 from gantailor.run.folder import RunFolder, damaged
@@ -71,6 +72,8 @@ def _entries(folder: Path, name: str, *, trust_code: bool) -> Iterator[tuple[str
         for beside in (FILE, *BESIDE[:2]):
             if (folder / beside).is_file():
                 yield beside, (folder / beside).read_bytes()
+        if (folder / CARD).is_file():
+            yield "MODEL_CARD.md", (folder / CARD).read_bytes()
         generator = load(folder / FILE, trust_code=trust_code)
         yield "apply.py", program(manifest, weights=True).encode()
         yield from _samples(manifest, inputs, lambda fed: _by_torch(generator, fed), "")

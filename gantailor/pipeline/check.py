@@ -18,7 +18,13 @@ from gantailor.pipeline.context import RunContext
 from gantailor.pipeline.estimates import note_estimates
 from gantailor.pipeline.search.ray import check_ray
 from gantailor.pipeline.search.study import front_profile, objectives_of
-from gantailor.pipeline.shapes import check_features, check_networks, look, trainings
+from gantailor.pipeline.shapes import (
+    check_discriminators,
+    check_features,
+    check_networks,
+    look,
+    trainings,
+)
 from gantailor.run import ranking
 from gantailor.run.config import is_file
 from gantailor.run.data import (
@@ -67,6 +73,7 @@ def find_mistakes(run: Run) -> None:
         check_coupled(recipe, coupled)
     _check_teacher(run)
     check_features(run, looked.inputs)
+    check_discriminators(run)
     run.method.check(RunContext(run))
     _check_options(run)
     _check_unpaired(run)

@@ -27,7 +27,8 @@ from gantailor.supernet.training.recipe import Recipe
 from gantailor.supernet.training.trainer import Task
 
 FEW = 2  # pictures of a first step: some layers and losses need two
-LONG, SHORT = 2.0, 0.1  # seconds of it: below, it is repeated; below, a larger one tells what a picture costs
+# Seconds of it: below the one it is repeated, since the first reads and prepares; below the other a larger one tells
+LONG, SHORT = 20.0, 0.1  # what a picture costs.
 PER_PARAMETER = 4  # weight, gradient, and Adam's two moments
 
 

@@ -19,6 +19,8 @@ from gantailor.export.errors import ExportError
 from gantailor.export.export import Exported, export_model, load_runner, model_files
 from gantailor.export.target import find_target, timed_here
 from gantailor.export.weights import write_weights
+from gantailor.handover.card import FILE as CARD
+from gantailor.handover.card import write_card
 from gantailor.handover.interface import for_apps_first, interface
 from gantailor.pipeline.profiling import add_latencies
 from gantailor.run.folder import damaged
@@ -38,7 +40,7 @@ CHECKED_PICTURES = 4
 
 
 def export(run: Run) -> dict[str, Any]:
-    """Write ``export/``: safetensors, a folder for each device, and a manifest, all checked against PyTorch."""
+    """Write ``export/``: safetensors, a folder for each device, manifest, model card; all checked against PyTorch."""
     targets, file = [device(name) for name in run.config.devices], run.folder.manifest
     done = run.folder.stored(file)
     whole = (done.get("made_from"), done.get("licence")) == (made_from(run), run.config.licence)
@@ -54,7 +56,11 @@ def renew_scores(run: Run) -> None:
     """Put the run's scores as they are now into the manifests of its export, if there is one of this subnet."""
     file, known = run.folder.manifest, run.folder.stored(run.folder.scores)
     done, scores = run.folder.stored(file), figures_of(known)
-    if done.get("made_from") != made_from(run) or done.get("scores") == scores:
+    if done.get("made_from") != made_from(run):
+        return
+    if done.get("scores") == scores:
+        if not (run.folder.export / CARD).exists():  # an earlier version wrote none
+            _write_card(run, done)
         return
     write_json(run.folder.export / "scores.json", known)
     with damaged(file):
@@ -64,6 +70,15 @@ def renew_scores(run: Run) -> None:
                 own = done["devices"][name].get("scores", {})
                 write_json(inner, {**run.folder.stored(inner), "scores": own or scores})
     write_json(file, {**done, "scores": scores})
+    _write_card(run, {**done, "scores": scores})
+
+
+def _write_card(run: Run, manifest: Mapping[str, Any]) -> None:
+    config = run.config
+    made = {"method": config.method, "budget": config.budget, "ranking": config.ranking, "space": config.space.name}
+    with damaged(run.folder.manifest):
+        if not write_card(run.folder.export, manifest, made):
+            run.report.note(f"{run.folder.export / CARD} was edited and stays as it is; delete it to have it anew")
 
 
 def _is_done(devices: Mapping[str, Any], target: Device) -> bool:
@@ -116,6 +131,7 @@ def export_run(run: Run, devices: list[Device]) -> dict[str, Any]:
         manifest["devices"][name] = {key: value for key, value in found.items() if key not in ("licence", "provenance")}
     write_json(folder / "scores.json", run.folder.stored(run.folder.scores))
     write_json(folder / "manifest.json", manifest)
+    _write_card(run, manifest)
     return manifest
 
 
@@ -159,6 +175,7 @@ def _manifest(run: Run, config: SubnetConfig, narrow: nn.Module, shown: Inputs) 
         "macs": {c: supernet.macs(config, convention=c) for c in ("true", "published")},
         "teacher_macs": {c: teacher.macs(full, convention=c) for c in ("true", "published")},
         "parameters": supernet.parameter_count(config),
+        "teacher_parameters": teacher.parameter_count(full),
         "scores": figures_of(run.folder.stored(run.folder.scores)),
     }
 

@@ -22,6 +22,7 @@ from gantailor.export.devices import Device
 from gantailor.export.export import export_model, load_runner
 from gantailor.export.runtimes import latency_runtimes
 from gantailor.export.target import Runner, find_target, timed_here
+from gantailor.records.starts import processor
 from gantailor.run.run import Run
 from gantailor.run.setup import Setup
 from gantailor.search.budget import Budget
@@ -176,20 +177,13 @@ def circumstances() -> dict[str, Any]:
         load = round(os.getloadavg()[0], 2)
     date = datetime.now(UTC).isoformat(timespec="seconds")
     return {
-        "processor": _processor(),
+        "processor": processor(),
         "cpus": os.cpu_count(),
         "load": load,
         "warm_up": WARM_UP,
         "runs": RUNS,
         "date": date,
     }
-
-
-def _processor() -> str:
-    with suppress(OSError, StopIteration):
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf8").splitlines()
-        return next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    return platform.processor() or platform.machine()
 
 
 def _limits(run: Run, narrow: nn.Module, example: Inputs) -> list[dict[str, Any]]:

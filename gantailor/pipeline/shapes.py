@@ -122,7 +122,7 @@ def _check_finite(outputs: Tensor, whose: str) -> None:
 
 
 def check_networks(run: Run, looked: Looked) -> None:
-    """That discriminators and the networks of scores take these pictures, and that there are enough of them.
+    """That the teacher and the networks of scores take these pictures, and that there are enough of them.
 
     A note says where the teacher's are of another range.
 
@@ -138,9 +138,6 @@ def check_networks(run: Run, looked: Looked) -> None:
         same = setup.teacher is setup.generator
         taught = looked.outputs if same else output_of(setup.teacher, looked.inputs, "the teacher")
         _look_at_range(run, looked, taught)
-    with torch.random.fork_rng(devices=[]):
-        for section, recipe in trainings(run):
-            _check_discriminator(run, section, recipe)
     aim = looked.targets if looked.targets is not None else looked.outputs
     setup.scoring.check(looked.outputs[:1], aim[:1])
 
@@ -219,6 +216,17 @@ def _unlike(loss: str, mine: Any, theirs: Any) -> str | None:
     if loss != "relation" and not places:
         return f"are {shape_of(mine)} in the generator and {shape_of(theirs)} in the teacher, other places"
     return None
+
+
+def check_discriminators(run: Run) -> None:
+    """That discriminators judge these pictures, before a method traces one.
+
+    Raises:
+        ConfigError: one does not; the message has its name and the shape.
+    """
+    with torch.random.fork_rng(devices=[]):
+        for section, recipe in trainings(run):
+            _check_discriminator(run, section, recipe)
 
 
 def _check_discriminator(run: Run, section: str, recipe: Recipe) -> None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import jinja2
 import numpy as np
 
+from gantailor.reports.evaluated import Evaluated
 from gantailor.reports.figures import COLOURS, MARKERS, label_costs, plain, svg
 from gantailor.reports.pages import with_policy
 from gantailor.reports.scores import differences_of
@@ -95,11 +96,7 @@ def draw(
             axes.annotate(
                 row["method"], (row["macs"], row["value"]), fontsize=7, xytext=(4, 4), textcoords="offset points"
             )
-    label_costs(axes, log=log)
-    axes.set_xlabel(f"MACs ({convention})")
-    axes.set_ylabel(f"{runs[0].score} ({'lower' if runs[0].lower_is_better else 'higher'} is better)")
-    axes.grid(alpha=0.25)
-    axes.legend(frameon=False, fontsize=8)
+    label_axes(axes, runs[0], convention, log=log)
     searched = max(len(found.frame) for found in runs) > 1  # else there is no history
     _draw_widths(figure.add_subplot(grid[1, 0] if searched else grid[1, :]), runs)
     if searched:
@@ -118,25 +115,9 @@ def _say_unlike(figure: Figure, runs: Sequence[SearchResult]) -> None:
 
 
 def _draw_points(axes: Axes, found: SearchResult, number: int, convention: str, mark: str) -> None:
-    colour, marker = COLOURS[number % len(COLOURS)], MARKERS[number % len(MARKERS)]
-    points, best = found.points(convention), found.front(convention)
-    start = (found.frame["origin"] == "start").to_numpy()
-    fill = ["white" if first else colour for first in start]
-    name = f"{mark}run{number}"
-    axes.scatter(
-        points[:, 0], points[:, 1], s=22, facecolors=fill, edgecolors=colour, marker=marker, alpha=0.65, gid=name
-    )
-    axes.scatter([], [], s=22, c=colour, marker=marker, label=f"{plain(found.name)} ({len(points)} subnets)")
+    name, colour, points = f"{mark}run{number}", COLOURS[number % len(COLOURS)], found.points(convention)
     _draw_path(axes, found, colour, convention, f"{name}-path")
-    axes.plot(*points[best].T, color=colour, lw=1.6, gid=f"{name}-front", zorder=3)
-    if start.sum() > 1:  # the baseline: the uniform shrink and random candidates
-        sign = 1 if found.lower_is_better else -1
-        order = np.flatnonzero(start)[np.argsort(points[start][:, 0])]
-        steps = sign * np.minimum.accumulate(sign * points[order][:, 1])
-        label = f"{plain(found.name)}: random only ({start.sum()} subnets)"
-        axes.step(
-            points[order][:, 0], steps, where="post", color=colour, ls=":", lw=1.2, label=label, gid=f"{name}-random"
-        )
+    draw_evaluated(axes, found, convention, number=number, name=name)
     chosen = points[found.chosen]
     axes.plot(
         chosen[:1],
@@ -151,6 +132,61 @@ def _draw_points(axes: Axes, found: SearchResult, number: int, convention: str, 
     )
     if found.budget.limits_macs and convention == found.budget.convention:
         axes.axvline(found.budget.macs, color=colour, ls="--", lw=1, gid=f"{name}-budget")
+
+
+def draw_evaluated(axes: Axes, found: Evaluated, convention: str, *, number: int, name: str) -> None:
+    """The subnets of a search, its front, and what its uniform and random start found alone.
+
+    Args:
+        number: of the run on the plot, for colour and marker.
+        name: begins the SVG ids.
+    """
+    colour, marker = COLOURS[number % len(COLOURS)], MARKERS[number % len(MARKERS)]
+    points, best = found.points(convention), found.front(convention)
+    start = (found.frame["origin"] == "start").to_numpy()
+    fill = ["white" if first else colour for first in start]
+    axes.scatter(
+        points[:, 0], points[:, 1], s=22, facecolors=fill, edgecolors=colour, marker=marker, alpha=0.65, gid=name
+    )
+    axes.scatter([], [], s=22, c=colour, marker=marker, label=f"{plain(found.name)} ({len(points)} subnets)")
+    axes.plot(*points[best].T, color=colour, lw=1.6, gid=f"{name}-front", zorder=3)
+    if start.sum() > 1:  # the baseline: the uniform shrink and random candidates
+        sign = 1 if found.lower_is_better else -1
+        order = np.flatnonzero(start)[np.argsort(points[start][:, 0])]
+        steps = sign * np.minimum.accumulate(sign * points[order][:, 1])
+        label = f"{plain(found.name)}: random only ({start.sum()} subnets)"
+        axes.step(
+            points[order][:, 0], steps, where="post", color=colour, ls=":", lw=1.2, label=label, gid=f"{name}-random"
+        )
+
+
+def draw_growing(found: Evaluated, convention: str, budget: float | None) -> Figure:
+    """Score against MACs of a search that goes on, small enough for a phone.
+
+    Args:
+        budget: MACs that it keeps to, if that is known.
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(5.2, 3.8), layout="constrained")
+    axes = figure.add_subplot()
+    draw_evaluated(axes, found, convention, number=0, name="growing")
+    if budget is not None:
+        axes.axvline(budget, color=COLOURS[0], ls="--", lw=1, label=f"budget {format_macs(budget)}")
+    label_axes(axes, found, convention)
+    axes.tick_params(labelsize=7)
+    if any(len(label.get_text()) > 7 for label in axes.get_xticklabels()):  # numbers in full, of a narrow range
+        axes.tick_params(axis="x", rotation=25)
+    return figure
+
+
+def label_axes(axes: Axes, found: Evaluated, convention: str, *, log: bool = True) -> None:
+    """What is on the axes of accuracy against compute."""
+    label_costs(axes, log=log)
+    axes.set_xlabel(f"MACs ({convention})")
+    axes.set_ylabel(f"{plain(found.score)} ({'lower' if found.lower_is_better else 'higher'} is better)")
+    axes.grid(alpha=0.25)
+    axes.legend(frameon=False, fontsize=8)
 
 
 def _draw_path(axes: Axes, found: SearchResult, colour: str, convention: str, mark: str) -> None:

@@ -14,13 +14,14 @@ from torch import Tensor
 from gantailor.evaluators.pictures.modes import background_of
 from gantailor.evaluators.pictures.rgb import as_rgb, as_seen
 from gantailor.reports import figures
+from gantailor.reports.curves import draw_curves
 from gantailor.reports.pages import with_policy
 from gantailor.run.inputs import placed_teacher
 from gantailor.run.run import Run
 from gantailor.search.limits import format_macs
 from gantailor.supernet.calling import first
 from gantailor.supernet.device import computed
-from gantailor.supernet.files import write_bytes
+from gantailor.supernet.files import read_rows, write_bytes
 from gantailor.zoo.data.pictures import is_picture, to_uint8
 
 if TYPE_CHECKING:
@@ -77,31 +78,12 @@ def _costs(run: Run, manifest: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def _curves(run: Run) -> str:
-    """Losses of every training as an SVG, smoothed over a fiftieth of its steps; empty without logs."""
-    import pandas as pd
-    from matplotlib.figure import Figure
-
+    """Losses of every training as an SVG; empty without logs."""
     logs = {
         "supernet": run.folder.supernet_checkpoint.with_suffix(".jsonl"),
         "fine-tuning": run.folder.subnet_checkpoint.with_suffix(".jsonl"),
     }
-    frames = {
-        name: pd.read_json(file, lines=True) for name, file in logs.items() if file.exists() and file.stat().st_size
-    }
-    if not frames:
-        return ""
-    figure = Figure(figsize=(4.2 * len(frames), 3), layout="constrained")
-    for axes, (name, frame) in zip(np.atleast_1d(figure.subplots(1, len(frames))), frames.items(), strict=True):
-        smooth = frame.rolling(max(1, len(frame) // 50), min_periods=1).mean(numeric_only=True)
-        style = ".-" if len(frame) < 9 else "-"  # one point alone is no line
-        losses = [c for c in frame if c not in ("step", "kimg", "images_per_second")]
-        for column, colour in zip(losses, figures.COLOURS, strict=False):
-            axes.plot(frame["kimg"], smooth[column], style, label=column, color=colour, lw=1.2)
-        axes.set_title(name, fontsize=9)
-        axes.set_xlabel("thousand images", fontsize=8)
-        axes.tick_params(labelsize=7)
-        axes.legend(frameon=False, fontsize=7)
-    return figures.svg(figure, salt="curves")
+    return draw_curves({name: read_rows(file) for name, file in logs.items()}, salt="curves")
 
 
 def said(costs: Sequence[Mapping[str, Any]], scores: Mapping[str, Mapping[str, Any]]) -> str:

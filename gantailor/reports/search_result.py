@@ -14,12 +14,13 @@ import torch
 
 from gantailor.evaluators.metric import metric_of
 from gantailor.evaluators.scores import against_teacher
+from gantailor.reports.evaluated import Evaluated
 from gantailor.reports.figures import data_url
 from gantailor.reports.tables import words_of
 from gantailor.run.run import Run, open_run
 from gantailor.run.study import storage_of, study_of
 from gantailor.search.budget import Budget
-from gantailor.search.results import best_trial, pareto_rows, table
+from gantailor.search.results import best_trial, table
 from gantailor.search.storage import load_study, reaching
 from gantailor.supernet.calling import first
 from gantailor.supernet.device import computed
@@ -32,18 +33,14 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class SearchResult:
+class SearchResult(Evaluated):
     """What one run's search found so far, under the weights and the score that its last search had.
 
     Attributes:
-        frame: a row for each evaluated subnet, see ``gantailor.search.results.table``; in the order of evaluation.
         chosen: row of the best subnet within the budget, ``config`` its widths.
     """
 
-    name: str
     run: Run
-    score: str
-    frame: pd.DataFrame
     budget: Budget
     chosen: int
     config: SubnetConfig
@@ -84,12 +81,16 @@ class SearchResult:
             number, indices = best_trial(study, limits, provenance=frame["provenance"].iloc[-1])
         chosen = int(frame.index[frame["trial"] == number][0])
         score = study.user_attrs["objectives"][0]
-        return cls(Path(folder).resolve().name, run, score, frame, limits, chosen, limits.space.to_config(indices))
-
-    @property
-    def lower_is_better(self) -> bool:
-        """The direction of the score."""
-        return metric_of(self.score).lower_is_better
+        return cls(
+            name=Path(folder).resolve().name,
+            score=score,
+            frame=frame,
+            lower_is_better=metric_of(score).lower_is_better,
+            run=run,
+            budget=limits,
+            chosen=chosen,
+            config=limits.space.to_config(indices),
+        )
 
     def told(self) -> dict[str, Any]:
         """What the figures depend on, from the run folder alone: those of other runs compare where all of it is equal.
@@ -103,11 +104,6 @@ class SearchResult:
         widths = hashlib.sha256(str([(width.name, width.size) for width in graph.widths]).encode()).hexdigest()[:12]
         return {"data": trace.get("data", {}).get("search"), "teacher": teacher, **settings, "widths": widths}
 
-    def points(self, convention: str) -> np.ndarray:
-        """MACs and score of every row, ``[N, 2]``."""
-        values: np.ndarray = self.frame[[f"macs_{convention}", self.score]].to_numpy(np.float64)
-        return values
-
     def along_path(self) -> pd.DataFrame | None:
         """Costs and inherited scores of nets along the run's path; None without one, or of other weights or scores."""
         import pandas as pd
@@ -118,13 +114,6 @@ class SearchResult:
             found is not None and self.score in found and set(words_of(found, "provenance")) == {study_of(self.run)[1]}
         )
         return found if told else None
-
-    def front(self, convention: str) -> np.ndarray:
-        """Row numbers of the subnets that no other beats in both, cheapest first."""
-        macs = f"macs_{convention}"
-        kept = pareto_rows(self.frame, macs=macs, score=self.score, minimize=self.lower_is_better)
-        rows: np.ndarray = self.frame[kept].sort_values(macs).index.to_numpy()
-        return rows
 
     def pictures(self, rows: Sequence[int], *, count: int = 3) -> dict[int, str]:
         """For each row a strip of outputs on search pictures, as a JPEG data URL; row -1 is their inputs.

@@ -6,6 +6,7 @@ import fcntl
 import json
 import os
 import stat
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +17,8 @@ from gantailor.supernet.files import clear_unfinished, write_bytes, write_json
 from gantailor.supernet.graph import SubnetConfig
 from gantailor.supernet.received.documents import check_regular, read_json, read_text
 from gantailor.supernet.received.signature import is_own, mark
+
+ASKED_AGAIN = (0.01, 0.03)  # seconds
 
 
 class _File:
@@ -39,6 +42,7 @@ class RunFolder:
 
     Attributes:
         config: settings of the run, JSON.
+        starts: who worked on it, a line of JSON for each process: date, host, command, version, see ``records/starts``.
         mark: shows that this user made them, see ``supernet/received/signature.py``.
         trace: what tracing and its repair decided, and the costs of the whole generator, JSON.
         ranking: scores of every channel by the run's criterion, JSON.
@@ -62,6 +66,7 @@ class RunFolder:
     """
 
     config = _File("config.json")
+    starts = _File("starts.jsonl")
     mark = _File(".mark")
     trace = _File("trace.json")
     ranking = _File("ranking.json")
@@ -183,7 +188,7 @@ class RunFolder:
             check_links(self.path)
             lock = _opened(self.file(".lock"))
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _hold(lock)
         except BlockingIOError:
             lock.seek(0)
             raise BusyError(
@@ -198,12 +203,16 @@ class RunFolder:
 
     @property
     def free(self) -> bool:
-        """Whether no process writes here at this moment."""
+        """Whether no process writes here at this moment; nothing is written to find out."""
+        lock = self.file(".lock")
         try:
-            with _opened(self.file(".lock")) as lock:
-                fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            check_regular(lock)
+            with lock.open() as file:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except BlockingIOError:
             return False
+        except (OSError, UnreadableError):  # no process was here yet
+            return True
         return True
 
     def release(self) -> None:
@@ -259,6 +268,22 @@ def _opened(path: Path) -> IO[str]:
         os.close(descriptor)
         check_regular(path)
     return os.fdopen(descriptor, "a+")
+
+
+def _hold(lock: IO[str]) -> None:
+    """Take a lock alone; who only asks whether it is free (``RunFolder.free``) has it for less than a moment.
+
+    Raises:
+        BlockingIOError: another process has it.
+    """
+    for wait in (*ASKED_AGAIN, None):
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        except BlockingIOError:
+            if wait is None:
+                raise
+            time.sleep(wait)
 
 
 @contextmanager

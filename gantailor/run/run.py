@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from gantailor.evaluators.scores import Subset
+from gantailor.records.starts import note_start
 from gantailor.run.config import Config
 from gantailor.run.folder import RunFolder, check_place, damaged, read_config
 from gantailor.run.loading import located, names_of_others, stored_config
@@ -89,6 +90,7 @@ class Run:
             settings = self.config.model_dump(mode="json")
             self.folder.store_config(settings, private=settings != self.config.shown())
             self.report.keep(self.folder.log)
+            note_start(self.folder, vars(self).get("until"))  # the class's own is nobody's word
         except GantailorError:
             self.folder.release()
             raise

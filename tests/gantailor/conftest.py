@@ -1,5 +1,6 @@
 """What several test files here use."""
 
+import json
 import shutil
 from contextlib import contextmanager
 
@@ -9,6 +10,7 @@ import torch
 from PIL import Image
 
 import gantailor
+from gantailor.run.config import Config
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -48,10 +50,13 @@ def stopped(request, asked):
 
 @pytest.fixture
 def browser():
-    """Opens a page in headless Chromium; at the end its scripts must not have failed, nor asked the network."""
+    """Opens a page in headless Chromium; at the end its scripts must not have failed, nor asked the network.
+
+    ``served``: how addresses begin that it may ask all the same.
+    """
 
     @contextmanager
-    def opened(page, **options):
+    def opened(page, *, served="file:", **options):
         program = shutil.which("chromium") or shutil.which("google-chrome")
         if program is None:
             pytest.skip("no Chromium on this machine")
@@ -63,11 +68,50 @@ def browser():
             view = chromium.new_page(**options)
             errors = []
             view.on("pageerror", lambda error: errors.append(str(error)))
-            view.on("request", lambda request: request.url[:5] in ("file:", "data:") or errors.append(request.url))
+            view.on("request", lambda request: request.url.startswith((served, "data:")) or errors.append(request.url))
             view.on("requestfailed", lambda request: stopped(request, errors))
-            view.goto(page.as_uri())
+            view.goto(page if isinstance(page, str) else page.as_uri())
             yield view
             assert errors == []
             chromium.close()
 
     return opened
+
+
+class MadeRuns:
+    """Run folders as runs leave them, written in a moment: what lies there is as much as a look at them reads."""
+
+    macs = {"true": 1000, "published": 1100}
+
+    def write(self, folder, name, value):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(value if isinstance(value, str) else json.dumps(value))
+
+    def lines(self, *rows):
+        return "".join(json.dumps(row) + "\n" for row in rows)
+
+    def begun(self, folder, **settings):
+        """A run that was checked and trains."""
+        self.write(folder, "config.json", Config(**settings).model_dump(mode="json"))
+        self.write(folder, "trace.json", {"macs_full": self.macs, "budget_macs": 500, "convention": "true"})
+        rows = [{"step": n, "kimg": 0.6 * n, "images_per_second": 20.0, "target": 1 / n} for n in (1, 2, 4)]
+        self.write(folder, "supernet.ckpt.jsonl", self.lines(*rows))
+        return folder
+
+    def finished(self, folder, **settings):
+        """A run through every stage."""
+        self.begun(folder, **settings)
+        for name in ("supernet.safetensors", "subnet.safetensors", "report.html"):
+            self.write(folder, name, "any")
+        self.write(folder, "subnet.json", {"body.1": 4, "body.2": 8})
+        self.write(folder, "front.csv", "trial,macs_true,body.1,body.2\n0,900,8,8\n1,470,4,8\n")
+        scores = {"subnet": {"l1": {"value": 0.125}, "fid": {"value": 31.0}, "psnr": {"value": 20.0}}}
+        self.write(folder, "scores.json", scores)
+        self.write(folder, "export/manifest.json", {"macs": {"true": 480}, "teacher_macs": self.macs})
+        return folder
+
+
+@pytest.fixture(scope="session")
+def made():
+    """Makes run folders."""
+    return MadeRuns()

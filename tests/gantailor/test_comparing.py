@@ -10,7 +10,7 @@ import yaml
 from PIL import Image
 
 from gantailor.cli.main import main
-from gantailor.comparison import drawing, runs
+from gantailor.comparison import drawing, fairness, runs
 from gantailor.comparison.results import results
 from gantailor.comparison.runs import Comparison, take_supernet
 from gantailor.run.folder import RunFolder
@@ -54,8 +54,10 @@ def test_every_run_is_in_the_table(compared):
     budget = {"0.3x": 0.3, "0.5x": 0.5}
     whole = json.loads((out / "agents-0.3x-0" / "trace.json").read_text())["macs_full"]["true"]
     assert all(row["macs"] <= budget[row["budget"]] * whole for _, row in frame.iterrows())
-    lines = (out / "table.md").read_text().splitlines()
-    assert lines[2].startswith("| teacher |") and len([line for line in lines if line.startswith("|")]) == 10
+    lines = (out / "table.md").read_text().partition("\n\n")[0].splitlines()
+    assert lines[2].startswith("| teacher |") and len(lines) == 10
+    changed = [line for line in (out / "table.md").read_text().splitlines() if "± " in line][6:]
+    assert [line.split("|")[1].strip() for line in changed] == ["hypernetwork", "uniform"] * 2
     untouched = json.loads((out / "uniform-0.3x-0" / "scores.json").read_text())["input"]["l1"]["value"]
     assert lines[3].startswith(f"| input | | 0 | {untouched:.4g} |")
     mean = frame[(frame["method"] == "agents") & (frame["budget"] == "0.5x")]["psnr"]
@@ -66,9 +68,68 @@ def test_every_run_is_in_the_table(compared):
         assert Image.open(out / name).width > 100
     page = (out / "compare.html").read_text()
     assert (
-        page.count("data:image/png") == 4 and page.count("<tr>") == 9 and "Budget 0.5x: input, teacher, agents" in page
+        page.count("data:image/png") == 4 and page.count("<tr>") == 14 and "Budget 0.5x: input, teacher, agents" in page
     )
     assert "<svg" in (out / "compare.svg").read_text()
+
+
+def rows(**scores):
+    """A frame of runs: lists of one score for each arm, by seed."""
+    return pd.DataFrame(
+        {
+            "method": arm,
+            "budget": "0.1x",
+            "seed": seed,
+            "macs": macs,
+            "kimg": 1.0,
+            "seconds": 60.0,
+            "l1": l1,
+            "psnr": 20 - l1,
+        }
+        for arm, (macs, values) in scores.items()
+        for seed, l1 in enumerate(values)
+    )
+
+
+def wide_of(frame):
+    grouped = frame.drop(columns="seed").groupby(["method", "budget"], sort=False)
+    return grouped.agg(["mean", "std"]).assign(seeds=grouped.size())
+
+
+def test_what_is_worse_than_no_generator_is_marked():
+    wide = wide_of(rows(good=(100, [1.0, 2.0]), bad=(100, [4.0, 5.0])))
+    text = drawing.markdown(wide, {"input": {"macs": 0, "l1": 3.0, "psnr": 17.0}, "teacher": {"macs": 900, "l1": 9.0}})
+    good, bad = (line for line in text.splitlines() if line.startswith(("| good", "| bad")))
+    assert fairness.WORSE not in good and bad.count(fairness.WORSE) == 2 and fairness.WORSE_SAID in text
+    two = {"input, nearest": {"l1": 5.0}, "input, enlarged": {"l1": 3.0}}  # the better one counts
+    assert fairness.worse_than_nothing("l1", 4.0, two) and not fairness.worse_than_nothing("l1", 2.0, two)
+    assert not fairness.worse_than_nothing("l1", 99.0, {"teacher": {"l1": 1.0}})
+
+
+def test_changes_are_paired_and_have_an_interval():
+    frame = rows(base=(100, [1.0, 2.0, 4.0]), other=(100, [1.1, 2.4, 5.2]), lone=(100, [2.0]))
+    lines = fairness.changes(frame, ["l1"])
+    half = 4.302652729911275 * 10 / 3**0.5  # t of 2 degrees of freedom, deviation of 10, 20, 30
+    assert lines[0] == "| beside base | budget | l1, % | seeds |"
+    assert lines[2:] == [f"| other | 0.1x | +20.0 ± {half:.1f} | 3 |", "| lone | 0.1x | +100.0 | 1 |"]
+    assert fairness.shown_interval([10.0, 10.1, 10.2]).startswith("**+10.1 ± 0.2")
+    assert fairness.changes(frame[frame.method == "base"], ["l1"]) == []
+
+
+def test_unequal_macs_are_told():
+    (said,) = fairness.unequal_costs(wide_of(rows(wide=(100_000_000, [1.0]), narrow=(99_000_000, [1.0]))))
+    assert said.startswith("at 0.1x the arms' MACs differ by 1.0%: narrow has 99") and "wide 100" in said
+    assert fairness.unequal_costs(wide_of(rows(wide=(1000, [1.0]), narrow=(996, [1.0])))) == []
+
+
+def test_the_page_says_who_is_best():
+    wide = wide_of(rows(one=(100, [1.0, 2.0]), two=(100, [4.0, 5.0])))
+    (said,) = drawing.said_best(wide, {"teacher": {"l1": 0.5}})
+    assert said == "At 0.1x one has the best l1 (1.5, the teacher 0.5), psnr (18.5)."
+    page = drawing.page(
+        [("<b>", "| a | b |\n|---|---|\n| x | **+1.0** |\n\nbelow <i>\n")], {}, said=[said], notes=["<x>"]
+    )
+    assert "<strong>+1.0</strong>" in page and "&lt;b&gt;" in page and "&lt;i&gt;" in page and "&lt;x&gt;" in page
 
 
 @pytest.mark.long
@@ -254,3 +315,50 @@ def test_a_path_is_trained_once_for_all_budgets(described, tmp_path):
     found = pd.read_csv(tmp_path / "out" / "results.csv").set_index("budget")["macs"]
     first, second = ((tmp_path / "out" / f"path-{b}-0" / "supernet.safetensors").read_bytes() for b in found.index)
     assert first == second and found["0.3x"] < 0.62 * found["0.5x"]
+
+
+@pytest.fixture
+def rated(tmp_path, tiny_teacher, pairs):
+    """Two arms without a rate of their own, one with; rates to be tried."""
+    file = tmp_path / "rates.yaml"
+    file.write_text(
+        "methods:\n"
+        "  cut: {method: diversity, ranking: l1, narrowing: 0}\n"
+        "  own: {method: diversity, ranking: l1, narrowing: 0, finetune: {lr: 0.0003}}\n"
+        "budgets: [0.5x]\nseeds: [0]\nkimg: 0.04\nrates: {lr: [0.001, 1.0e-06], kimg: 0.02}\ncommon:\n"
+        f"  options: {{ngf: 8}}\n  teacher: {tiny_teacher}\n"
+        f"  data: {{kind: folder, path: {pairs}, size: 32}}\n"
+        "  evaluation: {final: [l1], search: l1, search_images: 4}\n"
+        f"  train: {{{SMALL}}}\n  finetune: {{{SMALL}}}\n"
+    )
+    return file
+
+
+def test_rates_are_tried_on_the_search_split(rated, tmp_path, capsys):
+    assert main(["compare", str(rated), "--out", str(tmp_path / "out")]) == 0
+    frame = pd.read_csv(tmp_path / "out" / "rates.csv")
+    assert list(frame["method"]) == ["cut", "cut"] and set(frame["lr"]) == {1e-3, 1e-6}
+    best = frame.loc[frame["score"].idxmin(), "lr"]
+    assert list(frame.loc[frame["chosen"], "lr"]) == [best]
+    config = json.loads((tmp_path / "out" / "cut-0.5x-0" / "config.json").read_text())
+    assert config["finetune"]["lr"] == best and config["finetune"]["kimg"] == 0.04
+    assert json.loads((tmp_path / "out" / "own-0.5x-0" / "config.json").read_text())["finetune"]["lr"] == 0.0003
+    (short,) = (tmp_path / "out" / "rates").glob(f"cut-*-{best:g}")
+    assert not (short / "scores.json").exists()  # the test split was not looked at
+    said = (tmp_path / "out" / "table.md").read_text()
+    assert f"rates, by l1 on the search split: cut {best:g}" in said and "cut took an outermost rate" in said
+    capsys.readouterr()
+    assert main(["compare", str(rated), "--out", str(tmp_path / "out")]) == 0
+    assert "supernet" not in capsys.readouterr().err  # nothing is trained again
+
+
+def test_rates_are_in_a_dry_run(rated, tmp_path, capsys):
+    assert main(["compare", str(rated), "--out", str(tmp_path / "out"), "--dry-run"]) == 0
+    listed = [line.partition(":")[0] for line in capsys.readouterr().out.splitlines()]
+    assert [Path(line).name for line in listed] == ["cut-0.5x-0-0.001", "cut-0.5x-0-1e-06", "cut-0.5x-0", "own-0.5x-0"]
+
+
+def test_one_rate_is_no_choice(rated, tmp_path):
+    rated.write_text(rated.read_text().replace("[0.001, 1.0e-06]", "[0.001]"))
+    with pytest.raises(ConfigError, match=r"rates\.lr"):
+        Comparison.read(str(rated))

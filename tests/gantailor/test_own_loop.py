@@ -197,10 +197,24 @@ def test_packages_of_these_names_are_still_packages():
 
 @pytest.mark.long
 def test_the_lines_of_the_readme_run(tmp_path, monkeypatch):
-    """As they stand there, with a generator, a loader and a score."""
+    """As they stand there, up to the whole job, which has tests of its own."""
     monkeypatch.chdir(tmp_path)
-    readme = (ROOT / "README.md").read_text()
-    (code,) = re.findall(r"```python\n(supernet = gantailor\.Supernet\(model.*?)```", readme, re.DOTALL)
+    (code,) = re.findall(r"```python\n(import torch.*?)\nrun = .*?```", (ROOT / "README.md").read_text(), re.DOTALL)
+    model = tiny(width=32)
+    monkeypatch.setattr(gantailor, "load_teacher", lambda file, generator: model)
+    code = code.replace("torch.randn(1, 3, 256, 256)", "X[:1]").replace("trials=60", "trials=6")
+    names = {"X": X, "my_score": lambda narrow: (narrow(X) - model(X)).abs().mean()}
+    names["my_step"] = lambda net, step: (net(X) - model(X)).abs().mean().backward()
+    exec(compile(code.replace("train=my_step", "train=my_step, steps=20"), "README.md", "exec"), names)
+    assert (tmp_path / "out/onnxruntime-cpu/model.onnx").exists()
+
+
+@pytest.mark.long
+def test_the_lines_of_a_loop_run(tmp_path, monkeypatch):
+    """As they stand in the guide, with a generator, a loader and a score."""
+    monkeypatch.chdir(tmp_path)
+    guide = (ROOT / "docs" / "guides" / "python.md").read_text()
+    (code,) = re.findall(r"```python\n(supernet = gantailor\.Supernet\(model.*?)```", guide, re.DOTALL)
     model = tiny(width=32)
     loader = [X, X.flip(-1)] * 3
     supernet_of = {}
@@ -224,7 +238,7 @@ def test_the_lines_of_the_readme_run(tmp_path, monkeypatch):
     names |= {"my_loss": my_loss, "my_step": my_step, "optimizer": Optimizer()}
     names |= {"my_score": lambda narrow: my_loss(narrow(X))}
     code = code.replace("trials=60", "trials=6").replace("train=my_step", "train=my_step, steps=20")
-    exec(compile(code, "README.md", "exec"), names)
+    exec(compile(code, "python.md", "exec"), names)
     assert supernet_of["stepped"] == len(loader)
     assert names["best"].macs <= 0.1 * names["supernet"].macs(names["supernet"].full_config())
     assert (tmp_path / "out/onnxruntime-cpu/model.onnx").exists()

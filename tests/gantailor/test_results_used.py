@@ -2,6 +2,8 @@
 
 import hashlib
 import json
+import re
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -238,6 +240,34 @@ class Halves(nn.Module):
 
     def forward(self, image, style):
         return torch.tanh(self.conv(image) + self.style(style)[..., None, None])
+
+
+def test_a_card_lies_beside_the_export(finished, tmp_path, capsys):
+    """Its lines run where it lies, its hashes are the files', and it has the scores that were added later."""
+    run = tmp_path / "run"
+    shutil.copytree(finished / "run", run)
+    text = (run / "export/README.md").read_text()
+    assert "Licence: CC0." in text and "`G.pth`" in text and "| parameters |" in text
+    (code,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    script = [sys.executable, "-c", f"{code}\nprint(list(made.shape))"]
+    made = subprocess.run(script, cwd=run / "export", capture_output=True, text=True, check=False)
+    assert made.stdout.strip() == "[1, 3, 32, 32]", made.stderr
+    for name, digest in re.findall(r"\| `(\S+)` \| `([0-9a-f]{64})` \|", text):
+        assert hashlib.sha256((run / "export" / name).read_bytes()).hexdigest() == digest
+    assert "psnr" not in text
+    scored(capsys, run, "--metrics", "psnr")
+    assert "| psnr ↑ |" in (run / "export/README.md").read_text()
+
+
+def test_a_finished_run_is_listed_and_watched(finished, tmp_path, capsys):
+    capsys.readouterr()
+    assert main(["runs", str(finished), "--where", "finetune.batch=2", "--json"]) == 0
+    (row,) = json.loads(capsys.readouterr().out)
+    assert (row["state"], row["generator"]) == ("finished up to export", "srvgg") and row["host"] and row["command"]
+    assert row["macs"] == json.loads((finished / "run/export/manifest.json").read_text())["macs"]["true"]
+    assert main(["watch", str(finished / "run"), "--once", str(tmp_path / "page.html")]) == 0
+    page = (tmp_path / "page.html").read_text()
+    assert "Finished up to export" in page and "1 subnet evaluated" in page and page.count("<svg") >= 2
 
 
 def test_free_sides_other_channels_and_several_inputs(tmp_path):

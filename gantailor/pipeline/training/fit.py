@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
+import torch
 from torch import nn
 
 from gantailor.pipeline.training.step_profile import StepProfile
@@ -36,12 +37,15 @@ def fit(
     on_watch: Callable[[nn.Module, int], None] | None = None,
 ) -> nn.Module:
     """Train a task with the run's progress; the trained generator."""
-    if isinstance(on_watch, Watcher) and not checkpoint.exists():
-        on_watch.forget()
+    anew = on_watch if isinstance(on_watch, Watcher) and not checkpoint.exists() else None
+    if anew is not None:
+        anew.forget()
     started = time.monotonic()
     tensorboard = run.folder.tensorboard if run.config.tensorboard else None
     with run.report.training(title, tensorboard) as listener:
         trainer = Trainer(task, recipe, workers=run.config.data.workers)
+        if anew is not None and recipe.kimg:
+            anew.begin(trainer.result())
         with _profiled(run, trainer, title):
             trained = trainer.run(checkpoint, on_progress=listener, on_watch=on_watch)
     if distributed.rank() == 0:
@@ -97,6 +101,16 @@ class Watcher:
             if file is not None:
                 file.unlink(missing_ok=True)
 
+    def begin(self, model: nn.Module) -> None:
+        """Pictures of what the training begins with; its scores come with the first look."""
+        with torch.random.fork_rng(devices=[]):  # a continued training does not draw them
+            file = self._draw({name: copied(net).eval() for name, net in self.nets(model).items()}, 0)
+        self.run.report.note(f"{self.name} begins with {file}; another each {self._pace()}")
+
+    def _pace(self) -> str:
+        recipe = self.run.config.finetune if self.name == "finetune" else self.run.config.train
+        return f"{recipe.watch_kimg:g} kimg" if recipe.watch_kimg else "training, at its end"
+
     def __call__(self, model: nn.Module, step: int) -> None:
         nets = {name: copied(net).eval() for name, net in self.nets(model).items()}
         self._draw(nets, step)
@@ -112,10 +126,12 @@ class Watcher:
         with self.log.open("a") as file:
             file.write(json.dumps(row) + "\n")
 
-    def _draw(self, nets: dict[str, nn.Module], step: int) -> None:
+    def _draw(self, nets: dict[str, nn.Module], step: int) -> Path:
         chosen = np.linspace(0, len(self.pairs) - 1, min(6, len(self.pairs))).astype(int)
         inputs, targets = self.pairs.batch(chosen)
         taught = computed(placed_teacher(self.run.setup), inputs) if self.run.setup.taught else None
         columns = [first(inputs), taught, *(computed(net, inputs) for net in nets.values()), targets]
         drawn = [to_rgb(images, self.run.config.data.background) for images in columns if is_picture(images)]
-        write_bytes(self.run.folder.file("samples") / f"{self.name}-{step:07d}.png", picture_grid(drawn))
+        file = self.run.folder.file("samples") / f"{self.name}-{step:07d}.png"
+        write_bytes(file, picture_grid(drawn))
+        return file

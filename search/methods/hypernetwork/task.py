@@ -45,7 +45,7 @@ class HypernetworkOptions(SparsityOptions):
     """
 
     reach: float = 0.8
-    control: str = "measured"  # by their own sizes the first, random latents decide alone: docs/results.md
+    control: str = "measured"  # by their own sizes the first, random latents decide alone: docs/results/decisions.md
     latent_lr: float = 0.001
 
     def __post_init__(self) -> None:

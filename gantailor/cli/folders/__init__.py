@@ -1,0 +1,1 @@
+"""Commands on folders as they are: runs listed and watched, pictures and checkpoints looked at."""

@@ -1,0 +1,1 @@
+"""What run folders tell without being opened as runs: read within bounds, nothing of them imported or executed."""
