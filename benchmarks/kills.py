@@ -1,6 +1,9 @@
 """Kill runs with -9 in every stage, go on with the same command, and compare with a run that nobody killed.
 
     python benchmarks/kills.py --kills 200 --seed 0 --out /tmp/kills
+    python benchmarks/kills.py --kills 40 --workers 2            # two processes search
+    python benchmarks/kills.py --kills 20 --lock --methods supernet       # each while the search's lock is held
+    python benchmarks/kills.py --kills 20 --torchrun --methods supernet   # one of two processes, or both at once
 
 For each method there is one run to its end (16 pixels, random ones, on the CPU, a checkpoint every 0.7 seconds). Then
 runs are killed at random moments of stages that are drawn in turn, and begun again until they end; after it weights,
@@ -11,6 +14,7 @@ was not as it should be, is printed and lies in ``kills.csv``. The same seed dra
 from __future__ import annotations
 
 import argparse
+import contextlib
 import csv
 import hashlib
 import json
@@ -27,12 +31,29 @@ from pathlib import Path
 
 STAGES = ("check", "train", "search", "finetune", "evaluate", "export", "report")
 METHODS = ("supernet", "diversity", "hypernetwork", "agents", "slimming")
+LOCK = "at the lock"  # a column of its own, with --lock
 START = """
-import sys
-from gantailor.supernet.training.trainer import Trainer
-Trainer.run.__kwdefaults__["save_every_s"] = 0.7
+import os, signal, sys
 from gantailor.cli.main import main
-sys.exit(main(sys.argv[1:]))
+from gantailor.search.storage import JournalLock
+from gantailor.supernet.training.trainer import Trainer
+
+taken, acquire = 0, JournalLock.acquire
+
+def counted(lock):
+    global taken
+    acquire(lock)
+    taken += 1
+    if taken == int(os.environ.get("KILL_AT_LOCK", "0")):
+        os.kill(os.getpid(), signal.SIGKILL)
+    return True
+
+if __name__ == "__main__":  # search workers import this
+    Trainer.run.__kwdefaults__["save_every_s"] = 0.7
+    JournalLock.acquire = counted
+    status = main(sys.argv[1:])
+    print("locks taken:", taken)
+    sys.exit(status)
 """
 SETTINGS = {
     "options": {"ngf": 4},
@@ -45,10 +66,25 @@ SETTINGS = {
 }
 
 
+@dataclass(frozen=True)
+class How:
+    """What a campaign does: processes that search, whether it kills at the lock, whether two processes train."""
+
+    workers: int = 1
+    lock: bool = False
+    torchrun: bool = False
+
+    @property
+    def stages(self) -> tuple[str, ...]:
+        """Where it kills."""
+        return (LOCK,) if self.lock else STAGES
+
+
 @dataclass
 class Told:
-    """What a campaign found."""
+    """What a campaign did and found."""
 
+    how: How
     hits: Counter[tuple[str, str]] = field(default_factory=Counter)
     wrong: list[str] = field(default_factory=list)
     rounds: int = 0
@@ -76,21 +112,37 @@ def settings_of(out: Path, method: str, workers: int) -> Path:
     whole = {**SETTINGS, "method": method, "teacher": str(out / "teacher.pth")}
     whole["data"] = {"kind": "folder", "path": str(out / "data"), "size": 16}
     whole["search"] = {**SETTINGS["search"], "workers": workers}
-    if method not in ("supernet", "hypernetwork"):
+    if method == "agents":  # which needs a discriminator, here one for 16 pixels
+        for part in ("train", "finetune"):
+            whole[part] = {**SETTINGS[part], "gan": "lsgan", "discriminator_layers": 1}
+        whole["train"]["method_options"] = {"discriminator_kimg": 0.02}
+    if method == "hypernetwork":  # keeps any number of channels
+        del whole["space"]
+    elif method != "supernet":
         whole["space"] = "every"
     file = out / f"{method}.yaml"
     file.write_text(json.dumps(whole))
     return file
 
 
-def run(file: Path, folder: Path, kill: tuple[str, float] | None = None) -> tuple[int, str, dict[str, float]]:
-    """One start; with ``kill`` it gets -9 so many seconds into a stage.
+def run(
+    file: Path, folder: Path, how: How, kill: tuple[str, float] | None = None, share: float = 1.0
+) -> tuple[int, str, dict[str, float]]:
+    """One start; with ``kill`` it gets -9 so many seconds into a stage, or when it takes the lock so many times.
+
+    Args:
+        share: under torchrun, below a half it is one of the processes that gets it, else all that there are.
 
     Returns:
-        Its status, what it said, and the seconds at which each stage began.
+        Its status, what it said, and the seconds at which each stage began, and how often it took the lock.
     """
-    command = [sys.executable, "-c", START, "compress", str(file), "--out", str(folder)]
+    start = folder.parent / "start.py"
+    start.write_text(START)
+    spread = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"] if how.torchrun else []
+    command = [sys.executable, *spread, str(start), "compress", str(file), "--out", str(folder)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUBLAS_WORKSPACE_CONFIG": ":4096:8"}
+    if kill and how.lock:
+        environment["KILL_AT_LOCK"] = str(int(kill[1]))
     log = folder.with_suffix(".log")
     began, stages = time.monotonic(), dict[str, float]()
     with log.open("w") as said:
@@ -101,9 +153,32 @@ def run(file: Path, folder: Path, kill: tuple[str, float] | None = None) -> tupl
                 if line.startswith("== "):
                     stages.setdefault(line[3:], time.monotonic() - began)
             if kill and kill[0] in stages and time.monotonic() - began - stages[kill[0]] >= kill[1]:
-                process.send_signal(signal.SIGKILL)
-                process.wait()
-    return process.returncode, log.read_text(errors="replace"), stages
+                _kill(process, share)
+    text = log.read_text(errors="replace")
+    if found := [line for line in text.splitlines() if line.startswith("locks taken: ")]:
+        stages[LOCK] = max(float(line.rpartition(" ")[2]) for line in found)
+    return process.returncode, text, stages
+
+
+def _kill(process: subprocess.Popen[bytes], share: float) -> None:
+    """The process; where torchrun started others, one of these (torchrun has to end by itself), or all at once."""
+    children = _children(process.pid)
+    if children and share < 0.5:
+        os.kill(children[int(2 * share * len(children))], signal.SIGKILL)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(timeout=120)
+    for number in [*children, process.pid]:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(number, signal.SIGKILL)
+    process.wait()
+
+
+def _children(parent: int) -> list[int]:
+    """Processes that torchrun started, by number; of others, which end with their parent, none."""
+    if "torch.distributed.run" not in Path(f"/proc/{parent}/cmdline").read_text(errors="replace"):
+        return []
+    found = Path(f"/proc/{parent}/task/{parent}/children").read_text().split()
+    return sorted(int(number) for number in found)
 
 
 def result(folder: Path) -> dict[str, object]:
@@ -121,42 +196,51 @@ def result(folder: Path) -> dict[str, object]:
     return found
 
 
-def campaign(out: Path, methods: list[str], kills: int, seed: int, workers: int, minutes: float) -> Told:
+def campaign(out: Path, methods: list[str], kills: int, seed: int, how: How, minutes: float) -> Told:
     """Until there were so many kills, or the time is up."""
-    told, drawn, end = Told(), random.Random(seed), time.monotonic() + 60 * minutes
+    told, drawn, end = Told(how), random.Random(seed), time.monotonic() + 60 * minutes
     whole: dict[str, tuple[dict[str, object], dict[str, float]]] = {}
     number = 0
     while sum(told.hits.values()) < kills and time.monotonic() < end:
         method = methods[number % len(methods)]
-        file = settings_of(out, method, workers)
+        file = settings_of(out, method, how.workers)
         if method not in whole:
-            status, said, stages = run(file, out / f"whole-{method}")
-            if status:
-                raise SystemExit(f"{method} does not end without kills:\n{said[-2000:]}")
-            ends = [*list(stages.values())[1:], max(stages.values()) + 1]
-            whole[method] = (
-                result(out / f"whole-{method}"),
-                {name: then - at for (name, at), then in zip(stages.items(), ends, strict=True)},
-            )
+            whole[method] = _uninterrupted(out / f"whole-{method}", file, how)
         _round(told, drawn, out / f"killed-{number}", file, method, whole[method])
         number += 1
         told.rounds = number
+        print(
+            f"{sum(told.hits.values())} kills in {number} rounds, {len(told.wrong)} wrong", file=sys.stderr, flush=True
+        )
     return told
+
+
+def _uninterrupted(folder: Path, file: Path, how: How) -> tuple[dict[str, object], dict[str, float]]:
+    """What has to come out, and how long each stage takes; of the lock how often it is taken."""
+    shutil.rmtree(folder, ignore_errors=True)
+    status, said, stages = run(file, folder, how)
+    if status:
+        raise SystemExit(f"{file.stem} does not end without kills:\n{said[-2000:]}")
+    locks = stages.pop(LOCK, 0.0)
+    ends = [*list(stages.values())[1:], max(stages.values()) + 1]
+    lengths = {name: then - at for (name, at), then in zip(stages.items(), ends, strict=True)}
+    return result(folder), lengths | {LOCK: locks}
 
 
 def _round(told, drawn, folder, file, method, known) -> None:  # type: ignore[no-untyped-def]
     """Up to three kills of one run, then to its end."""
     shutil.rmtree(folder, ignore_errors=True)
-    wanted, seconds = known
+    (wanted, seconds), how = known, told.how
     for _ in range(drawn.randint(1, 3)):
-        stage = min(STAGES, key=lambda name: (told.hits[method, name], drawn.random()))
-        status, said, _ = run(file, folder, (stage, drawn.random() * seconds.get(stage, 1.0)))
-        if status == -signal.SIGKILL:
+        stage = min(how.stages, key=lambda name: (told.hits[method, name], drawn.random()))
+        moment = drawn.random() * seconds.get(stage, 1.0)
+        status, said, _ = run(file, folder, how, (stage, 1 + moment if how.lock else moment), drawn.random())
+        if status == -signal.SIGKILL or (how.torchrun and "SIGKILL" in said):
             told.hits[method, stage] += 1
         elif status:
             told.wrong.append(f"{folder.name}: status {status}: {said.strip().splitlines()[-1:]}")
             return
-    status, said, _ = run(file, folder)
+    status, said, _ = run(file, folder, how)
     if status:
         told.wrong.append(f"{folder.name}: status {status} after the kills: {said.strip().splitlines()[-1:]}")
         return
@@ -173,17 +257,20 @@ def main() -> int:
     parser.add_argument("--out", type=Path, default=Path("runs/kills"))
     parser.add_argument("--methods", default=",".join(METHODS))
     parser.add_argument("--workers", type=int, default=1, help="processes that search")
+    parser.add_argument("--lock", action="store_true", help="kill at the moments when the search's lock is held")
+    parser.add_argument("--torchrun", action="store_true", help="two processes train; one of them or both are killed")
     parser.add_argument("--minutes", type=float, default=1e9, help="no new round after these")
     given = parser.parse_args()
     given.out.mkdir(parents=True, exist_ok=True)
     out = given.out.resolve()
     prepare(out)
-    told = campaign(out, given.methods.split(","), given.kills, given.seed, given.workers, given.minutes)
+    how = How(given.workers, given.lock, given.torchrun)
+    told = campaign(out, given.methods.split(","), given.kills, given.seed, how, given.minutes)
     methods = sorted({method for method, _ in told.hits})
     with (out / "kills.csv").open("w", newline="") as file:
         table = csv.writer(file)
-        table.writerow(["method", *STAGES])
-        table.writerows([method, *(told.hits[method, stage] for stage in STAGES)] for method in methods)
+        table.writerow(["method", *how.stages])
+        table.writerows([method, *(told.hits[method, stage] for stage in how.stages)] for method in methods)
     print((out / "kills.csv").read_text().strip())
     print(f"{sum(told.hits.values())} kills in {told.rounds} rounds, seed {given.seed}; {len(told.wrong)} went wrong")
     print("\n".join(told.wrong))

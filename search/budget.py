@@ -6,6 +6,7 @@ that fit come first, and one vectorised costing of the whole path finds the last
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
@@ -51,9 +52,15 @@ class Budget(CostLimits):
         """A budget as a user writes it: ``0.1x`` of the whole generator, ``2.6G``, ``macs<=2.6G, params<=1M``.
 
         Raises:
-            BudgetError: it cannot be read or reached.
+            BudgetError: it cannot be read or reached, or the whole generator takes less.
         """
-        limits = parse_budget(text, full=full_costs(space.supernet, convention))
+        full = full_costs(space.supernet, convention)
+        limits = parse_budget(text, full=full)
+        if all(limit.upper > full.get(limit.metric, math.inf) and not limit.lower for limit in limits):
+            whole = ", ".join(f"{format_macs(full[limit.metric])} {limit.metric}" for limit in limits)
+            raise BudgetError(
+                f"budget {str(text)!r} is more than the whole generator takes, {whole}; give less, 0.1x say"
+            )
         return cls(space, limits, convention, profiles=dict(profiles or {}), fill=fill)
 
     @property

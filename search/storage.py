@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import fcntl
 import os
+import random
+import time
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -22,6 +24,7 @@ from gantailor.supernet.errors import ConfigError, first_line
 from gantailor.supernet.received.documents import check_regular
 
 HEARTBEAT, GRACE = 20, 120  # seconds: how often a running trial of a database shows that it lives, and when it is lost
+MAKING = 20  # attempts at tables that others make too
 DRIVERS = {"psycopg2": "psycopg2-binary", "psycopg": "psycopg[binary]", "MySQLdb": "mysqlclient"}  # as pip calls them
 DATABASES = "sqlite:///FILE, postgresql://USER:PASSWORD@HOST/NAME or mysql+pymysql://..."
 
@@ -288,9 +291,28 @@ def _place(storage: str | Path | None) -> BaseStorage:
         return InMemoryStorage()
     if "://" not in str(storage):
         return JournalFile(Path(storage))
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ExperimentalWarning)  # heartbeats are "experimental" since 2021
-        return RDBStorage(str(storage), heartbeat_interval=HEARTBEAT, grace_period=GRACE)
+    return _database(str(storage))
+
+
+def _database(url: str) -> RDBStorage:
+    """Optuna's storage behind a URL, with its tables, which several machines may be about to make at this moment."""
+    patient = {"connect_args": {"timeout": HEARTBEAT}} if url.startswith("sqlite") else None
+    for left in reversed(range(MAKING)):
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", ExperimentalWarning)  # heartbeats are "experimental" since 2021
+                return RDBStorage(url, patient, heartbeat_interval=HEARTBEAT, grace_period=GRACE)
+        except Exception as error:
+            if not left or not _is_being_made(error):
+                raise
+            time.sleep(random.uniform(0.05, 0.5))  # another time for each, or they meet again
+    raise AssertionError("the last attempt returns or raises")
+
+
+def _is_being_made(error: Exception) -> bool:
+    """Whether another process made a table, or its first row, between a look and an attempt to make it."""
+    kinds = {kind.__name__ for kind in type(error).__mro__}
+    return bool(kinds & {"IntegrityError", "AssertionError"}) or ("SQLAlchemyError" in kinds and "exist" in str(error))
 
 
 @contextmanager

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from gantailor.comparison.cluster import Cluster, run_all_on
 from gantailor.comparison.rates import chosen, trials
@@ -15,15 +16,14 @@ from gantailor.supernet.errors import ConfigError
 from gantailor.supernet.training import distributed
 
 
-def compare(arguments: argparse.Namespace) -> None:
+def compare(arguments: argparse.Namespace) -> dict[str, Any]:
     """Run what is missing; then write table, plots, pictures and ``compare.html``, which has them all."""
     comparison, folder = Comparison.read(arguments.config), Path(arguments.out)
     if distributed.world() > 1:
         raise ConfigError("compare runs in one process; start it several times instead of with torchrun")
     tried = trials(comparison, folder)
     if arguments.dry_run:
-        _dry_run([*tried, *comparison.entries(folder)], chosen_later=bool(tried))
-        return
+        return _dry_run([*tried, *comparison.entries(folder)], chosen_later=bool(tried))
     check_folders(tried)
     failed = _run(arguments, tried)
     comparison, said = chosen(comparison, tried, folder)
@@ -34,9 +34,11 @@ def compare(arguments: argparse.Namespace) -> None:
     print(f"{text}\npage: {folder / 'compare.html'}  table: {folder / 'table.md'}")
     if failed:
         raise ConfigError("some runs failed:\n" + "\n".join(f"{name}: {said}" for name, said in failed.items()))
+    files = {name: folder / file for name, file in (("page", "compare.html"), ("table", "table.md"))}
+    return {**files, "results": folder / "results.csv", "runs": [entry.folder for entry in entries]}
 
 
-def _dry_run(entries: Sequence[Entry], *, chosen_later: bool) -> None:
+def _dry_run(entries: Sequence[Entry], *, chosen_later: bool) -> dict[str, Any]:
     """Look for mistakes. Runs whose rate is chosen later are looked at with the common one."""
     if not chosen_later:
         check_folders(entries)
@@ -44,6 +46,7 @@ def _dry_run(entries: Sequence[Entry], *, chosen_later: bool) -> None:
         run = entry.open()
         find_mistakes(run)
         print(f"{entry.folder}: budget {run.setup.budget}{', done' if entry.done else ''}")
+    return {"runs": [{"run": entry.folder, "done": entry.done} for entry in entries]}
 
 
 def _run(arguments: argparse.Namespace, entries: Sequence[Entry]) -> dict[str, str]:

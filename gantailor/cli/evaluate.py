@@ -28,8 +28,8 @@ from gantailor.supernet.errors import ConfigError
 from gantailor.supernet.files import cache_folder
 
 
-def evaluate(arguments: argparse.Namespace) -> None:
-    """Score a run, a checkpoint, an export, or a folder of pictures."""
+def evaluate(arguments: argparse.Namespace) -> Mapping[str, Any]:
+    """Score a run, a checkpoint, an export, or a folder of pictures; the scores with their provenance."""
     metrics = tuple(metric.strip() for metric in (arguments.metrics or "").split(",") if metric.strip())
     if arguments.run is not None and not (arguments.images or arguments.reference):
         rows = _of_run(arguments, metrics)
@@ -41,7 +41,8 @@ def evaluate(arguments: argparse.Namespace) -> None:
         rows = scores_to_json(_of_checkpoint(arguments, metrics))
     if arguments.against:
         print_changes(rows, arguments.against)
-    print_scores(rows, as_json=arguments.json)
+    print_scores(rows)
+    return rows
 
 
 def _of_folders(arguments: argparse.Namespace, metrics: tuple[str, ...]) -> Mapping[str, Score]:

@@ -32,17 +32,17 @@ _REMEDIES = {
 _AS_IT_SHOULD = ("is the generator's output", "is handed out by the generator", "frozen by the user")
 
 
-def inspect(arguments: argparse.Namespace) -> None:
+def inspect(arguments: argparse.Namespace) -> dict[str, Any]:
     """Print a generator's widths, costs and what froze; one's own is proved as well."""
-    _show(arguments, proved=":" in arguments.name)
+    return _show(arguments, proved=":" in arguments.name)
 
 
-def verify(arguments: argparse.Namespace) -> None:
+def verify(arguments: argparse.Namespace) -> dict[str, Any]:
     """The same, proved."""
-    _show(arguments, proved=True)
+    return _show(arguments, proved=True)
 
 
-def _show(arguments: argparse.Namespace, *, proved: bool) -> None:
+def _show(arguments: argparse.Namespace, *, proved: bool) -> dict[str, Any]:
     model = build(arguments.name, **_options(arguments.options))
     supernet = _supernet(arguments.name, model, _shapes(arguments, model))
     with Reporter().proving() as tell:
@@ -53,12 +53,23 @@ def _show(arguments: argparse.Namespace, *, proved: bool) -> None:
     subnets |= {"largest": spaces.to_config(spaces.largest), "smallest": spaces.to_config(spaces.smallest)}
     print(f"space {spaces.name!r}: {spaces.count:,} subnets")
     print(f"{'':<10}{'MACs (true)':>20}{'MACs (published)':>20}{'parameters':>14}")
+    costs = {}
     for name, config in subnets.items():
-        costs = [supernet.macs(config, convention=c) for c in ("true", "published")]
-        print(f"{name:<10}{costs[0]:>20,}{costs[1]:>20,}{supernet.parameter_count(config):>14,}")
+        macs = {f"macs_{c}": supernet.macs(config, convention=c) for c in ("true", "published")}
+        costs[name] = found = {**macs, "parameters": supernet.parameter_count(config)}
+        print(f"{name:<10}{found['macs_true']:>20,}{found['macs_published']:>20,}{found['parameters']:>14,}")
     if proof:
         print(proof)
     print(summary(supernet))
+    return {
+        "generator": arguments.name,
+        "widths": {width.name: width.size for width in supernet.graph.widths},
+        "frozen": supernet.graph.frozen,
+        "space": {"name": spaces.name, "subnets": spaces.count},
+        "costs": costs,
+        "proof": str(proof) if proof else None,
+        "summary": summary(supernet),
+    }
 
 
 def summary(supernet: Supernet) -> str:

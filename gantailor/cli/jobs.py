@@ -26,18 +26,32 @@ from gantailor.supernet.training.recipe import Recipe
 from gantailor.zoo import DEMO_SUPERNET
 
 
-def _run(arguments: argparse.Namespace, config: Config, until: str) -> None:
+def _run(arguments: argparse.Namespace, config: Config, until: str) -> dict[str, Any]:
     run = Run(arguments.out, config)
     run.until, run.profiled = until, getattr(arguments, "profile", False)
     if arguments.dry_run:
-        _print_plan(run, verbose=arguments.verbose)
-        return
+        return _print_plan(run, verbose=arguments.verbose)
     run_stages(run, until=until)
     if until == "report":
         print(f"report: {run.folder.report}  subnet: {run.folder.export}")
+    return _made(run, until)
 
 
-def _print_plan(run: Run, *, verbose: bool) -> None:
+def _made(run: Run, until: str) -> dict[str, Any]:
+    """What lies in a run folder after a stage, for ``--json``; null is what comes later."""
+    folder = run.folder
+    files = {"supernet": folder.supernet, "subnet": folder.subnet, "export": folder.manifest, "report": folder.report}
+    stored = {"widths": folder.subnet_config, "scores": folder.scores}
+    return {
+        "run": folder,
+        "stage": until,
+        **{name: file if file.exists() else None for name, file in files.items()},
+        **{name: folder.stored(file) or None for name, file in stored.items()},
+        "devices": folder.stored(folder.manifest).get("devices"),
+    }
+
+
+def _print_plan(run: Run, *, verbose: bool) -> dict[str, Any]:
     """Everything checked; what would be done with which settings, what it costs, and last what it will take."""
     find_mistakes(run)
     budget, supernet = run.setup.budget, run.setup.traced
@@ -48,6 +62,12 @@ def _print_plan(run: Run, *, verbose: bool) -> None:
     print(yaml.safe_dump(settings if verbose else changed(settings, Config().model_dump(mode="json")), sort_keys=False))
     sys.stdout.flush()
     note_estimates(run)
+    return {
+        "macs": supernet.macs(supernet.full_config(), convention=budget.convention),
+        "budget": {"macs": budget.macs, "convention": budget.convention, "said": str(budget)},
+        "subnets": budget.space.count,
+        "settings": settings,
+    }
 
 
 def changed(settings: Mapping[str, Any], usual: Mapping[str, Any]) -> dict[str, Any]:
@@ -64,18 +84,20 @@ def changed(settings: Mapping[str, Any], usual: Mapping[str, Any]) -> dict[str, 
 TEACHER_RECIPE = Recipe(kimg=160, ema_kimg=5, decay_from=0.4)
 
 
-def teacher(arguments: argparse.Namespace) -> None:
+def teacher(arguments: argparse.Namespace) -> dict[str, Any]:
     """Train a teacher on the run's data, from pictures alone."""
     preset = vars(arguments)["set:train.preset"]
     base = {} if preset else {f"train.{k}": v for k, v in TEACHER_RECIPE.model_dump(exclude={"seed"}).items()}
     run = Run(arguments.out, config_of(arguments, base))
     if arguments.dry_run:
         print(yaml.safe_dump(run.config.train.model_dump(mode="json"), sort_keys=False))
-        return
-    print(train_teacher(run))
+        return {"settings": run.config.shown()}
+    file = train_teacher(run)
+    print(file)
+    return {"run": run.folder, "teacher": file}
 
 
-def demo(arguments: argparse.Namespace) -> None:
+def demo(arguments: argparse.Namespace) -> dict[str, Any]:
     """The whole job on the embedded pictures."""
     base: dict[str, Any] = {}
     if arguments.from_scratch:
@@ -88,35 +110,36 @@ def demo(arguments: argparse.Namespace) -> None:
         else:
             base["train.kimg"] = 4
             print("continuing from the shipped supernet; --from-scratch trains it from the teacher", file=sys.stderr)
-    _run(arguments, config_of(arguments, base), "report")
+    return _run(arguments, config_of(arguments, base), "report")
 
 
-def compress(arguments: argparse.Namespace) -> None:
+def compress(arguments: argparse.Namespace) -> dict[str, Any]:
     """The whole job."""
-    _run(arguments, config_of(arguments), "report")
+    return _run(arguments, config_of(arguments), "report")
 
 
-def train(arguments: argparse.Namespace) -> None:
+def train(arguments: argparse.Namespace) -> dict[str, Any]:
     """The job up to the trained supernet."""
     if not arguments.ray_processes or arguments.dry_run:
-        _run(arguments, config_of(arguments), "train")
-        return
+        return _run(arguments, config_of(arguments), "train")
     from gantailor.pipeline.training.cluster import train_on_cluster
 
-    train_on_cluster(Run(arguments.out, config_of(arguments)), arguments.ray_processes)
+    run = Run(arguments.out, config_of(arguments))
+    train_on_cluster(run, arguments.ray_processes)
+    return _made(run, "train")
 
 
-def search(arguments: argparse.Namespace) -> None:
+def search(arguments: argparse.Namespace) -> dict[str, Any]:
     """The job up to the chosen subnet."""
-    _run(arguments, config_of(arguments), "search")
+    return _run(arguments, config_of(arguments), "search")
 
 
-def finetune(arguments: argparse.Namespace) -> None:
+def finetune(arguments: argparse.Namespace) -> dict[str, Any]:
     """The job up to the fine-tuned subnet."""
-    _run(arguments, config_of(arguments), "finetune")
+    return _run(arguments, config_of(arguments), "finetune")
 
 
-def export(arguments: argparse.Namespace) -> None:
+def export(arguments: argparse.Namespace) -> dict[str, Any]:
     """The job up to the exported files, or those of a finished run for other devices."""
     names = [name.strip() for name in (arguments.device or "").split(",") if name.strip()]
     targets = [device(name) for name in names]
@@ -129,18 +152,18 @@ def export(arguments: argparse.Namespace) -> None:
         run.subnet_config()  # said before anything is written
         if arguments.dry_run:
             print(f"would export for {', '.join(names or run.config.devices)} into {run.folder.export}")
-            return
+            return {"run": run.folder, "devices": names or run.config.devices}
         run.claim()
         manifest = export_run(run, targets or [device(name) for name in run.config.devices])
         run.release()
     else:
         run = Run(arguments.out, config_of(arguments, {"devices": names} if names else None))
         if arguments.dry_run:
-            _print_plan(run, verbose=arguments.verbose)
-            return
+            return _print_plan(run, verbose=arguments.verbose)
         run_stages(run, until="export")
         manifest = run.folder.stored(run.folder.manifest)
     _print_exported(run, manifest)
+    return _made(run, "export")
 
 
 def _print_exported(run: Run, manifest: dict[str, Any]) -> None:

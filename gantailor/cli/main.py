@@ -6,17 +6,19 @@ import argparse
 import difflib
 import errno
 import io
+import json
 import logging
+import math
 import os
 import signal
 import sys
 import threading
 import traceback
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, redirect_stdout, suppress
 from importlib import import_module
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import gantailor
 from gantailor.supernet.errors import ConfigError, GantailorError, first_line, nearest, told
@@ -74,10 +76,10 @@ def _within(file: object, folder: Path) -> bool:
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point; returns the exit status, see ``EXITS``."""
     given = list(sys.argv[1:] if argv is None else argv)
-    debug = "--debug" in given
+    debug, as_json = "--debug" in given, "--json" in given
     try:
         _prepare_streams()
-        status = _run(_without_general(given))
+        status = _run(_without_general(given), as_json=as_json)
         sys.stdout.flush()
     except BrokenPipeError:  # whoever read this (head, less) has seen enough
         _end_stream(sys.stdout)
@@ -113,7 +115,7 @@ def _without_general(given: Sequence[str]) -> list[str]:
             level = word.partition("=")[2] or next(words, "")
             if level not in LEVELS:
                 raise ConfigError(f"--log-level {level!r} is none; {nearest(level, LEVELS)}")
-        elif word != "--debug":
+        elif word not in ("--debug", "--json"):
             rest.append(word)
     if level is not None:
         logging.basicConfig(level=level.upper(), format="%(levelname)s %(name)s: %(message)s")
@@ -122,9 +124,9 @@ def _without_general(given: Sequence[str]) -> list[str]:
     return rest
 
 
-def _run(given: list[str]) -> int:
+def _run(given: list[str], *, as_json: bool) -> int:
     if given == ["--version"]:
-        print(gantailor.__version__)
+        print(json.dumps({"version": gantailor.__version__}) if as_json else gantailor.__version__)
         return 0
     from gantailor.cli.flags import check_settings  # after the quickest answer
     from gantailor.cli.parser import parser
@@ -137,9 +139,31 @@ def _run(given: list[str]) -> int:
     _ignore_matplotlibrc()
     _join()
     module, _, function = arguments.function.partition(":")
+    command = getattr(import_module(module), function)
     with _terminated():
-        getattr(import_module(module), function)(arguments)
+        if not as_json:
+            command(arguments)
+            return 0
+        with redirect_stdout(io.StringIO()):  # what a person reads
+            result = command(arguments)
+    if os.environ.get("RANK", "0") == "0":
+        print(json.dumps(_plain(result), indent=2))
     return 0
+
+
+def _plain(value: Any) -> Any:
+    """A result as JSON has it: what is no number there is null, paths and the like are text."""
+    if hasattr(value, "tolist"):  # NumPy's
+        value = value.tolist()
+    if isinstance(value, Mapping):
+        return {str(name): _plain(one) for name, one in value.items()}
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return [_plain(one) for one in value]
+    if value is None or isinstance(value, (str, int)):
+        return value
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    return str(value)
 
 
 def _prepare_streams() -> None:

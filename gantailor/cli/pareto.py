@@ -15,7 +15,7 @@ from gantailor.search.limits import format_macs
 from gantailor.supernet.errors import ConfigError
 
 
-def pareto(arguments: argparse.Namespace) -> None:
+def pareto(arguments: argparse.Namespace) -> dict[str, Any]:
     """Draw the fronts of runs; the best of each for a budget."""
     if arguments.table:
         _check_table(Path(arguments.table))
@@ -31,14 +31,14 @@ def pareto(arguments: argparse.Namespace) -> None:
     for suffix in ("png", "svg"):
         figures.save(figure, out / f"front.{suffix}")
     fronts.write_page(out / "front.html", runs, convention=convention, published=points, pictures=arguments.pictures)
-    for found in runs:
-        _print(found, convention, out if arguments.budget else None, arguments.budget)
+    shown = [_print(found, convention, out if arguments.budget else None, arguments.budget) for found in runs]
     if arguments.table:
         _write_table(table_of(runs), Path(arguments.table))
     print(f"{out / 'front.html'}, front.png, front.svg")
+    return {"page": out / "front.html", "runs": shown}
 
 
-def _print(found: SearchResult, convention: str, out: Path | None, budget: str | None) -> None:
+def _print(found: SearchResult, convention: str, out: Path | None, budget: str | None) -> dict[str, Any]:
     columns = ["trial", "macs_true", "macs_published", "params", found.score]
     rows = found.frame.loc[found.front(convention), columns]
     print(f"{found.name}: {len(found.frame)} subnets evaluated, the front:")
@@ -53,6 +53,14 @@ def _print(found: SearchResult, convention: str, out: Path | None, budget: str |
         print(f"its widths: {file}; fine-tune and export the best within this budget with (one more is tried at most):")
         folder = found.run.folder.path
         print(f"  gantailor compress {folder}/config.json --out {folder} --budget '{budget}' --trials 1")
+    return {
+        "run": found.run.folder,
+        "evaluated": len(found.frame),
+        "front": rows.to_dict("records"),
+        "budget": str(found.budget),
+        "best": best[columns].to_dict(),
+        "widths": found.config,
+    }
 
 
 def _check_table(path: Path) -> None:

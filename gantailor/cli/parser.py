@@ -23,8 +23,9 @@ def parser() -> argparse.ArgumentParser:
     whole = argparse.ArgumentParser(
         prog="gantailor",
         description="Cut a trained GAN generator to a MAC budget.",
-        epilog="Every command takes --quiet (no progress), --log-level debug, info, warning, error or critical, and "
-        "--debug (tracebacks). Exit status: 0 done, 2 a mistake, 130 interrupted, 141 output closed.",
+        epilog="Every command takes --json (its result as one JSON document, and nothing else on stdout), --quiet (no "
+        "progress), --log-level debug, info, warning, error or critical, and --debug (tracebacks). Exit status: 0 "
+        "done, 2 a mistake, 130 interrupted, 141 output closed.",
     )
     whole.add_argument("--version", action="version", version=gantailor.__version__)
     commands = whole.add_subparsers(required=True, metavar="COMMAND")
@@ -141,7 +142,6 @@ def _add_scores(add: Add) -> None:
     scores.add_argument("--skip-corrupt", action="store_true", help="leave out files that cannot be read")
     scores.add_argument("--against", help="earlier --json output: print the change, warn if the protocols differ")
     scores.add_argument("--split", default="test", help="train, search or test")
-    scores.add_argument("--json", action="store_true", help="print JSON with provenance")
     _add_trust(scores)
     shown = ("generator", "options", "data.kind", "data.path", "data.size")
     add_settings(scores, (*TRAINED, "evaluation"), shown=shown)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -13,7 +14,7 @@ from gantailor.run.setup import Setup
 from gantailor.supernet.errors import ConfigError
 
 
-def profile(arguments: argparse.Namespace) -> None:
+def profile(arguments: argparse.Namespace) -> dict[str, Any]:
     """Measure subnets on this device, or read a table, and fit a latency profile."""
     setup, path = Setup(config_of(arguments)), Path(arguments.file)
     if not path.absolute().parent.is_dir():  # before minutes of measuring
@@ -35,3 +36,4 @@ def profile(arguments: argparse.Namespace) -> None:
     print(f"{profile.device}: {ends[0]:.3g} to {ends[1]:.3g} ms over the space, ", end="")
     print(f"median error {100 * profile.error:.1f}% on the subnets left out of the fit")
     print(f"use it with: --budget 'latency_ms<={ends.mean():.3g}@{path}'")
+    return {"file": path, "device": profile.device, "ms": ends, "median_error": profile.error}

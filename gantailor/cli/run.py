@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import time
 from pathlib import Path
+from typing import Any
 
 from gantailor.handover.pack import pack as write_pack
 from gantailor.inference.files import Application, check_out, input_files
@@ -15,7 +16,7 @@ from gantailor.run.progress import Reporter
 VISIBLE = 2 / 255  # of the way from black to white
 
 
-def run(arguments: argparse.Namespace) -> None:
+def run(arguments: argparse.Namespace) -> dict[str, Any]:
     """Apply a model to every input, into a folder; what lies there already stays."""
     files, out, report = input_files(arguments.inputs), Path(arguments.out), Reporter()
     check_out(out, files)
@@ -41,9 +42,11 @@ def run(arguments: argparse.Namespace) -> None:
     took = time.monotonic() - started
     already = f", {job.kept} lay there already" if job.kept else ""
     print(f"{job.made} pictures in {took:.1f} s{already}: {out}")
+    return {"out": out, "made": job.made, "kept": job.kept, "skipped": job.skipped, "seconds": took}
 
 
-def pack(arguments: argparse.Namespace) -> None:
+def pack(arguments: argparse.Namespace) -> dict[str, Any]:
     """Write one file with all that was exported of a run."""
     file = write_pack(arguments.run, arguments.out, trust_code=arguments.trust_code)
     print(f"{file}: {file.stat().st_size:,} bytes; README.md in it says how each model is run")
+    return {"file": file, "bytes": file.stat().st_size}

@@ -16,7 +16,7 @@ from gantailor.run.loading import paper, papers
 from gantailor.supernet.errors import ConfigError, nearest
 
 
-def show_settings(arguments: argparse.Namespace) -> None:
+def show_settings(arguments: argparse.Namespace) -> dict[str, Any]:
     """Print the settings, or those of one section.
 
     Raises:
@@ -28,21 +28,27 @@ def show_settings(arguments: argparse.Namespace) -> None:
         if not found:
             raise ConfigError(f"there is no section {section!r}; {nearest(section, Config.model_fields)}")
     print("\n".join(_markdown(found) if arguments.markdown else _text(found)))
+    return {
+        name: {"default": _default(field), "allowed": _allowed(field), "what": field.description}
+        for name, field in found
+    }
 
 
-def show_papers(arguments: argparse.Namespace) -> None:
+def show_papers(arguments: argparse.Namespace) -> dict[str, Any]:
     """List the papers' runs, or print the file of one.
 
     Raises:
         ConfigError: there is no such run.
     """
     if arguments.name is not None:
-        print(paper(arguments.name).read_text(encoding="utf8"), end="")
-        return
+        text = paper(arguments.name).read_text(encoding="utf8")
+        print(text, end="")
+        return {"name": arguments.name, "settings": yaml.safe_load(text)}
     found = papers()
     width = max(map(len, found))
-    for name, file in found.items():
-        print(f"{name:<{width}}  {file.read_text(encoding='utf8').splitlines()[0].removeprefix('# ')}")
+    titles = {n: file.read_text(encoding="utf8").splitlines()[0].removeprefix("# ") for n, file in found.items()}
+    print("\n".join(f"{name:<{width}}  {title}" for name, title in titles.items()))
+    return titles
 
 
 def reference() -> str:

@@ -14,6 +14,7 @@ from gantailor.comparison import drawing, runs
 from gantailor.comparison.fairness import CHANGES_SAID, changes, unequal_costs
 from gantailor.comparison.runs import Entry
 from gantailor.reports import figures
+from gantailor.reports.pages import with_policy
 from gantailor.reports.scores import differences_of, warn
 from gantailor.reports.tables import csv_bytes
 from gantailor.run.inputs import placed_teacher
@@ -152,5 +153,5 @@ def write_comparison(entries: Sequence[Entry], folder: Path, said: Sequence[str]
     for name, (_, data) in images.items():
         write_bytes(folder / f"{name}.png", data)
     page = drawing.page(tables, dict(images.values()), said=drawing.said_best(wide, untrained), notes=unlike)
-    write_bytes(folder / "compare.html", page.encode())
+    write_bytes(folder / "compare.html", with_policy(page))
     return text

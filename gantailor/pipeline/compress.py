@@ -5,10 +5,12 @@ A stage whose file exists is done; delete the file to do it again. Training and 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import gantailor
 from gantailor.pipeline.check import check
 from gantailor.pipeline.evaluate import evaluate
 from gantailor.pipeline.export import export
@@ -17,6 +19,7 @@ from gantailor.pipeline.search.stage import search
 from gantailor.pipeline.training.finetune import finetune
 from gantailor.pipeline.training.train import train
 from gantailor.run.run import Run
+from gantailor.supernet.errors import told
 from gantailor.supernet.training import distributed
 
 
@@ -47,6 +50,7 @@ STAGES: dict[str, Stage] = {
 def compress(run: Run, *, until: str = "report") -> None:
     """All stages in order, up to and including one; what is already done is not done again."""
     run.until = until
+    run.report.record(f"gantailor {gantailor.__version__}, process {os.getpid()}, to stage {until}")
     try:
         for name, stage in STAGES.items():
             if distributed.rank() == 0:
@@ -56,5 +60,9 @@ def compress(run: Run, *, until: str = "report") -> None:
             distributed.wait()
             if name == until:
                 break
+        run.report.record("done")
+    except BaseException as error:
+        run.report.record(f"ended: {told(error) if isinstance(error, Exception) else type(error).__name__}")
+        raise
     finally:
         run.release()

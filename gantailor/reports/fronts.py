@@ -13,6 +13,7 @@ import numpy as np
 
 from gantailor.reports.evaluated import Evaluated
 from gantailor.reports.figures import COLOURS, MARKERS, label_costs, plain, svg
+from gantailor.reports.pages import with_policy
 from gantailor.reports.scores import differences_of
 from gantailor.reports.search_result import SearchResult
 from gantailor.search.limits import format_macs
@@ -272,4 +273,4 @@ def write_page(
     page = environment.get_template("front.html").render(
         plots=plots, data=data, colours=COLOURS, convention=convention, short=format_macs
     )
-    write_bytes(path, page.encode())
+    write_bytes(path, with_policy(page))

@@ -15,6 +15,7 @@ from gantailor.evaluators.pictures.modes import background_of
 from gantailor.evaluators.pictures.rgb import as_rgb, as_seen
 from gantailor.reports import figures
 from gantailor.reports.curves import draw_curves
+from gantailor.reports.pages import with_policy
 from gantailor.run.inputs import placed_teacher
 from gantailor.run.run import Run
 from gantailor.search.limits import format_macs
@@ -177,4 +178,4 @@ def write_report(run: Run, front: Figure, *, pictures: int = 8) -> None:
             key: value for key, value in manifest.items() if key not in ("devices", "scores", "config", "options")
         },
     )
-    write_bytes(run.folder.report, page.encode())
+    write_bytes(run.folder.report, with_policy(page))

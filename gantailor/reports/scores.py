@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -12,11 +11,8 @@ from gantailor.supernet.errors import ConfigError, UnreadableError, why_of
 from gantailor.supernet.received.documents import read_json
 
 
-def print_scores(rows: Mapping[str, dict[str, Any]], *, as_json: bool = False) -> None:
-    """Print scores: a line each and what they share, or JSON."""
-    if as_json:
-        print(json.dumps(rows, indent=2))
-        return
+def print_scores(rows: Mapping[str, dict[str, Any]]) -> None:
+    """Print scores: a line each and what they share."""
     width = max(map(len, rows))
     for name, row in rows.items():
         better = "lower" if row["lower_is_better"] else "higher"

@@ -62,6 +62,7 @@ class RunFolder:
         path_scores: costs and inherited scores of nets along the path, where there is one, CSV.
         scores: on the test split, JSON.
         export, manifest: the exported files.
+        log: what was told, with times; ``log_of`` a training is another.
     """
 
     config = _File("config.json")
@@ -91,6 +92,7 @@ class RunFolder:
     export = _File("export")
     manifest = _File("export/manifest.json")
     report = _File("report.html")
+    log = _File("gantailor.log")
     tensorboard = _File("tensorboard")
 
     def __init__(self, path: str | Path) -> None:

@@ -1,10 +1,13 @@
-"""Live progress with the time left: a bar on a terminal, a line every ten seconds elsewhere."""
+"""Live progress with the time left: a bar on a terminal, a line every ten seconds elsewhere; a run's log."""
 
 from __future__ import annotations
 
+import logging
+import os
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +15,27 @@ from gantailor.supernet.errors import ConfigError
 
 if TYPE_CHECKING:
     from gantailor.supernet.training.trainer import Progress
+
+
+# a link is not followed, and a pipe not waited for
+APPENDING = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+LARGEST = 2**20  # bytes of a log; of a larger one the later half stays
+
+
+class _Warnings(logging.Handler):
+    """What the packages warn of goes into the log of the run that this process works on, and where it goes anyway."""
+
+    report: Reporter | None = None
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if self.report is not None:
+            self.report.record(f"{record.levelname.lower()}: {record.getMessage()}")
+        usual = logging.lastResort  # which Python takes only where there is no handler at all
+        if usual is not None and not logging.getLogger().handlers and record.levelno >= usual.level:
+            usual.handle(record)
+
+
+_WARNINGS = _Warnings()
 
 
 def _tensorboard(folder: Path) -> Callable[[int], Any]:
@@ -79,13 +103,16 @@ class Reporter:
 
     Attributes:
         silent: whether all of them are quiet, as ``--quiet`` asks for.
+        log: the file that keeps what is told, quiet or not, while a run is worked on.
     """
 
     silent = False
+    log: Path | None = None
 
     def __init__(self, *, quiet: bool = False) -> None:
         self.quiet = quiet or self.silent
         self.live = sys.stderr.isatty()
+        self._before: list[str] = []  # what was told before there was a log
 
     def stage(self, name: str) -> None:
         """A stage begins."""
@@ -93,11 +120,51 @@ class Reporter:
 
     def note(self, text: str) -> None:
         """What a stage has to say at its end."""
+        self.record(text)
         if not self.quiet:
             from tqdm import tqdm
 
             tqdm.write(text, file=sys.stderr)  # above a bar, should there be one
             sys.stderr.flush()
+
+    def keep(self, log: Path) -> None:
+        """From now on what is told, and what was told before, is appended to a file, with its time."""
+        from gantailor.supernet.files import write_bytes  # which takes PyTorch, and mistakes are told before
+
+        with suppress(OSError):
+            if log.is_file() and log.stat().st_size > LARGEST:
+                with log.open("rb") as file:
+                    file.seek(-LARGEST // 2, os.SEEK_END)
+                    later = file.read().partition(b"\n")[2]
+                write_bytes(log, later)
+        self.log, _WARNINGS.report = log, self
+        logging.getLogger("gantailor").addHandler(_WARNINGS)
+        for line in self._before:
+            self._append(line)
+        self._before = []
+
+    def record(self, text: str) -> None:
+        """A line of the log, and nothing on the terminal."""
+        now = datetime.now().astimezone().isoformat(timespec="seconds")
+        line = f"{now} {text}".replace("\n", "\n  ")
+        if self.log is None:
+            self._before = [*self._before[-99:], line]
+        else:
+            self._append(line)
+
+    def _append(self, line: str) -> None:
+        if self.log is not None:
+            with suppress(OSError):  # the run is worth more
+                place = os.open(self.log, APPENDING, 0o644)
+                with os.fdopen(place, "a", encoding="utf8", errors="replace") as file:
+                    file.write(f"{line}\n")
+
+    def end(self) -> None:
+        """Nothing is kept any more."""
+        self.log = None
+        if _WARNINGS.report is self:
+            _WARNINGS.report = None
+            logging.getLogger("gantailor").removeHandler(_WARNINGS)
 
     def _bar(self, name: str, form: str, *, unit: str = "it", patient: bool = False) -> _Bar:
         return _Bar(name, form, unit=unit, live=self.live, quiet=self.quiet, patient=patient)

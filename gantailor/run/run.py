@@ -90,12 +90,14 @@ class Run:
             settings = self.config.model_dump(mode="json")
             self.folder.store_config(settings, private=settings != self.config.shown())
             note_start(self.folder, vars(self).get("until"))  # the class's own is nobody's word
+            self.report.keep(self.folder.log)
         except GantailorError:
             self.folder.release()
             raise
 
     def release(self) -> None:
         """Let other processes write here."""
+        self.report.end()
         self.folder.release()
 
     def changed(self) -> list[str]:

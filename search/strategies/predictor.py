@@ -50,7 +50,7 @@ def _features(budget: Budget, indices: np.ndarray) -> np.ndarray:
 
 def _gaussian_process(x: np.ndarray, y: np.ndarray, new: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Posterior mean and deviation at ``new``: a linear trend and a smooth rest, scales by marginal likelihood."""
-    fitted = [_fitted(x, y, length, noise) for length in LENGTHS for noise in NOISES]
+    fitted = (_fitted(x, y, length, noise) for length in LENGTHS for noise in NOISES)  # each holds a square of x
     best = max(fitted, key=lambda process: process.log_marginal_likelihood_value_)  # the first of equals
     mean, deviation = best.predict(new, return_std=True)
     return mean, deviation

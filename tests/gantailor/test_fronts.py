@@ -4,6 +4,7 @@ import json
 import shutil
 
 import numpy as np
+import optuna
 import pandas as pd
 import pytest
 import torch
@@ -248,6 +249,10 @@ def test_runs_share_a_study_that_they_name(runs, tmp_path, capsys):
     assert main(["search", config, "--out", str(tmp_path / "a"), *storage, "--search.study", "mine"]) == 0
     studies = [open_study(place, name=name, objectives=(Objective("l1"),)) for name in ("ours", "mine")]
     assert [len(study.trials) for study in studies] == [3, 3]
+    assert "of other weights" not in capsys.readouterr().err
+    studies[1].add_trial(optuna.create_trial(value=1.0))
+    assert main(["search", config, "--out", str(tmp_path / "a"), *storage, "--search.study", "mine"]) == 0
+    assert "1 trials of study 'mine' are of other weights, data or scores and do not count" in capsys.readouterr().err
     (tmp_path / "b").rename(tmp_path / "moved")
     assert len(SearchResult.read(tmp_path / "moved").frame) == 3
     capsys.readouterr()

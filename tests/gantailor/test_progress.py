@@ -1,5 +1,8 @@
 """Progress: a line every ten seconds where no terminal is, a bar on one."""
 
+import logging
+import os
+import pickle
 import re
 import sys
 import time
@@ -7,7 +10,7 @@ import time
 import pytest
 import tqdm.std
 
-from gantailor.run.progress import Reporter
+from gantailor.run.progress import LARGEST, Reporter
 from gantailor.supernet.training.trainer import Progress
 
 
@@ -76,3 +79,36 @@ def test_bar_on_a_terminal(monkeypatch, capsys):
     shown = capsys.readouterr().err.split("\r")
     assert any(part.startswith("search 2/3, best 0.5, ") for part in shown)
     assert "█" in shown[-1] and shown[-1].endswith("\n")
+
+
+def test_a_runs_log(tmp_path, capsys):
+    """What was told, with times, quiet or not; warnings too, which still reach the terminal."""
+    log, report = tmp_path / "gantailor.log", Reporter(quiet=True)
+    report.stage("check")
+    report.keep(log)
+    report.note("two\nlines")
+    logging.getLogger("gantailor.zoo").warning("a picture is missing")
+    pickle.dumps(report)
+    report.end()
+    report.note("of another run")
+    logging.getLogger("gantailor.zoo").warning("later")
+    lines = log.read_text().splitlines()
+    assert [line.partition(" ")[2] for line in lines] == ["== check", "two", " lines", "warning: a picture is missing"]
+    assert all(re.match(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d[+-]\d\d:\d\d |  lines", line) for line in lines)
+    assert "later" not in log.read_text() and capsys.readouterr().out == ""
+
+
+def test_a_runs_log_is_bounded_and_no_reason_to_stop(tmp_path):
+    log, report = tmp_path / "gantailor.log", Reporter(quiet=True)
+    log.write_text("".join(f"line {number}\n" for number in range(LARGEST // 8)))
+    report.keep(log)
+    report.note("new")
+    kept = log.read_text().splitlines()
+    assert log.stat().st_size < 0.6 * LARGEST and re.fullmatch(r"line \d+", kept[0]) and kept[-1].endswith(" new")
+    os.mkfifo(tmp_path / "fifo")
+    (tmp_path / "link").symlink_to(log)
+    for other in (tmp_path, tmp_path / "fifo", tmp_path / "link"):
+        report.keep(other)
+        report.note("nobody reads this")
+        report.end()
+    assert "nobody" not in log.read_text()

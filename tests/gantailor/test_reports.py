@@ -1,9 +1,15 @@
 """What reports say of a run: the sentence at the top, the warning below it, numbers on axes."""
 
+import base64
+import hashlib
+import re
+
 import pytest
 from matplotlib.figure import Figure
 
+from gantailor.comparison.drawing import page as comparison_page
 from gantailor.reports.figures import label_costs
+from gantailor.reports.pages import with_policy
 from gantailor.reports.report import format_bytes, said, worse_than_nothing
 
 
@@ -62,3 +68,34 @@ def test_an_axis_has_numbers_at_every_range(log, low, high):
 
 def test_sizes_in_words():
     assert [format_bytes(n) for n in (12, 4700, 4.7e6, 1.25e9)] == ["12 B", "4.7 kB", "4.7 MB", "1.25 GB"]
+
+
+HOSTILE = "<script>document.title = 'ran'</script><img src=x onerror=\"document.title = 'ran'\"><b style='color: red'>"
+BROUGHT_IN = f"""<!doctype html><meta charset="utf-8"><title>as it was</title>{HOSTILE}<img src="https://example.com/x.png">
+<link rel="stylesheet" href="https://example.com/x.css"><iframe src="https://example.com"></iframe><p id="said"></p>
+<script>document.getElementById("said").textContent = "own"</script>"""
+
+
+def test_only_the_pages_own_script_is_allowed():
+    """And nothing from any network, even where a name were written as it is."""
+    page = with_policy(BROUGHT_IN).decode()
+    (policy,) = re.findall('<meta http-equiv="Content-Security-Policy" content="([^"]*)">', page)
+    own = 'document.getElementById("said").textContent = "own"'
+    digest = base64.b64encode(hashlib.sha256(own.encode()).digest()).decode()
+    assert policy.startswith("default-src 'none'; img-src data:;") and policy.endswith(
+        f"; script-src 'sha256-{digest}'"
+    )
+    assert page.index(policy) < page.index("<title>")
+    assert "script-src" not in with_policy('<meta charset="utf-8"><p>').decode()
+
+
+def test_a_page_that_was_brought_something_in_a_browser(tmp_path, browser):
+    (tmp_path / "page.html").write_bytes(with_policy(BROUGHT_IN))
+    with browser(tmp_path / "page.html") as view:
+        assert view.title() == "as it was" and view.locator("#said").inner_text() == "own"
+
+
+def test_names_in_a_comparison_are_text():
+    table = f"| method | MACs |\n|---|---|\n| {HOSTILE} | 1 |"
+    made = with_policy(comparison_page(table, {HOSTILE: b""}, "true", [HOSTILE], notes=[HOSTILE])).decode()
+    assert HOSTILE not in made and "<script" not in made and "Content-Security-Policy" in made

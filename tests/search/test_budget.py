@@ -137,3 +137,13 @@ def test_latency_profile(tmp_path):
     )
     with pytest.raises(ConfigError, match="another generator"):
         profile.predict(other, other.smallest[None])
+
+
+def test_a_budget_above_the_whole_generator(tmp_path):
+    """Nothing would be cut. What it takes is a budget, and so is a second limit that cuts."""
+    full = SUPERNET.macs(SUPERNET.full_config())
+    for text in ("2x", "1000G", f"{full + 1}", "macs<=2x, params<=1000G"):
+        with pytest.raises(BudgetError, match=r"is more than the whole generator takes, .* macs"):
+            Budget.of(SPACE, text)
+    for text in ("1x", f"{full}", "macs<=2x, params<=0.9x", "macs<=2x, macs>=0.2x"):
+        Budget.of(SPACE, text)

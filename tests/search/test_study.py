@@ -280,6 +280,26 @@ def test_two_machines_share_a_database(tmp_path):
     assert sorted(map(float, here + there)) == sorted(trial.values[0] for trial in done)
 
 
+def opens(place, together):
+    together.wait()
+    prepare_storage(place)
+    open_study(place, name="s")
+
+
+def test_four_machines_make_the_tables_at_once(tmp_path):
+    """Optuna looks which are missing and makes these: another machine comes between."""
+    context = multiprocessing.get_context("fork")
+    for number in range(5):
+        together = context.Barrier(4)
+        place = f"sqlite:///{tmp_path}/{number}.db"
+        machines = [context.Process(target=opens, args=(place, together)) for _ in range(4)]
+        for machine in machines:
+            machine.start()
+        for machine in machines:
+            machine.join(60)
+        assert [machine.exitcode for machine in machines] == [0] * 4
+
+
 def one_of_many(path, lock, seed):
     search(path, "random", budget=1.0, lock=lock, seed=seed).run(500)
 

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
+import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +19,7 @@ from gantailor.run.run import Run
 from gantailor.search.scoring import score_candidate
 from gantailor.search.study import Search
 from gantailor.supernet.device import HOST
-from gantailor.supernet.errors import ConfigError
+from gantailor.supernet.errors import ConfigError, first_line
 
 SECONDS = 5.0  # candidates share a Tune trial up to about so long: a trial's own overhead is about a second
 LARGEST_BATCH = 16
@@ -43,13 +46,15 @@ def connect(address: str, gpus: float = 0.0, *, setting: str = "search.ray_gpus"
         told: print what the cluster's processes print.
 
     Raises:
-        ConfigError: Ray is missing, there is no cluster at the address, or it has not the GPUs that are wanted.
+        ConfigError: Ray is missing, there is no cluster at the address, it wants a token, or has not the GPUs that are
+            wanted.
     """
     try:
         import ray
     except ImportError:
         raise ConfigError("Ray is not installed; run: pip install 'gantailor[ray]'") from None
     if not ray.is_initialized():
+        _check_reachable(address)
         try:
             ray.init(address=address, log_to_driver=told)
         except (ConnectionError, ValueError, RuntimeError) as error:
@@ -59,6 +64,51 @@ def connect(address: str, gpus: float = 0.0, *, setting: str = "search.ray_gpus"
         raise ConfigError(
             f"{setting} {gpus:g}: the Ray cluster at {address!r} has {there:g} GPUs; lower it, 0 computes on CPUs"
         )
+
+
+def _check_reachable(address: str) -> None:
+    """That something listens at a cluster's address, and lets this process in: Ray itself asks for most of a minute.
+
+    Raises:
+        ConfigError: nothing does, or it wants another token.
+    """
+    try:
+        from ray._private.services import canonicalize_bootstrap_address
+        from ray._raylet import GcsClient  # type: ignore[attr-defined, unused-ignore]
+        from ray.exceptions import AuthenticationError
+    except ImportError:  # another version of Ray, which tells by itself
+        return
+    place = None if address == "local" or "://" in address else canonicalize_bootstrap_address(address)
+    host, _, port = (place or "").rpartition(":")
+    if not port.isdigit():  # no address; none is known on this machine
+        return
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=5).close()
+        with _without_stderr():  # Ray's own log of it
+            GcsClient(address=place)
+    except AuthenticationError:
+        raise ConfigError(
+            f"the Ray cluster at {address!r} asks for a token, and this process has none or another one; set "
+            "RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH to the cluster's"
+        ) from None
+    except OSError as error:
+        raise ConfigError(f"no Ray cluster at {address!r}: {error}; start one with ray start --head") from None
+    except Exception as error:  # Ray tells by itself
+        logger.debug("the Ray cluster at %r: %s", address, first_line(error))
+
+
+@contextmanager
+def _without_stderr() -> Iterator[None]:
+    """Within the block what libraries in C write there leads nowhere."""
+    sys.stderr.flush()
+    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
 
 
 def check_ray(settings: Any, device: str) -> None:

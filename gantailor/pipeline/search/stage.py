@@ -36,6 +36,7 @@ def search(run: Run) -> SubnetConfig:
     put_back(run)
     with reaching(storage_of(run)):
         searcher = make_search(run)
+        _tell_of_others(run, searcher)
         _evaluate(run, searcher)
         found = table(searcher.study, searcher.budget.space, provenance=searcher.provenance)
         best = best_config(searcher.study, searcher.budget, provenance=searcher.provenance)
@@ -59,6 +60,17 @@ def _evaluate(run: Run, searcher: Search) -> None:
     else:
         with run.report.counting("search", run.config.search.trials) as listener:
             evaluate_all(run, searcher, listener)
+
+
+def _tell_of_others(run: Run, searcher: Search) -> None:
+    """Who shares a study may think that its trials are theirs, too; machines that train by themselves differ."""
+    trials = searcher.study.get_trials(deepcopy=False) if run.config.search.study else ()
+    others = sum(trial.user_attrs.get("provenance") != searcher.provenance for trial in trials)
+    if others:
+        run.report.note(
+            f"{others} trials of study {searcher.study.study_name!r} are of other weights, data or scores and do not "
+            "count here; machines that search together take one trained file: --supernet FILE --train.kimg 0"
+        )
 
 
 def _tell_gain(run: Run, searcher: Search) -> None:
