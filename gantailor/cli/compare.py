@@ -23,8 +23,7 @@ def compare(arguments: argparse.Namespace) -> dict[str, Any]:
         raise ConfigError("compare runs in one process; start it several times instead of with torchrun")
     tried = trials(comparison, folder)
     if arguments.dry_run:
-        _dry_run([*tried, *comparison.entries(folder)], chosen_later=bool(tried))
-        return {"runs": [{"run": entry.folder, "done": entry.done} for entry in comparison.entries(folder)]}
+        return _dry_run([*tried, *comparison.entries(folder)], chosen_later=bool(tried))
     check_folders(tried)
     failed = _run(arguments, tried)
     comparison, said = chosen(comparison, tried, folder)
@@ -39,7 +38,7 @@ def compare(arguments: argparse.Namespace) -> dict[str, Any]:
     return {**files, "results": folder / "results.csv", "runs": [entry.folder for entry in entries]}
 
 
-def _dry_run(entries: Sequence[Entry], *, chosen_later: bool) -> None:
+def _dry_run(entries: Sequence[Entry], *, chosen_later: bool) -> dict[str, Any]:
     """Look for mistakes. Runs whose rate is chosen later are looked at with the common one."""
     if not chosen_later:
         check_folders(entries)
@@ -47,6 +46,7 @@ def _dry_run(entries: Sequence[Entry], *, chosen_later: bool) -> None:
         run = entry.open()
         find_mistakes(run)
         print(f"{entry.folder}: budget {run.setup.budget}{', done' if entry.done else ''}")
+    return {"runs": [{"run": entry.folder, "done": entry.done} for entry in entries]}
 
 
 def _run(arguments: argparse.Namespace, entries: Sequence[Entry]) -> dict[str, str]:

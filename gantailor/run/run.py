@@ -89,8 +89,8 @@ class Run:
             self.check_folder()
             settings = self.config.model_dump(mode="json")
             self.folder.store_config(settings, private=settings != self.config.shown())
-            self.report.keep(self.folder.log)
             note_start(self.folder, vars(self).get("until"))  # the class's own is nobody's word
+            self.report.keep(self.folder.log)
         except GantailorError:
             self.folder.release()
             raise
