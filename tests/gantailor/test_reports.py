@@ -97,5 +97,5 @@ def test_a_page_that_was_brought_something_in_a_browser(tmp_path, browser):
 
 def test_names_in_a_comparison_are_text():
     table = f"| method | MACs |\n|---|---|\n| {HOSTILE} | 1 |"
-    made = with_policy(comparison_page(table, {HOSTILE: b""}, "true", [HOSTILE], notes=[HOSTILE])).decode()
+    made = with_policy(comparison_page([(HOSTILE, table)], {HOSTILE: b""}, said=[HOSTILE], notes=[HOSTILE])).decode()
     assert HOSTILE not in made and "<script" not in made and "Content-Security-Policy" in made
