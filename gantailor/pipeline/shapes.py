@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from gantailor.pipeline.context import continued
 from gantailor.run.run import Run
 from gantailor.run.shapes import output_of
-from gantailor.supernet.calling import Inputs, evaluating, first, forward, input_names, shape_of
+from gantailor.supernet.calling import Inputs, first, input_names, shape_of
 from gantailor.supernet.errors import ConfigError, first_line, nearest
 from gantailor.supernet.training import distributed
 from gantailor.supernet.training.batches import Move
@@ -169,13 +169,14 @@ def check_features(run: Run, inputs: Inputs) -> None:
         run.report.note(f"features are compared behind {named}, proposed from the graph; teacher.layers sets others")
     record = setup.teacher_record
     _check_layers(setup.generator, pairs, f"generator {config.generator!r}", config.generator)
-    _check_layers(setup.teacher, pairs.values(), f"teacher {record.generator if record else ''!r}", config.generator)
+    teacher = f"teacher {record.generator if record else ''!r}"
+    _check_layers(setup.teacher, pairs.values(), teacher, config.generator)
     distilled = [(section, recipe) for section, recipe in trainings(run) if recipe.feature_weight]
     if not distilled:
         return
-    mine = _features(setup.generator, {name: name for name in pairs}, inputs)
+    mine = _features(setup.generator, {name: name for name in pairs}, inputs, f"generator {config.generator!r}")
     alike = setup.teacher is setup.generator and all(name == other for name, other in pairs.items())
-    theirs = mine if alike else _features(setup.teacher, pairs, inputs)
+    theirs = mine if alike else _features(setup.teacher, pairs, inputs, teacher)
     for section, recipe in distilled:
         for name in pairs:
             if why := _unlike(recipe.feature_loss, mine.get(name), theirs.get(name)):
@@ -196,10 +197,10 @@ def _check_layers(net: nn.Module, names: Iterable[str], whose: str, student: str
 
 
 @torch.no_grad()
-def _features(model: nn.Module, layers: Mapping[str, str], inputs: Inputs) -> dict[str, Any]:
+def _features(model: nn.Module, layers: Mapping[str, str], inputs: Inputs, whose: str) -> dict[str, Any]:
     """Of the named layers, by the generator's names for them."""
-    with evaluating(model), capture(model, layers) as found:
-        forward(model, inputs)
+    with capture(model, layers) as found:
+        output_of(model, inputs, whose)
     return found
 
 

@@ -327,7 +327,7 @@ def _maps(
     """From the student's features to the teacher's, on the device of the inputs."""
     widths = []
     for model, names in ((generator, layers), (teacher.model, teacher.layers)):
-        with capture(plain_generator(model), names) as features:
+        with evaluating(model), capture(plain_generator(model), names) as features:  # one picture is no batch
             forward(model, inputs)
         widths.append({name: features[name].shape[1] for name in layers})
     torch.manual_seed(recipe.seed)

@@ -99,6 +99,28 @@ def test_the_check_says_which_statistics_are_nearer(pix2pix, tmp_path, capsys):
     assert "training targets" not in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(("statistics", "status"), [("running", 0), ("batch", 2)])
+def test_maps_of_one_pixel_have_no_statistics(tmp_path, capsys, statistics, status):
+    """A SPADE of 64 px begins with maps of one pixel: its own statistics are the only ones that it can have."""
+    torch.save(gantailor.build("spade", ngf=4).state_dict(), tmp_path / "g.pth")
+    rng = np.random.default_rng(0)
+    for split in ("train", "val", "test"):
+        for kind, shape, most in (("label", (64, 64), 5), ("img", (64, 64, 3), 256)):
+            (tmp_path / "data" / f"{split}_{kind}").mkdir(parents=True)
+            for number in range(4):
+                drawn = Image.fromarray(rng.integers(0, most, shape, dtype=np.uint8))
+                drawn.save(tmp_path / "data" / f"{split}_{kind}" / f"{number}.png")
+    settings = {"generator": "spade", "options": {"ngf": 4}, "budget": "0.5x"}
+    settings["teacher"] = {"weights": str(tmp_path / "g.pth"), "statistics": statistics}
+    settings |= {"data": {"kind": "labels", "path": str(tmp_path / "data"), "size": 64}}
+    settings |= {"train": {"batch": 4}, "finetune": {"batch": 4}}
+    (tmp_path / "c.yaml").write_text(json.dumps(settings))
+    assert main(["compress", str(tmp_path / "c.yaml"), "--out", str(tmp_path / "r"), "--dry-run"]) == status
+    (*_, last) = capsys.readouterr().err.strip().splitlines()
+    if status:
+        assert last.startswith("error: teacher 'spade' cannot run on") and "data.size" in last
+
+
 @pytest.mark.long
 def test_what_the_file_tells_reaches_the_export(pix2pix, tmp_path):
     """No option is named, and the exported file alone says how to build the generator."""
