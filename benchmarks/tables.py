@@ -177,11 +177,9 @@ class Changes:
         """In Markdown."""
         frame = pd.read_csv(RESULTS / self.csv)
         frame.columns = [name.partition("[")[0] for name in frame.columns]
-        heads = [
-            *self.within,
-            f"beside {self.base}",
-            *(score.upper() if score in ("l1", "kid") else score for score in self.scores),
-        ]
+        named = {"l1": "L1", "fid": "FID", "kid": "KID", "psnr_rgb": "PSNR, RGB", "psnr_y": "PSNR, Y"}
+        named |= {"ssim_y": "SSIM, Y", "lpips": "LPIPS"}
+        heads = [*self.within, f"beside {self.base}, %", *(named.get(score, score) for score in self.scores)]
         lines = [row(heads), "|---" * len(heads) + "|"]
         for key, part in frame.groupby(list(self.within), sort=False) if self.within else [((), frame)]:
             base = part[part[self.by] == self.base].set_index("seed")
@@ -200,7 +198,6 @@ class Strategies:
     """Medians over seeds of how many evaluations a search needs, a column for each problem; stopped ones as a bound."""
 
     csv: str
-    bound: int = 250
 
     def lines(self) -> list[str]:
         """In Markdown."""
@@ -243,8 +240,8 @@ SLIMMING = (
     *(Column("ms, 1 thread", "ms", 1, statistic="median", better=0), L1, FID, KID, SEEDS),
 )
 SUPER = (
-    *(MACS, Column("PSNR to the teacher", "psnr_rgb[teacher]", 2, better=1)),
-    *(Column("LPIPS", "lpips", 3), MINUTES, SEEDS),
+    *(MACS, Column("PSNR, RGB, dB", "psnr_rgb", 2, better=1), Column("PSNR, Y, dB", "psnr_y", 2, better=1)),
+    *(Column("SSIM, Y", "ssim_y", 4, better=1), Column("LPIPS", "lpips", 3), MINUTES, SEEDS),
 )
 TABLES: dict[str, Any] = {
     "claims": Verbatim("claims.csv"),
@@ -254,7 +251,8 @@ TABLES: dict[str, Any] = {
     "agents-changes": Changes("agents_paired.csv", "method", "agents", ("budget",), ("l1", "fid", "kid")),
     "slimming-longer": Table("slimming_longer.csv"),
     "slimming-longer-changes": Changes("slimming_longer.csv", "method", "slimming", ("budget",), ("l1", "fid", "kid")),
-    "realesrgan": Table("realesrgan.csv", columns=SUPER, references=False),
+    "realesrgan": Table("realesrgan.csv", by=("method",), columns=SUPER, references=False),
+    "realesrgan-changes": Changes("realesrgan.csv", "method", "path", scores=("psnr_rgb", "psnr_y", "ssim_y", "lpips")),
     "compare": Table("compare.csv"),
     "hypernetwork": Table("hypernetwork.csv"),
     "hypernetwork-changes": Changes("hypernetwork.csv", "method", "hypernetwork", ("budget",)),

@@ -237,6 +237,9 @@ def test_shipped_comparisons_are_read(tmp_path):
         "benchmarks/path": 24,
         "benchmarks/recipes": 15,
         "benchmarks/slimming_ablations": 15,
+        "benchmarks/agents_paired": 12,
+        "benchmarks/slimming_longer": 6,
+        "benchmarks/realesrgan": 21,
     }
     for name, count in counts.items():
         assert len(Comparison.read(str(root / f"{name}.yaml")).entries(tmp_path)) == count, name
