@@ -48,15 +48,22 @@ def stopped(request, asked):
         asked.remove(request.url)
 
 
+def barriers(view):
+    """What keeps people from using the page as it is shown now, by axe: serious findings and worse."""
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright")
+    found = axe.Axe().run(view).response["violations"]
+    return [(one["id"], one["nodes"][0]["html"]) for one in found if one["impact"] in ("serious", "critical")]
+
+
 @pytest.fixture
 def browser():
     """Opens a page in headless Chromium; at the end its scripts must not have failed, nor asked the network.
 
-    ``served``: how addresses begin that it may ask all the same.
+    ``served``: how addresses begin that it may ask all the same; ``usable``: axe must find nothing serious.
     """
 
     @contextmanager
-    def opened(page, *, served="file:", **options):
+    def opened(page, *, served="file:", usable=True, **options):
         program = shutil.which("chromium") or shutil.which("google-chrome")
         if program is None:
             pytest.skip("no Chromium on this machine")
@@ -73,6 +80,7 @@ def browser():
             view.goto(page if isinstance(page, str) else page.as_uri())
             yield view
             assert errors == []
+            assert not usable or barriers(view) == []
             chromium.close()
 
     return opened

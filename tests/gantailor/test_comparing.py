@@ -13,6 +13,7 @@ from gantailor.cli.main import main
 from gantailor.comparison import drawing, fairness, runs
 from gantailor.comparison.results import results
 from gantailor.comparison.runs import Comparison, take_supernet
+from gantailor.reports.pages import with_policy
 from gantailor.run.folder import RunFolder
 from gantailor.supernet.errors import BusyError, ConfigError
 
@@ -130,6 +131,16 @@ def test_the_page_says_who_is_best():
         [("<b>", "| a | b |\n|---|---|\n| x | **+1.0** |\n\nbelow <i>\n")], {}, said=[said], notes=["<x>"]
     )
     assert "<strong>+1.0</strong>" in page and "&lt;b&gt;" in page and "&lt;i&gt;" in page and "&lt;x&gt;" in page
+
+
+@pytest.mark.parametrize(("width", "scheme"), [(1400, "light"), (390, "dark")])
+def test_the_page_in_a_browser(tmp_path, browser, width, scheme):
+    wide = wide_of(rows(one=(100, [1.0, 2.0]), two=(100, [4.0, 5.0])))
+    table = drawing.markdown(wide, {"input": {"macs": 0, "l1": 3.0, "psnr": 17.0}})
+    (tmp_path / "compare.html").write_bytes(with_policy(drawing.page([("Means", table)], {}, said=["One sentence."])))
+    with browser(tmp_path / "compare.html", viewport={"width": width, "height": 800}, color_scheme=scheme) as view:
+        assert view.evaluate("document.documentElement.scrollWidth") <= width
+        assert view.locator("td", has_text=fairness.WORSE).count() == 2
 
 
 @pytest.mark.long

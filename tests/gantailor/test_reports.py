@@ -91,7 +91,7 @@ def test_only_the_pages_own_script_is_allowed():
 
 def test_a_page_that_was_brought_something_in_a_browser(tmp_path, browser):
     (tmp_path / "page.html").write_bytes(with_policy(BROUGHT_IN))
-    with browser(tmp_path / "page.html") as view:
+    with browser(tmp_path / "page.html", usable=False) as view:
         assert view.title() == "as it was" and view.locator("#said").inner_text() == "own"
 
 
