@@ -123,6 +123,24 @@ def test_other_data(here, kind):
     assert list(scores["subnet"]) == expected + (["psnr_y", "ssim_y"] if kind == "pairs" else [])
 
 
+def test_a_path_beside_the_teacher_alone_goes_by_a_ranking():
+    """The whole net has no loss to the teacher that it is: its gradients order nothing."""
+    own = {"generator": "srvgg", "teacher": "x.pth"}
+    config = load_config(None, own)
+    assert (config.space.name, config.ranking, config.train.method_options) == ("path", "taylor", {"order": "ranking"})
+    for other in (
+        {"train.target_weight": 1.0},
+        {"train.gan": "vanilla"},
+        {"ranking": "l1"},
+        {"train.method_options": {"order": "measured"}},
+        {"method": "slimming"},
+        {"space": "uniform"},
+    ):
+        found = load_config(None, {**own, **other})
+        assert "order" not in found.train.method_options or found.train.method_options["order"] == "measured", other
+    assert load_config(None, {}).train.method_options == {}
+
+
 def test_settings_beneath_the_users():
     config = load_config(None, {"generator": "srvgg", "teacher": "x.pth"})
     assert (config.data.kind, config.train.gan, config.train.output_weight) == ("super_resolution", "none", 1)
