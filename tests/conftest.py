@@ -45,6 +45,22 @@ TESTS = (
     "test_branches.py::test_an_exported_branch_is_gone",
     "test_evaluators_real.py::test_fid768_of_the_true_inception",
     "test_stylegan2.py::test_exports_to_onnx[grouped",
+    "test_exports.py::test_another_device_is_exported_beside_one_that_is_not_whole",
+    "test_exports.py::test_what_is_not_whole_any_more_is_exported_again[model.safetensors-_cut_short",
+    "test_exports.py::test_what_is_not_whole_any_more_is_exported_again[onnxruntime-cpu/model.onnx-_delete",
+    "test_mistakes.py::test_a_teacher_that_does_not_fit[unet_128",
+    "test_devices.py::test_equals_pytorch[onnxruntime-cpu-spade-dynamic",
+    "test_devices.py::test_equals_pytorch[torchscript-spade-dynamic",
+    "test_devices.py::test_equals_pytorch[openvino-stylegan2-static",
+    "test_targets.py::test_float16_is_in_the_file[torch-export",
+    "test_targets.py::test_one_file_for_every_height_and_width[torch-export-unet_128",
+    "test_targets.py::TestExecutorch::test_bench_runs_without_gantailor",
+    "supernet/test_conformance.py::test_verifies[spade",  # the zoo's conformance proves it too
+    "supernet/test_conformance.py::test_verifies[mobile_spade",
+    "supernet/test_conformance.py::test_exports_to_onnx[spade",
+    "test_shapes.py::test_whole_runs[grey",
+    "test_shapes.py::test_whole_runs[super-resolution",
+    "test_training_options.py::test_methods_decide_the_same_in_every_process[agents",
     "test_strategies.py::test_better_than_the_best_of_few[predictor",
 )
 

@@ -158,6 +158,9 @@ MEASURES: dict[str, Measure] = {
 }
 
 
+TOGETHER = 64  # batches: each tensor takes two kilobytes beside its numbers, which stay on the device
+
+
 class Fidelity:
     """L1, PSNR and SSIM, means over whole pictures; outputs in [-1, 1].
 
@@ -184,13 +187,12 @@ class Fidelity:
         self.teacher, self.batch, self.metrics = teacher, batch, tuple(metrics)
 
     def __call__(self, generator: nn.Module, pairs: Pairs) -> dict[str, Score]:
-        columns: dict[Metric, list[float]] = {m: [] for m in FIDELITY if m.name in self.metrics}
+        columns: dict[Metric, list[Tensor]] = {m: [] for m in FIDELITY if m.name in self.metrics}
         for made, aim, scale in side_by_side(generator, self.teacher, pairs, batch=self.batch):
             for metric, values in columns.items():
-                values.extend(MEASURES[metric.name](made, aim, scale).tolist())  # a tensor for each takes two kilobytes
+                values.append(MEASURES[metric.name](made, aim, scale))
+                if len(values) == TOGETHER:
+                    values[:] = [torch.cat(values)]
         provenance = provenance_of(pairs, teacher=self.teacher)
-        scores = {
-            m.name: m.score(float(torch.tensor(values, dtype=torch.float64).mean()), provenance)
-            for m, values in columns.items()
-        }
+        scores = {m.name: m.score(float(torch.cat(values).mean()), provenance) for m, values in columns.items()}
         return scores if self.teacher is None else {to_teacher(key): score for key, score in scores.items()}

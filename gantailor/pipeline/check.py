@@ -19,7 +19,6 @@ from gantailor.pipeline.estimates import note_estimates
 from gantailor.pipeline.search.ray import check_ray
 from gantailor.pipeline.search.study import front_profile, objectives_of
 from gantailor.pipeline.shapes import (
-    check_discriminators,
     check_features,
     check_networks,
     look,
@@ -73,7 +72,6 @@ def find_mistakes(run: Run) -> None:
         check_coupled(recipe, coupled)
     _check_teacher(run)
     check_features(run, looked.inputs)
-    check_discriminators(run)
     run.method.check(RunContext(run))
     _check_options(run)
     _check_unpaired(run)

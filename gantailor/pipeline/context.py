@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from gantailor.evaluators.scoring import Scoring
+from gantailor.pipeline.shapes import check_discriminator, continued
 from gantailor.run.config import Config
 from gantailor.run.run import Run, with_file
 from gantailor.search.budget import Budget
@@ -26,7 +27,7 @@ from gantailor.supernet.supernet import Supernet
 from gantailor.supernet.training.image_to_image import Sampler
 from gantailor.supernet.training.recipe import Recipe
 from gantailor.supernet.training.trainer import Task
-from gantailor.zoo.checkpoints import load_state, read_state
+from gantailor.zoo.checkpoints import read_state
 from gantailor.zoo.data.pictures import to_float
 from gantailor.zoo.generators.record import find_generator
 from gantailor.zoo.tasks.training import StudentContext
@@ -93,6 +94,7 @@ class RunContext:
             ConfigError: it cannot be narrowed.
         """
         recipe, whole = self.config.train, self.setup.generator
+        check_discriminator(self.run, "train", recipe)
         training = find_generator(self.config.generator).training(whole)
         plain, seen = training.discriminator_of(whole, self.data("train"), recipe)
         assert plain is not None, "checked before: it needs a gan"
@@ -184,10 +186,3 @@ def _perceptual(scoring: Scoring, recipe: Recipe, device: torch.device) -> Calla
     if not recipe.perceptual_weight:
         return None
     return copy.deepcopy(scoring.perceptual(recipe.perceptual_loss)).to(device)
-
-
-def continued(discriminator: nn.Module, weights: str | None) -> nn.Module:
-    """The discriminator with the configured weights, if there are any."""
-    if weights:
-        load_state(discriminator, read_state(Path(weights)), weights)
-    return discriminator

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from gantailor.pipeline.context import continued
 from gantailor.run.run import Run
 from gantailor.run.shapes import output_of
 from gantailor.supernet.calling import Inputs, first, input_names, shape_of
@@ -20,6 +20,7 @@ from gantailor.supernet.training.batches import Move
 from gantailor.supernet.training.distillation import capture
 from gantailor.supernet.training.recipe import Recipe
 from gantailor.supernet.training.teacher_cache import check_cache
+from gantailor.zoo.checkpoints import load_state, read_state
 from gantailor.zoo.data.vectors import WithVectors
 from gantailor.zoo.generators.record import find_generator
 
@@ -122,7 +123,7 @@ def _check_finite(outputs: Tensor, whose: str) -> None:
 
 
 def check_networks(run: Run, looked: Looked) -> None:
-    """That the teacher and the networks of scores take these pictures, and that there are enough of them.
+    """That discriminators and the networks of scores take these pictures, and that there are enough of them.
 
     A note says where the teacher's are of another range.
 
@@ -138,6 +139,8 @@ def check_networks(run: Run, looked: Looked) -> None:
         same = setup.teacher is setup.generator
         taught = looked.outputs if same else output_of(setup.teacher, looked.inputs, "the teacher")
         _look_at_range(run, looked, taught)
+    for section, recipe in trainings(run):
+        check_discriminator(run, section, recipe)
     aim = looked.targets if looked.targets is not None else looked.outputs
     setup.scoring.check(looked.outputs[:1], aim[:1])
 
@@ -219,24 +222,25 @@ def _unlike(loss: str, mine: Any, theirs: Any) -> str | None:
     return None
 
 
-def check_discriminators(run: Run) -> None:
-    """That discriminators judge these pictures, before a method traces one.
+def continued(discriminator: nn.Module, weights: str | None) -> nn.Module:
+    """The discriminator with the configured weights, if there are any."""
+    if weights:
+        load_state(discriminator, read_state(Path(weights)), weights)
+    return discriminator
+
+
+def check_discriminator(run: Run, section: str, recipe: Recipe) -> None:
+    """That the recipe's discriminator judges what the generator makes, and takes the weights that are named for it.
 
     Raises:
-        ConfigError: one does not; the message has its name and the shape.
+        ConfigError: it does not; the message has its name and the shape.
     """
-    with torch.random.fork_rng(devices=[]):
-        for section, recipe in trainings(run):
-            _check_discriminator(run, section, recipe)
-
-
-def _check_discriminator(run: Run, section: str, recipe: Recipe) -> None:
-    """That the recipe's discriminator judges what the generator makes, and takes the weights that are named for it."""
     setup, config = run.setup, run.config
     training = find_generator(config.generator).training(setup.generator)
     if recipe.gan == "none" or training.discriminator is None:
         return
-    net, seen = training.discriminator_of(setup.generator, AsTrained(setup.data("train")), recipe)
+    with torch.random.fork_rng(devices=[]):
+        net, seen = training.discriminator_of(setup.generator, AsTrained(setup.data("train")), recipe)
     if net is None:
         return
     net = continued(net, config.discriminator)

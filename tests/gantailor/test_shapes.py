@@ -123,6 +123,12 @@ def _pictures(folder, height, width, mode, *, count=12, scale=1):
             Image.fromarray(pair[..., 0] if mode == "L" else pair, mode).save(folder / split / f"{number}.png")
 
 
+AGENTS = {
+    "train": {"kimg": 0.05, "batch": 4, "ndf": 8, "method_options": {"discriminator_kimg": 0.01, "neighbours": 2}}
+}
+AGENTS |= {"finetune": {"kimg": 0.05, "batch": 4, "ndf": 8}}
+
+
 @pytest.fixture
 def run(tmp_path, capsys, monkeypatch):
     """Runs ``compress`` on a generator of this file with options, settings and more flags; status and messages."""
@@ -232,7 +238,7 @@ def test_whole_runs(case, run, tmp_path):
         ("Plain", {"least": 64}, {}, "cannot run on [1, 3, 32, 32]: too small: 32 of 64; is data.size right?"),
         ("Plain", {}, {"data": {"kind": f"{__name__}:SMALL_TARGETS", "path": None}}, "the targets are [2, 3, 16, 16]"),
         ("Plain", {}, {"size": 16}, "discriminator 'patch' of train cannot judge [1, 6, 16, 16], input and"),
-        ("Plain", {}, {"size": 16, "method": "agents"}, "'patch' of train cannot judge [1, 6, 16, 16], input and"),
+        ("Plain", {}, {"size": 16, "method": "agents", **AGENTS}, "'patch' of train cannot judge [1, 6, 16, 16]"),
         ("Plain", {}, {"train": {"batch": 100000}}, "train.batch 100000 is more than the 12 training pictures"),
         ("Plain", {}, {"finetune": {"batch": 13}}, "set finetune.batch 12 or less"),
         ("Plain", {}, {"discriminator": "t.pth"}, "'t.pth'"),
