@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import re
 from collections.abc import Callable
 from contextlib import suppress
 from math import inf
+from typing import NoReturn
 
 import gantailor
 from gantailor.cli.flags import add_budget, add_settings
 from gantailor.evaluators.metrics import METRICS
+from gantailor.supernet.errors import ConfigError, nearest
 from gantailor.supernet.importance import CRITERIA
 
 Add = Callable[[str, str, str], argparse.ArgumentParser]
@@ -18,9 +21,20 @@ GENERATOR = ("generator", "options", "data")  # sections of the configuration
 TRAINED = (*GENERATOR, "teacher")
 
 
+class _Parser(argparse.ArgumentParser):
+    """Its mistakes are one line, as all others are; the usage is a ``--help`` away."""
+
+    def error(self, message: str) -> NoReturn:
+        found = re.fullmatch(r"argument COMMAND: invalid choice: '(.*?)' \(choose from (.*)\)", message, re.DOTALL)
+        if found:
+            commands = re.findall(r"[\w-]+", found[2])
+            message = f"{found[1]!r} is no command; {nearest(found[1], commands)}"
+        raise ConfigError(f"{message}; {self.prog} --help shows what there is")
+
+
 def parser() -> argparse.ArgumentParser:
     """The parser of the whole command line."""
-    whole = argparse.ArgumentParser(
+    whole = _Parser(
         prog="gantailor",
         description="Cut a trained GAN generator to a MAC budget.",
         epilog="Every command takes --json (its result as one JSON document, and nothing else on stdout), --quiet (no "
