@@ -22,7 +22,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from gantailor.comparison.fairness import WORSE, shown_interval
+from gantailor.comparison.fairness import WORSE, paired, shown_interval
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
@@ -182,15 +182,9 @@ class Changes:
         heads = [*self.within, f"beside {self.base}, %", *(named.get(score, score) for score in self.scores)]
         lines = [row(heads), "|---" * len(heads) + "|"]
         for key, part in frame.groupby(list(self.within), sort=False) if self.within else [((), frame)]:
-            base = part[part[self.by] == self.base].set_index("seed")
-            for name, rows in part.groupby(self.by, sort=False):
-                both = rows.set_index("seed").join(base.add_suffix(" of the base"), how="inner")
-                if name != self.base and len(both):
-                    lines.append(row([*key, name, *(self._cell(both, score) for score in self.scores)]))
+            for name, percent in paired(part, self.base, self.scores, by=self.by):
+                lines.append(row([*key, name, *(shown_interval(percent[score].to_numpy()) for score in self.scores)]))
         return lines
-
-    def _cell(self, both: pd.DataFrame, score: str) -> str:
-        return shown_interval(100 * (both[score] / both[f"{score} of the base"] - 1).to_numpy())
 
 
 @dataclass(frozen=True)
@@ -246,21 +240,16 @@ SUPER = (
 TABLES: dict[str, Any] = {
     "claims": Verbatim("claims.csv"),
     "five-seeds": Table("five_seeds.csv"),
-    "five-seeds-changes": Changes("five_seeds.csv", "method", "path", ("budget",), ("l1", "fid", "kid")),
     "agents": Table("agents_paired.csv"),
     "agents-changes": Changes("agents_paired.csv", "method", "agents", ("budget",), ("l1", "fid", "kid")),
     "slimming-longer": Table("slimming_longer.csv"),
-    "slimming-longer-changes": Changes("slimming_longer.csv", "method", "slimming", ("budget",), ("l1", "fid", "kid")),
     "realesrgan": Table("realesrgan.csv", by=("method",), columns=SUPER, references=False),
     "realesrgan-changes": Changes("realesrgan.csv", "method", "path", scores=("psnr_rgb", "psnr_y", "ssim_y", "lpips")),
     "compare": Table("compare.csv"),
     "hypernetwork": Table("hypernetwork.csv"),
-    "hypernetwork-changes": Changes("hypernetwork.csv", "method", "hypernetwork", ("budget",)),
     "short-route": Table("short_route.csv", by=("budget",), columns=(MACS, L1, FID, KID, SEEDS), best=False),
     "hypernetwork-ablations": Table("hypernetwork_ablations.csv"),
-    "hypernetwork-ablations-changes": Changes("hypernetwork_ablations.csv", "method", "hypernetwork"),
     "slimming-ablations": Table("slimming_ablations.csv"),
-    "slimming-ablations-changes": Changes("slimming_ablations.csv", "method", "slimming"),
     "agents-before": Table("agents.csv"),
     "slimming": Table("slimming.csv", by=("arm", "precision"), columns=SLIMMING),
     "cartoongan": Verbatim("cartoongan.csv"),
@@ -278,7 +267,6 @@ TABLES: dict[str, Any] = {
         "inherited.csv", by=("share", "run"), columns=(MACS, L1, FID, KID), only=lambda frame: frame.split == "test"
     ),
     "path": Table("path.csv"),
-    "path-changes": Changes("path.csv", "method", "path"),
     "equal-macs": Table(
         "equal_macs.csv",
         by=("family",),

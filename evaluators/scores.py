@@ -90,6 +90,12 @@ def spread(total: int, count: int, *, seed: int = 0) -> np.ndarray:
     return edges[:-1] + np.random.default_rng(seed).integers(0, np.diff(edges))
 
 
+def evenly(total: int, count: int) -> np.ndarray:
+    """``count`` of ``total`` rows at even steps, first and last among them; all where few."""
+    rows: np.ndarray = np.linspace(0, total - 1, min(count, total)).astype(int)
+    return rows
+
+
 @dataclass(frozen=True)
 class Score:
     """One figure with what is needed to quote it."""

@@ -18,33 +18,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 COSTS = ("macs", "kimg", "seconds", "seeds")
-PAGE = """<!doctype html><html lang="en"><meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>gantailor compare</title><style>
-:root { color-scheme: light dark; font: 16px/1.5 system-ui, sans-serif; --line: #8886; --mark: #D55E00 }
-body { max-width: 72rem; margin: 1.5rem auto; padding: 0 1rem; background: Canvas; color: CanvasText }
-h1 { font-size: 1.4rem; margin: 0 0 .25rem } h2 { font-size: 1.15rem; margin: 2rem 0 .5rem }
-h1, p { overflow-wrap: anywhere } .said { font-size: 1.25rem; margin: 0 0 .5rem }
-.worse { border-left: 4px solid var(--mark); padding-left: .75rem } .note { font-size: .85rem; opacity: .8 }
-.wide { overflow-x: auto } table { border-collapse: collapse; font-variant-numeric: tabular-nums }
-td, th { padding: .25rem .7rem; text-align: right; white-space: nowrap } tr + tr { border-top: 1px solid var(--line) }
-td:first-child, th:first-child { text-align: left; padding-left: 0 }
-figure { margin: 1.5rem 0 } img { max-width: 100%; background: #fff } figcaption { opacity: .8 }
-</style><main><h1>Methods compared</h1>
-{% for line in said %}<p class="said">{{ line }}</p>
-{% endfor %}{% for note in notes %}<p class="worse">{{ note }}</p>
-{% endfor %}{% for title, rows, below in tables %}<h2>{{ title }}</h2>
-<div class="wide" tabindex="0" role="region" aria-label="{{ title }}"><table>
-<tr>{% for cell in rows[0] %}<th scope="col">{{ cell }}</th>{% endfor %}</tr>
-{% for row in rows[1:] %}<tr>{% for cell in row %}<td>
-{%- if cell.startswith("**") %}<strong>{{ cell.strip("*") }}</strong>{% else %}{{ cell }}{% endif -%}
-</td>{% endfor %}</tr>
-{% endfor %}</table></div>
-{% for line in below %}<p class="note">{{ line }}</p>
-{% endfor %}{% endfor %}{% for title, source in images %}
-<figure><img src="{{ source }}" alt="{{ title }}"><figcaption>{{ title }}</figcaption></figure>
-{% endfor %}</main></html>
-"""
 
 
 def metrics_of(wide: pd.DataFrame) -> list[str]:
@@ -198,5 +171,5 @@ def page(
         rows = [[cell.strip() for cell in line[1:-1].split("|")] for line in lines if line.startswith("|")]
         shown.append((title, rows, [line for line in lines if not line.startswith("|")]))
     sources = [(title, figures.data_url(data)) for title, data in images.items()]
-    environment = jinja2.Environment(autoescape=True)
-    return environment.from_string(PAGE).render(tables=shown, images=sources, said=said, notes=notes)
+    environment = jinja2.Environment(loader=jinja2.PackageLoader("gantailor.reports", ""), autoescape=True)
+    return environment.get_template("compare.html").render(tables=shown, images=sources, said=said, notes=notes)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -45,6 +45,23 @@ def shown_interval(differences: Sequence[float] | np.ndarray) -> str:
     return f"**{mean:+.1f} ± {half:.1f}**" if abs(mean) > half else f"{mean:+.1f} ± {half:.1f}"
 
 
+def paired(
+    part: pd.DataFrame, base: str, metrics: Sequence[str], *, by: str = "method"
+) -> Iterator[tuple[str, pd.DataFrame]]:
+    """Every other arm with its change in percent of the base, a row for each seed that both have; none without any.
+
+    Args:
+        part: rows of one budget: ``by``, ``seed`` and the metrics.
+    """
+    columns = list(metrics)
+    known = part[part[by] == base].set_index("seed")[columns]
+    for arm, rows in part.groupby(by, sort=False):
+        other = rows.set_index("seed")[columns]
+        seeds = known.index.intersection(other.index)
+        if arm != base and len(seeds):
+            yield str(arm), 100 * (other.loc[seeds] / known.loc[seeds] - 1)
+
+
 def changes(frame: pd.DataFrame, metrics: Sequence[str]) -> list[str]:
     """A table in Markdown: each arm beside the first one, in percent of it, paired by seed.
 
@@ -54,21 +71,15 @@ def changes(frame: pd.DataFrame, metrics: Sequence[str]) -> list[str]:
     Returns:
         Its lines; none where there is one arm, or no two have a seed in common.
     """
-    arms = list(dict.fromkeys(frame["method"]))
-    lines = []
+    base, lines = str(frame["method"].iloc[0]), []
     for budget, part in frame.groupby("budget", sort=False):
-        base = part[part["method"] == arms[0]].set_index("seed")[list(metrics)]
-        for arm in arms[1:]:
-            other = part[part["method"] == arm].set_index("seed")[list(metrics)]
-            seeds = base.index.intersection(other.index)
-            if len(seeds):
-                percent = 100 * (other.loc[seeds] / base.loc[seeds] - 1)
-                cells = " | ".join(shown_interval(percent[name].to_numpy()) for name in metrics)
-                lines.append(f"| {arm} | {budget} | {cells} | {len(seeds)} |")
+        for arm, percent in paired(part, base, metrics):
+            cells = " | ".join(shown_interval(percent[name].to_numpy()) for name in metrics)
+            lines.append(f"| {arm} | {budget} | {cells} | {len(percent)} |")
     if not lines:
         return []
     heads = " | ".join(f"{name}, %" for name in metrics)
-    return [f"| beside {arms[0]} | budget | {heads} | seeds |", "|---" * (len(metrics) + 3) + "|", *lines]
+    return [f"| beside {base} | budget | {heads} | seeds |", "|---" * (len(metrics) + 3) + "|", *lines]
 
 
 CHANGES_SAID = (

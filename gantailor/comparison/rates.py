@@ -47,12 +47,11 @@ def trials(comparison: Comparison, folder: Path) -> list[Trial]:
     """Every arm that names no rate of its own, at every rate, with the first budget and seed."""
     if comparison.rates is None:
         return []
-    short = comparison.model_copy(update={"kimg": comparison.rates.kimg, "methods": _unnamed(comparison)})
+    short = comparison.model_copy(update={"kimg": comparison.rates.kimg})
     budget, seed, found = comparison.budgets[0], comparison.seeds[0], list[Trial]()
     for lr in comparison.rates.lr:
-        at = short.model_copy(update={"methods": {name: _at(own, lr) for name, own in short.methods.items()}})
-        for name, own in at.methods.items():
-            config = at.config_of(name, own, budget, seed)
+        for name, own in _unnamed(comparison).items():
+            config = short.config_of(name, _at(own, lr), budget, seed)
             here = folder / "rates" / f"{place(name, budget, seed)}-{lr:g}"
             found.append(Trial(name, budget, seed, config, here, lr))
     return found

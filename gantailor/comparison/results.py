@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import torch
 from torch import nn
@@ -13,6 +12,7 @@ from torch import nn
 from gantailor.comparison import drawing, runs
 from gantailor.comparison.fairness import CHANGES_SAID, changes, unequal_costs
 from gantailor.comparison.runs import Entry
+from gantailor.evaluators.scores import evenly
 from gantailor.reports import figures
 from gantailor.reports.pages import with_policy
 from gantailor.reports.scores import differences_of, warn
@@ -109,7 +109,7 @@ def pictures(entries: Sequence[Entry]) -> tuple[list[str], bytes]:
     first = {entry.method: runs[entry.method] for entry in entries}  # in the order of the methods
     one = next(iter(runs.values()))
     pairs, background = one.setup.data("test"), one.config.data.background
-    inputs, targets = pairs.batch(np.linspace(0, len(pairs) - 1, min(SHOWN, len(pairs))).astype(int))
+    inputs, targets = pairs.batch(evenly(len(pairs), SHOWN))
     taught = next((run.setup for run in first.values() if run.setup.taught), None)
     teacher = {} if taught is None else {"teacher": computed(placed_teacher(taught), inputs)}
     made = {name: computed(result_of(run), inputs) for name, run in first.items()}
@@ -129,7 +129,7 @@ def write_comparison(entries: Sequence[Entry], folder: Path, said: Sequence[str]
     missing = [entry.folder.name for entry in entries if not entry.done]
     unlike = [*unlike_entries(entries), *unequal_costs(wide)]
     warn(unlike)
-    unlike = [*said, *unlike]
+    notes = [*said, *unlike]
     text, figure = drawing.markdown(wide, untrained, missing), drawing.draw(wide, untrained)
     changed = "\n".join(changes(frame, drawing.metrics_of(wide)))
     changed = f"{changed}\n\n{CHANGES_SAID}\n" if changed else ""
@@ -147,11 +147,11 @@ def write_comparison(entries: Sequence[Entry], folder: Path, said: Sequence[str]
     write_bytes(folder / "results.csv", csv_bytes(frame))
     title = f"Mean and standard deviation over seeds, test split; MACs: {entries[0].config.convention}"
     tables = [(title, text), *([("What changes beside the first method", changed)] if changed else [])]
-    text += "".join(f"\n{line}\n" for line in (changed.rstrip(), *unlike) if line)
+    text += "".join(f"\n{line}\n" for line in (changed.rstrip(), *notes) if line)
     write_bytes(folder / "table.md", text.encode())
     figures.save(figure, folder / "compare.svg")
     for name, (_, data) in images.items():
         write_bytes(folder / f"{name}.png", data)
-    page = drawing.page(tables, dict(images.values()), said=drawing.said_best(wide, untrained), notes=unlike)
+    page = drawing.page(tables, dict(images.values()), said=drawing.said_best(wide, untrained), notes=notes)
     write_bytes(folder / "compare.html", with_policy(page))
     return text

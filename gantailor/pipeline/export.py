@@ -7,12 +7,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 import gantailor
 from gantailor.evaluators.metrics.cost import measured_macs
+from gantailor.evaluators.scores import evenly
 from gantailor.evaluators.scoring import scores_to_json
 from gantailor.export.devices import Device, device, is_name
 from gantailor.export.errors import ExportError
@@ -138,7 +138,7 @@ def export_run(run: Run, devices: list[Device]) -> dict[str, Any]:
 def shown_inputs(run: Run) -> Inputs:
     """A few inputs of the test split, spread over it, for exports to be compared on."""
     test = run.setup.data("test")
-    rows = np.unique(np.linspace(0, len(test) - 1, min(CHECKED_PICTURES, len(test))).astype(int))
+    rows = evenly(len(test), CHECKED_PICTURES)
     return each(test.batch(rows)[0], Tensor.contiguous)
 
 
@@ -211,7 +211,7 @@ def _for_device(run: Run, narrow: nn.Module, shown: Inputs, folder: Path, profil
     pictures, target = None, find_target(profile.runtime)
     if profile.precision == "int8":
         train = run.setup.data("train")
-        pictures = train.batch(np.linspace(0, len(train) - 1, min(CALIBRATION_PICTURES, len(train))).astype(int))[0]
+        pictures = train.batch(evenly(len(train), CALIBRATION_PICTURES))[0]
     trained = load_quantisers(run.folder.subnet_ranges, narrow)
     found = export_model(folder, narrow, shown, profile, pictures=pictures, trained=trained, about=_about(run))
     found["threads_asked"] = profile.threads

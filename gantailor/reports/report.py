@@ -13,6 +13,7 @@ from torch import Tensor
 
 from gantailor.evaluators.pictures.modes import background_of
 from gantailor.evaluators.pictures.rgb import as_rgb, as_seen
+from gantailor.evaluators.scores import evenly
 from gantailor.reports import figures
 from gantailor.reports.curves import draw_curves
 from gantailor.reports.pages import with_policy
@@ -43,7 +44,7 @@ def _png(picture: np.ndarray) -> str:
 def _columns(run: Run, narrow: torch.nn.Module, count: int) -> dict[str, np.ndarray]:
     """Pictures uint8 ``[N, H, W, 3]`` of each column of the grid; differences are those of what is seen."""
     pairs, background = run.setup.data("test"), background_of(run.config.data.background)
-    inputs, targets = pairs.batch(np.linspace(0, len(pairs) - 1, min(count, len(pairs))).astype(int))
+    inputs, targets = pairs.batch(evenly(len(pairs), count))
     shown: dict[str, Tensor | None] = {"input": first(inputs)}
     if run.setup.taught:
         shown["teacher"] = computed(placed_teacher(run.setup), inputs)

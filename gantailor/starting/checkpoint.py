@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from gantailor.evaluators.pictures.rgb import as_seen
+from gantailor.evaluators.scores import evenly
 from gantailor.starting.pictures import Pictures
 from gantailor.supernet.device import computed
 from gantailor.supernet.errors import CheckpointError, GantailorError, first_line
@@ -108,7 +109,7 @@ def directed(checkpoint: Checkpoint, pictures: Pictures) -> tuple[Pictures, str]
 def _some_pairs(checkpoint: Checkpoint, pictures: Pictures, direction: str) -> tuple[Tensor, Tensor]:
     """A few training pairs, ``[N, 3, H, W]`` in [-1, 1]."""
     size = sides_for(pictures.shape, checkpoint.traits.size_multiple)
-    reading, chosen = Reading(size=size), _spread(pictures.train)
+    reading, chosen = Reading(size=size), [pictures.train[row] for row in evenly(len(pictures.train), TRIED)]
     items: FolderItems | FileItems
     if pictures.kind == "folder":
         folder = chosen[0][0].parent
@@ -120,10 +121,6 @@ def _some_pairs(checkpoint: Checkpoint, pictures: Pictures, direction: str) -> t
     rows = [items.read(index, lambda lost: None) for index in range(len(items))]  # type: ignore[arg-type]
     inputs, targets = (np.stack(side) for side in zip(*(row for row in rows if row is not None), strict=True))
     return to_float(inputs), to_float(targets)
-
-
-def _spread(pairs: Sequence[Any]) -> list[Any]:
-    return [pairs[index] for index in np.unique(np.linspace(0, len(pairs) - 1, min(TRIED, len(pairs))).astype(int))]
 
 
 @torch.no_grad()

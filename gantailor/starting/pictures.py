@@ -8,11 +8,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from PIL import Image
 
 from gantailor.evaluators.pictures.files import list_pictures
 from gantailor.evaluators.pictures.names import match_names
+from gantailor.evaluators.scores import evenly
 from gantailor.supernet.errors import ConfigError, DataError, GantailorError
 from gantailor.zoo.data.kinds.sides import LAYOUTS, side_folders
 from gantailor.zoo.data.record import FOLDERS, SPLIT_NAMES, split_folder
@@ -94,7 +94,7 @@ def sizes(files: Sequence[Path]) -> Counter[tuple[int, int]]:
         DataError: none of them can be read.
     """
     found: Counter[tuple[int, int]] = Counter()
-    for index in np.unique(np.linspace(0, len(files) - 1, min(LOOKED_AT, len(files))).astype(int)):
+    for index in evenly(len(files), LOOKED_AT):
         try:
             with Image.open(files[index]) as picture:
                 found[picture.height, picture.width] += 1

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
 from collections.abc import Callable
 from datetime import UTC, datetime
 from functools import partial
@@ -14,7 +12,7 @@ import jinja2
 
 from gantailor.pipeline.estimates import about
 from gantailor.records.stages import Stage, state_of
-from gantailor.reports import figures, fronts
+from gantailor.reports import figures, fronts, pages
 from gantailor.reports.curves import draw_curves
 from gantailor.reports.evaluated import Evaluated
 from gantailor.search.limits import format_macs
@@ -51,16 +49,8 @@ setTimeout(look, EVERY);
 
 
 def policy(*, live: bool) -> str:
-    """The content security policy: nothing but what is in the page, and itself again where it is live."""
-    digest = base64.b64encode(hashlib.sha256(SCRIPT.encode()).digest()).decode()
-    parts = [
-        "default-src 'none'",
-        "style-src 'unsafe-inline'",
-        "img-src data:",
-        "base-uri 'none'",
-        "form-action 'none'",
-    ]
-    return "; ".join([*parts, *([f"script-src 'sha256-{digest}'", "connect-src 'self'"] if live else [])])
+    """Its content security policy: where it is live its script may ask for it again."""
+    return pages.policy([SCRIPT], itself=True) if live else pages.policy()
 
 
 def render(view: View, *, live: bool) -> str:

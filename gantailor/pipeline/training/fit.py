@@ -8,10 +8,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import nn
 
+from gantailor.evaluators.scores import evenly
 from gantailor.pipeline.training.step_profile import StepProfile
 from gantailor.run.inputs import placed_teacher
 from gantailor.run.run import Run
@@ -127,7 +127,7 @@ class Watcher:
             file.write(json.dumps(row) + "\n")
 
     def _draw(self, nets: dict[str, nn.Module], step: int) -> Path:
-        chosen = np.linspace(0, len(self.pairs) - 1, min(6, len(self.pairs))).astype(int)
+        chosen = evenly(len(self.pairs), 6)
         inputs, targets = self.pairs.batch(chosen)
         taught = computed(placed_teacher(self.run.setup), inputs) if self.run.setup.taught else None
         columns = [first(inputs), taught, *(computed(net, inputs) for net in nets.values()), targets]
