@@ -139,6 +139,8 @@ def test_a_path_beside_the_teacher_alone_goes_by_a_ranking():
         found = load_config(None, {**own, **other})
         assert "order" not in found.train.method_options or found.train.method_options["order"] == "measured", other
     assert load_config(None, {}).train.method_options == {}
+    front = load_config(None, {**own, "search.front": True})
+    assert (front.ranking, front.train.method_options["order"]) == ("taylor", "ranking")
 
 
 def test_settings_beneath_the_users():

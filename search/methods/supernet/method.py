@@ -59,12 +59,15 @@ def _defaults(own: Mapping[str, Any]) -> Mapping[str, Any]:
     if space.get("name", "path") != "path" or {"fractions", "ties"} & set(space):
         return {}
     found: dict[str, Any] = {"space": {"name": "path"}}
-    if search.get("front"):  # of every budget below the run's, that one may be the whole net
-        return {**found, "train": {"method_options": {"smallest": SMALLEST}}}
+    options: dict[str, Any] = {}
     if _teacher_alone(own):
-        found |= {"ranking": "taylor", "train": {"method_options": {"order": "ranking"}}}
-    if not SEARCHES & set(search):  # around the path's net a search found no more than the seeds' spread
+        found["ranking"], options["order"] = "taylor", "ranking"
+    if search.get("front"):  # of every budget below the run's, that one may be the whole net
+        options["smallest"] = SMALLEST
+    elif not SEARCHES & set(search):  # around the path's net a search found no more than the seeds' spread
         found["search"] = {"trials": 0}
+    if options:
+        found["train"] = {"method_options": options}
     return found
 
 
