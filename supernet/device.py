@@ -6,12 +6,14 @@ where the generator is, networks that judge pictures where the pictures are.
 
 from __future__ import annotations
 
+import platform
 import resource
 import sys
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 from itertools import chain
+from pathlib import Path
 from typing import Any, TypeVar
 from weakref import WeakKeyDictionary
 
@@ -204,6 +206,14 @@ def synchronize(device: torch.device) -> None:
     """Wait until a device has done what it was given."""
     if device != HOST:
         torch.accelerator.synchronize(device)
+
+
+def processor() -> str:
+    """The name of this machine's processor."""
+    with suppress(OSError, StopIteration):
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf8").splitlines()
+        return next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return platform.processor() or platform.machine()
 
 
 def described(device: torch.device) -> str:

@@ -22,13 +22,13 @@ from gantailor.export.devices import Device
 from gantailor.export.export import export_model, load_runner
 from gantailor.export.runtimes import latency_runtimes
 from gantailor.export.target import Runner, find_target, timed_here
-from gantailor.records.starts import processor
 from gantailor.run.run import Run
 from gantailor.run.setup import Setup
 from gantailor.search.budget import Budget
 from gantailor.search.latency import LatencyProfile
 from gantailor.search.spaces.space import Space
 from gantailor.supernet.calling import Inputs, alone, as_tuple, rows_of
+from gantailor.supernet.device import processor
 from gantailor.supernet.errors import ConfigError, GantailorError
 
 if TYPE_CHECKING:

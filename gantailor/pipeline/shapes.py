@@ -17,9 +17,9 @@ from gantailor.supernet.calling import Inputs, first, input_names, shape_of
 from gantailor.supernet.errors import ConfigError, first_line, nearest
 from gantailor.supernet.training import distributed
 from gantailor.supernet.training.batches import Move
-from gantailor.supernet.training.distillation import capture
 from gantailor.supernet.training.recipe import Recipe
-from gantailor.supernet.training.teacher_cache import check_cache
+from gantailor.supernet.training.teaching.distillation import capture
+from gantailor.supernet.training.teaching.teacher_cache import check_cache
 from gantailor.zoo.checkpoints import load_state, read_state
 from gantailor.zoo.data.vectors import WithVectors
 from gantailor.zoo.generators.record import find_generator

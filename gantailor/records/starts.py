@@ -17,20 +17,13 @@ import torch
 import gantailor
 from gantailor.run.folder import RunFolder
 from gantailor.search.config import shown
+from gantailor.supernet.device import processor
 from gantailor.supernet.errors import RunError, UnreadableError
 from gantailor.supernet.files import cut_rows
 
 CHECKOUT = Path(gantailor.__file__).resolve().parents[1]
 LONGEST = 4096  # characters of a command line that are kept
 REFS = 5  # links from one reference to another that git allows
-
-
-def processor() -> str:
-    """The name of this machine's processor."""
-    with suppress(OSError, StopIteration):
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf8").splitlines()
-        return next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    return platform.processor() or platform.machine()
 
 
 def commit(checkout: Path = CHECKOUT) -> str | None:

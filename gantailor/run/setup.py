@@ -30,7 +30,7 @@ from gantailor.supernet.files import stored_info
 from gantailor.supernet.importance.diversity import Scores
 from gantailor.supernet.importance.ranking import order_channels
 from gantailor.supernet.supernet import Supernet
-from gantailor.supernet.training.distillation import proposed_layers
+from gantailor.supernet.training.teaching.distillation import proposed_layers
 from gantailor.supernet.traits import traits_of
 from gantailor.supernet.verify import verify
 

@@ -22,7 +22,7 @@ from gantailor.supernet.device import HOST, exact
 from gantailor.supernet.errors import ConfigError
 from gantailor.supernet.gates import GatePlaces
 from gantailor.supernet.supernet import Supernet
-from gantailor.supernet.training.distillation import capture
+from gantailor.supernet.training.teaching.distillation import capture
 from gantailor.supernet.traits import maps_latents
 
 Scores = dict[str, np.ndarray]

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -18,16 +18,9 @@ from gantailor.supernet.calling import Inputs, condition, each, evaluating, firs
 from gantailor.supernet.device import HOST, Device, autocast, computed, find_precision
 from gantailor.supernet.errors import ConfigError
 from gantailor.supernet.subnets.slicing import kept_channels
+from gantailor.supernet.training import distributed
 from gantailor.supernet.training.batches import Batch, Batches, PairBatches, PairSource
-from gantailor.supernet.training.distillation import (
-    COUPLED,
-    FeatureMaps,
-    Features,
-    alignment_loss,
-    capture,
-    of_whole_batch,
-    relation_loss,
-)
+from gantailor.supernet.training.layout import innermost, lay_weights
 from gantailor.supernet.training.losses import (
     by_scale,
     fake_loss,
@@ -39,7 +32,16 @@ from gantailor.supernet.training.losses import (
 )
 from gantailor.supernet.training.pool import ImagePool
 from gantailor.supernet.training.recipe import Recipe
-from gantailor.supernet.training.teacher_cache import Teacher, check_cache
+from gantailor.supernet.training.teaching.distillation import (
+    COUPLED,
+    FeatureMaps,
+    Features,
+    alignment_loss,
+    capture,
+    of_whole_batch,
+    relation_loss,
+)
+from gantailor.supernet.training.teaching.teacher_cache import Teacher, check_cache
 from gantailor.supernet.training.trainer import adam, say_coupled
 from gantailor.supernet.traits import ClosesChannels, plain_generator
 
@@ -82,9 +84,12 @@ class ImageToImage:
 
     Attributes:
         beside: further modules whose outputs a task of its own kind compares.
+        repeatable: whether ``backward`` leaves nothing behind but gradients and buffers, so that it can be tried.
+        layout: in which pictures are computed on.
     """
 
     beside: tuple[str, ...] = ()
+    repeatable = True
 
     def __init__(
         self,
@@ -101,11 +106,11 @@ class ImageToImage:
         device: Device = HOST,
     ) -> None:
         self.recipe, self.data, self.sample, self.device = recipe, data, sample, torch.device(device)
-        self.layout = torch.channels_last if recipe.channels_last else torch.contiguous_format
+        self.layout = torch.contiguous_format
         self.batches: Batches = PairBatches(data, recipe)
         self.generator = generator.to(device).train()
         wanted = discriminator if recipe.gan != "none" else None
-        self.discriminator = None if wanted is None else wanted.to(device).to(memory_format=self.layout)  # type: ignore[call-overload]
+        self.discriminator = None if wanted is None else wanted.to(device)
         pairs = feature_layers if isinstance(feature_layers, Mapping) else {name: name for name in feature_layers}
         layers = dict(pairs) if teacher is not None and recipe.feature_weight else {}
         self.feature_layers, self.perceptual = tuple(layers), perceptual
@@ -129,6 +134,28 @@ class ImageToImage:
             self._judge_with = torch.compile(self.discriminator)
         every = [*self.generator.parameters(), *(self.maps.parameters() if self.maps else ())]
         self.trained = [parameter for parameter in every if parameter.requires_grad]
+        if recipe.channels_last is True:
+            self.lay_out(True)
+
+    def lay_out(self, channels_last: bool) -> None:
+        """Compute with channels innermost, or not, from now on: weights of teacher and discriminator, and pictures.
+
+        The generator's weights stay as they are, for those of a subnet are parts of them.
+        """
+        before, self.layout = self.layout, torch.channels_last if channels_last else torch.contiguous_format
+        if before is self.layout:
+            return
+        self._parts_of = -1
+        count = max(1, self.recipe.batch // self.recipe.accumulate // distributed.world())
+        batch = self._placed(Batch(self.data.batch(np.arange(1))[0], None, ()))
+        inputs = each(batch.inputs, lambda one: one.expand(count, *one.shape[1:]).to("meta"))
+        if self.teacher is not None:
+            lay_weights(self.teacher.model, self.layout, lambda model: forward(model, inputs))
+        if self.discriminator is not None:
+            outputs = torch.empty(count, *_picture_shape(self), device="meta")
+            lay_weights(
+                self.discriminator, self.layout, lambda model: model(judged_pictures(self.recipe, inputs, outputs))
+            )
 
     @cached_property
     def optimizers(self) -> dict[str, torch.optim.Optimizer]:
@@ -140,7 +167,7 @@ class ImageToImage:
         return found
 
     def _make_teacher(self, model: nn.Module, layers: Mapping[str, str], folder: Path | None) -> Teacher:
-        model = model.to(self.device).to(memory_format=self.layout)  # type: ignore[call-overload]
+        model = model.to(self.device)
         if self.recipe.compile:
             model.compile()
         cache = self.recipe.teacher_cache
@@ -162,8 +189,11 @@ class ImageToImage:
         rng = np.random.default_rng((self.recipe.seed, 2, step))
         return [self.sample(rng, step, position) for position in range(self.recipe.subnets)]
 
-    def _autocast(self) -> AbstractContextManager[None]:
-        return autocast(self.device, self.recipe.precision)
+    @contextmanager
+    def _autocast(self) -> Iterator[None]:
+        keeping = innermost() if self.layout is torch.channels_last and not self.recipe.compile else nullcontext()
+        with autocast(self.device, self.recipe.precision), keeping:
+            yield
 
     def _placed(self, batch: Batch) -> Batch:
         """The batch on the device."""
@@ -199,7 +229,7 @@ class ImageToImage:
             fake = fake.float()
             losses = self._adversarial(inputs, fake, aims, share / len(subnets), step)
             losses |= self._pixels(fake, targets, taught, real)
-            seen, known = self._of_whole_batch(step, batch.part, place, config, features, taught_features)
+            seen, known = _of_whole_batch(self, step, batch, place, config, (features, taught_features))
             losses |= self._features(seen, known, config)
             if self.recipe.in_place_weight and largest is not None:
                 losses["in_place"] = self.recipe.in_place_weight * l1_loss(fake, largest)
@@ -213,26 +243,6 @@ class ImageToImage:
             half = terms["discriminator"]
             summed["discriminator"] = half[0] + torch.stack(half[1:]).mean()
         return summed
-
-    def _of_whole_batch(
-        self, step: int, part: tuple[int, int], place: int, config: Any, mine: Features, taught: Features
-    ) -> tuple[Features, Features]:
-        """Where a loss compares the pictures of a batch: the features of all parts, this one's with its gradient.
-
-        The others come from a forward before, in which nothing has a gradient: of each part, once in a step.
-        """
-        number, of = part
-        if of == 1 or not mine or self.recipe.feature_loss not in COUPLED or self.recipe.coupled == "parts":
-            return mine, taught
-        if self._parts_of != step:
-            self._parts_of, self._parts = step, {}
-        if place not in self._parts:
-            self._parts[place] = [_seen(self, step, self.batches(step, other, of), config) for other in range(of)]
-        known = self._parts[place]
-        return (
-            of_whole_batch(mine, [seen for seen, _ in known], number, weight=of),
-            of_whole_batch(taught, [aims for _, aims in known], number, weight=of),
-        )
 
     def _options(self, step: int, batch: Batch) -> dict[str, Tensor]:
         """Further arguments of the generators' forward in a step, the teacher's too."""
@@ -303,9 +313,40 @@ def _real_half(task: ImageToImage, batch: Batch, real: Tensor, share: float) -> 
 
 
 @torch.no_grad()
+def _picture_shape(task: ImageToImage) -> torch.Size:
+    """Of one picture that the generator makes."""
+    inputs, targets = task.data.batch(np.arange(1))[:2]
+    if targets is None:
+        with evaluating(task.generator):
+            targets = computed(task.generator, inputs)
+    return targets.shape[1:]
+
+
+@torch.no_grad()
 def _aims(task: ImageToImage, inputs: Inputs, taught: Tensor | None) -> Any:
     """What the discriminator sees in the teacher's outputs, where its features of ours are compared with that."""
     return None if taught is None or not task.recipe.matching_weight else task._judge(inputs, taught)
+
+
+def _of_whole_batch(
+    task: ImageToImage, step: int, batch: Batch, place: int, config: Any, known: tuple[Features, Features]
+) -> tuple[Features, Features]:
+    """Where a loss compares the pictures of a batch: the features of all parts, this one's with its gradient.
+
+    The others come from a forward before, in which nothing has a gradient: of each part, once in a step.
+    """
+    (number, of), (mine, taught) = batch.part, known
+    if of == 1 or not mine or task.recipe.feature_loss not in COUPLED or task.recipe.coupled == "parts":
+        return mine, taught
+    if task._parts_of != step:
+        task._parts_of, task._parts = step, {}
+    if place not in task._parts:
+        task._parts[place] = [_seen(task, step, task.batches(step, other, of), config) for other in range(of)]
+    every = task._parts[place]
+    return (
+        of_whole_batch(mine, [seen for seen, _ in every], number, weight=of),
+        of_whole_batch(taught, [aims for _, aims in every], number, weight=of),
+    )
 
 
 @torch.no_grad()

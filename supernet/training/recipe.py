@@ -109,7 +109,11 @@ class Recipe(BaseModel):
         description="what compares the pictures of a batch (relations, alignment, batch norm), with accumulate or in "
         "several processes: of the whole batch, or refused; or of each part alone",
     )
-    channels_last: bool = Field(False, description="store pictures with channels innermost")
+    channels_last: Literal["auto", True, False] = Field(
+        "auto",
+        description="compute on pictures with channels innermost; auto: where it is faster, measured on the first "
+        "batch and kept for this machine (trainings of 500 steps or more; shorter ones: not)",
+    )
     compile: bool = Field(False, description="torch.compile teacher and discriminator (needs a C++ compiler)")
     bits: int = Field(0, ge=0, le=8, description="weights and layer inputs are rounded to so many bits; 0: not")
     ranges: Literal["calibrated", "learned", "published"] = Field(

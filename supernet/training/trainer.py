@@ -29,6 +29,7 @@ from gantailor.supernet.errors import CheckpointError, ConfigError, GantailorErr
 from gantailor.supernet.files import cut_rows, load_optimizer_tensors, load_tensors, optimizer_tensors, save_tensors
 from gantailor.supernet.training import distributed
 from gantailor.supernet.training.batches import Batches
+from gantailor.supernet.training.layout import measured
 from gantailor.supernet.training.loading import Loading, is_lost
 from gantailor.supernet.training.recipe import Recipe
 
@@ -107,6 +108,11 @@ class TaskAround:
         self.task.after_step(step)
 
 
+def inner(task: Task) -> Any:
+    """The task itself, without what is around it."""
+    return inner(task.task) if isinstance(task, TaskAround) else task
+
+
 @dataclass(frozen=True)
 class Progress:
     """What a listener is told after a step: losses are means since the last report."""
@@ -176,6 +182,7 @@ class Trainer:
 
     Attributes:
         on_step: called after every step.
+        on_note: told what was decided before the first, in words.
     """
 
     def __init__(self, task: Task, recipe: Recipe, *, workers: int = 0) -> None:
@@ -187,6 +194,7 @@ class Trainer:
         self._loading = Loading(task.batches, recipe, workers=workers, on_device=self.device != HOST)
         self.scaling = LossScaling(self.device, recipe.precision)
         self.on_step: Callable[[], object] = bool
+        self.on_note: Callable[[str], object] = bool
         self._stop = False
         self._saved = "no checkpoint was written yet"
         self.step = 0
@@ -215,8 +223,7 @@ class Trainer:
             TrainingError: a loss is not finite or has exploded, memory or disk is full, a worker was killed.
             GantailorError: the data cannot be read.
         """
-        if checkpoint is not None and checkpoint.exists():
-            self.load(checkpoint)
+        self._begin(checkpoint)
         end = min(self.recipe.steps, stop_after or self.recipe.steps)
         report = _Report(self.recipe, self.step, None if checkpoint is None else checkpoint.with_suffix(".jsonl"))
         last_save = time.monotonic()
@@ -249,6 +256,14 @@ class Trainer:
         if self._averages is not None and self.step == self.recipe.steps:
             self._averages.hand_over()
         return result
+
+    def _begin(self, checkpoint: Path | None) -> None:
+        if checkpoint is not None and checkpoint.exists():
+            self.load(checkpoint)
+        elif self.recipe.channels_last == "auto":
+            found = measured(inner(self.task), self._loading.parts(0)[0], steps=self.recipe.steps)
+            if found and distributed.rank() == 0:
+                self.on_note(found)
 
     @contextmanager
     def _interruptible(self) -> Iterator[None]:
@@ -376,6 +391,7 @@ class Trainer:
             for name, optimizer in self.task.optimizers.items():
                 tensors |= {f"optimizer-{name}.{k}": v for k, v in optimizer_tensors(optimizer).items()}
             info = {"step": self.step, "recipe": self.recipe.model_dump(), **self.scaling.state()}
+            info["channels_last"] = getattr(inner(self.task), "layout", None) is torch.channels_last
             try:
                 save_tensors(path, tensors, info)
             except OSError as error:
@@ -408,6 +424,8 @@ class Trainer:
             raise CheckpointError(
                 f"{str(path)!r} was made by another recipe; give another folder, or delete the file to start anew"
             )
+        if info.get("channels_last") and hasattr(inner(self.task), "lay_out"):
+            inner(self.task).lay_out(True)  # before the optimisers' moments, which lie as their parameters do
         mine = _under(tensors, f"process-{distributed.rank()}")  # of another number of processes: the first one's
         for name, part in self._parts().items():
             try:

@@ -21,7 +21,7 @@ from gantailor.supernet.calling import forward
 from gantailor.supernet.errors import CheckpointError, ConfigError
 from gantailor.supernet.files import load_tensors, save_tensors
 from gantailor.supernet.training import image_to_image
-from gantailor.supernet.training.distillation import capture
+from gantailor.supernet.training.teaching.distillation import capture
 from gantailor.supernet.traits import plain_generator
 from gantailor.zoo.discriminators.build import make_discriminator
 from gantailor.zoo.tasks import image_to_image as pairs_task

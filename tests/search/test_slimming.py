@@ -17,9 +17,9 @@ from gantailor.search.spaces.space import space
 from gantailor.supernet.errors import BudgetError, ConfigError
 from gantailor.supernet.gates import Gates
 from gantailor.supernet.quantization.quantisers import Quantisers
-from gantailor.supernet.training.distillation import capture
 from gantailor.supernet.training.image_to_image import ImageToImage
 from gantailor.supernet.training.recipe import Recipe
+from gantailor.supernet.training.teaching.distillation import capture
 from gantailor.supernet.training.trainer import Trainer
 from gantailor.zoo.data.pairs import Pairs
 from gantailor.zoo.discriminators.build import make_discriminator

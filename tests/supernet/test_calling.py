@@ -10,7 +10,7 @@ from gantailor.supernet import calling
 from gantailor.supernet.calibration import recalibrate
 from gantailor.supernet.importance.diversity import activation_scores, content_scores, diversity_scores
 from gantailor.supernet.supernet import Supernet
-from gantailor.supernet.training.teacher_cache import Teacher
+from gantailor.supernet.training.teaching.teacher_cache import Teacher
 from gantailor.supernet.verify import verify
 
 

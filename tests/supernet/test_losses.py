@@ -13,10 +13,10 @@ from torch import nn
 from gantailor.supernet.errors import CheckpointError
 from gantailor.supernet.files import load_tensors, save_tensors
 from gantailor.supernet.training import losses
-from gantailor.supernet.training.distillation import FeatureMaps
 from gantailor.supernet.training.image_to_image import ImageToImage
 from gantailor.supernet.training.presets import PRESETS
 from gantailor.supernet.training.recipe import Recipe
+from gantailor.supernet.training.teaching.distillation import FeatureMaps
 from gantailor.zoo.data.pairs import Pairs
 from gantailor.zoo.discriminators.build import make_discriminator
 from tests.supernet.test_trainer import RECIPE, trainer

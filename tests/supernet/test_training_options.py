@@ -15,12 +15,12 @@ from torch import nn
 
 from gantailor.supernet.errors import ConfigError
 from gantailor.supernet.training import losses
-from gantailor.supernet.training.distillation import alignment_loss, relation_loss
 from gantailor.supernet.training.image_to_image import ImageToImage
 from gantailor.supernet.training.presets import PRESETS
 from gantailor.supernet.training.recipe import Recipe
 from gantailor.supernet.training.sampling import draw_choices
-from gantailor.supernet.training.teacher_cache import Teacher
+from gantailor.supernet.training.teaching.distillation import alignment_loss, relation_loss
+from gantailor.supernet.training.teaching.teacher_cache import Teacher
 from gantailor.supernet.training.trainer import Trainer, TrainingError
 from gantailor.zoo.discriminators.build import make_discriminator
 from gantailor.zoo.discriminators.multiscale import MultiscaleDiscriminator

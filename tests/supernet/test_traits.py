@@ -7,7 +7,7 @@ from torch import nn
 import gantailor
 from gantailor.supernet.errors import ConfigError
 from gantailor.supernet.quantization.quantisers import Quantised, Quantisers
-from gantailor.supernet.training.distillation import proposed_layers
+from gantailor.supernet.training.teaching.distillation import proposed_layers
 from gantailor.supernet.traits import Traits, WrapsGenerator, maps_latents, plain_generator, traits_of
 
 

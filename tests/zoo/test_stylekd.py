@@ -9,8 +9,8 @@ import torch.nn.functional as F
 
 import gantailor
 from gantailor.supernet.errors import ConfigError
-from gantailor.supernet.training.distillation import relation_loss
 from gantailor.supernet.training.recipe import Recipe
+from gantailor.supernet.training.teaching.distillation import relation_loss
 from gantailor.supernet.training.trainer import Trainer
 from gantailor.zoo.data.latents import Latents
 from gantailor.zoo.data.pairs import Pairs

@@ -22,7 +22,7 @@ from gantailor.supernet.errors import ConfigError, DataError
 from gantailor.supernet.training.batches import Move, PairBatches
 from gantailor.supernet.training.image_to_image import ImageToImage
 from gantailor.supernet.training.recipe import Recipe
-from gantailor.supernet.training.teacher_cache import check_cache
+from gantailor.supernet.training.teaching.teacher_cache import check_cache
 from gantailor.supernet.training.trainer import Trainer
 from gantailor.supernet.traits import traits_of, with_signed_pictures
 from gantailor.zoo.data.config import DataConfig

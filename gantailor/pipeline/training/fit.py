@@ -44,6 +44,7 @@ def fit(
     tensorboard = run.folder.tensorboard if run.config.tensorboard else None
     with run.report.training(title, tensorboard) as listener:
         trainer = Trainer(task, recipe, workers=run.config.data.workers)
+        trainer.on_note = lambda text: run.report.note(f"{title}: {text}")
         if anew is not None and recipe.kimg:
             anew.begin(trainer.result())
         with _profiled(run, trainer, title):

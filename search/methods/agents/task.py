@@ -99,6 +99,8 @@ class Agents(ImageToImage):
         trained: whether the discriminator comes trained.
     """
 
+    repeatable = False  # the agents remember what they did
+
     def __init__(
         self,
         generator: Gated,

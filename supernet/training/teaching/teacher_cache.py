@@ -14,8 +14,8 @@ from gantailor.supernet.calling import Inputs, first, forward, rows_of
 from gantailor.supernet.errors import ConfigError
 from gantailor.supernet.files import load_tensors, save_tensors, state_digest
 from gantailor.supernet.training.batches import PairSource
-from gantailor.supernet.training.distillation import capture
 from gantailor.supernet.training.recipe import Recipe
+from gantailor.supernet.training.teaching.distillation import capture
 
 Taught = tuple[Tensor, dict[str, Tensor]]
 

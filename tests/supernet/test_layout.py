@@ -1,0 +1,167 @@
+"""Channels innermost: the same values, no copies that can be spared, weights as they pay, one decision for a run."""
+
+import copy
+import json
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from gantailor.supernet.training import layout
+from gantailor.supernet.training.layout import innermost, lay_weights
+from gantailor.supernet.training.trainer import Trainer, inner
+from tests.supernet.test_trainer import RECIPE, trainer
+
+
+def pictures(*shape, dtype=torch.float64):
+    torch.manual_seed(0)
+    return torch.randn(shape, dtype=dtype).contiguous(memory_format=torch.channels_last).requires_grad_()
+
+
+@pytest.mark.parametrize("count", [1, 3])
+@pytest.mark.parametrize("affine", [False, True])
+def test_instance_norms_keep_the_layout_and_the_values(count, affine):
+    norm, x = nn.InstanceNorm2d(5, affine=affine).double(), pictures(count, 5, 6, 7)
+    expected = norm(x)
+    (slope,) = torch.autograd.grad(expected.square().sum(), x)
+    with innermost():
+        out = norm(x)
+    assert out.is_contiguous(memory_format=torch.channels_last)
+    assert torch.allclose(out, expected, atol=1e-12)
+    assert torch.allclose(torch.autograd.grad(out.square().sum(), x)[0], slope, atol=1e-10)
+
+
+@pytest.mark.parametrize(
+    "norm",
+    [nn.InstanceNorm2d(4, track_running_stats=True), nn.InstanceNorm2d(4, track_running_stats=True).eval()],
+)
+def test_norms_with_statistics_are_pytorchs(norm):
+    x, other = pictures(2, 4, 5, 5, dtype=torch.float32), copy.deepcopy(norm)
+    expected = norm(x)
+    with innermost():
+        assert torch.equal(other(x), expected)
+    assert torch.equal(other.running_var, norm.running_var)
+
+
+def test_one_value_a_channel_is_pytorchs_error():
+    with innermost(), pytest.raises(ValueError, match="more than 1 spatial"):
+        F.instance_norm(pictures(2, 3, 1, 1))
+
+
+@pytest.mark.parametrize("mode", ["reflect", "replicate"])
+def test_pads_stay_in_half_precision(mode):
+    x = pictures(2, 3, 5, 5, dtype=torch.bfloat16)
+    with torch.autocast("cpu", torch.bfloat16):
+        wide = F.pad(x, (1, 2, 1, 1), mode)
+        with innermost():
+            kept = F.pad(x, (1, 2, 1, 1), mode=mode)
+    assert (wide.dtype, kept.dtype) == (torch.float32, torch.bfloat16)
+    assert torch.equal(wide, kept.float())
+    assert kept.is_contiguous(memory_format=torch.channels_last)
+
+
+class Copies(TorchDispatchMode):
+    """Counts what lies otherwise before and after."""
+
+    def __init__(self):
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **(kwargs or {}))
+        if func.overloadpacket in (torch.ops.aten.clone, torch.ops.aten._to_copy) and args[0].ndim == 4:
+            self.count += out.stride() != args[0].stride()
+        return out
+
+
+def test_no_copy_stands_between_convolutions():
+    net = nn.Sequential(nn.ReflectionPad2d(1), nn.Conv2d(8, 8, 3), nn.InstanceNorm2d(8), nn.LeakyReLU(0.2))
+    net = nn.Sequential(*net, *copy.deepcopy(net))
+    x = pictures(2, 8, 16, 16, dtype=torch.float32)
+    counts = []
+    for keeping in (False, True):
+        with Copies() as copies:
+            if keeping:
+                with innermost():
+                    net(x).sum()
+            else:
+                net(x).sum()
+        counts.append(copies.count)
+    assert counts[1] == 0 < counts[0]
+
+
+def test_weights_larger_than_their_pictures_stay():
+    net = nn.Sequential(
+        nn.Conv2d(4, 64, 3), nn.Conv2d(64, 64, 3), nn.utils.parametrizations.spectral_norm(nn.Conv2d(64, 1, 3))
+    )
+
+    def so(conv):
+        weight = next(w for w in conv.parameters() if w.ndim == 4)
+        return weight.is_contiguous(memory_format=torch.channels_last) and not weight.is_contiguous()
+
+    lay_weights(net, torch.channels_last, lambda model: model(torch.empty(1, 4, 9, 9, device="meta")))
+    assert [so(conv) for conv in net[:2]] == [True, False]  # 2,304 weights meet 324 numbers; 36,864 meet 3,136
+    lay_weights(net, torch.channels_last, lambda model: model(torch.empty(9, 4, 64, 64, device="meta")))
+    assert all(so(conv) for conv in net[:2])
+    lay_weights(net, torch.contiguous_format, None)
+    assert not any(so(conv) for conv in net)
+
+
+def test_a_forward_that_needs_values_is_laid_out_too():
+    class Careful(nn.Conv2d):
+        def forward(self, x):
+            return super().forward(x) if float(x.sum()) > 0 else x
+
+    net = Careful(3, 4, 3)
+    lay_weights(net, torch.channels_last, lambda model: model(torch.empty(1, 3, 8, 8, device="meta")))
+    assert net.weight.is_contiguous(memory_format=torch.channels_last)
+
+
+@pytest.fixture
+def long_enough(monkeypatch, tmp_path):
+    monkeypatch.setattr(layout, "WORTH", 2)
+    monkeypatch.setenv("GANTAILOR_CACHE", str(tmp_path / "cache"))
+    return tmp_path
+
+
+AUTO = RECIPE.model_copy(update={"channels_last": "auto", "feature_weight": 0.0})
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("faster", [True, False])
+def test_auto_is_a_training_with_the_faster_layout(long_enough, monkeypatch, faster):
+    """Measuring changes nothing: weights are those of the same training that was told."""
+    real = layout._seconds
+    monkeypatch.setattr(layout, "_seconds", lambda *args: real(*args) | {faster: 0.0})
+    measured = trainer(AUTO).run().state_dict()
+    told = trainer(AUTO.model_copy(update={"channels_last": faster})).run().state_dict()
+    assert all(torch.equal(measured[name], told[name]) for name in told)
+    (kept,) = (long_enough / "cache").glob("layout-*.json")
+    assert json.loads(kept.read_text())["channels_last"] is faster
+    monkeypatch.setattr(layout, "_seconds", None)  # a second training reads it
+    again = trainer(AUTO)
+    again.run(stop_after=1)
+    assert (inner(again.task).layout is torch.channels_last) is faster
+
+
+@pytest.mark.long
+def test_a_continued_training_keeps_its_layout(long_enough, monkeypatch):
+    monkeypatch.setattr(layout, "_seconds", lambda *_: {True: 0.0, False: 1.0})
+    file = long_enough / "state.safetensors"
+    whole = trainer(AUTO).run().state_dict()
+    trainer(AUTO).run(file, stop_after=7)
+    for kept in (long_enough / "cache").glob("layout-*.json"):
+        kept.unlink()  # another machine
+    monkeypatch.setattr(layout, "_seconds", None)
+    resumed = trainer(AUTO).run(file).state_dict()
+    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+
+
+def test_short_trainings_are_left_alone(monkeypatch):
+    monkeypatch.setattr(layout, "_seconds", None)
+    run = trainer(AUTO)
+    assert isinstance(run, Trainer)
+    run.run(stop_after=1)
+    assert inner(run.task).layout is torch.contiguous_format
