@@ -1,11 +1,12 @@
-"""About how long a run's trainings will take, and how much memory at least, from a step on two pictures."""
+"""About how long a run's trainings will take, and how much memory at least, from a step or two."""
 
 from __future__ import annotations
 
 import time
+import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from gantailor.evaluators.scores import Subset
 from gantailor.pipeline.context import RunContext
 from gantailor.pipeline.shapes import trainings
 from gantailor.run.config import Config
@@ -27,8 +29,10 @@ from gantailor.supernet.training.recipe import Recipe
 from gantailor.supernet.training.trainer import Task
 
 FEW = 2  # pictures of a first step: some layers and losses need two
-# Seconds of it: below the one it is repeated, since the first reads and prepares; below the other a larger one tells
-LONG, SHORT = 20.0, 0.1  # what a picture costs.
+# Seconds of it below which it is repeated, since the first reads and prepares; and of a whole batch, below which two of
+LONG, WHOLE = 20.0, 10.0  # these are measured: what is fixed in a step does not grow with its pictures.
+SOME, ALONG, JUDGED = 16, 8, 3  # pictures that are tried; nets along a path; rows of scores at the end
+FIXED = 15.0  # seconds of loading, proof and export
 PER_PARAMETER = 4  # weight, gradient, and Adam's two moments
 
 
@@ -59,9 +63,10 @@ def note_estimates(run: Run) -> None:
     """Tell what the run will train on, for how long, and in how much memory.
 
     A training's first step is taken on copies, for two pictures, with a subnet of middling width; its time grows with
-    the batch. Memory on a CPU is the most that the process had so far, and to it weights, gradients and optimisers of
-    the larger training and what autograd keeps of one batch; what layers and scores need for a moment is not in it.
-    Processes that share a training (``torchrun``) work in step, and are told nothing.
+    the batch, which is tried whole where it promises to be short. Memory on a CPU is the most that the process had so
+    far, and to it weights, gradients and optimisers of the larger training and what autograd keeps of one batch; what
+    layers and scores need for a moment is not in it. Processes that share a training (``torchrun``) work in step, and
+    are told nothing.
 
     Raises:
         GantailorError: the step cannot be taken.
@@ -74,9 +79,26 @@ def note_estimates(run: Run) -> None:
     found = [estimate(run, section, recipe) for section, recipe in trainings(run)]
     lines += map(str, found)
     if found:
+        with suppress(GantailorError):  # a score of more pictures than are tried
+            whole = sum(one.seconds for one in found) + _beside_seconds(run, [one.recipe for one in found])
+            lines.append(f"in all, with scores, search and export: {about(whole)}")
         most = before + max(one.size for one in found)
         lines.append(f"memory: at least {most / 2**30:.2g} GiB on {described(setup.device)}")
     run.report.note("\n".join(lines))
+
+
+def _beside_seconds(run: Run, recipes: Sequence[Recipe]) -> float:
+    """What is no training: pictures that are scored, and what each run has."""
+    sample, config = run.sample, run.config
+    few = Subset(sample, min(len(sample), SOME))
+    evaluator, model = run.setup.scoring.evaluator([run.setup.search_metric]), copied(run.setup.generator).eval()
+    with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of scores of few pictures
+        times = [_seconds(lambda: evaluator(model, few)) for _ in range(2)]
+    looks = sum(recipe.kimg / recipe.watch_kimg for recipe in recipes if recipe.watch_kimg)
+    along = ALONG if run.setup.path is not None or config.space.name == "path" else 0
+    scored = (looks + along + config.search.trials) * len(sample) + JUDGED * len(run.setup.data("test"))
+    return FIXED + scored * min(times) / len(few)
 
 
 def about(seconds: float) -> str:
@@ -100,31 +122,39 @@ def estimate(run: Run, section: str, recipe: Recipe) -> Estimate:
             task = run.method.task(context)
         else:
             task = run.method.finetune(context, *context.narrowed())
-        seconds, kept = _measure(task, getattr(context.config, section).batch)
+        seconds, kept = _measure(task, recipe)
     weights = [sum(p.numel() * p.element_size() for p in net.parameters()) for net in task.parts().values()]
     size = PER_PARAMETER * sum(weights) + int(kept * recipe.batch / recipe.accumulate)
-    return Estimate(section, recipe, len(context.data("train")), recipe.steps * seconds(recipe.batch), size)
+    return Estimate(section, recipe, len(context.data("train")), recipe.steps * seconds, size)
 
 
-def _measure(task: Task, batch: int) -> tuple[Callable[[int], float], float]:
-    """Seconds of a step as a function of its pictures, and the bytes that autograd keeps of one picture."""
-    few, saved = min(FEW, batch), Saved()
+def _measure(task: Task, recipe: Recipe) -> tuple[float, float]:
+    """Seconds of a step, and the bytes that autograd keeps of one picture."""
+    batch, parts, saved = recipe.batch, recipe.accumulate, Saved()
+    few = min(FEW, batch)
     with saved.counting():
         first = _step(task, batch // few)
     each = saved.most / few
     some = min(first, _step(task, batch // few)) if first < LONG else first  # the first one prepares much
-    if some > SHORT or batch == few:
-        return (lambda pictures: some * pictures / few), each
-    slope = max(_step(task, 1) - some, 0.2 * some) / (batch - few)  # a clock that was disturbed promises nothing
-    return (lambda pictures: max(some - slope * few, 0) + slope * pictures), each
+    if batch == few or some * batch / few > WHOLE:
+        return some * batch / few, each
+    return parts * min(_step(task, parts), _step(task, parts)), each
 
 
 def _step(task: Task, parts: int) -> float:
     """Seconds of a step on one of so many parts of a batch, without the optimisers, which take little of it."""
     part = task.batches(0, 0, parts)
+
+    def run() -> None:
+        task.backward(0, part, 1.0)
+        synchronize(device_of(task.generator))
+
+    return _seconds(run)
+
+
+def _seconds(run: Callable[[], object]) -> float:
     started = time.perf_counter()
-    task.backward(0, part, 1.0)
-    synchronize(device_of(task.generator))
+    run()
     return time.perf_counter() - started
 
 
@@ -140,18 +170,13 @@ def _explaining(section: str) -> Iterator[None]:
 
 
 class _Probe(RunContext):
-    """The run with small batches, and without what takes time: channels are not ranked, nothing is compiled."""
+    """The run without what takes time: channels are not ranked, nothing is compiled."""
 
     @property
     def config(self) -> Config:
         changed = {"accumulate": 1, "teacher_cache": "none", "compile": False}
-        recipes = {name: getattr(self.run.config, name) for name in ("train", "finetune")}
-        return self.run.config.model_copy(
-            update={
-                name: recipe.model_copy(update={**changed, "batch": _small(recipe.batch)})
-                for name, recipe in recipes.items()
-            }
-        )
+        recipes = {name: getattr(self.run.config, name).model_copy(update=changed) for name in ("train", "finetune")}
+        return self.run.config.model_copy(update=recipes)
 
     def supernet(self) -> Supernet:
         return copied(self.setup.traced)
@@ -180,11 +205,6 @@ class _Probe(RunContext):
 
     def embeddings(self, pictures: Any = None) -> np.ndarray:
         return np.random.default_rng(0).normal(size=(len(self.data("train") if pictures is None else pictures), 8))
-
-
-def _small(batch: int) -> int:
-    """A probe's batch: twice ``FEW``, or as much of that as there is."""
-    return 2 * FEW if batch >= 2 * FEW else min(FEW, batch)
 
 
 class Saved:

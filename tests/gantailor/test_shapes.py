@@ -255,9 +255,10 @@ def test_what_does_not_fit_is_told_in_a_line(run, tmp_path, name, options, given
 
 def test_a_dry_run_ends_with_what_it_will_take(run):
     status, told, _ = run("Plain", {"outputs": 1}, "--dry-run", "--seed", "7")
-    *_, pictures, train, finetune, memory = told.err.strip().splitlines()
+    *_, pictures, train, finetune, every, memory = told.err.strip().splitlines()
     assert status == 0 and pictures == "pictures: 12 train, 4 search, 4 test"
     assert re.fullmatch(r"train: 0.05 kimg in 12 steps of 4, 4 epochs, about \d+ seconds?", train)
+    assert re.fullmatch(r"in all, with scores, search and export: about \d+ (second|minute)s?", every)
     assert finetune.startswith("finetune: 0.05 kimg") and re.fullmatch(r"memory: at least [\d.]+ GiB on cpu", memory)
     assert "ndf: 8" in told.out and "beta2" not in told.out
     assert "beta2: 0.999" in run("Plain", {"outputs": 1}, "--dry-run", "--verbose")[1].out
