@@ -149,7 +149,7 @@ def main_of(script):
 @pytest.mark.parametrize("framework", ["lightning", "accelerate"])
 def test_under_another_loop(framework, place):
     pytest.importorskip(framework)
-    options = {"accelerate": {"cpu": True}, "lightning": {"accelerator": "cpu", "enable_progress_bar": False}}
+    options = {"accelerate": {"cpu": True}, "lightning": {"trainer": {"accelerator": "cpu"}}}
     narrow, best = main_of(f"with_{framework}.py")(**SHORT, **options[framework])
     assert (place / f"runs/with_{framework}/torchscript/model.pt").is_file()
     whole = gantailor.Supernet(runpy.run_path(str(EXAMPLES / "own_loop.py"))["generator"](), torch.rand(1, 3, 32, 32))
@@ -208,23 +208,35 @@ def test_two_processes_are_one(place, monkeypatch):
         torch.testing.assert_close(first[name], tensor, rtol=0, atol=1e-5)
 
 
+TWICE = {  # how each begins, and what its main is given
+    "ddp": ("dist.init_process_group('gloo')", {}),
+    "accelerate": ("", {"cpu": True}),
+    "lightning": ("", {"trainer": {"accelerator": "cpu", "devices": 2, "strategy": "ddp"}}),
+}
 WHOLE = """
 import torch
 import torch.distributed as dist
-import with_ddp
+from {script} import main
 
-dist.init_process_group("gloo")
-found = with_ddp.main(steps=12, trials=6, devices=("torchscript",))
-torch.save(found[0].state_dict(), f"narrow-{dist.get_rank()}.pt")
+{begin}
+narrow, _ = main(steps=12, trials=6, devices=("torchscript",), **{options})
+torch.save(narrow.state_dict(), f"narrow-{{dist.get_rank()}}.pt")
 """
 
 
 @pytest.mark.long
-def test_under_ddp(place):
+@pytest.mark.parametrize(
+    "framework",
+    ["ddp", pytest.param("accelerate", marks=pytest.mark.slow), pytest.param("lightning", marks=pytest.mark.slow)],
+)
+def test_in_two_processes(framework, place):
     """The whole script; both processes hold the same narrow net, but for the statistics of its batch norms."""
-    (place / "whole.py").write_text(WHOLE)
-    text = torchrun(place, "whole.py")
-    assert text.count(" when narrowed") == 1 and (place / "runs/with_ddp/torchscript/model.pt").is_file()
+    pytest.importorskip("torch" if framework == "ddp" else framework)
+    begin, options = TWICE[framework]
+    (place / "whole.py").write_text(WHOLE.format(script=f"with_{framework}", begin=begin, options=options))
+    torchrun(place, "whole.py")
+    assert (place / f"runs/with_{framework}/torchscript/model.pt").is_file()
     first, second = (torch.load(place / f"narrow-{rank}.pt") for rank in range(2))
+    assert first and first.keys() == second.keys()
     for name, tensor in first.items():
         assert "running" in name or torch.equal(tensor, second[name]), name
