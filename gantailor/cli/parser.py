@@ -168,7 +168,7 @@ def _add_fronts(add: Add) -> None:
     front.add_argument("--out", help="where front.png, front.svg and front.html go; the first run if missing")
     front.add_argument("--convention", choices=("true", "published"), help="how MACs are counted on the axis")
     front.add_argument("--linear", action="store_true", help="linear MACs in the PNG and SVG (the page has both)")
-    front.add_argument("--published", metavar="TASK", help="show the papers' points: horse2zebra, edges2shoes, ...")
+    front.add_argument("--published", metavar="TASK", help="show the papers' points: horse2zebra, ffhq-256, ...")
     front.add_argument("--pictures", type=int, default=60, help="subnets of each run with sample pictures in the page")
     front.add_argument("--table", metavar="FILE", help="write every evaluated subnet as .csv or .parquet")
     _add_trust(front)

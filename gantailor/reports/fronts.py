@@ -31,7 +31,10 @@ POINTS = Path(__file__).with_name("published_points.csv")
 
 
 def published_points(task: str, score: str, convention: str) -> pd.DataFrame:
-    """Figures of the papers, MACs as published (GAN Compression, arXiv 2003.08936, and its repository).
+    """Figures of the papers, MACs as published.
+
+    Each has what its own teacher scored there (empty where the paper's table does not say), how the cost is stated, and
+    its source.
 
     Raises:
         ConfigError: no such task, or the plot shows something that the papers do not.
@@ -94,7 +97,11 @@ def draw(
         )
         for _, row in published.iterrows():
             axes.annotate(
-                row["method"], (row["macs"], row["value"]), fontsize=7, xytext=(4, 4), textcoords="offset points"
+                _published_name(row),
+                (row["macs"], row["value"]),
+                fontsize=7,
+                xytext=(4, 4),
+                textcoords="offset points",
             )
     label_axes(axes, runs[0], convention, log=log)
     searched = max(len(found.frame) for found in runs) > 1  # else there is no history
@@ -102,6 +109,12 @@ def draw(
     if searched:
         _draw_history(figure.add_subplot(grid[1, 1]), runs, convention)
     return figure
+
+
+def _published_name(row: pd.Series) -> str:
+    """A point's method; with its teacher's score, for papers do not have the same one."""
+    own = row["teacher"] == row["teacher"] and row["method"] != "original"
+    return f"{row['method']} (teacher {row['teacher']:g})" if own else str(row["method"])
 
 
 def unlike_runs(runs: Sequence[SearchResult]) -> list[str]:

@@ -179,7 +179,19 @@ def test_mistakes(runs, tmp_path, capsys):
     points = fronts.published_points("maps", "fid[inception-2015-12-05]", "published")
     assert len(points) == 3
     axes = fronts.draw([SearchResult.read(runs / "front")], convention="published", published=points).axes[0]
-    assert {text.get_text() for text in axes.texts} == {"original", "GAN Compression", "Fast GAN Compression"}
+    mine = {f"{name} (teacher 47.91)" for name in ("GAN Compression", "Fast GAN Compression")}
+    assert {text.get_text() for text in axes.texts} == {"original"} | mine
+
+
+def test_published_points_say_where_they_are_from():
+    every = pd.read_csv(fronts.POINTS)
+    assert not every[["task", "metric", "method", "macs", "value", "stated", "source"]].isna().any(axis=None)
+    for (task, metric), rows in every.groupby(["task", "metric"]):
+        original = rows[rows["method"] == "original"]
+        assert len(original) == 1 and (rows["macs"] <= float(original["macs"].iloc[0])).all(), (task, metric)
+    zebras = every[every["task"] == "horse2zebra"].set_index("method")
+    assert (zebras.loc["DCD", "value"], zebras.loc["DCD", "teacher"]) == (48.24, 61.53)
+    assert zebras.loc["CAT", ["teacher"]].isna().all()
 
 
 UNCOVERED = """[...document.querySelectorAll("[id='log-run0'] use")].filter(use => {
