@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from gantailor.api import compress, export, load, open_run
+    from gantailor.handover.hub import HubGenerator
     from gantailor.search.spaces.space import Space, space
     from gantailor.search.standalone.search import search
     from gantailor.supernet.calibration import recalibrate
@@ -28,6 +29,7 @@ __version__ = "0.1.0"
 
 _PUBLIC = {  # where each lives; a package that is a function too by its own name
     "GantailorError": "gantailor.supernet.errors",
+    "HubGenerator": "gantailor.handover.hub",
     "Selection": "gantailor.supernet.graph",
     "Space": "gantailor.search.spaces.space",
     "SubnetConfig": "gantailor.supernet.graph",
@@ -49,6 +51,7 @@ _PUBLIC = {  # where each lives; a package that is a function too by its own nam
 
 __all__ = [
     "GantailorError",
+    "HubGenerator",
     "Selection",
     "Space",
     "SubnetConfig",

@@ -14,7 +14,7 @@ import gantailor
 from gantailor.export.errors import ExportError
 from gantailor.supernet.errors import CheckpointError
 from gantailor.supernet.files import load_tensors, save_tensors
-from gantailor.supernet.received.documents import parse_yaml
+from gantailor.supernet.received.documents import parse_yaml, read_json
 from gantailor.supernet.received.signature import is_own, mark
 from gantailor.zoo.generators.given import is_given
 
@@ -71,6 +71,8 @@ def read_weights(path: Path, *, trust_code: bool = False) -> tuple[dict[str, Ten
             wrote it, and it names code.
     """
     tensors, info = load_tensors(path)
+    if "generator" not in info:  # a tool that converts files drops it; the hub's layout has it beside them
+        info = _beside(path) or info
     named = str(info.get("generator"))
     own = ":" not in named or is_given(named) or is_own(named_in(info), info.get("mark"))
     if not (trust_code or own):
@@ -84,6 +86,22 @@ def read_weights(path: Path, *, trust_code: bool = False) -> tuple[dict[str, Ten
         )
     origin = {name: info[name] for name in ORIGIN}
     return tensors, {**origin, "options": parse_yaml(str(origin["options"]), f"{path}: options")}
+
+
+def _beside(path: Path) -> dict[str, Any]:
+    """The origin as the hub's ``config.json`` holds it; nothing where there is none of ours."""
+    file = path.with_name("config.json")
+    info: dict[str, Any] = read_json(file) if file.is_file() else {}
+    if set(ORIGIN) - set(info):
+        return {}
+    return info | {"options": yaml.safe_dump(_numbered(info["options"]))}
+
+
+def _numbered(options: Any) -> Any:
+    """JSON's keys are text; those of digits alone were numbers (StyleGAN2's ``channels``)."""
+    if not isinstance(options, Mapping):
+        return options
+    return {int(key) if str(key).isdecimal() else key: _numbered(value) for key, value in options.items()}
 
 
 def plain(value: Any) -> Any:
