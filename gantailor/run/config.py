@@ -21,6 +21,20 @@ from gantailor.zoo.shipped import Weights
 from gantailor.zoo.tasks import TASKS
 
 SHORT = {"space": "name", "teacher": "weights"}  # ``space: uniform`` is short for ``space: {name: uniform}``
+# Settings that name what lies outside the run folder, a file but for the first.
+PLACES = (
+    "data.path",
+    "data.labels",
+    "teacher.weights",
+    "supernet",
+    "discriminator",
+    "ranking",
+    "evaluation.weights",
+    "evaluation.lpips_features",
+    "evaluation.lpips_heads",
+    "evaluation.segmentation_weights",
+    "evaluation.labels",
+)
 
 
 class TeacherConfig(BaseModel):

@@ -46,6 +46,7 @@ class RunFolder:
         mark: shows that this user made them, see ``supernet/received/signature.py``.
         trace: what tracing and its repair decided, and the costs of the whole generator, JSON.
         ranking: scores of every channel by the run's criterion, JSON.
+        shown: a few inputs of the test split, which exports are compared on.
         supernet: weights of the whole generator after training, channels in their final order.
         supernet_discriminator: what judged beside it at the end of that training; ``subnet_discriminator`` of
             fine-tuning. Of a CycleGAN both discriminators.
@@ -70,6 +71,7 @@ class RunFolder:
     mark = _File(".mark")
     trace = _File("trace.json")
     ranking = _File("ranking.json")
+    shown = _File("shown.safetensors")
     supernet = _File("supernet.safetensors")
     supernet_discriminator = _File("supernet_discriminator.safetensors")
     supernet_maps = _File("supernet_maps.safetensors")
