@@ -171,6 +171,8 @@ def _export_of_run(arguments: argparse.Namespace, targets: list[Device]) -> tupl
     run.subnet_config()  # said before anything is written
     targets = targets or [device(name) for name in run.config.devices]
     out = Path(arguments.out) if arguments.out else None
+    if out is not None and out.resolve() == run.folder.path.resolve():
+        raise ConfigError(f"--out {arguments.out!r} is the run itself, whose files go into its export/; leave it out")
     if arguments.dry_run:
         print(f"would export for {', '.join(one.name for one in targets)} into {out or run.folder.export}")
         return run, {}

@@ -228,11 +228,13 @@ def check_place(folder: Path) -> None:
     """That a run folder can be here; nothing is made.
 
     Raises:
-        RunError: a file is in the way, or the name is none.
+        RunError: a file is in the way, the name is none, or the folder may only be read.
     """
     if "\0" in str(folder):
         raise RunError(f"run folder {str(folder)!r} cannot be used: its name holds a null byte; choose another --out")
     there = next(place for place in (folder, *folder.absolute().parents) if os.path.lexists(place))
+    if folder.is_dir() and not os.access(folder, os.W_OK):
+        raise RunError(f"run folder {str(folder)!r} cannot be used: it cannot be written; choose another --out")
     if not there.is_dir():
         raise RunError(
             f"run folder {str(folder)!r} cannot be used: {str(there)!r} exists and is no folder; choose another --out"

@@ -87,6 +87,7 @@ class Run:
             RunError: other settings, another process writing there, or no right to write.
             ConfigError: another version made the run that lies there.
         """
+        check_place(self.folder.path)
         self.folder.lock()
         try:
             self.check_folder()
