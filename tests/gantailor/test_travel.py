@@ -106,6 +106,13 @@ def test_no_path_of_what_is_shipped_is_in_the_folder(project):
     assert holding == []
 
 
+def test_no_export_holds_a_path_of_this_machine(tmp_path):
+    net = torch.nn.Sequential(torch.nn.Conv2d(3, 3, 3, padding=1), torch.nn.Tanh())
+    gantailor.export(net, tmp_path, example_inputs=torch.rand(1, 3, 16, 16), devices=["torch-export", "torchscript"])
+    place = str(torch.__path__[0]).encode()
+    assert not [file for file in tmp_path.rglob("*") if file.is_file() and place in file.read_bytes()]
+
+
 @pytest.mark.parametrize("name", [DEMO_SUPERNET.stem, "openmoji_stylegan2_discriminator"])
 def test_shipped_weights_are_stored_by_name(name):
     file = str(WEIGHTS / f"{name}.safetensors")
