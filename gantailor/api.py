@@ -17,6 +17,7 @@ from gantailor.export.weights import FILE, read_weights
 from gantailor.handover.card import write_card
 from gantailor.handover.interface import interface
 from gantailor.pipeline.compress import compress as run_stages
+from gantailor.records.modules import find_modules
 from gantailor.run.config import Config
 from gantailor.run.defaults import merged
 from gantailor.run.folder import RunFolder, damaged
@@ -134,8 +135,15 @@ def _check_given(config: Config) -> None:
         )
 
 
-def open_run(folder: str | Path, *, data: Any = None, model: nn.Module | None = None, trust_code: bool = False) -> Run:
-    """A run folder that exists, with the configuration that it was made with.
+def open_run(
+    folder: str | Path,
+    *,
+    data: Any = None,
+    model: nn.Module | None = None,
+    trust_code: bool = False,
+    where: Mapping[str, str | Path] | None = None,
+) -> Run:
+    """A run folder that exists, with the configuration that it was made with; nothing is written.
 
     Args:
         data: what the run was made with, where that was given from Python; without it the run's weights and files
@@ -143,12 +151,14 @@ def open_run(folder: str | Path, *, data: Any = None, model: nn.Module | None = 
         model: the generator that the run was made with, where that was given from Python.
         trust_code: import the code that the run's settings name, and open the study that they name, though somebody
             else made the run.
+        where: settings that name files and folders, and where these lie now: ``{"data.path": "/mnt/pairs", "teacher":
+            "latest_net_G.pth"}``. What is there must be what the run began with.
 
     Raises:
-        ConfigError: it holds no run, or one of another version.
+        ConfigError: it holds no run, or one of another version; or a setting in ``where`` names no file.
         RunError: data or model are other than the run's; or somebody else made it, and it names code.
     """
-    run = open_folder(folder, trust_code=trust_code)
+    run = open_folder(folder, trust_code=trust_code, where=where)
     if model is not None:
         names, known = give_model(model), (run.config.generator, run.config.teacher.weights)
         if names != known:
@@ -184,6 +194,8 @@ def load(place: str | Path, *, model: nn.Module | None = None, trust_code: bool 
     file = Path(place)
     if model is not None:
         give_model(model)
+    for near in (file, *list(file.absolute().parents)[:2]):  # the run folder is one of them
+        find_modules(RunFolder(near))
     if file.is_dir():
         inside = (file / FILE, RunFolder(file).export / FILE)
         file = next((one for one in inside if one.is_file()), file)

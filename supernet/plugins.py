@@ -7,12 +7,15 @@ behind it, and a user's record is found as ours are.
 from __future__ import annotations
 
 import functools
+import hashlib
+import importlib.util
 import inspect
 import sys
 import sysconfig
 import types
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from typing import Any, TypeVar
@@ -136,12 +139,38 @@ def _is_written_for(function: Any, kind: type) -> bool:
 
 
 def _is_installed(function: Any) -> bool:
-    file = Path(inspect.getfile(inspect.unwrap(function))).resolve()
+    return is_installed(inspect.getfile(inspect.unwrap(function)))
+
+
+def is_installed(file: str | Path) -> bool:
+    """Whether a file belongs to an installed package."""
+    file = Path(file).resolve()
     return any(file.is_relative_to(Path(sysconfig.get_path(name)).resolve()) for name in ("purelib", "platlib"))
 
 
+@dataclass(frozen=True)
+class _File:
+    """A module that lies where Python does not look: its file, if that is there, what it held, where it may lie."""
+
+    file: Path | None
+    sha256: str
+    places: Sequence[str]
+
+
+_ELSEWHERE: dict[str, _File] = {}
+
+
+def remember(module: str, file: Path | None, sha256: str, places: Sequence[str]) -> None:
+    """Let a module be imported from a file of this content, where it is neither installed nor in the current folder.
+
+    Args:
+        file: None where none is; then a message tells where it was looked for.
+    """
+    _ELSEWHERE[module] = _File(file, sha256, places)
+
+
 def import_name(name: str, what: str) -> Any:
-    """The object behind ``module:name``; the current folder is looked into last.
+    """The object behind ``module:name``; the current folder is looked into last, but for what is remembered.
 
     Raises:
         ConfigError: it cannot be imported; ``what`` names the setting.
@@ -150,10 +179,33 @@ def import_name(name: str, what: str) -> Any:
     if "" not in sys.path and str(Path.cwd()) not in sys.path:
         sys.path.append(str(Path.cwd()))  # a console script does not look where it is called
     try:
-        return getattr(import_module(module), attribute)
+        return getattr(_imported(module), attribute)
     except Exception as error:  # a user's module may raise anything while it is imported
         said = first_line(error) if isinstance(error, ImportError | AttributeError | ValueError) else repr(error)
-        raise ConfigError(
-            f"{what} {name!r} cannot be imported: {said}; allowed is 'module:name', the module being installed or "
-            "lying in the current folder"
-        ) from None
+        known = _ELSEWHERE.get(module)
+        allowed = "allowed is 'module:name', the module being installed or lying in the current folder"
+        if known is not None:
+            allowed = f"its file (sha256 {known.sha256[:12]}) is at none of {', '.join(map(repr, known.places))} either"
+            allowed += "; go to the folder where it lies, or put that into PYTHONPATH"
+        raise ConfigError(f"{what} {name!r} cannot be imported: {said}; {allowed}") from None
+
+
+def _imported(module: str) -> types.ModuleType:
+    """A module, from where Python looks, or the file that is remembered."""
+    try:
+        return import_module(module)
+    except ModuleNotFoundError as error:
+        known = _ELSEWHERE.get(module)
+        if error.name != module or known is None or known.file is None:
+            raise
+        code = known.file.read_bytes()
+        if hashlib.sha256(code).hexdigest() != known.sha256:  # changed since it was looked at
+            raise
+    spec = importlib.util.spec_from_file_location(module, known.file)
+    made = sys.modules[module] = importlib.util.module_from_spec(spec)  # type: ignore[arg-type]
+    try:
+        exec(compile(code, str(known.file), "exec"), made.__dict__)
+    except BaseException:
+        del sys.modules[module]
+        raise
+    return made

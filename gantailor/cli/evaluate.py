@@ -7,7 +7,7 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from gantailor.cli.flags import config_of, given_settings
+from gantailor.cli.flags import config_of, given_settings, places_of
 from gantailor.evaluators.config import EvaluationConfig
 from gantailor.evaluators.folder import FOLDER_METRICS, evaluate_folders
 from gantailor.evaluators.metric import find_metric
@@ -19,6 +19,7 @@ from gantailor.pipeline.evaluate import add_scores, rows_of_metrics
 from gantailor.pipeline.export import note_untuned, renew_scores
 from gantailor.pipeline.report import report as write_pages
 from gantailor.reports.scores import print_changes, print_scores
+from gantailor.run.data import note_other_data
 from gantailor.run.inputs import placed_teacher
 from gantailor.run.loading import load_config
 from gantailor.run.progress import Reporter
@@ -66,12 +67,14 @@ def _of_folders(arguments: argparse.Namespace, metrics: tuple[str, ...]) -> Mapp
 def _of_run(arguments: argparse.Namespace, metrics: tuple[str, ...]) -> dict[str, dict[str, Any]]:
     """Of the run's subnet, with the run's own settings of scores but for those given here.
 
-    Those of the test split are added to the run's.
+    Those of the test split are added to the run's. Where its data or teacher lie now may be given too.
     """
-    given = given_settings(arguments) | _base(arguments, "teacher")
+    given = given_settings(arguments)
+    where = places_of(given)
+    given |= _base(arguments, "teacher")
     if other := [name for name in given if not name.startswith("evaluation.")]:
         raise ConfigError(f"a run has its own {', '.join(other)}; leave it out, or give --weights without a run")
-    run = open_run(arguments.run, trust_code=arguments.trust_code)
+    run = open_run(arguments.run, trust_code=arguments.trust_code, where=where)
     known_by = run.config.evaluation
     if given:
         values = run.config.model_dump(mode="json")
@@ -79,6 +82,7 @@ def _of_run(arguments: argparse.Namespace, metrics: tuple[str, ...]) -> dict[str
         run = type(run)(run.folder.path, run.config.model_copy(update={"evaluation": changed}))
     note_untuned(run)
     setup = run.setup
+    note_other_data(run, {arguments.split: setup.data(arguments.split).digest()})
     wanted = setup.metrics(metrics or run.config.evaluation.final)
     if arguments.split != "test" or not os.access(run.folder.path, os.W_OK):
         scores = setup.scoring.evaluator(wanted)(run.subnet()[1].to(setup.device), setup.data(arguments.split))

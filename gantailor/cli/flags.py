@@ -130,10 +130,23 @@ def check_settings(arguments: argparse.Namespace) -> None:
         own_settings(file, given_settings(arguments))
 
 
+def places_of(given: dict[str, Any]) -> dict[str, Any]:
+    """Of the settings that flags give those that say where something of a run lies now, taken out of the others."""
+    from gantailor.records.places import as_place
+
+    return {name: given.pop(name) for name in list(given) if as_place(name) and not name.startswith("evaluation.")}
+
+
 def config_of(arguments: argparse.Namespace, base: dict[str, Any] | None = None) -> Config:
     """The config that file and flags give, above ``base``.
 
     Raises:
         ConfigError: every mistake at once.
     """
+    file = vars(arguments).get("config")
+    if file and Path(file).name == "config.json" and Path(file).is_file():
+        from gantailor.records.modules import find_modules
+        from gantailor.run.folder import RunFolder
+
+        find_modules(RunFolder(Path(file).parent))
     return load_config(vars(arguments).get("config"), {**(base or {}), **given_settings(arguments)})

@@ -10,8 +10,9 @@ from typing import Any
 
 import yaml
 
-from gantailor.cli.flags import config_of, given_settings
-from gantailor.export.devices import device
+from gantailor.cli.flags import config_of, given_settings, places_of
+from gantailor.cli.parser import OUT
+from gantailor.export.devices import Device, device
 from gantailor.export.target import check_device
 from gantailor.pipeline.check import find_mistakes
 from gantailor.pipeline.compress import compress as run_stages
@@ -145,30 +146,48 @@ def export(arguments: argparse.Namespace) -> dict[str, Any]:
     targets = [device(name) for name in names]
     for target in targets:
         check_device(target)
-    if arguments.config and Path(arguments.config).is_dir():
-        if given := given_settings(arguments):
-            raise ConfigError(f"a run has its own {', '.join(given)}; leave it out, or give a YAML file")
-        run = open_run(arguments.config, trust_code=arguments.trust_code)
-        run.subnet_config()  # said before anything is written
-        if arguments.dry_run:
-            print(f"would export for {', '.join(names or run.config.devices)} into {run.folder.export}")
+    done = bool(arguments.config) and Path(arguments.config).is_dir()
+    if done:
+        run, manifest = _export_of_run(arguments, targets)
+        if not manifest:
             return {"run": run.folder, "devices": names or run.config.devices}
-        run.claim()
-        manifest = export_run(run, targets or [device(name) for name in run.config.devices])
-        run.release()
     else:
-        run = Run(arguments.out, config_of(arguments, {"devices": names} if names else None))
+        run = Run(arguments.out or OUT, config_of(arguments, {"devices": names} if names else None))
         if arguments.dry_run:
             return _print_plan(run, verbose=arguments.verbose)
         run_stages(run, until="export")
         manifest = run.folder.stored(run.folder.manifest)
-    _print_exported(run, manifest)
+    _print_exported(Path(arguments.out) if done and arguments.out else run.folder.export, manifest)
     return _made(run, "export")
 
 
-def _print_exported(run: Run, manifest: dict[str, Any]) -> None:
+def _export_of_run(arguments: argparse.Namespace, targets: list[Device]) -> tuple[Run, dict[str, Any]]:
+    """A finished run's files, into its folder or another one; nothing is written, and nothing told, of a dry run."""
+    given = given_settings(arguments)
+    where = places_of(given)
+    if given:
+        raise ConfigError(f"a run has its own {', '.join(given)}; leave it out, or give a YAML file")
+    run = open_run(arguments.config, trust_code=arguments.trust_code, where=where)
+    run.subnet_config()  # said before anything is written
+    targets = targets or [device(name) for name in run.config.devices]
+    out = Path(arguments.out) if arguments.out else None
+    if out is not None and out.resolve() == run.folder.path.resolve():
+        raise ConfigError(f"--out {arguments.out!r} is the run itself, whose files go into its export/; leave it out")
+    if arguments.dry_run:
+        print(f"would export for {', '.join(one.name for one in targets)} into {out or run.folder.export}")
+        return run, {}
+    if out is not None:
+        return run, export_run(run, targets, out)
+    run.claim()
+    try:
+        return run, export_run(run, targets)
+    finally:
+        run.release()
+
+
+def _print_exported(folder: Path, manifest: dict[str, Any]) -> None:
     for name, found in manifest["devices"].items():
-        print(f"{run.folder.export / name / found['file']}: {found['bytes']:,} bytes, {found['delegated']}")
+        print(f"{folder / name / found['file']}: {found['bytes']:,} bytes, {found['delegated']}")
         if "max_difference" in found:
             print(f"  {found['max_difference']:.1e} from PyTorch ({found['psnr_to_pytorch']:.0f} dB)")
         if "latency_ms" in found:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,9 @@ def pareto(arguments: argparse.Namespace) -> dict[str, Any]:
     """Draw the fronts of runs; the best of each for a budget."""
     if arguments.table:
         _check_table(Path(arguments.table))
-    trust = arguments.trust_code
+    trust, out = arguments.trust_code, Path(arguments.out or arguments.run[0])
+    if arguments.out is None and out.is_dir() and not os.access(out, os.W_OK):
+        raise ConfigError(f"{str(out)!r} cannot be written; say where the pages go: --out FOLDER")
     runs = [SearchResult.read(folder, budget=arguments.budget, trust_code=trust) for folder in arguments.run]
     convention = arguments.convention or runs[0].run.config.convention
     points = None
@@ -27,7 +30,6 @@ def pareto(arguments: argparse.Namespace) -> dict[str, Any]:
         points = fronts.published_points(arguments.published, runs[0].score, convention)
     warn(fronts.unlike_runs(runs))
     figure = fronts.draw(runs, convention=convention, log=not arguments.linear, published=points)
-    out = Path(arguments.out or arguments.run[0])
     for suffix in ("png", "svg"):
         figures.save(figure, out / f"front.{suffix}")
     fronts.write_page(out / "front.html", runs, convention=convention, published=points, pictures=arguments.pictures)

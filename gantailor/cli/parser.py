@@ -19,6 +19,7 @@ Add = Callable[[str, str, str], argparse.ArgumentParser]
 
 GENERATOR = ("generator", "options", "data")  # sections of the configuration
 TRAINED = (*GENERATOR, "teacher")
+OUT = "runs/run"  # the run folder, where none is named
 
 
 class _Parser(argparse.ArgumentParser):
@@ -62,7 +63,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def _add_run(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--out", default="runs/run", help="run folder")
+    command.add_argument("--out", default=OUT, help="run folder")
     command.add_argument("--dry-run", action="store_true", help="check everything, print the plan, train nothing")
 
 
@@ -100,6 +101,9 @@ def _add_jobs(add: Add) -> None:
         command.add_argument(
             "--verbose", action="store_true", help="with --dry-run: every setting, not only those that were changed"
         )
+        if command is files:
+            command.set_defaults(out=None)
+            next(one for one in command._actions if one.dest == "out").help = "run folder; of a run: where the files go"
         _add_trust(command)
         add_budget(command)
         add_settings(command, without=("device",) if command is files else ())

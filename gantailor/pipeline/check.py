@@ -16,6 +16,7 @@ from gantailor.export.target import check_device
 from gantailor.export.weights import plain
 from gantailor.pipeline.context import RunContext
 from gantailor.pipeline.estimates import note_estimates
+from gantailor.pipeline.export import keep_inputs
 from gantailor.pipeline.search.ray import check_ray
 from gantailor.pipeline.search.study import front_profile, objectives_of
 from gantailor.pipeline.shapes import (
@@ -24,11 +25,12 @@ from gantailor.pipeline.shapes import (
     look,
     trainings,
 )
+from gantailor.records.modules import noted_modules
+from gantailor.records.places import check_there, noted, value_of
 from gantailor.run import ranking
 from gantailor.run.config import is_file
 from gantailor.run.data import (
     check_counts,
-    check_moved,
     check_statistics,
     contents,
     note_other_data,
@@ -82,7 +84,6 @@ def find_mistakes(run: Run) -> None:
     _check_storage(run)
     for split in SPLITS:
         setup.data(split)
-    check_moved(run)
     check_counts(run)
     check_statistics(run)
     final = setup.metrics(config.evaluation.final)
@@ -184,10 +185,14 @@ def _check_handed_on(run: Run) -> None:
 def _check_files(run: Run) -> None:
     """That the files which the settings name can be read."""
     config = run.config
-    named = (config.ranking if is_file(config.ranking) else None, config.supernet, config.discriminator)
-    for file in named:
-        if file is not None and not Path(file).is_file():
-            raise ConfigError(f"{file!r} does not exist; give the path of a file")
+    folder, begun = run.folder, {"ranking": run.folder.ranking, "supernet": run.folder.supernet}
+    for name in ("ranking", "supernet", "discriminator"):
+        file = value_of(config, name)
+        if file is None or (name in begun and begun[name].exists()):  # later the run's own counts
+            continue
+        check_there(config, folder, name)
+        if not Path(file).is_file():
+            raise ConfigError(f"{name} {file!r} does not exist; give the path of a file")
     if config.supernet and not run.folder.supernet.exists():
         with_file(run.setup.traced, config.supernet)
     if is_file(config.ranking) and not run.folder.ranking.exists():  # later the run's own counts
@@ -266,7 +271,7 @@ def _check_tuning(run: Run) -> None:
 def check(run: Run) -> dict[str, Any]:
     """Find every mistake before any training, and take the folder.
 
-    Writes ``trace.json``, with what tracing and its repair decided, and ``ranking.json``.
+    Writes ``trace.json``, with what tracing and its repair decided, ``shown.safetensors`` and ``ranking.json``.
     """
     find_mistakes(run)
     setup, folder = run.setup, run.folder
@@ -277,6 +282,8 @@ def check(run: Run) -> dict[str, Any]:
     described = _described(run)
     note_other_data(run, described["data"])
     write_json(folder.trace, described)  # the decisions are replayed, a budget may be another
+    if not folder.shown.exists():
+        keep_inputs(run)
     if not folder.ranking.exists():  # which may take minutes
         ranking.save(folder.ranking, setup.scores, **ranking.provenance(setup, run.config.ranking))
     return described
@@ -298,6 +305,7 @@ def _described(run: Run) -> dict[str, Any]:
         "convention": budget.convention,
         "profiles": {name: asdict(profile) for name, profile in budget.profiles.items()},
         "space": run.setup.offered.count,
-        "made_in": str(Path.cwd()),
+        "places": noted(run.config, run.folder),
+        "modules": noted_modules(run.folder.stored_config(), run.folder),
         **contents(run),
     }

@@ -23,11 +23,12 @@ from gantailor.handover.card import FILE as CARD
 from gantailor.handover.card import write_card
 from gantailor.handover.interface import for_apps_first, interface
 from gantailor.pipeline.profiling import add_latencies
+from gantailor.records.places import missing, noted_digest
 from gantailor.run.folder import damaged
 from gantailor.run.run import Run
 from gantailor.supernet.calling import Inputs, as_tuple, each, rows_of
 from gantailor.supernet.device import computed
-from gantailor.supernet.files import state_digest, write_json
+from gantailor.supernet.files import load_tensors, save_tensors, state_digest, write_json
 from gantailor.supernet.graph import SubnetConfig
 from gantailor.supernet.quantization.activation_ranges import load_quantisers
 from gantailor.zoo.data import SPLITS
@@ -73,12 +74,13 @@ def renew_scores(run: Run) -> None:
     _write_card(run, {**done, "scores": scores})
 
 
-def _write_card(run: Run, manifest: Mapping[str, Any]) -> None:
+def _write_card(run: Run, manifest: Mapping[str, Any], folder: Path | None = None) -> None:
+    folder = folder or run.folder.export
     config = run.config
     made = {"method": config.method, "budget": config.budget, "ranking": config.ranking, "space": config.space.name}
     with damaged(run.folder.manifest):
-        if not write_card(run.folder.export, manifest, made):
-            run.report.note(f"{run.folder.export / CARD} was edited and stays as it is; delete it to have it anew")
+        if not write_card(folder, manifest, made):
+            run.report.note(f"{folder / CARD} was edited and stays as it is; delete it to have it anew")
 
 
 def _is_done(devices: Mapping[str, Any], target: Device) -> bool:
@@ -89,17 +91,21 @@ def _is_done(devices: Mapping[str, Any], target: Device) -> bool:
     return target.name in devices and asked == target.threads and all(known.get(k) == v for k, v in wanted.items())
 
 
-def export_run(run: Run, devices: list[Device]) -> dict[str, Any]:
+def export_run(run: Run, devices: list[Device], out: Path | None = None) -> dict[str, Any]:
     """Write ``export/``: the subnet's weights, and a folder for each device; the manifest of all.
 
     What was exported of the same subnet for other devices stays in the manifest; all of them are timed anew together.
+    Neither data nor teacher are needed but to calibrate 8 bits, and to score what is not in float32.
+
+    Args:
+        out: another folder than the run's ``export``, for a run that cannot be written.
 
     Raises:
         ExportError: see ``export_model``; or the subnet does not cost what was planned.
     """
     config, narrow = run.subnet()
     note_untuned(run)
-    folder = run.folder.export
+    folder = out or run.folder.export
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -118,25 +124,44 @@ def export_run(run: Run, devices: list[Device]) -> dict[str, Any]:
     }
     weights = write_weights(folder, narrow, origin)
     manifest = _manifest(run, config, narrow, shown) | {"sha256": {weights.name: digest_of(weights)}}
-    manifest |= {"made_from": made_from(run), "devices": _earlier(run)}
+    manifest |= {"made_from": made_from(run), "devices": _earlier(run) if out is None else {}}
     for target in devices:
         try:
             manifest["devices"][target.name] = _for_device(run, narrow, shown, folder / target.name, target)
         except OSError as error:
             raise ExportError(f"{str(folder / target.name)!r} cannot be written: {error}") from None
-    manifest |= add_latencies(run, narrow, example, manifest["devices"])
+    manifest |= add_latencies(run, narrow, example, manifest["devices"], folder)
     inside = {key: value for key, value in manifest.items() if key not in ("devices", "sha256")}
     for name, found in manifest["devices"].items():
         write_json(folder / name / "manifest.json", for_apps_first({**inside, **found}))
         manifest["devices"][name] = {key: value for key, value in found.items() if key not in ("licence", "provenance")}
     write_json(folder / "scores.json", run.folder.stored(run.folder.scores))
     write_json(folder / "manifest.json", manifest)
-    _write_card(run, manifest)
+    _write_card(run, manifest, folder)
     return manifest
 
 
 def shown_inputs(run: Run) -> Inputs:
-    """A few inputs of the test split, spread over it, for exports to be compared on."""
+    """A few inputs of the test split, spread over it, for exports to be compared on: those that the run kept."""
+    file = run.folder.shown
+    if not file.exists():
+        return chosen_inputs(run)
+    tensors, _ = load_tensors(file)
+    shapes = [list(one.shape[1:]) for one in tensors.values()]
+    with damaged(file):
+        if shapes != [shape[1:] for shape in run.folder.stored_trace()["input_shapes"]]:
+            raise ValueError(f"it holds inputs of {shapes}")
+    return tuple(tensors.values()) if len(tensors) > 1 else next(iter(tensors.values()))
+
+
+def keep_inputs(run: Run) -> None:
+    """Keep what exports are compared on in the folder, so that they need no data."""
+    inputs = as_tuple(chosen_inputs(run))
+    save_tensors(run.folder.shown, {f"input{number}": one for number, one in enumerate(inputs)}, {})
+
+
+def chosen_inputs(run: Run) -> Inputs:
+    """The same from the data."""
     test = run.setup.data("test")
     rows = evenly(len(test), CHECKED_PICTURES)
     return each(test.batch(rows)[0], Tensor.contiguous)
@@ -185,10 +210,9 @@ def _about(run: Run) -> dict[str, Any]:
     config, record = run.config, run.setup.teacher_record
     source = None
     if record is not None:
-        file = split_file(record.weights)[0]
-        digest = state_digest(run.setup.loaded.module) if is_given(record.weights) else digest_of(file)
-        source = {"generator": record.generator, "file": file.name, "sha256": digest}
-    digests = {split: run.setup.data(split).digest() for split in SPLITS}
+        source = {"generator": record.generator, **_teacher_file(run, record.weights)}
+    gone, known = missing(config), run.folder.stored_trace().get("data")
+    digests = known if "data.path" in gone else {split: run.setup.data(split).digest() for split in SPLITS}
     provenance = {
         "gantailor": gantailor.__version__,
         "torch": torch.__version__,
@@ -200,6 +224,14 @@ def _about(run: Run) -> dict[str, Any]:
     return {"licence": config.licence, "provenance": provenance, "fit": data.fit, "background": data.background}
 
 
+def _teacher_file(run: Run, weights: str) -> dict[str, str | None]:
+    """The name and the sha256 of a teacher's file, as noted where it is not there."""
+    if is_given(weights):
+        return {"file": weights, "sha256": state_digest(run.setup.loaded.module)}
+    file = split_file(weights)[0]
+    return {"file": file.name, "sha256": digest_of(file) if file.is_file() else noted_digest(run.folder)}
+
+
 def figures_of(scores: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
     """Scores without their provenance, which ``scores.json`` beside a manifest has."""
     names = ("value", "unit", "lower_is_better")
@@ -209,14 +241,17 @@ def figures_of(scores: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, A
 def _for_device(run: Run, narrow: nn.Module, shown: Inputs, folder: Path, profile: Device) -> dict[str, Any]:
     """One device's folder, and where precision was lost its scores."""
     pictures, target = None, find_target(profile.runtime)
-    if profile.precision == "int8":
+    if profile.precision == "int8":  # calibrated on training pictures
         train = run.setup.data("train")
         pictures = train.batch(evenly(len(train), CALIBRATION_PICTURES))[0]
     trained = load_quantisers(run.folder.subnet_ranges, narrow)
     found = export_model(folder, narrow, shown, profile, pictures=pictures, trained=trained, about=_about(run))
     found["threads_asked"] = profile.threads
     found["sha256"] = {path.name: digest_of(path) for path in model_files(folder, target)}
-    if profile.precision != "float32" and timed_here(profile):
+    gone = missing(run.config)
+    if gone and profile.precision != "float32":
+        run.report.note(f"{profile.name}: {', '.join(gone)} of the run is not there, so the file is not scored")
+    elif profile.precision != "float32" and timed_here(profile):
         runner, batch = load_runner(folder / target.file, profile), None if profile.batch == "dynamic" else 1
         scores = run.setup.scoring.evaluator(run.setup.metrics(run.config.evaluation.final))(
             Exported(runner, batch=batch, picture_range=profile.picture_range), run.setup.data("test")

@@ -22,6 +22,7 @@ from gantailor.export.devices import Device
 from gantailor.export.export import export_model, load_runner
 from gantailor.export.runtimes import latency_runtimes
 from gantailor.export.target import Runner, find_target, timed_here
+from gantailor.run.inputs import timed_teacher
 from gantailor.run.run import Run
 from gantailor.run.setup import Setup
 from gantailor.search.budget import Budget
@@ -109,17 +110,18 @@ WARM_UP, RUNS = 3, 15  # of what was exported
 Call = Callable[[], object]
 
 
-def add_latencies(run: Run, narrow: nn.Module, example: Inputs, devices: dict[str, Any]) -> dict[str, Any]:
+def add_latencies(run: Run, narrow: nn.Module, example: Inputs, devices: dict[str, Any], out: Path) -> dict[str, Any]:
     """Times the exported subnet, beside the teacher, on every device that runs here: all in turn, at one moment.
 
     Args:
         devices: what the manifest says of each; gets ``latency_ms`` and ``latency_p95_ms`` of ``subnet`` and
             ``teacher``, and ``timing``, the circumstances.
+        out: the folder with a folder for each.
 
     Returns:
         For the manifest: ``timing``, and where the budget is in milliseconds ``budget_ms``, what the subnet takes.
     """
-    loaded = {name: _loaded(run, name, found) for name, found in devices.items()}
+    loaded = {name: _loaded(out, name, found) for name, found in devices.items()}
     runners = {name: both for name, both in loaded.items() if both is not None}
     limits = _limits(run, narrow, example)
     calls: dict[str, Call] = {f"{n}|budget": limit.pop("call") for n, limit in enumerate(limits) if limit["call"]}
@@ -130,7 +132,7 @@ def add_latencies(run: Run, narrow: nn.Module, example: Inputs, devices: dict[st
             whole = _in_float32(profile)
             teachers[name] = key = f"teacher|{whole.model_copy(update={'name': ''})!r}"
             if key not in calls:  # one for all precisions of a runtime
-                teacher = export_model(Path(scratch) / name, run.setup.teacher, example, whole, pictures=example)
+                teacher = export_model(Path(scratch) / name, timed_teacher(run.setup), example, whole, pictures=example)
                 calls[key] = _bound(load_runner(Path(scratch) / name / teacher["file"], whole), feeds)
         timing = circumstances() | {"together": list(runners)}
         threads = max((limit["threads"] for limit in limits), default=1)
@@ -149,7 +151,7 @@ def _bound(runner: Callable[..., object], feeds: tuple[np.ndarray, ...]) -> Call
     return lambda: runner(*feeds)
 
 
-def _loaded(run: Run, name: str, found: Mapping[str, Any]) -> tuple[Device, Runner] | None:
+def _loaded(out: Path, name: str, found: Mapping[str, Any]) -> tuple[Device, Runner] | None:
     """The profile that a manifest's entry was made with, and its model; none where it cannot be timed here (any more).
 
     What was exported earlier may need a package, or a module of one's own, that is gone.
@@ -159,7 +161,7 @@ def _loaded(run: Run, name: str, found: Mapping[str, Any]) -> tuple[Device, Runn
     profile = Device.model_validate({**said, "name": name, "threads": asked})
     with suppress(GantailorError):
         if timed_here(profile):
-            return profile, load_runner(run.folder.export / name / found["file"], profile)
+            return profile, load_runner(out / name / found["file"], profile)
     return None
 
 

@@ -52,6 +52,13 @@ def _resolved(folder: Path, shared: Path, name: str) -> str | None:
     return None
 
 
+def _command() -> str:
+    """The command line without passwords of databases, and without the place of this installation."""
+    program, *words = sys.argv
+    ours = Path(program).name in (gantailor.__name__, "__main__.py")
+    return shlex.join([gantailor.__name__ if ours else shown(program), *map(shown, words)])[:LONGEST]
+
+
 def note_start(folder: RunFolder, until: str | None) -> None:
     """Add this process to the run's starts; the folder is its own.
 
@@ -67,7 +74,7 @@ def note_start(folder: RunFolder, until: str | None) -> None:
         "processor": processor(),
         "cpus": os.cpu_count(),
         "threads": torch.get_num_threads(),
-        "command": shlex.join(shown(word) for word in sys.argv)[:LONGEST],  # without passwords of databases
+        "command": _command(),
         "until": until,
         "gantailor": gantailor.__version__,
         "commit": commit(),

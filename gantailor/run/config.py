@@ -17,16 +17,31 @@ from gantailor.supernet.plugins import check_name
 from gantailor.supernet.received.options import NoOptions, Options
 from gantailor.supernet.training.recipe import Recipe
 from gantailor.zoo.data.config import DataConfig
+from gantailor.zoo.shipped import Weights
 from gantailor.zoo.tasks import TASKS
 
 SHORT = {"space": "name", "teacher": "weights"}  # ``space: uniform`` is short for ``space: {name: uniform}``
+# Settings that name what lies outside the run folder, a file but for the first.
+PLACES = (
+    "data.path",
+    "data.labels",
+    "teacher.weights",
+    "supernet",
+    "discriminator",
+    "ranking",
+    "evaluation.weights",
+    "evaluation.lpips_features",
+    "evaluation.lpips_heads",
+    "evaluation.segmentation_weights",
+    "evaluation.labels",
+)
 
 
 class TeacherConfig(BaseModel):
     """The trained generator that is learned from."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-    weights: str | None = Field(
+    weights: Weights = Field(
         None,
         description="checkpoint of the trained generator, FILE or FILE:netG inside it; the shipped one if missing; "
         "none: untrained",
@@ -93,7 +108,7 @@ class Config(BaseModel):
     options: Options = Field({"ngf": 48}, description="the generator's options")
     method: str = Field("supernet", description="compression system: " + ", ".join(METHODS) + ", or module:NAME")
     teacher: TeacherConfig = TeacherConfig()
-    supernet: str | None = Field(None, description="weights of a supernet to start from instead of the teacher's")
+    supernet: Weights = Field(None, description="weights of a supernet to start from instead of the teacher's")
     data: DataConfig = DataConfig()
     budget: str = Field("0.1x", description="MACs: 2.6G, 800M, or 0.1x of the generator")
     convention: Literal["true", "layers", "published", "published_convs"] = Field(
@@ -113,7 +128,7 @@ class Config(BaseModel):
     )
     train: Recipe = Recipe(kimg=6, lr=1e-3, output_weight=10, feature_weight=1)
     search: SearchConfig = SearchConfig()
-    discriminator: str | None = Field(
+    discriminator: Weights = Field(
         None,
         description="weights of a discriminator to start from, the teacher's own; none: from scratch, the default but "
         "for the shipped StyleGAN2",

@@ -12,12 +12,11 @@ from torch import Tensor, nn
 from gantailor.evaluators.metric import find_metric
 from gantailor.evaluators.pictures.rgb import as_seen
 from gantailor.evaluators.scores import spread
-from gantailor.run.loading import stored_config
-from gantailor.run.run import MOVABLE, Run
+from gantailor.run.run import Run
 from gantailor.supernet.calibration import has_running_statistics, per_picture
 from gantailor.supernet.calling import Inputs, rows_of
 from gantailor.supernet.device import computed
-from gantailor.supernet.errors import ConfigError, RunError
+from gantailor.supernet.errors import ConfigError
 from gantailor.supernet.files import state_digest
 from gantailor.zoo.data import SPLITS
 from gantailor.zoo.data.pairs import Pairs, digests_of
@@ -91,23 +90,6 @@ def contents(run: Run) -> dict[str, Any]:
     return {"data": {split: run.setup.data(split).digest() for split in SPLITS}, "teacher": teacher}
 
 
-def check_moved(run: Run) -> None:
-    """That data and teacher are the run's, should they lie elsewhere than when it began.
-
-    Raises:
-        RunError: they are others.
-    """
-    stored, trace = run.folder.stored_config(), run.folder.stored_trace()
-    known = stored_config(stored) if stored else run.config
-    for section, name in MOVABLE:
-        place, earlier = (getattr(getattr(config, section), name) for config in (run.config, known))
-        if trace.get(section) and place != earlier and contents(run)[section] != trace[section]:
-            raise RunError(
-                f"{str(run.folder)!r} began with another {section}.{name}, {earlier!r}, and what lies in {place!r} is "
-                "not the same; choose another --out, or delete it"
-            )
-
-
 def note_shared(run: Run) -> None:
     """A note where test pictures are training pictures too, under whatever name: their scores say little."""
     train, test = run.setup.data("train"), run.setup.data("test")
@@ -125,7 +107,7 @@ def note_shared(run: Run) -> None:
 def note_other_data(run: Run, digests: Mapping[str, str]) -> None:
     """A note where the data of a split changed since the run began."""
     earlier = run.folder.stored_trace().get("data", {})
-    if changed := [split for split, digest in earlier.items() if digests.get(split) != digest]:
+    if changed := [split for split, digest in earlier.items() if digests.get(split, digest) != digest]:
         run.report.note(
             f"the data of {', '.join(changed)} are others than when this run began; what is done stays, what is "
             "left goes on with these. Give another --out to start anew"

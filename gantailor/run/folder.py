@@ -46,6 +46,7 @@ class RunFolder:
         mark: shows that this user made them, see ``supernet/received/signature.py``.
         trace: what tracing and its repair decided, and the costs of the whole generator, JSON.
         ranking: scores of every channel by the run's criterion, JSON.
+        shown: a few inputs of the test split, which exports are compared on.
         supernet: weights of the whole generator after training, channels in their final order.
         supernet_discriminator: what judged beside it at the end of that training; ``subnet_discriminator`` of
             fine-tuning. Of a CycleGAN both discriminators.
@@ -70,6 +71,7 @@ class RunFolder:
     mark = _File(".mark")
     trace = _File("trace.json")
     ranking = _File("ranking.json")
+    shown = _File("shown.safetensors")
     supernet = _File("supernet.safetensors")
     supernet_discriminator = _File("supernet_discriminator.safetensors")
     supernet_maps = _File("supernet_maps.safetensors")
@@ -226,11 +228,13 @@ def check_place(folder: Path) -> None:
     """That a run folder can be here; nothing is made.
 
     Raises:
-        RunError: a file is in the way, or the name is none.
+        RunError: a file is in the way, the name is none, or the folder may only be read.
     """
     if "\0" in str(folder):
         raise RunError(f"run folder {str(folder)!r} cannot be used: its name holds a null byte; choose another --out")
     there = next(place for place in (folder, *folder.absolute().parents) if os.path.lexists(place))
+    if folder.is_dir() and not os.access(folder, os.W_OK):
+        raise RunError(f"run folder {str(folder)!r} cannot be used: it cannot be written; choose another --out")
     if not there.is_dir():
         raise RunError(
             f"run folder {str(folder)!r} cannot be used: {str(there)!r} exists and is no folder; choose another --out"

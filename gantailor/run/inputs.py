@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
@@ -9,6 +10,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from gantailor.records.places import another, check_there, is_elsewhere
 from gantailor.run.config import Config
 from gantailor.run.folder import RunFolder, decided
 from gantailor.run.progress import Reporter
@@ -18,6 +20,7 @@ from gantailor.supernet import calling
 from gantailor.supernet.calibration import has_running_statistics, recalibrate
 from gantailor.supernet.device import find_device, placed
 from gantailor.supernet.errors import ConfigError
+from gantailor.supernet.files import state_digest
 from gantailor.supernet.traits import Traits, traits_of, with_signed_pictures
 from gantailor.zoo.checkpoints import Loaded
 from gantailor.zoo.data.config import DataConfig
@@ -72,9 +75,15 @@ class Inputs:
 
         Names that an earlier process of this run matched by the user's example are replayed.
         """
-        assert self.teacher_record is not None
-        names = decided(self.folder).get("teacher_names")
-        found = self.teacher_record.load(None if names is None else Matched.from_json(names))
+        record, known = self.teacher_record, decided(self.folder)
+        assert record is not None
+        check_there(self.config, self.folder, "teacher.weights")
+        names, content = known.get("teacher_names"), known.get("teacher")
+        if content is not None:  # the example proved it before
+            record = replace(record, example=())
+        found = record.load(None if names is None else Matched.from_json(names))
+        if content not in (None, state_digest(found.module)[:12]):
+            raise another(self.config, self.folder, "teacher.weights")
         if found.matched is not None and names is None:
             self.report.note(found.matched.said)
         return found
@@ -90,6 +99,8 @@ class Inputs:
 
         Its batch norms have running statistics, whatever the teacher's.
         """
+        if self.stand_in is not None:
+            return self.stand_in
         if self.same_architecture:
             return self.loaded.module
         torch.manual_seed(self.config.seed)
@@ -98,9 +109,11 @@ class Inputs:
             self.taken = take_over(fresh, self.loaded.module)
         return fresh.eval().requires_grad_(False)
 
+    stand_in: nn.Module | None = None  # of a run without its data or teacher: the generator with any weights
+
     taken: Taken | None = None  # what a generator of another kind has of the teacher
 
-    @property
+    @cached_property
     def options(self) -> dict[str, Any]:
         """Options that the generator to compress is built with, also those that the teacher's file told."""
         return dict(self.loaded.options if self.same_architecture else self.config.options)
@@ -127,8 +140,17 @@ class Inputs:
         A generator that takes latents gets other ones in each split, beside the real pictures that it was trained on.
         """
         if split not in self._data:
+            check_there(self.config, self.folder, "data.path", "data.labels")
             with telling(self.report.pictures(f"reading {split}")):
-                self._data[split] = read_split(self.data_config, split, self.traits)
+                found = read_split(self.data_config, split, self.traits)
+            known = decided(self.folder).get("data") or {}
+            if (
+                split in known
+                and is_elsewhere(self.config, self.folder, "data.path")
+                and found.digest() != known[split]
+            ):
+                raise another(self.config, self.folder, "data.path")
+            self._data[split] = found
         return self._data[split]
 
     def domains(self) -> Any:
@@ -138,6 +160,7 @@ class Inputs:
             DataError: the data has none.
         """
         if "domains" not in self._data:
+            check_there(self.config, self.folder, "data.path", "data.labels")
             with telling(self.report.pictures("reading domains")):
                 self._data["domains"] = read_domains(self.data_config)
         return self._data["domains"]
@@ -173,6 +196,13 @@ class Inputs:
 def placed_teacher(inputs: Inputs) -> nn.Module:
     """The teacher where the run computes: itself there, else a copy that is made once."""
     return placed(inputs.teacher, inputs.device)
+
+
+def timed_teacher(inputs: Inputs) -> nn.Module:
+    """The teacher, or what takes as long: its architecture with any weights, in a run without it or its data."""
+    if inputs.stand_in is None or inputs.teacher_record is None or not inputs.same_architecture:
+        return inputs.teacher
+    return inputs.teacher_record.as_used(inputs.stand_in)
 
 
 def check_size(config: Config, multiple: int, whose: str) -> None:

@@ -11,27 +11,15 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from gantailor.run.config import SHORT, Config
+from gantailor.run.config import PLACES, SHORT, Config
 from gantailor.search.config import shown
 from gantailor.supernet.errors import ConfigError, nearest, shortened, why_of
 from gantailor.supernet.received import documents
 from gantailor.supernet.received.signature import named_code
 
 PAPERS = Path(__file__).parents[1] / "papers"
-# Settings that name what lies outside the run folder.
-PLACES = (
-    ("data", "path"),
-    ("data", "labels"),
-    ("teacher", "weights"),
-    ("evaluation", "weights"),
-    ("evaluation", "lpips_features"),
-    ("evaluation", "lpips_heads"),
-    ("evaluation", "segmentation_weights"),
-)
-
-
 # Settings whose text may look like ``module:name`` and names something else.
-NO_CODE = {*(".".join(place) for place in PLACES), *("supernet", "discriminator", "device", "budget", "search.study")}
+NO_CODE = {*PLACES, "device", "budget", "search.study"} - {"ranking", "evaluation.labels"}
 NO_CODE |= {"teacher.example", "teacher.rename", "teacher.layers", "search.storage", "search.front_cost", "licence"}
 
 
@@ -143,15 +131,9 @@ def explain(error: Any, model: Any) -> str:
     return f"{where} cannot be {value}: {error['msg'].removeprefix('Value error, ')}"
 
 
-def located(config: Config, made_in: str) -> Config:
-    """The same with files and folders where they were for who made the run, should relative paths lead to none here."""
-    for section, name in PLACES:
-        part = getattr(config, section)
-        value = getattr(part, name)
-        if value is not None and made_in and not Path(value).exists() and (Path(made_in) / value).exists():
-            moved = part.model_copy(update={name: str(Path(made_in) / value)})
-            config = config.model_copy(update={section: moved})
-    return config
+def names_in(stored: Mapping[str, Any]) -> list[str]:
+    """Every ``module:name`` of stored settings."""
+    return [name for _, name in named_code(stored, NO_CODE) if not name.startswith("python:")]
 
 
 def names_of_others(stored: Mapping[str, Any], folder: Path) -> list[str]:

@@ -11,10 +11,12 @@ import torch
 from torch import nn
 
 from gantailor.evaluators.scores import Subset
+from gantailor.records.modules import find_modules
+from gantailor.records.places import as_written, located, missing, moved_to, note_anew, same_place, value_of, with_value
 from gantailor.records.starts import note_start
-from gantailor.run.config import Config
+from gantailor.run.config import PLACES, Config
 from gantailor.run.folder import RunFolder, check_place, damaged, read_config
-from gantailor.run.loading import located, names_of_others, stored_config
+from gantailor.run.loading import names_of_others, stored_config
 from gantailor.run.progress import Reporter
 from gantailor.run.setup import Setup
 from gantailor.search.latency import LatencyProfile
@@ -33,7 +35,6 @@ from gantailor.zoo.generators.record import build
 CHANGEABLE = ("search", "budget", "tensorboard", "device", "devices", "licence")
 NARROWING = 0.5  # share of fine-tuning behind a net that was ranked and not trained
 READING = ("workers", "cache")  # of data: how it is read, which no result depends on
-MOVABLE = (("data", "path"), ("teacher", "weights"))  # what lies there is compared by its content: run/data.py
 
 
 class Run:
@@ -41,7 +42,7 @@ class Run:
 
     Attributes:
         folder: its files.
-        config: its settings.
+        config: its settings, with what lies outside the folder where it lies now, see ``gantailor/records/places.py``.
         setup: what these make: data, teacher, supernet, space, budget.
         report: where progress is told.
         until: the last stage that is wanted, see ``gantailor.pipeline.compress``.
@@ -51,7 +52,9 @@ class Run:
     until, replayed, profiled = "report", False, False
 
     def __init__(self, folder: str | Path, config: Config, *, report: Reporter | None = None) -> None:
-        self.folder, self.config = RunFolder(folder), config
+        self.folder = RunFolder(folder)
+        find_modules(self.folder)
+        self.config = config = located(config, self.folder)
         self.report = report or Reporter()
         self.setup = Setup(config, self.folder, self.report)
         self._trained: tuple[object, Supernet] | None = None
@@ -84,11 +87,16 @@ class Run:
             RunError: other settings, another process writing there, or no right to write.
             ConfigError: another version made the run that lies there.
         """
+        check_place(self.folder.path)
         self.folder.lock()
         try:
             self.check_folder()
-            settings = self.config.model_dump(mode="json")
-            self.folder.store_config(settings, private=settings != self.config.shown())
+            stored = self.folder.stored_config()
+            earlier = stored_config(stored) if stored else self.config
+            config = as_written(self.config, earlier, self.folder)
+            settings = config.model_dump(mode="json")
+            self.folder.store_config(settings, private=settings != config.shown())
+            note_anew(config, earlier, self.folder)
             note_start(self.folder, vars(self).get("until"))  # the class's own is nobody's word
             self.report.keep(self.folder.log)
         except GantailorError:
@@ -110,15 +118,14 @@ class Run:
         stored = self.folder.stored_config()
         if not stored:
             return []
-        trace = self.folder.stored_trace()
-        earlier = located(stored_config(stored), trace.get("made_in", ""))
-        known, mine = (c.model_dump(mode="json") for c in (earlier, self.config))
-        for config in (known, mine):
-            config["data"] = {name: value for name, value in config["data"].items() if name not in READING}
-            del config["evaluation"]["final"]  # those that are missing are computed
-        for section, name in MOVABLE:
-            if trace.get(section) and not {None, "none"} & {known[section][name], mine[section][name]}:
-                known[section][name] = mine[section][name]
+        earlier, config = stored_config(stored), self.config
+        for name in PLACES:
+            if same_place(earlier, config, self.folder, name):
+                earlier = with_value(earlier, name, value_of(config, name) or "")
+        known, mine = (c.model_dump(mode="json") for c in (earlier, config))
+        for settings in (known, mine):
+            settings["data"] = {name: value for name, value in settings["data"].items() if name not in READING}
+            del settings["evaluation"]["final"]  # those that are missing are computed
         fixed = set() if self.method.searches else {"budget"}  # the others trained to this one
         kept = [name for name in mine if name not in set(CHANGEABLE) - fixed]
         return list(differences({name: known[name] for name in kept}, {name: mine[name] for name in kept}))
@@ -151,6 +158,7 @@ class Run:
             options = parse_yaml(stored["options"], f"{self.folder.trace}: options")
             self.setup.traced = rebuilt({**stored, "generator": self.config.generator, "options": options})
             self.setup.profiles = {name: LatencyProfile.of(raw) for name, raw in stored["profiles"].items()}
+            self.setup.stand_in, self.setup.options = self.setup.traced.generator, options
         self.replayed = True
         return True
 
@@ -237,14 +245,23 @@ def differences(known: Mapping[str, Any], mine: Mapping[str, Any], section: str 
             yield f"{section}{name} {before} -> {now}"
 
 
-def open_run(folder: str | Path, *, report: Reporter | None = None, trust_code: bool = False) -> Run:
-    """A run folder that exists, with the configuration that it was made with.
+def open_run(
+    folder: str | Path,
+    *,
+    report: Reporter | None = None,
+    trust_code: bool = False,
+    where: Mapping[str, Any] | None = None,
+) -> Run:
+    """A run folder that exists, with the configuration that it was made with; nothing is written.
+
+    Where its data or its teacher are gone, the graph is what ``trace.json`` says; what needs them asks for them.
 
     Args:
         trust_code: import the code that its settings name, and open the study that they name, whoever made it.
+        where: settings that name files and folders, and where these lie now: ``{"data.path": ...}``.
 
     Raises:
-        ConfigError: it holds no run, or one of another version.
+        ConfigError: it holds no run, or one of another version; or such a setting names none.
         RunError: somebody else made it, and its settings name code.
     """
     files = RunFolder(folder)
@@ -253,8 +270,10 @@ def open_run(folder: str | Path, *, report: Reporter | None = None, trust_code: 
         raise ConfigError(f"{str(folder)!r} is no run folder: it has no config.json")
     if not trust_code:
         check_own(files, stored)
-    made_in = files.stored_trace().get("made_in", "")
-    return Run(folder, located(stored_config(stored), made_in if isinstance(made_in, str) else ""), report=report)
+    run = Run(folder, moved_to(stored_config(stored), where or {}), report=report)
+    if missing(run.config):
+        run.replay()
+    return run
 
 
 def check_own(folder: RunFolder, stored: Mapping[str, Any]) -> None:

@@ -240,8 +240,11 @@ def test_a_finished_run_is_looked_at_elsewhere(runs, tmp_path, capsys):
     shutil.copytree(runs / "random", folder)
     here = SearchResult.read(folder)
     config = json.loads((folder / "config.json").read_text())
-    config["data"]["path"], config["teacher"]["weights"] = "gone", "gone.pth"
+    config["data"] |= {"kind": "folder", "path": "gone"}  # OpenMoji's pictures come with a package
+    config["teacher"]["weights"] = "gone.pth"
     (folder / "config.json").write_text(json.dumps(config))
+    trace = json.loads((folder / "trace.json").read_text())
+    (folder / "trace.json").write_text(json.dumps({**trace, "places": {}}))  # nor where they were
     there = SearchResult.read(folder)
     pd.testing.assert_frame_equal(here.frame, there.frame)
     assert (there.config, there.chosen, str(there.budget)) == (here.config, here.chosen, str(here.budget))

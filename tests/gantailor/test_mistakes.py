@@ -229,7 +229,7 @@ def test_a_run_knows_what_its_relative_paths_meant(begun, tmp_path, monkeypatch,
     monkeypatch.chdir(tmp_path)
     (tmp_path / "data").rename(tmp_path / "gone")
     assert main(["evaluate", "runs/a", "--metrics", "l1"]) == 2
-    assert "'data/test' does not exist" in capsys.readouterr().err
+    assert "needs its data.path, and there is nothing at 'data', " in capsys.readouterr().err
 
 
 @pytest.mark.long

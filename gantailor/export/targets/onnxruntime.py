@@ -51,9 +51,22 @@ def write_onnx(model: nn.Module, example: Inputs, path: Path, device: Device) ->
                 opset_version=device.opset,
                 dynamic_shapes=dynamic,
             )
-        nodes = len(onnx.load(file).graph.node)
+        whole = onnx.load(file)
+        nodes = len(whole.graph.node)
+        _forget_places(whole)
+        onnx.save(whole, file)
         Path(file).replace(path)
     return f"{nodes} of {nodes} operators in onnxruntime"
+
+
+def _forget_places(model: Any) -> None:
+    """Leave out the lines of source that PyTorch notes at each node: paths of this machine, a half of a small file."""
+    graphs = [model.graph, *model.functions]
+    for node in (node for graph in graphs for node in graph.node):
+        kept = [(entry.key, entry.value) for entry in node.metadata_props if not entry.key.endswith("stack_trace")]
+        del node.metadata_props[:]
+        for key, value in kept:
+            node.metadata_props.add(key=key, value=value)
 
 
 def _names(model: nn.Module, example: Inputs) -> list[str]:

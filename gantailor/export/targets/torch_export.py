@@ -20,7 +20,10 @@ from gantailor.supernet.files import write_bytes
 def write(model: nn.Module, example: Inputs, path: Path, device: Device) -> str:
     """Write what ``torch.export`` traced."""
     buffer = io.BytesIO()
-    torch.export.save(exported_program(in_precision(model, device), example, device), buffer)
+    program = exported_program(in_precision(model, device), example, device)
+    for node in program.graph.nodes:
+        node.meta.pop("stack_trace", None)  # lines of source, with their paths on this machine
+    torch.export.save(program, buffer)
     write_bytes(path, buffer.getvalue())
     return "all in PyTorch"
 
