@@ -12,6 +12,7 @@ from typing import Any
 
 import gantailor
 from gantailor.pipeline.check import check
+from gantailor.pipeline.estimates import about
 from gantailor.pipeline.evaluate import evaluate
 from gantailor.pipeline.export import export
 from gantailor.pipeline.report import report
@@ -54,7 +55,7 @@ def compress(run: Run, *, until: str = "report") -> None:
     try:
         for name, stage in STAGES.items():
             if distributed.rank() == 0:
-                run.report.stage(name)
+                run.report.stage(name, _place(run, name))
             if distributed.rank() == 0 or stage.shared:
                 stage.run(run)
             distributed.wait()
@@ -66,3 +67,14 @@ def compress(run: Run, *, until: str = "report") -> None:
         raise
     finally:
         run.release()
+
+
+def _place(run: Run, name: str) -> str:
+    """Which stage of how many it is, and what is left of them all; nothing of the first, which finds that out."""
+    names = list(STAGES)[: list(STAGES).index(run.until) + 1]
+    number = names.index(name)
+    if not number:
+        return ""
+    left = sum(seconds for stage, seconds in run.expected.items() if stage in names[number:])
+    said = f", {about(left)} left in all" if left else ""
+    return f"({number + 1} of {len(names)}){said}"

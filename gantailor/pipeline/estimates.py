@@ -79,9 +79,10 @@ def note_estimates(run: Run) -> None:
     found = [estimate(run, section, recipe) for section, recipe in trainings(run)]
     lines += map(str, found)
     if found:
+        run.expected = {one.section: one.seconds for one in found}
         with suppress(GantailorError):  # a score of more pictures than are tried
-            whole = sum(one.seconds for one in found) + _beside_seconds(run, [one.recipe for one in found])
-            lines.append(f"in all, with scores, search and export: {about(whole)}")
+            run.expected["evaluate"] = _beside_seconds(run, [one.recipe for one in found])
+            lines.append(f"in all, with scores, search and export: {about(sum(run.expected.values()))}")
         most = before + max(one.size for one in found)
         lines.append(f"memory: at least {most / 2**30:.2g} GiB on {described(setup.device)}")
     run.report.note("\n".join(lines))

@@ -114,9 +114,9 @@ class Reporter:
         self.live = sys.stderr.isatty()
         self._before: list[str] = []  # what was told before there was a log
 
-    def stage(self, name: str) -> None:
-        """A stage begins."""
-        self.note(f"== {name}")
+    def stage(self, name: str, place: str = "") -> None:
+        """A stage begins; ``place`` says where it stands among the others."""
+        self.note(f"== {name} {place}".rstrip())
 
     def note(self, text: str) -> None:
         """What a stage has to say at its end."""

@@ -46,6 +46,7 @@ class Run:
         setup: what these make: data, teacher, supernet, space, budget.
         report: where progress is told.
         until: the last stage that is wanted, see ``gantailor.pipeline.compress``.
+        expected: seconds that stages are expected to take, by their names; what is no training is the evaluation's.
         profiled: tell where the time of a training step goes, ``gantailor train --profile``.
     """
 
@@ -57,6 +58,7 @@ class Run:
         self.config = config = located(config, self.folder)
         self.report = report or Reporter()
         self.setup = Setup(config, self.folder, self.report)
+        self.expected: dict[str, float] = {}
         self._trained: tuple[object, Supernet] | None = None
 
     def __repr__(self) -> str:

@@ -252,3 +252,18 @@ def test_the_example_of_a_plain_loop(tmp_path, monkeypatch, capsys):
     assert (tmp_path / "own_loop/torchscript/model.pt").exists()
     printed = capsys.readouterr().out
     assert "fewer MACs" in printed and best.config.keys() == gantailor.Supernet(narrow, (X,)).full_config().keys()
+
+
+@pytest.mark.long
+def test_a_plain_loop_ends_in_the_pipelines_weights(tmp_path):
+    """Supernet, search and fine-tuning of the embedded pictures, in 60 lines of one's own and by ``compress``."""
+    file = ROOT / "examples" / "pipeline_by_hand.py"
+    assert len(file.read_text().partition("\ndef train")[2].splitlines()) <= 60
+    by_hand, best = runpy.run_path(str(file))["main"](kimg=0.032, trials=3, count=8)
+    lengths = {"kimg": 0.032, "watch_kimg": 0.0, "ema_kimg": 0.0, "precision": "float32"}
+    settings = {"space": {"name": "default"}, "train": lengths, "finetune": lengths, "search": {"trials": 3}}
+    settings |= {"budget": "0.3x", "hand_on": "none", "evaluation": {"search": "l1", "search_images": 8}}
+    config, narrow = gantailor.compress(settings, out=tmp_path / "run", until="finetune").subnet()
+    assert config == best.config
+    made = by_hand.state_dict()
+    assert all(torch.allclose(made[name], value, atol=1e-6) for name, value in narrow.state_dict().items())
