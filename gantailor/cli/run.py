@@ -10,6 +10,7 @@ from typing import Any
 from gantailor.handover.pack import pack as write_pack
 from gantailor.inference.files import Application, check_out, input_files
 from gantailor.inference.models import open_model
+from gantailor.inference.page import ADDRESS, make_page
 from gantailor.inference.tiles import Tiling
 from gantailor.run.progress import Reporter
 
@@ -43,6 +44,15 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     already = f", {job.kept} lay there already" if job.kept else ""
     print(f"{job.made} pictures in {took:.1f} s{already}: {out}")
     return {"out": out, "made": job.made, "kept": job.kept, "skipped": job.skipped, "seconds": took}
+
+
+def page(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Serve a page to try a model on, until it is interrupted."""
+    model = open_model(arguments.export, device=arguments.device, trust_code=arguments.trust_code)
+    served = make_page(Tiling(model=model))
+    print(f"{model.name}: http://{ADDRESS}:{arguments.port} (Ctrl-C ends it)", flush=True)
+    served.launch(server_name=ADDRESS, server_port=arguments.port, share=False, quiet=True)
+    return {"model": model.name}
 
 
 def pack(arguments: argparse.Namespace) -> dict[str, Any]:
