@@ -2,15 +2,14 @@
 
     python benchmarks/ray_compare.py
 
-Both clusters live on this machine (``ray.cluster_utils.Cluster``). Runs are those of ``gantailor compare --ray-address``:
-the embedded teacher pruned by its weights and tuned, six seeds. The clock runs from the command to its end.
+Both clusters live on this machine (``ray.cluster_utils.Cluster``). Runs are those of ``gantailor compare
+--ray-address``: the embedded teacher pruned by its weights and tuned, six seeds. The clock runs from the command to
+its end.
 """
 
 from __future__ import annotations
 
 import argparse
-import os
-import subprocess
 import sys
 import tempfile
 import time
@@ -18,6 +17,8 @@ from pathlib import Path
 
 import ray
 from ray.cluster_utils import Cluster
+
+from gantailor.cli.main import main
 
 RUNS = """
 methods: {{uniform: {{method: diversity, ranking: l1, narrowing: 0}}}}
@@ -37,17 +38,16 @@ def seconds(nodes: int, kimg: float) -> float:
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder, "six.yaml")
         file.write_text(RUNS.format(kimg=kimg))
-        command = [sys.executable, "-m", "gantailor.cli", "compare", str(file), "--out", f"{folder}/runs"]
         started = time.monotonic()
-        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-        subprocess.run([*command, "--ray-address", cluster.address, "--quiet"], check=True, env=environment)
+        if main(["compare", str(file), "--out", f"{folder}/runs", "--ray-address", cluster.address]):
+            sys.exit(1)
         took = time.monotonic() - started
     ray.shutdown()
     cluster.shutdown()
     return took
 
 
-def main() -> None:
+def measure() -> None:
     """Run it from the command line; see the head of this file."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--kimg", type=float, default=0.8)
@@ -59,4 +59,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    measure()
