@@ -268,7 +268,8 @@ def write_page(
         first = dict.fromkeys([found.chosen, *found.front(convention).tolist(), *found.frame.index.tolist()])
         strips = found.pictures(list(first)[:pictures])
         names = [v.name for v in found.budget.space.variables]
-        full = {v.name: v.choices[-1] for v in found.budget.space.variables}
+        sizes = {width.name: width.size for width in found.run.setup.traced.graph.widths}
+        full = {v.name: sizes.get(v.name, v.choices[-1]) for v in found.budget.space.variables}
         columns = ["trial", "origin", "macs_true", "macs_published", "params", found.score, *names]
         data.append(
             {

@@ -1,6 +1,7 @@
 """``space: path`` from the command to an exported generator, and what one training answers."""
 
 import json
+import re
 
 import numpy as np
 import pandas as pd
@@ -10,6 +11,8 @@ import torch
 import gantailor
 from gantailor.cli.main import main
 from gantailor.evaluators.scores import Subset
+from gantailor.reports import fronts
+from gantailor.reports.search_result import SearchResult
 from gantailor.run.loading import load_config
 from gantailor.run.run import Run, open_run
 from gantailor.supernet.errors import GantailorError
@@ -137,6 +140,14 @@ def test_mistakes_are_told_before_anything_runs(more, said, tmp_path):
 
 
 @pytest.mark.long
+def test_the_page_of_a_path_says_whole_widths(folder, tmp_path):
+    """``40 of 192``, not of the largest in the path's neighbourhood."""
+    found = SearchResult.read(folder / "run")
+    fronts.write_page(tmp_path / "front.html", [found], pictures=1)
+    (full,) = re.findall(r'"full": (\{[^}]*\})', (tmp_path / "front.html").read_text())
+    assert json.loads(full) == {width.name: width.size for width in found.run.setup.traced.graph.widths}
+
+
 def test_scores_along_the_path_are_written_and_drawn(folder, tmp_path, capsys):
     run = open_run(folder / "run")
     frame = pd.read_csv(run.folder.path_scores)
