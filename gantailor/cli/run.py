@@ -36,8 +36,9 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     if job.skipped:
         report.note(f"{len(job.skipped)} cannot be read and are left out ({', '.join(job.skipped[:3])})")
     if job.seam > VISIBLE:
+        whole = "--tile 0" if model.size is None else "--device torch --tile 0"
         report.note(
-            f"neighbouring tiles differ by up to {job.seam:.0%} where they meet: raise --overlap, or give --tile 0; a "
+            f"neighbouring tiles differ by up to {job.seam:.0%} where they meet: raise --overlap, or give {whole}; a "
             "generator with norms over the picture sees the whole one alone as it was trained"
         )
     took = time.monotonic() - started

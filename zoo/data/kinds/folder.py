@@ -50,7 +50,7 @@ def read_folder(folder: str | Path, reading: Reading, direction: str) -> Pairs:
     if direction not in DIRECTIONS:
         raise DataError(f"direction {direction!r} is unknown. Allowed: {', '.join(DIRECTIONS)}")
     path = Path(folder)
-    files = picture_files(path)
+    files = picture_files(path, fix=f"give pictures there, or put all into {str(path.parent)!r}: splits share them out")
     tell_folders(path, "folder")
     items = FolderItems(path, tuple(file.name for file in files), reading, direction)
     found = stored(items, reading, name="folder", what=f"folder {str(folder)!r}", key=f"{path.resolve()}|{direction}")
