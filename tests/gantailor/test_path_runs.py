@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 
 import numpy as np
 import pandas as pd
@@ -11,12 +12,13 @@ import torch
 import gantailor
 from gantailor.cli.main import main
 from gantailor.evaluators.scores import Subset
+from gantailor.pipeline.report import report
 from gantailor.reports import fronts
 from gantailor.reports.search_result import SearchResult
 from gantailor.run.loading import load_config
 from gantailor.run.run import Run, open_run
 from gantailor.supernet.errors import GantailorError
-from gantailor.supernet.files import load_tensors, stored_info
+from gantailor.supernet.files import load_tensors, stored_info, write_json
 
 YAML = """
 generator: resnet_6blocks
@@ -162,3 +164,12 @@ def test_scores_along_the_path_are_written_and_drawn(folder, tmp_path, capsys):
     assert main(["pareto", str(folder / "run"), "--out", str(tmp_path)]) == 0
     assert "along its path, inherited" in (tmp_path / "front.svg").read_text()
     assert run.folder.path_scores.stat().st_mtime_ns == before
+
+
+def test_a_run_that_scores_nothing_has_a_report(folder, tmp_path):
+    shutil.copytree(folder / "run", tmp_path / "run")
+    run = open_run(tmp_path / "run")
+    write_json(run.folder.scores, {name: {} for name in run.folder.stored(run.folder.scores)})
+    run.folder.report.unlink(missing_ok=True)
+    report(run)
+    assert "MACs" in run.folder.report.read_text()
