@@ -62,8 +62,8 @@ def parser() -> argparse.ArgumentParser:
     return whole
 
 
-def _add_run(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--out", default=OUT, help="run folder")
+def _add_run(command: argparse.ArgumentParser, *, out: str | None = OUT, what: str = "run folder") -> None:
+    command.add_argument("--out", default=out, help=what)
     command.add_argument("--dry-run", action="store_true", help="check everything, print the plan, train nothing")
 
 
@@ -96,14 +96,13 @@ def _add_jobs(add: Add) -> None:
     files.add_argument(
         "--device", metavar="NAMES", help="device profiles, comma between them; FILE.yaml:NAME for your own"
     )
-    for command in [*both, files]:
+    _add_run(files, out=None, what="run folder; of a run: where the files go")
+    for command in both:
         _add_run(command)
+    for command in [*both, files]:
         command.add_argument(
             "--verbose", action="store_true", help="with --dry-run: every setting, not only those that were changed"
         )
-        if command is files:
-            command.set_defaults(out=None)
-            next(one for one in command._actions if one.dest == "out").help = "run folder; of a run: where the files go"
         _add_trust(command)
         add_budget(command)
         add_settings(command, without=("device",) if command is files else ())

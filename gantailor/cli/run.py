@@ -24,8 +24,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     how = {"device": arguments.device, "threads": arguments.threads, "trust_code": arguments.trust_code}
     model = open_model(arguments.export, **how)
     tiling = Tiling(model=model, tile=arguments.tile, overlap=arguments.overlap)
-    size = " x ".join(map(str, model.size)) if model.size else "any size"
-    report.note(f"{model.name}: {size}, {len(files)} pictures")
+    report.note(f"{model.name}: {model.takes}, {len(files)} pictures")
     several = len(files) > 1
     job, started = Application(tiling, out, skip_corrupt=arguments.skip_corrupt), time.monotonic()
     job(

@@ -16,14 +16,14 @@ from typing import Any
 
 from torch import nn
 
-from gantailor.api import load
 from gantailor.export.weights import FILE, ORIGIN, plain, read_weights, write_weights
 from gantailor.handover.card import FILE as CARD
-from gantailor.run.folder import RunFolder
+from gantailor.run.folder import RunFolder, damaged
 from gantailor.run.run import rebuilt
 from gantailor.supernet.errors import CheckpointError, ConfigError
 from gantailor.supernet.files import write_json
 from gantailor.supernet.graph import SubnetConfig
+from gantailor.zoo.checkpoints import load_state
 
 try:
     from huggingface_hub import PyTorchModelHubMixin, hf_hub_download
@@ -75,9 +75,10 @@ class HubGenerator(nn.Module, PyTorchModelHubMixin, library_name="gantailor", ta
         file = next((one for one in files if one.is_file()), None)
         if file is None:
             raise CheckpointError(f"{str(place)!r} holds no {FILE}; run gantailor export on it first")
-        _, origin = read_weights(file, trust_code=trust_code)
-        made = cls(**origin)
-        made.narrow = load(file, trust_code=trust_code)
+        state, origin = read_weights(file, trust_code=trust_code)
+        with damaged(file):
+            made = cls(**origin)
+        load_state(made.narrow, state, str(file))
         made.card = file.with_name(CARD) if file.with_name(CARD).exists() else None
         return made.eval()
 

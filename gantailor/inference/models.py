@@ -53,6 +53,11 @@ class PictureModel:
     picture_range: tuple[float, float] = (-1, 1)
     digest: str = ""
 
+    @property
+    def takes(self) -> str:
+        """The size of its pictures in words."""
+        return " x ".join(map(str, self.size)) if self.size else "any size"
+
     def __call__(self, picture: np.ndarray) -> np.ndarray:
         """``[channels, H, W]`` to ``[C, H', W']``.
 

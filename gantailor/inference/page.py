@@ -48,8 +48,7 @@ def make_page(tiling: Tiling) -> Any:
         except GantailorError as error:
             raise gradio.Error(str(error)) from None
 
-    size = " x ".join(map(str, tiling.model.size)) if tiling.model.size else "any size"
-    given = gradio.Image(type="filepath", image_mode=None, label=f"picture ({size} pixels)")
+    given = gradio.Image(type="filepath", image_mode=None, label=f"picture ({tiling.model.takes})")
     return gradio.Interface(
         run,
         given,

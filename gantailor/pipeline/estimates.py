@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from gantailor.evaluators.scores import Subset
 from gantailor.pipeline.context import RunContext
+from gantailor.pipeline.search.curve import SCORED
 from gantailor.pipeline.shapes import trainings
 from gantailor.run.config import Config
 from gantailor.run.run import Run
@@ -31,7 +32,7 @@ from gantailor.supernet.training.trainer import Task
 FEW = 2  # pictures of a first step: some layers and losses need two
 # Seconds of it below which it is repeated, since the first reads and prepares; and of a whole batch, below which two of
 LONG, WHOLE = 20.0, 10.0  # these are measured: what is fixed in a step does not grow with its pictures.
-SOME, ALONG, JUDGED = 16, 8, 3  # pictures that are tried; nets along a path; rows of scores at the end
+SOME, JUDGED = 16, 3  # pictures that are tried; rows of scores at the end
 FIXED = 15.0  # seconds of loading, proof and export
 PER_PARAMETER = 4  # weight, gradient, and Adam's two moments
 
@@ -97,7 +98,7 @@ def _beside_seconds(run: Run, recipes: Sequence[Recipe]) -> float:
         warnings.simplefilter("ignore")  # of scores of few pictures
         times = [_seconds(lambda: evaluator(model, few)) for _ in range(2)]
     looks = sum(recipe.kimg / recipe.watch_kimg for recipe in recipes if recipe.watch_kimg)
-    along = ALONG if run.setup.path is not None or config.space.name == "path" else 0
+    along = SCORED if run.setup.path is not None or config.space.name == "path" else 0
     scored = (looks + along + config.search.trials) * len(sample) + JUDGED * len(run.setup.data("test"))
     return FIXED + scored * min(times) / len(few)
 

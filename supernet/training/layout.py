@@ -11,6 +11,7 @@ import hashlib
 import inspect
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -35,20 +36,13 @@ class innermost(TorchFunctionMode):  # noqa: N801  (a context manager)
     """Inside, on a CPU, instance norms and pads leave pictures as they lie; all values stay what they were."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        options = kwargs or {}
         if func is F.instance_norm:
-            return _instance_norm(*args, **(kwargs or {}))
-        if (
-            func is F.pad
-            and args[0].device == HOST
-            and {"reflect", "replicate"} & {*map(str, args[2:3]), *_mode(kwargs)}
-        ):
-            with torch.autocast(HOST.type, enabled=False):
-                return func(*args, **(kwargs or {}))
-        return func(*args, **(kwargs or {}))
-
-
-def _mode(options: Any) -> tuple[str, ...]:
-    return (str((options or {}).get("mode", "")),)
+            return _instance_norm(*args, **options)
+        mode = args[2] if len(args) > 2 else options.get("mode")
+        widened = func is F.pad and mode in ("reflect", "replicate")
+        with torch.autocast(HOST.type, enabled=False) if widened else nullcontext():
+            return func(*args, **options)
 
 
 def _instance_norm(*args: Any, **options: Any) -> Tensor:
