@@ -168,6 +168,8 @@ def test_scores_along_the_path_are_written_and_drawn(folder, tmp_path, capsys):
 
 def test_a_run_that_scores_nothing_has_a_report(folder, tmp_path):
     shutil.copytree(folder / "run", tmp_path / "run")
+    made = ["compress", str(folder / "path.yaml"), "--out", str(tmp_path / "run")]
+    assert main(made) == 0, "other tests search this folder for other budgets"
     run = open_run(tmp_path / "run")
     write_json(run.folder.scores, {name: {} for name in run.folder.stored(run.folder.scores)})
     run.folder.report.unlink(missing_ok=True)
