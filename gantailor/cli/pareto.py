@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from gantailor.reports import figures, fronts
+from gantailor.reports.published import published_points
 from gantailor.reports.scores import warn
 from gantailor.reports.search_result import SearchResult, table_of
 from gantailor.reports.tables import csv_bytes
@@ -27,7 +28,7 @@ def pareto(arguments: argparse.Namespace) -> dict[str, Any]:
     convention = arguments.convention or runs[0].run.config.convention
     points = None
     if arguments.published:
-        points = fronts.published_points(arguments.published, runs[0].score, convention)
+        points = published_points(arguments.published, runs[0].score, convention)
     warn(fronts.unlike_runs(runs))
     figure = fronts.draw(runs, convention=convention, log=not arguments.linear, published=points)
     for suffix in ("png", "svg"):

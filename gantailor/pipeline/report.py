@@ -15,4 +15,4 @@ def report(run: Run) -> None:
     figures.save(figure, run.folder.file("front.png"))
     figures.save(figure, run.folder.file("front.svg"))
     fronts.write_page(run.folder.file("front.html"), found)
-    write_report(run, figure)
+    write_report(run, fronts.draw_parts(found))

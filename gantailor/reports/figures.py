@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -46,6 +47,11 @@ def svg(figure: Figure, *, salt: str) -> str:
     return text[text.index("<svg") :]
 
 
+def svgs(figures: Sequence[Figure], *, salt: str) -> list[str]:
+    """For a page: one ``<svg>`` element for each figure."""
+    return [svg(figure, salt=f"{salt}{number}") for number, figure in enumerate(figures)]
+
+
 def data_url(picture: bytes, kind: str = "png") -> str:
     """A picture inside a page."""
     return f"data:image/{kind};base64," + base64.b64encode(picture).decode()
@@ -58,6 +64,8 @@ def label_costs(axes: Axes, *, log: bool) -> None:
     if log:
         axes.set_xscale("log")
     low, high = axes.get_xlim()
+    if 0 < low < high < 1.05 * low:  # a point and its budget: a difference of nothing should look like that
+        low, high = low / 1.05, high * 1.05
     powers = [] if not log or low <= 0 else range(math.floor(math.log10(low)), math.ceil(math.log10(high)))
     ticks = [first * 10**power for power in powers for first in (1, 2, 5)]
     for found in (ticks[::3], ticks, MaxNLocator(nbins=6).tick_values(low, high)):

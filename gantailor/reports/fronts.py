@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,8 +13,9 @@ import jinja2
 import numpy as np
 
 from gantailor.reports.evaluated import Evaluated
-from gantailor.reports.figures import COLOURS, MARKERS, label_costs, plain, svg
+from gantailor.reports.figures import COLOURS, MARKERS, label_costs, plain, svg, svgs
 from gantailor.reports.pages import with_policy
+from gantailor.reports.published import draw_published
 from gantailor.reports.scores import differences_of
 from gantailor.reports.search_result import SearchResult
 from gantailor.search.limits import format_macs
@@ -26,34 +28,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-PAPERS_FID = "fid[inception-2015-12-05]"
-POINTS = Path(__file__).with_name("published_points.csv")
-
-
-def published_points(task: str, score: str, convention: str) -> pd.DataFrame:
-    """Figures of the papers, MACs as published.
-
-    Each has what its own teacher scored there (empty where the paper's table does not say), how the cost is stated, and
-    its source.
-
-    Raises:
-        ConfigError: no such task, or the plot shows something that the papers do not.
-    """
-    import pandas as pd
-
-    every = pd.read_csv(POINTS)
-    if task not in set(every["task"]):
-        raise ConfigError(f"no published points for {task!r}; there are {', '.join(sorted(set(every['task'])))}")
-    found = every[(every["task"] == task) & (every["metric"] == score.partition("[")[0])]
-    if found.empty:
-        measured = ", ".join(sorted(set(every[every["task"] == task]["metric"])))
-        raise ConfigError(f"papers report {measured} for {task}, this search followed {score!r}: they share no axis")
-    if found["metric"].iloc[0] == "fid" and score != PAPERS_FID:
-        raise ConfigError(f"the papers' FID is {PAPERS_FID}, this search followed {score!r}: they share no axis")
-    if convention != "published":
-        raise ConfigError("the papers count MACs in the published convention; add --convention published")
-    return found
-
 
 def draw(
     runs: Sequence[SearchResult],
@@ -61,9 +35,33 @@ def draw(
     convention: str | None = None,
     log: bool = True,
     published: pd.DataFrame | None = None,
-    mark: str = "",
 ) -> Figure:
     """Score against MACs of every run; below, the widths of the chosen subnets and the hypervolume's history.
+
+    Raises:
+        ConfigError: the runs follow different scores.
+    """
+    from matplotlib.figure import Figure
+
+    front, *below = _parts(runs, convention=convention, log=log, published=published)
+    figure = Figure(figsize=(8, 7), layout="constrained")
+    _say_unlike(figure, runs)
+    grid = figure.add_gridspec(2, len(below), height_ratios=(2.6, 1))
+    front(figure.add_subplot(grid[0, :]))
+    for place, part in enumerate(below):
+        part(figure.add_subplot(grid[1, place]))
+    return figure
+
+
+def draw_parts(
+    runs: Sequence[SearchResult],
+    *,
+    convention: str | None = None,
+    log: bool = True,
+    published: pd.DataFrame | None = None,
+    mark: str = "",
+) -> list[Figure]:
+    """The plots of ``draw`` one by one, small enough for a phone: front, widths and, of a search, its history.
 
     Args:
         mark: begins the SVG ids of what a page makes interactive.
@@ -73,48 +71,51 @@ def draw(
     """
     from matplotlib.figure import Figure
 
+    figures = []
+    for number, part in enumerate(_parts(runs, convention=convention, log=log, published=published, mark=mark)):
+        figures.append(Figure(figsize=(4.2, 2.4) if number else (5.6, 4.2), layout="constrained"))
+        part(figures[-1].add_subplot())
+    _say_unlike(figures[0], runs, columns=80)
+    return figures
+
+
+def _parts(
+    runs: Sequence[SearchResult],
+    *,
+    convention: str | None,
+    log: bool,
+    published: pd.DataFrame | None,
+    mark: str = "",
+) -> list[Callable[[Axes], None]]:
+    """What draws each plot: score against MACs of every run, widths of the chosen subnets, the history."""
     convention = convention or runs[0].run.config.convention
     if len({found.score for found in runs}) > 1:
         raise ConfigError(
             "these runs follow different scores and share no axis: "
             + ", ".join(f"{found.name} {found.score}" for found in runs)
         )
-    figure = Figure(figsize=(8, 7), layout="constrained")
-    _say_unlike(figure, runs)
-    grid = figure.add_gridspec(2, 2, height_ratios=(2.6, 1))
-    axes = figure.add_subplot(grid[0, :])
+    parts: list[Callable[[Axes], None]] = [
+        partial(_draw_front, runs=runs, convention=convention, log=log, published=published, mark=mark),
+        partial(_draw_widths, runs=runs),
+    ]
+    searched = max(len(found.frame) for found in runs) > 1  # else there is no history
+    return [*parts, partial(_draw_history, runs=runs, convention=convention)] if searched else parts
+
+
+def _draw_front(
+    axes: Axes,
+    *,
+    runs: Sequence[SearchResult],
+    convention: str,
+    log: bool,
+    published: pd.DataFrame | None,
+    mark: str,
+) -> None:
     for number, found in enumerate(runs):
         _draw_points(axes, found, number, convention, mark)
     if published is not None:
-        axes.scatter(
-            published["macs"],
-            published["value"],
-            marker="*",
-            s=90,
-            color="#444444",
-            label="published (their protocol)",
-            zorder=4,
-        )
-        for _, row in published.iterrows():
-            axes.annotate(
-                _published_name(row),
-                (row["macs"], row["value"]),
-                fontsize=7,
-                xytext=(4, 4),
-                textcoords="offset points",
-            )
+        draw_published(axes, published)
     label_axes(axes, runs[0], convention, log=log)
-    searched = max(len(found.frame) for found in runs) > 1  # else there is no history
-    _draw_widths(figure.add_subplot(grid[1, 0] if searched else grid[1, :]), runs)
-    if searched:
-        _draw_history(figure.add_subplot(grid[1, 1]), runs, convention)
-    return figure
-
-
-def _published_name(row: pd.Series) -> str:
-    """A point's method; with its teacher's score, for papers do not have the same one."""
-    own = row["teacher"] == row["teacher"] and row["method"] != "original"
-    return f"{row['method']} (teacher {row['teacher']:g})" if own else str(row["method"])
 
 
 def unlike_runs(runs: Sequence[SearchResult]) -> list[str]:
@@ -122,9 +123,9 @@ def unlike_runs(runs: Sequence[SearchResult]) -> list[str]:
     return differences_of({found.name if found is runs[0] else str(found.run.folder): found.told() for found in runs})
 
 
-def _say_unlike(figure: Figure, runs: Sequence[SearchResult]) -> None:
+def _say_unlike(figure: Figure, runs: Sequence[SearchResult], *, columns: int = 120) -> None:
     if unlike := unlike_runs(runs):
-        figure.suptitle("\n".join(textwrap.fill(plain(line), 120) for line in unlike), fontsize=7, color="#b00020")
+        figure.suptitle("\n".join(textwrap.fill(plain(line), columns) for line in unlike), fontsize=7, color="#b00020")
 
 
 def _draw_points(axes: Axes, found: SearchResult, number: int, convention: str, mark: str) -> None:
@@ -161,7 +162,8 @@ def draw_evaluated(axes: Axes, found: Evaluated, convention: str, *, number: int
     axes.scatter(
         points[:, 0], points[:, 1], s=22, facecolors=fill, edgecolors=colour, marker=marker, alpha=0.65, gid=name
     )
-    axes.scatter([], [], s=22, c=colour, marker=marker, label=f"{plain(found.name)} ({len(points)} subnets)")
+    label = f"{plain(found.name)} ({len(points)} subnet{'' if len(points) == 1 else 's'})"
+    axes.scatter([], [], s=22, c=colour, marker=marker, label=label)
     axes.plot(*points[best].T, color=colour, lw=1.6, gid=f"{name}-front", zorder=3)
     if start.sum() > 1:  # the baseline: the uniform shrink and random candidates
         sign = 1 if found.lower_is_better else -1
@@ -199,7 +201,7 @@ def label_axes(axes: Axes, found: Evaluated, convention: str, *, log: bool = Tru
     axes.set_xlabel(f"MACs ({convention})")
     axes.set_ylabel(f"{plain(found.score)} ({'lower' if found.lower_is_better else 'higher'} is better)")
     axes.grid(alpha=0.25)
-    axes.legend(frameon=False, fontsize=8)
+    axes.legend(fontsize=8, framealpha=0.8, edgecolor="none")  # the lines go on behind it
 
 
 def _draw_path(axes: Axes, found: SearchResult, colour: str, convention: str, mark: str) -> None:
@@ -261,8 +263,8 @@ def write_page(
     convention = convention or runs[0].run.config.convention
     plots = {}
     for name in ("log", "linear"):
-        figure = draw(runs, convention=convention, log=name == "log", published=published, mark=f"{name}-")
-        plots[name] = svg(figure, salt=name)
+        front, *below = draw_parts(runs, convention=convention, log=name == "log", published=published, mark=f"{name}-")
+        plots[name] = svg(front, salt=name)
     data: list[dict[str, Any]] = []
     for found in runs:
         first = dict.fromkeys([found.chosen, *found.front(convention).tolist(), *found.frame.index.tolist()])
@@ -285,6 +287,11 @@ def write_page(
     environment = jinja2.Environment(loader=jinja2.PackageLoader("gantailor.reports", ""), autoescape=True)
     environment.policies["json.dumps_kwargs"] = {"sort_keys": False}  # widths stay in forward order
     page = environment.get_template("front.html").render(
-        plots=plots, data=data, colours=COLOURS, convention=convention, short=format_macs
+        plots=plots,
+        below=svgs(below, salt="below"),
+        data=data,
+        colours=COLOURS,
+        convention=convention,
+        short=format_macs,
     )
     write_bytes(path, with_policy(page))

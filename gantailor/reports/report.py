@@ -142,11 +142,11 @@ QUANTITIES = (
 
 
 @torch.no_grad()
-def write_report(run: Run, front: Figure, *, pictures: int = 8) -> None:
+def write_report(run: Run, front: Sequence[Figure], *, pictures: int = 8) -> None:
     """``report.html``: costs, scores, pictures before and after, front, training, provenance; needs no network.
 
     Args:
-        front: the search's, drawn by ``fronts.draw``.
+        front: the search's plots, as of ``fronts.draw_parts``.
     """
     config, narrow = run.subnet()
     manifest = run.folder.stored(run.folder.manifest)
@@ -171,7 +171,7 @@ def write_report(run: Run, front: Figure, *, pictures: int = 8) -> None:
         devices=manifest["devices"],
         widths=[(w.name, config[w.name], w.size) for w in run.setup.traced.graph.widths],
         scores=scores,
-        front=figures.svg(front, salt="front"),
+        front=figures.svgs(front, salt="front"),
         curves=_curves(run),
         amplified=AMPLIFIED,
         config=run.config.shown(),

@@ -55,9 +55,23 @@ def barriers(view):
     return [(one["id"], one["nodes"][0]["html"]) for one in found if one["impact"] in ("serious", "critical")]
 
 
+CUT = """() => {
+  const found = document.documentElement.scrollWidth > innerWidth ? ["the page"] : [];
+  for (const box of document.querySelectorAll(".wide:not(.scrolls), .plot, .below, .chart"))
+    if (box.scrollWidth > box.clientWidth + 1) found.push(box.textContent.trim().slice(0, 80));
+  for (const text of document.querySelectorAll("svg text")) {
+    const at = text.getScreenCTM(), size = parseFloat(getComputedStyle(text).fontSize) * Math.hypot(at.a, at.b);
+    if (text.getBoundingClientRect().width && size < 5.5) found.push(`${text.textContent}: ${size.toFixed(1)} px`);
+  }
+  return found;
+}"""  # names of many widths, on their sides below bars, are the smallest
+
+
 @pytest.fixture
 def browser():
     """Opens a page in headless Chromium; at the end its scripts must not have failed, nor asked the network.
+
+    Neither may anything lie beyond the edge of the page or of its own box, nor the text of plots be too small to read.
 
     ``served``: how addresses begin that it may ask all the same; ``usable``: axe must find nothing serious.
     """
@@ -80,6 +94,7 @@ def browser():
             view.goto(page if isinstance(page, str) else page.as_uri())
             yield view
             assert errors == []
+            assert view.evaluate(CUT) == []
             assert not usable or barriers(view) == []
             chromium.close()
 

@@ -139,7 +139,6 @@ def test_the_page_in_a_browser(tmp_path, browser, width, scheme):
     table = drawing.markdown(wide, {"input": {"macs": 0, "l1": 3.0, "psnr": 17.0}})
     (tmp_path / "compare.html").write_bytes(with_policy(drawing.page([("Means", table)], {}, said=["One sentence."])))
     with browser(tmp_path / "compare.html", viewport={"width": width, "height": 800}, color_scheme=scheme) as view:
-        assert view.evaluate("document.documentElement.scrollWidth") <= width
         assert view.locator("td", has_text=fairness.WORSE).count() == 2
 
 

@@ -3,6 +3,7 @@
 import base64
 import hashlib
 import re
+from contextlib import nullcontext
 
 import pytest
 from matplotlib.figure import Figure
@@ -99,3 +100,25 @@ def test_names_in_a_comparison_are_text():
     table = f"| method | MACs |\n|---|---|\n| {HOSTILE} | 1 |"
     made = with_policy(comparison_page([(HOSTILE, table)], {HOSTILE: b""}, said=[HOSTILE], notes=[HOSTILE])).decode()
     assert HOSTILE not in made and "<script" not in made and "Content-Security-Policy" in made
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        '<div class="wide" style="overflow: auto"><p style="width: 500px">a table that has to be scrolled</p></div>',
+        '<p style="width: 500px">wider than the page</p>',
+        '<svg width="100" height="20" viewBox="0 0 400 80"><text y="40" font-size="16">tiny</text></svg>',
+        '<p style="color: #ccc">hardly seen</p>',
+        '<img src="data:,">',
+        "<input type='range'>",
+    ],
+)
+def test_what_keeps_people_from_reading_a_page_is_found(tmp_path, browser, broken):
+    """The checks of every page that tests open, on pages that are broken on purpose."""
+    whole = '<!doctype html><html lang="en"><title>a page</title><main><h1>A page</h1>{}</main></html>'
+    for number, (more, wrong) in enumerate((("<p>fine</p>", False), (broken, True))):
+        page = tmp_path / f"{number}.html"
+        page.write_text(whole.format(more))
+        said = pytest.raises(AssertionError) if wrong else nullcontext()
+        with said, browser(page, viewport={"width": 390, "height": 800}):
+            pass
