@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,12 +30,23 @@ def compare(arguments: argparse.Namespace) -> dict[str, Any]:
     entries = comparison.entries(folder)
     check_folders(entries)
     failed |= _run(arguments, entries)
+    if failed and not any(entry.done for entry in entries):
+        raise _failures(failed)
     text = write_comparison(entries, folder, said)
     print(f"{text}\npage: {folder / 'compare.html'}  table: {folder / 'table.md'}")
     if failed:
-        raise ConfigError("some runs failed:\n" + "\n".join(f"{name}: {said}" for name, said in failed.items()))
+        raise _failures(failed)
     files = {name: folder / file for name, file in (("page", "compare.html"), ("table", "table.md"))}
     return {**files, "results": folder / "results.csv", "runs": [entry.folder for entry in entries]}
+
+
+def _failures(failed: Mapping[str, str]) -> ConfigError:
+    """One line for each thing that went wrong, with the runs that it ended."""
+    lines = [
+        f"{', '.join(name for name, said in failed.items() if said == one)}: {one}"
+        for one in dict.fromkeys(failed.values())
+    ]
+    return ConfigError("some runs failed:\n" + "\n".join(lines))
 
 
 def _dry_run(entries: Sequence[Entry], *, chosen_later: bool) -> dict[str, Any]:

@@ -25,7 +25,7 @@ from gantailor.run.progress import Reporter
 from gantailor.run.run import Run
 from gantailor.search.methods import METHODS
 from gantailor.search.methods.method import method as find_method
-from gantailor.supernet.errors import BusyError, ConfigError, GantailorError, nearest
+from gantailor.supernet.errors import BusyError, ConfigError, GantailorError, RunError, nearest
 from gantailor.supernet.files import read_rows, write_bytes
 from gantailor.supernet.graph import SubnetConfig
 
@@ -235,16 +235,23 @@ def run_all(entries: Sequence[Entry]) -> dict[str, str]:
     A process that ends lets its folder go: what it left is then done here.
     """
     report, failed = Reporter(), dict[str, str]()
+    mistaken = dict[tuple[str, str], str]()  # what is wrong with an arm's settings is wrong with every seed
     left = list(enumerate(entries, 1))
     while left:
         busy: list[tuple[int, Entry]] = []
         for number, entry in left:
-            name = entry.folder.name
+            name, arm = entry.folder.name, (entry.method, entry.budget)
+            if arm in mistaken:
+                failed[name] = mistaken[arm]
+                continue
             report.note(f"==== {name}, {number} of {len(entries)}{', done' if entry.done else ''}")
             try:
                 work_on(entry, entries, report)
             except BusyError:
                 busy.append((number, entry))
+            except ConfigError as error:
+                failed[name] = mistaken[arm] = str(error)
+                report.note(f"{name} failed: {error}")
             except GantailorError as error:  # one that fails does not take the others with it
                 failed[name] = str(error)
                 report.note(f"{name} failed: {error}")
@@ -261,19 +268,29 @@ def work_on(entry: Entry, entries: Sequence[Entry], report: Reporter) -> None:
 
     Raises:
         BusyError: another process works on it.
+        ConfigError: its settings, or the files that they name, cannot be used.
         GantailorError: it failed.
     """
     if entry.done:
         return
     run = entry.open(report)
     try:
-        find_mistakes(run)
+        _check(run)
         run.claim()  # the folder is this process's from here on
         if take_supernet(entry, entries):
             run.setup.look_again()
         entry.complete(run)
     finally:
         run.release()
+
+
+def _check(run: Run) -> None:
+    try:
+        find_mistakes(run)
+    except RunError:  # of its folder
+        raise
+    except GantailorError as error:
+        raise ConfigError(str(error)) from error
 
 
 def wait_for(entries: Sequence[Entry]) -> None:

@@ -185,7 +185,11 @@ def test_one_failure_takes_nothing_with_it(compared, tmp_path, capsys):
     wrong.write_text(text)
     assert main(["compare", str(wrong), "--out", str(tmp_path / "out")]) == 2
     said = capsys.readouterr()
-    assert "agents-1K-0: budget" in said.err and "| uniform | 0.5x |" in said.out
+    assert (
+        "agents-1K-0, " in said.err
+        and ": budget macs<=1K cannot be reached" in said.err
+        and "| uniform | 0.5x |" in said.out
+    )
 
 
 @pytest.mark.parametrize(
@@ -260,6 +264,7 @@ class Held:
 
     def __init__(self, name, *, busy):
         self.folder, self.busy, self.done, self.free = Path(name), busy, False, False
+        self.method, self.budget = name, "0.5x"
 
 
 def test_what_another_process_holds_is_waited_for(monkeypatch):
@@ -375,3 +380,15 @@ def test_one_rate_is_no_choice(rated, tmp_path):
     rated.write_text(rated.read_text().replace("[0.001, 1.0e-06]", "[0.001]"))
     with pytest.raises(ConfigError, match=r"rates\.lr"):
         Comparison.read(str(rated))
+
+
+def test_a_mistake_in_the_settings_is_told_once(described, tmp_path, capsys):
+    """Not by every seed, and with its words where nothing else is left to show."""
+    wrong = yaml.safe_load(described.read_text())
+    wrong["common"] |= {"teacher": "gone.pth"}
+    wrong["methods"] = {"agents": {}, "uniform": {"method": "diversity", "ranking": "l1"}}
+    (tmp_path / "wrong.yaml").write_text(yaml.safe_dump({**wrong, "budgets": ["0.5x"]}))
+    assert main(["compare", str(tmp_path / "wrong.yaml"), "--out", str(tmp_path / "out")]) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.split()[0] for line in lines if " failed: " in line] == ["agents-0.5x-0", "uniform-0.5x-0"]
+    assert lines[-1].startswith("agents-0.5x-0, uniform-0.5x-0, agents-0.5x-1, uniform-0.5x-1: ")
