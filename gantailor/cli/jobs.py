@@ -29,10 +29,10 @@ from gantailor.zoo import DEMO_SUPERNET
 
 
 def _run(arguments: argparse.Namespace, config: Config, until: str) -> dict[str, Any]:
-    if arguments.dry_run:
-        return _print_plan(_planned(arguments.out, config), verbose=arguments.verbose)
-    run = Run(arguments.out, config)
+    run = _planned(arguments.out, config) if arguments.dry_run else Run(arguments.out, config)
     run.until, run.profiled = until, getattr(arguments, "profile", False)
+    if arguments.dry_run:
+        return _print_plan(run, verbose=arguments.verbose)
     run_stages(run, until=until)
     if until == "report":
         print(f"report: {run.folder.report}  subnet: {run.folder.export}")
