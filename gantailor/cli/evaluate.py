@@ -98,7 +98,8 @@ def _added(run: Run, metrics: Sequence[str], known_by: EvaluationConfig) -> dict
         before = run.folder.stored(run.folder.scores)
         scores = add_scores(run, metrics, known_by)
         renew_scores(run)
-        if scores != before and run.folder.report.exists():
+        # A page tells of an export too: where that is gone, or moved with an earlier subnet, compress writes both.
+        if scores != before and run.folder.report.exists() and run.folder.manifest.exists():
             write_pages(run)
     finally:
         run.release()

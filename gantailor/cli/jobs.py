@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Mapping
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ from gantailor.zoo import DEMO_SUPERNET
 
 
 def _run(arguments: argparse.Namespace, config: Config, until: str) -> dict[str, Any]:
-    run = Run(arguments.out, config)
+    run = _planned(arguments.out, config) if arguments.dry_run else Run(arguments.out, config)
     run.until, run.profiled = until, getattr(arguments, "profile", False)
     if arguments.dry_run:
         return _print_plan(run, verbose=arguments.verbose)
@@ -50,6 +51,18 @@ def _made(run: Run, until: str) -> dict[str, Any]:
         **{name: folder.stored(file) or None for name, file in stored.items()},
         "devices": folder.stored(folder.manifest).get("devices"),
     }
+
+
+def _planned(out: str, config: Config) -> Run:
+    """The run that a dry run looks at: where no folder was named and another run has the usual one, in a free one."""
+    run = Run(out, config)
+    other = run.changed() if out == OUT else []
+    if not other:
+        return run
+    free = next(place for n in count(2) if not (place := Path(f"{OUT}-{n}")).exists())
+    said = f"{OUT!r} holds a run with other settings ({'; '.join(other)})"
+    print(f"{said}; the plan is for another folder, as with --out {free}", file=sys.stderr)
+    return Run(free, config)
 
 
 def _print_plan(run: Run, *, verbose: bool) -> dict[str, Any]:
@@ -152,9 +165,10 @@ def export(arguments: argparse.Namespace) -> dict[str, Any]:
         if not manifest:
             return {"run": run.folder, "devices": names or run.config.devices}
     else:
-        run = Run(arguments.out or OUT, config_of(arguments, {"devices": names} if names else None))
+        out, config = arguments.out or OUT, config_of(arguments, {"devices": names} if names else None)
         if arguments.dry_run:
-            return _print_plan(run, verbose=arguments.verbose)
+            return _print_plan(_planned(out, config), verbose=arguments.verbose)
+        run = Run(out, config)
         run_stages(run, until="export")
         manifest = run.folder.stored(run.folder.manifest)
     _print_exported(Path(arguments.out) if done and arguments.out else run.folder.export, manifest)

@@ -188,7 +188,7 @@ def _add_measurements(add: Add) -> None:
     order.add_argument("config", nargs="?", help="YAML file")
     order.add_argument("--criterion", default="diversity", help=", ".join(CRITERIA) + ", or module:NAME")
     order.add_argument("--inputs", type=_count, help="latents or pictures that it looks at; the criterion's own number")
-    _add_run(order)
+    _add_run(order, out="runs/ranking", what="folder of the scores, CRITERION.json")
     add_settings(order, (*TRAINED, "device", "seed"))
     timing = add("profile", "measure subnets on this machine, for budgets in milliseconds", "profile:profile")
     timing.add_argument("file", help="where the profile (JSON) goes; the measured table lies beside it")

@@ -78,7 +78,8 @@ def read_weights(path: Path, *, trust_code: bool = False) -> tuple[dict[str, Ten
     if not (trust_code or own):
         raise CheckpointError(
             f"{str(path)!r} was not made by you on this machine, and names what would be imported: generator "
-            f"{info['generator']!r}; where you trust who made it, pass trust_code=True"
+            f"{info['generator']!r}; where you trust who made it, allow that with --trust-code (trust_code=True in "
+            "Python)"
         )
     if missing := [name for name in ORIGIN if name not in info]:
         raise CheckpointError(

@@ -249,7 +249,7 @@ def _check_strategy(run: Run) -> None:
     if remark is not None and (said := remark(run.setup.budget, settings.trials)):
         run.report.note(said)
     if settings.ray_address:
-        check_ray(settings, run.config.device)
+        check_ray(settings, run.config.device, soon=run.until not in ("check", "train"))
     if settings.tuning_kimg:
         _check_tuning(run)
 

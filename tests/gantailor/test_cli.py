@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import onnxruntime
@@ -17,6 +18,7 @@ from PIL import Image
 
 import gantailor
 from gantailor.cli.main import main
+from gantailor.run.config import Config
 from gantailor.supernet.files import load_tensors
 
 
@@ -352,6 +354,24 @@ def test_dry_run_writes_nothing(tmp_path, capsys):
     assert main(["demo", "--dry-run", "--out", str(tmp_path / "r"), *searched]) == 0
     assert capsys.readouterr().err.count("with search.trials 40 it is a random search") == 1
     assert not (tmp_path / "r").exists()
+
+
+def test_a_dry_run_minds_another_run_only_in_a_folder_that_was_named(tmp_path, monkeypatch, capsys):
+    """The usual folder was nobody's choice, and a dry run writes nothing there."""
+    monkeypatch.chdir(tmp_path)
+    config = Config.model_validate({"budget": "0.3x", "seed": 1}).model_dump(mode="json")
+    for folder in (Path("runs/run"), Path("runs/named")):
+        folder.mkdir(parents=True)
+        (folder / "config.json").write_text(json.dumps(config))
+    flags = ["--teacher", "none", "--options", "{ngf: 4}", "--data.size", "32", "--evaluation.final", "[l1]"]
+    for command in ("train", "export"):
+        assert main([command, "--dry-run", *flags]) == 0
+        told = capsys.readouterr()
+        assert "'runs/run' holds a run with other settings (" in told.err and "--out runs/run-2" in told.err
+        assert "seed 1 -> 0" in told.err and "budget " in told.out
+    assert "choose another --out" in fails(capsys, "train", "--dry-run", *flags, "--out", "runs/named")
+    assert "choose another --out" in fails(capsys, "train", *flags)
+    assert sorted(os.listdir("runs")) == ["named", "run"] and "run-2" not in fails(capsys, "train", *flags)
 
 
 @pytest.mark.long

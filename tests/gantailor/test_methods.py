@@ -319,6 +319,12 @@ def test_pictures_can_be_ranked_too(tiny_teacher, tmp_path):
     assert all(max(values) > 0 for values in scores.values())
 
 
+def test_scores_do_not_go_into_a_run_that_was_not_named(tiny_teacher, capsys):
+    flags = ["--generator", "resnet_6blocks", "--options", "{ngf: 8}", "--teacher", str(tiny_teacher)]
+    assert main(["rank", *flags, "--criterion", "l1", "--dry-run"]) == 0
+    assert "would score every channel by l1, and write runs/ranking/l1.json" in capsys.readouterr().out
+
+
 def test_methods_fill_in_what_the_user_leaves_out():
     plain = load_config(None, {})
     assert plain.ranking == "l1" and plain.space.name == "path"

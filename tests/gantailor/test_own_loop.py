@@ -249,7 +249,7 @@ def test_the_example_of_a_plain_loop(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     loop = runpy.run_path(str(ROOT / "examples/own_loop.py"))["main"]
     narrow, best = loop(steps=12, trials=6, devices=("torchscript",))
-    assert (tmp_path / "own_loop/torchscript/model.pt").exists()
+    assert (tmp_path / "runs/own_loop/torchscript/model.pt").exists()
     printed = capsys.readouterr().out
     assert "fewer MACs" in printed and best.config.keys() == gantailor.Supernet(narrow, (X,)).full_config().keys()
 

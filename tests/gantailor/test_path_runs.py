@@ -175,3 +175,15 @@ def test_a_run_that_scores_nothing_has_a_report(folder, tmp_path):
     run.folder.report.unlink(missing_ok=True)
     report(run)
     assert "MACs" in run.folder.report.read_text()
+
+
+def test_another_subnet_is_scored_before_its_export(folder, tmp_path, capsys):
+    """What a search for another budget found: the page beside it is of the earlier subnet, and stays as it is."""
+    shutil.copytree(folder / "run", tmp_path / "run")
+    place = tmp_path / "run"
+    assert main(["search", str(place / "config.json"), "--out", str(place), "--budget", "0.5x"]) == 0
+    assert not (place / "export").exists()
+    (place / "report.html").write_text("of the earlier subnet")
+    assert main(["evaluate", str(place), "--metrics", "l1,psnr"]) == 0, capsys.readouterr().err
+    assert (place / "report.html").read_text() == "of the earlier subnet"
+    assert "psnr" in (place / "scores.json").read_text()

@@ -60,6 +60,13 @@ def test_best_weights_are_kept(run):
     assert sheet.size == (4 * 16 + 3 * 2, 6 * 16 + 5 * 2)  # input, teacher, subnet, real; six pictures
 
 
+@pytest.mark.parametrize(("pace", "said"), [(0.008, "another each 0.008 kimg"), (0.0, "another at its end")])
+def test_it_says_when_the_next_pictures_come(run, pace, said, capsys):
+    run.config = run.config.model_copy(update={"finetune": run.config.finetune.model_copy(update={"watch_kimg": pace})})
+    Watcher(run, "finetune", lambda model: {"subnet": model}).begin(Tint(0.2))
+    assert capsys.readouterr().err.endswith(f"finetune-0000000.png; {said}\n")
+
+
 def test_finetuning_reports_best_and_last(run):
     config = run.setup.space.to_config(run.setup.space.smallest)
     write_bytes(run.folder.file("subnet.json"), config.to_json().encode())

@@ -3,10 +3,11 @@
 import os
 import socket
 import time
+from types import SimpleNamespace
 
 import pytest
 
-from gantailor.pipeline.search.ray import connect
+from gantailor.pipeline.search.ray import check_ray, connect
 from gantailor.supernet.errors import ConfigError
 
 pytest.importorskip("ray")
@@ -44,3 +45,18 @@ def test_nothing_listens(listening):
     with pytest.raises(ConfigError, match=rf"no Ray cluster at '{free}': .*refused; start one with ray start --head"):
         connect(free)
     assert time.monotonic() - started < 10
+
+
+def test_none_is_known_on_this_machine(listening, monkeypatch):
+    """``auto`` asks the environment, then looks for what runs here. A search is told before its training."""
+    from ray._private import services
+
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setattr(services, "find_gcs_addresses", set)
+    monkeypatch.setattr(services, "find_bootstrap_address", lambda folder: None)
+    with pytest.raises(ConfigError, match=r"no Ray cluster at 'auto': .*; start one with ray start --head"):
+        connect("auto")
+    settings = SimpleNamespace(ray_address="auto", ray_gpus=0.0)
+    with pytest.raises(ConfigError, match="no Ray cluster at 'auto'"):
+        check_ray(settings, "auto")
+    check_ray(settings, "auto", soon=False)

@@ -49,12 +49,10 @@ def connect(address: str, gpus: float = 0.0, *, setting: str = "search.ray_gpus"
         ConfigError: Ray is missing, there is no cluster at the address, it wants a token, or has not the GPUs that are
             wanted.
     """
-    try:
-        import ray
-    except ImportError:
-        raise ConfigError("Ray is not installed; run: pip install 'gantailor[ray]'") from None
+    check_reachable(address)
+    import ray
+
     if not ray.is_initialized():
-        _check_reachable(address)
         try:
             ray.init(address=address, log_to_driver=told)
         except (ConnectionError, ValueError, RuntimeError) as error:
@@ -66,21 +64,30 @@ def connect(address: str, gpus: float = 0.0, *, setting: str = "search.ray_gpus"
         )
 
 
-def _check_reachable(address: str) -> None:
+def check_reachable(address: str) -> None:
     """That something listens at a cluster's address, and lets this process in: Ray itself asks for most of a minute.
 
     Raises:
-        ConfigError: nothing does, or it wants another token.
+        ConfigError: Ray is missing, nothing listens, or it wants another token.
     """
+    try:
+        import ray
+    except ImportError:
+        raise ConfigError("Ray is not installed; run: pip install 'gantailor[ray]'") from None
+    if ray.is_initialized():  # this process belongs to a cluster, which is taken
+        return
     try:
         from ray._private.services import canonicalize_bootstrap_address
         from ray._raylet import GcsClient  # type: ignore[attr-defined, unused-ignore]
         from ray.exceptions import AuthenticationError
     except ImportError:  # another version of Ray, which tells by itself
         return
-    place = None if address == "local" or "://" in address else canonicalize_bootstrap_address(address)
+    try:
+        place = None if address == "local" or "://" in address else canonicalize_bootstrap_address(address)
+    except (ConnectionError, ValueError) as error:  # auto, and none is known on this machine; or no address
+        raise ConfigError(f"no Ray cluster at {address!r}: {error}; start one with ray start --head") from None
     host, _, port = (place or "").rpartition(":")
-    if not port.isdigit():  # no address; none is known on this machine
+    if not port.isdigit():  # Ray starts its own, or tells by itself
         return
     try:
         socket.create_connection((host.strip("[]"), int(port)), timeout=5).close()
@@ -111,11 +118,14 @@ def _without_stderr() -> Iterator[None]:
         os.close(nowhere)
 
 
-def check_ray(settings: Any, device: str) -> None:
-    """That workers have the device that is asked for, before a training that takes hours.
+def check_ray(settings: Any, device: str, *, soon: bool = True) -> None:
+    """That there is a cluster whose workers have the device that is asked for, before a training that takes hours.
+
+    Args:
+        soon: a search follows in this process; else a cluster may be started later.
 
     Raises:
-        ConfigError: they have not.
+        ConfigError: there is none, or they have not.
     """
     wanted = device.partition(":")[0]
     if wanted not in ("auto", HOST.type) and not settings.ray_gpus:
@@ -125,6 +135,8 @@ def check_ray(settings: Any, device: str) -> None:
         )
     if settings.ray_gpus:
         connect(settings.ray_address or "auto", settings.ray_gpus)
+    elif settings.ray_address and soon:
+        check_reachable(settings.ray_address)
 
 
 def evaluate_with_ray(

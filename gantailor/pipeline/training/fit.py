@@ -106,11 +106,11 @@ class Watcher:
         """Pictures of what the training begins with; its scores come with the first look."""
         with torch.random.fork_rng(devices=[]):  # a continued training does not draw them
             file = self._draw({name: copied(net).eval() for name, net in self.nets(model).items()}, 0)
-        self.run.report.note(f"{self.name} begins with {file}; another each {self._pace()}")
+        self.run.report.note(f"{self.name} begins with {file}; another {self._pace()}")
 
     def _pace(self) -> str:
         recipe = self.run.config.finetune if self.name == "finetune" else self.run.config.train
-        return f"{recipe.watch_kimg:g} kimg" if recipe.watch_kimg else "training, at its end"
+        return f"each {recipe.watch_kimg:g} kimg" if recipe.watch_kimg else "at its end"
 
     def __call__(self, model: nn.Module, step: int) -> None:
         nets = {name: copied(net).eval() for name, net in self.nets(model).items()}
