@@ -14,6 +14,7 @@ import signal
 import sys
 import threading
 import traceback
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout, suppress
 from importlib import import_module
@@ -79,7 +80,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     debug, as_json = "--debug" in given, "--json" in given
     try:
         _prepare_streams()
-        status = _run(_without_general(given), as_json=as_json)
+        with _warnings_in_a_line():
+            status = _run(_without_general(given), as_json=as_json)
         sys.stdout.flush()
     except BrokenPipeError:  # whoever read this (head, less) has seen enough
         _end_stream(sys.stdout)
@@ -174,6 +176,24 @@ def _prepare_streams() -> None:
             setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115, PTH123  for as long as the process
         elif isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
+
+
+@contextmanager
+def _warnings_in_a_line() -> Iterator[None]:
+    """What this project warns of, without the place in its code; others' warnings stay as they are."""
+    usual, own = warnings.showwarning, Path(gantailor.__file__).parent
+
+    def show(message: Warning | str, category: type[Warning], filename: str, *rest: Any, **more: Any) -> None:
+        if issubclass(category, UserWarning) and Path(filename).is_relative_to(own):
+            _say(f"warning: {message}")
+        else:
+            usual(message, category, filename, *rest, **more)
+
+    warnings.showwarning = show
+    try:
+        yield
+    finally:
+        warnings.showwarning = usual
 
 
 def _say(text: str) -> None:

@@ -4,6 +4,8 @@ import shutil
 import stat
 import subprocess
 import sys
+import warnings
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -283,3 +285,21 @@ def test_a_cache_folder_that_cannot_be_made_is_one_line(tmp_path, monkeypatch, c
     assert main(["evaluate", *flags]) == 2
     told = capsys.readouterr().err.strip()
     assert "\n" not in told and str(folder) in told and "$GANTAILOR_CACHE" in told
+
+
+def test_a_warning_of_this_project_is_a_line(tmp_path, monkeypatch, capsys):
+    """Without the place in its code; that of others has it."""
+    own = Path(gantailor.__file__).parent / "x.py"
+
+    def command(arguments):
+        for file in (own, tmp_path / "mine.py"):
+            warnings.warn_explicit("too few pictures", UserWarning, str(file), 7)
+
+    monkeypatch.setattr("gantailor.cli.folders.runs.runs", command)
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        usual = warnings.showwarning
+        assert main(["runs", str(tmp_path)]) == 0
+        assert warnings.showwarning is usual
+    said = capsys.readouterr().err
+    assert said.splitlines()[0] == "warning: too few pictures" and str(own) not in said
