@@ -26,7 +26,7 @@ from gantailor.comparison.fairness import WORSE, paired, shown_interval
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
-PAGES = (ROOT / "docs" / "results.md", *sorted((ROOT / "docs" / "results").glob("*.md")))
+PAGES = (ROOT / "README.md", ROOT / "docs" / "results.md", *sorted((ROOT / "docs" / "results").glob("*.md")))
 PLACE = re.compile(r"(<!-- table: ([\w-]+) -->\n).*?(\n<!-- end of table -->)", re.DOTALL)
 
 
@@ -172,10 +172,12 @@ class Changes:
     base: str
     within: tuple[str, ...] = ()
     scores: tuple[str, ...] = ("l1", "kid")
+    only: Callable[[pd.DataFrame], pd.Series] | None = None
 
     def lines(self) -> list[str]:
         """In Markdown."""
         frame = pd.read_csv(RESULTS / self.csv)
+        frame = frame[self.only(frame)] if self.only else frame
         frame.columns = [name.partition("[")[0] for name in frame.columns]
         named = {"l1": "L1", "fid": "FID", "kid": "KID", "psnr_rgb": "PSNR, RGB", "psnr_y": "PSNR, Y"}
         named |= {"ssim_y": "SSIM, Y", "lpips": "LPIPS"}
@@ -237,9 +239,31 @@ SUPER = (
     *(MACS, Column("PSNR, RGB, dB", "psnr_rgb", 2, better=1), Column("PSNR, Y, dB", "psnr_y", 2, better=1)),
     *(Column("SSIM, Y", "ssim_y", 4, better=1), Column("LPIPS", "lpips", 3), MINUTES, SEEDS),
 )
+RIVALS = ("path", "slimming", "taylor-narrowed", "uniform-narrowed")
+
+
+def _ablation(frame: pd.DataFrame) -> pd.Series:
+    """Arms of a path, and slimming, with the seeds that all of them have."""
+    return (
+        (frame.method.str.startswith("path") | (frame.method == "slimming"))
+        & (frame.budget == "0.1x")
+        & (frame.seed < 3)
+    )
+
+
 TABLES: dict[str, Any] = {
     "claims": Verbatim("claims.csv"),
-    "five-seeds": Table("five_seeds.csv"),
+    "five-seeds": Table("five_seeds.csv", only=lambda frame: frame.method.isin(RIVALS)),
+    "five-seeds-changes": Changes(
+        "five_seeds.csv", "method", "path", ("budget",), ("l1", "fid", "kid"), lambda frame: frame.method.isin(RIVALS)
+    ),
+    "readme": Table(
+        "five_seeds.csv",
+        columns=(MACS, L1, FID, KID, SEEDS),
+        only=lambda frame: frame.method.isin(RIVALS) & (frame.budget == "0.1x"),
+    ),
+    "path-ablation": Table("five_seeds.csv", only=_ablation),
+    "path-ablation-changes": Changes("five_seeds.csv", "method", "path", (), ("l1", "fid", "kid"), _ablation),
     "agents": Table("agents_paired.csv"),
     "agents-changes": Changes("agents_paired.csv", "method", "agents", ("budget",), ("l1", "fid", "kid")),
     "slimming-longer": Table("slimming_longer.csv"),
