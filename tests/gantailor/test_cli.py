@@ -105,6 +105,8 @@ def test_report_in_a_browser(small, browser):
         text = view.locator("body").inner_text()
         for part in ("onnxruntime-cpu", "weights in float32", "ratio", "sha256", "thousand images", "fine-tuning"):
             assert part in text
+    with browser(out / "report.html", viewport={"width": 768, "height": 900}):
+        pass  # its own checks
     with browser(out / "report.html", viewport={"width": 390, "height": 800}, color_scheme="dark") as view:
         assert view.evaluate("getComputedStyle(document.body).colorScheme") != "light"
         assert view.evaluate("getComputedStyle(document.querySelector('.chart svg')).filter").startswith("invert")
