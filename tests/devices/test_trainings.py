@@ -50,6 +50,7 @@ ARMS = {
     "hypernetwork": arm(small.TestHypernetwork),
     "hypernetwork, plan": arm(small.TestHypernetwork, method_options={"control": "plan"}),
     "agents": arm(small.TestAgents),
+    "agents, told the centres": arm(small.TestAgents, conditional=False),
 }
 
 
