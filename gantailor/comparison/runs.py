@@ -249,11 +249,10 @@ def run_all(entries: Sequence[Entry]) -> dict[str, str]:
                 work_on(entry, entries, report)
             except BusyError:
                 busy.append((number, entry))
-            except ConfigError as error:
-                failed[name] = mistaken[arm] = str(error)
-                report.note(f"{name} failed: {error}")
             except GantailorError as error:  # one that fails does not take the others with it
                 failed[name] = str(error)
+                if isinstance(error, ConfigError):
+                    mistaken[arm] = failed[name]
                 report.note(f"{name} failed: {error}")
         if busy:
             names = ", ".join(entry.folder.name for _, entry in busy)
