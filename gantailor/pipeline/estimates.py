@@ -96,7 +96,9 @@ def _beside_seconds(run: Run, recipes: Sequence[Recipe]) -> float:
     evaluator, model = run.setup.scoring.evaluator([run.setup.search_metric]), copied(run.setup.generator).eval()
     with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of scores of few pictures
-        times = [_seconds(lambda: evaluator(model, few)) for _ in range(2)]
+        times = [_seconds(lambda: evaluator(model, few))]
+        if times[0] < LONG:
+            times.append(_seconds(lambda: evaluator(model, few)))
     looks = sum(recipe.kimg / recipe.watch_kimg for recipe in recipes if recipe.watch_kimg)
     along = SCORED if run.setup.path is not None or config.space.name == "path" else 0
     scored = (looks + along + config.search.trials) * len(sample) + JUDGED * len(run.setup.data("test"))
@@ -176,7 +178,8 @@ class _Probe(RunContext):
 
     @property
     def config(self) -> Config:
-        changed = {"accumulate": 1, "teacher_cache": "none", "compile": False}
+        # A step is tried on a part of a batch, which is no setting of the user's to be warned of.
+        changed = {"accumulate": 1, "coupled": "parts", "teacher_cache": "none", "compile": False}
         recipes = {name: getattr(self.run.config, name).model_copy(update=changed) for name in ("train", "finetune")}
         return self.run.config.model_copy(update=recipes)
 

@@ -95,6 +95,11 @@ def test_the_check_says_which_statistics_are_nearer(pix2pix, tmp_path, capsys):
     assert main(flags) == 0
     said = capsys.readouterr().err
     assert "L1 to 4 training targets" in said and "--teacher.statistics batch" in said
+    assert "worked through" not in said  # a step was tried on a part of a batch; the training takes it whole
+    with pytest.MonkeyPatch.context() as patch:  # a teacher of minutes a picture
+        patch.setattr("gantailor.run.data.LONG", 0.0)
+        assert main(flags) == 0
+    assert "L1 to 2 training targets" in capsys.readouterr().err
     assert main([*flags, "--teacher.statistics", "batch"]) == 0
     assert "training targets" not in capsys.readouterr().err
 
