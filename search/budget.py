@@ -6,7 +6,6 @@ that fit come first, and one vectorised costing of the whole path finds the last
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
@@ -55,13 +54,17 @@ class Budget(CostLimits):
             BudgetError: it cannot be read or reached, or the whole generator takes less.
         """
         full = full_costs(space.supernet, convention)
-        limits = parse_budget(text, full=full)
-        if all(limit.upper > full.get(limit.metric, math.inf) and not limit.lower for limit in limits):
-            whole = ", ".join(f"{format_macs(full[limit.metric])} {limit.metric}" for limit in limits)
-            raise BudgetError(
-                f"budget {str(text)!r} is more than the whole generator takes, {whole}; give less, 0.1x say"
+        found = cls(space, parse_budget(text, full=full), convention, profiles=dict(profiles or {}), fill=fill)
+        most = found.costs(space.largest)[0]  # for what is measured, such as latency, the whole one has no other figure
+        whole = [full.get(limit.metric, cost) for limit, cost in zip(found.bounds, most, strict=True)]
+        if all(limit.upper > cost and not limit.lower for limit, cost in zip(found.bounds, whole, strict=True)):
+            said = ", ".join(
+                f"{format_macs(cost)} {limit.metric}" for limit, cost in zip(found.bounds, whole, strict=True)
             )
-        return cls(space, limits, convention, profiles=dict(profiles or {}), fill=fill)
+            raise BudgetError(
+                f"budget {str(text)!r} is more than the whole generator takes, {said}; give less, 0.1x say"
+            )
+        return found
 
     @property
     def baseline(self) -> np.ndarray:

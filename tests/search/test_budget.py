@@ -132,6 +132,11 @@ def test_latency_profile(tmp_path):
     budget = Budget(SPACE, parse_budget(f"latency_ms<={limit}@{tmp_path / 'p.json'}", full=FULL))
     drawn = np.stack([budget.sample(rng) for _ in range(20)])
     assert (profile.predict(SPACE, drawn) <= limit).all()
+    most = float(profile.bound(SPACE.supernet, SPACE.sizes(SPACE.largest[None]))[0])
+    with pytest.raises(BudgetError, match=r"is more than the whole generator takes, .* latency_ms"):
+        Budget.of(SPACE, f"latency_ms<={1.01 * most}@{tmp_path / 'p.json'}")
+    Budget.of(SPACE, f"latency_ms<={most}@{tmp_path / 'p.json'}")
+    Budget.of(SPACE, f"macs<=0.5x, latency_ms<={1.01 * most}@{tmp_path / 'p.json'}")
     other = gantailor.space(
         "default", gantailor.Supernet(gantailor.build("unet_128", ngf=4), (torch.randn(1, 3, 128, 128),))
     )
