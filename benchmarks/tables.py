@@ -320,6 +320,7 @@ TABLES: dict[str, Any] = {
         + ("largest difference",),
     ),
     "step": Verbatim("step.csv", ("", "seconds", "x floor", "x reference", "GMAC/s")),
+    "step-plain": Verbatim("step_plain.csv", ("", "seconds", "x floor", "x reference", "GMAC/s")),
     "options": Changes(
         "ablations.csv", "variant", "base", scores=tuple(f"{score} {end}" for end in ENDS for score in ("l1", "kid"))
     ),
