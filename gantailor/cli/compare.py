@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from gantailor.comparison.cluster import Cluster, run_all_on
+from gantailor.comparison.pace import lengths, timed
 from gantailor.comparison.rates import chosen, trials
 from gantailor.comparison.results import write_comparison
 from gantailor.comparison.runs import Comparison, Entry, check_folders, run_all
@@ -23,16 +24,18 @@ def compare(arguments: argparse.Namespace) -> dict[str, Any]:
         raise ConfigError("compare runs in one process; start it several times instead of with torchrun")
     tried = trials(comparison, folder)
     if arguments.dry_run:
-        return _dry_run([*tried, *comparison.entries(folder)], chosen_later=bool(tried))
-    check_folders(tried)
+        short = [*tried, *timed(comparison, folder)]
+        return _dry_run([*short, *comparison.entries(folder)], chosen_later=bool(short))
     failed = _run(arguments, tried)
     comparison, said = chosen(comparison, tried, folder)
-    entries = comparison.entries(folder)
-    check_folders(entries)
+    measured = timed(comparison, folder)
+    failed |= _run(arguments, measured)
+    kimg, told = lengths(comparison, measured)
+    entries = comparison.entries(folder, kimg)
     failed |= _run(arguments, entries)
     if failed and not any(entry.done for entry in entries):
         raise _failures(failed)
-    text = write_comparison(entries, folder, said)
+    text = write_comparison(entries, folder, [*said, *told])
     print(f"{text}\npage: {folder / 'compare.html'}  table: {folder / 'table.md'}")
     if failed:
         raise _failures(failed)
@@ -50,7 +53,7 @@ def _failures(failed: Mapping[str, str]) -> ConfigError:
 
 
 def _dry_run(entries: Sequence[Entry], *, chosen_later: bool) -> dict[str, Any]:
-    """Look for mistakes. Runs whose rate is chosen later are looked at with the common one."""
+    """Look for mistakes. Runs whose rate or length is found later are looked at with the common one."""
     if not chosen_later:
         check_folders(entries)
     for entry in entries:
@@ -64,6 +67,7 @@ def _run(arguments: argparse.Namespace, entries: Sequence[Entry]) -> dict[str, s
     """What is missing, here or on a cluster; failures by name."""
     if not entries:
         return {}
+    check_folders(entries)
     if arguments.ray_address:
         return run_all_on(Cluster(arguments.ray_address, arguments.ray_cpus, arguments.ray_gpus), entries)
     return run_all(entries)

@@ -139,9 +139,11 @@ def _add_training_of_teachers(add: Add) -> None:
 
 def _add_comparison(add: Add) -> None:
     several = add(
-        "compare", "several methods on one teacher and image budget: table, plot, pictures", "compare:compare"
+        "compare",
+        "several methods on one teacher, with as many images or minutes: table, plot, pictures",
+        "compare:compare",
     )
-    several.add_argument("config", help="YAML file: methods, budgets, seeds, kimg, share, common")
+    several.add_argument("config", help="YAML file: methods, budgets, seeds, kimg or pace, share, rates, common")
     several.add_argument("--out", default="runs/compare", help="folder of all runs; what is done there stays")
     several.add_argument("--dry-run", action="store_true", help="check everything, list the runs, train nothing")
     several.add_argument("--ray-address", help="compute the runs on a Ray cluster: auto, or its address")

@@ -45,7 +45,7 @@ def markdown(wide: pd.DataFrame, untrained: Mapping[str, Mapping[str, float]], m
         marked = [worse_than_nothing(name, row[name, "mean"], untrained) for name in metrics]
         shown = [_with_spread(row[name, "mean"], row[name, "std"]) for name in metrics]
         cells = " | ".join(f"{cell} {WORSE}" if mark else cell for cell, mark in zip(shown, marked, strict=True))
-        costs = f"{row['kimg', 'mean']:g} | {row['seconds', 'mean'] / 60:.1f} min | {int(row['seeds', ''])}"
+        costs = f"{row['kimg', 'mean']:.4g} | {row['seconds', 'mean'] / 60:.1f} min | {int(row['seeds', ''])}"
         lines.append(f"| {method} | {budget} | {format_macs(row['macs', 'mean'])} | {cells} | {costs} |")
     if any(WORSE in line for line in lines):
         lines += ["", WORSE_SAID]

@@ -11,9 +11,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from gantailor.pipeline.check import find_mistakes
 from gantailor.pipeline.compress import compress
@@ -44,8 +45,16 @@ class Rates(BaseModel):
     kimg: float = Field(gt=0, description="thousands of images of a trial")
 
 
+class Pace(BaseModel):
+    """As many minutes of training for every run, in place of as many images."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    minutes: float = Field(gt=0, description="of training, scores and search not counted")
+    kimg: float = Field(gt=0, description="thousands of images of the short run that measures an arm's speed")
+
+
 class Comparison(BaseModel):
-    """What is compared: every method at every budget with every seed, on as many images each."""
+    """What is compared: every method at every budget with every seed, on as many images each, or for as long."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
     methods: dict[str, dict[str, Any]] = Field(
@@ -62,6 +71,9 @@ class Comparison(BaseModel):
     common: dict[str, Any] = Field({}, description="settings of gantailor compress, for every run")
     rates: Rates | None = Field(
         None, description="lr: [..], kimg: N; every arm is first tried at each rate, and goes on with its best"
+    )
+    pace: Pace | None = Field(
+        None, description="minutes: N, kimg: N; in place of kimg, every run trains for as long, as a short run tells"
     )
 
     @field_validator("common")
@@ -89,6 +101,17 @@ class Comparison(BaseModel):
                 raise ValueError(f"{name!r} is no method ({nearest(name, METHODS)}); give it a method: of its own")
         return {name: settings or {} for name, settings in found.items()} if isinstance(found, Mapping) else found
 
+    @model_validator(mode="after")
+    def _one_length(self) -> Comparison:
+        if self.pace is None:
+            return self
+        if "kimg" in self.model_fields_set:
+            raise ValueError("kimg is as many images for all, pace as many minutes: leave one of them out")
+        for name, own in self.methods.items():
+            if any("kimg" in (own.get(part) or {}) for part in ("train", "finetune")):
+                raise ValueError(f"{name} has a kimg of its own, and pace sets every length: leave one of them out")
+        return self
+
     @classmethod
     def read(cls, path: str) -> Comparison:
         """From a YAML file.
@@ -102,13 +125,18 @@ class Comparison(BaseModel):
         except ValidationError as error:
             raise ConfigError("\n".join(_explain(e) for e in error.errors())) from None
 
-    def entries(self, folder: Path) -> list[Entry]:
-        """Every run, a seed after the other, so that an unfinished comparison has something of everything."""
+    def entries(self, folder: Path, lengths: Mapping[tuple[str, str], float] = MappingProxyType({})) -> list[Entry]:
+        """Every run, a seed after the other, so that an unfinished comparison has something of everything.
+
+        Args:
+            lengths: kimg of a method at a budget, where that is another than the comparison's.
+        """
         return [
-            Entry(name, budget, seed, self.config_of(name, own, budget, seed), folder / place(name, budget, seed))
+            Entry(name, budget, seed, one.config_of(name, own, budget, seed), folder / place(name, budget, seed))
             for seed in self.seeds
             for budget in self.budgets
             for name, own in self.methods.items()
+            for one in [self.model_copy(update={"kimg": lengths.get((name, budget), self.kimg)})]
         ]
 
     def config_of(self, name: str, own: Mapping[str, Any], budget: str, seed: int) -> Config:
@@ -167,17 +195,20 @@ class Entry:
         """Costs and scores on the test split, and what they are of: ``STAMPS``."""
         scores, traced = self.scores(), self.open().setup.traced
         subnet = read_config(self.folder / "subnet.json")
-        logs = [self.folder / f"{name}.ckpt.jsonl" for name in ("supernet", "subnet")]
-        logs += (beside := self._beside(subnet))
         found = scores.get("subnet, 8 bits simulated", scores["subnet"])  # slimming's result is the one in 8 bits
         row: dict[str, Any] = {"method": self.method, "budget": self.budget, "seed": self.seed}
         row["macs"] = traced.macs(subnet, convention=self.config.convention)
         row["params"] = traced.parameter_count(subnet)
-        tuned = sum(read_rows(log)[-1]["kimg"] for log in beside)
-        row["kimg"] = self.config.train.kimg + self.config.finetune.kimg + tuned
-        row["seconds"] = sum(map(_seconds, logs))
+        row["kimg"], row["seconds"] = self.spent(subnet)
         row |= {name: score["value"] for name, score in found.items()}
         return row | self._stamps(found)
+
+    def spent(self, subnet: SubnetConfig) -> tuple[float, float]:
+        """Thousands of images that it was trained on, and seconds that this took."""
+        logs, beside = [self.folder / f"{name}.ckpt.jsonl" for name in ("supernet", "subnet")], self._beside(subnet)
+        tuned = sum(read_rows(log)[-1]["kimg"] for log in beside)
+        seconds = sum(map(_seconds, [*logs, *beside]))
+        return self.config.train.kimg + self.config.finetune.kimg + tuned, seconds
 
     def _beside(self, subnet: SubnetConfig) -> list[Path]:
         """Logs of the finalists' tunings, but for the chosen one's, which its fine-tuning began with."""

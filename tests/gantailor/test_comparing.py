@@ -16,6 +16,7 @@ from gantailor.comparison.runs import Comparison, take_supernet
 from gantailor.reports.pages import with_policy
 from gantailor.run.folder import RunFolder
 from gantailor.supernet.errors import BusyError, ConfigError
+from gantailor.supernet.files import read_rows
 
 SMALL = "batch: 4, ndf: 8, watch_kimg: 0"
 
@@ -376,6 +377,51 @@ def test_rates_are_in_a_dry_run(rated, tmp_path, capsys):
     assert main(["compare", str(rated), "--out", str(tmp_path / "out"), "--dry-run"]) == 0
     listed = [line.partition(":")[0] for line in capsys.readouterr().out.splitlines()]
     assert [Path(line).name for line in listed] == ["cut-0.5x-0-0.001", "cut-0.5x-0-1e-06", "cut-0.5x-0", "own-0.5x-0"]
+
+
+def test_as_many_minutes_for_every_arm(rated, tmp_path, capsys):
+    """A short run of each says how many images those are; what it said stays."""
+    asked = yaml.safe_load(rated.read_text().replace("kimg: 0.04\nrates: {lr: [0.001, 1.0e-06], kimg: 0.02}", ""))
+    asked |= {"pace": {"minutes": 0.01, "kimg": 0.04}}
+    (file := tmp_path / "pace.yaml").write_text(yaml.safe_dump(asked))
+    out = tmp_path / "out"
+    assert main(["compare", str(file), "--out", str(out)]) == 0
+    for arm in ("cut", "own"):
+        short = pd.DataFrame(read_rows(out / "pace" / f"{arm}-0.5x-0" / "subnet.ckpt.jsonl"))
+        assert not (out / "pace" / f"{arm}-0.5x-0" / "scores.json").exists()
+        per_second = float(short["images_per_second"].iloc[-1])
+        length = json.loads((out / f"{arm}-0.5x-0" / "config.json").read_text())["finetune"]["kimg"]
+        if len(short) == 1:
+            assert length == pytest.approx(0.6 * per_second / 1000, rel=1e-6)
+        assert f"{arm} at 0.5x {length:.3g}" in (out / "table.md").read_text()
+    capsys.readouterr()
+    assert main(["compare", str(file), "--out", str(out)]) == 0
+    assert "fine-tune" not in capsys.readouterr().err  # nothing is trained again
+    assert main(["compare", str(file), "--out", str(tmp_path / "other"), "--dry-run"]) == 0
+    listed = [Path(line.partition(":")[0]).parent.name for line in capsys.readouterr().out.splitlines()]
+    assert listed == ["pace", "pace", "other", "other"]
+
+
+def test_every_setting_of_a_comparison_is_in_its_guide():
+    guide = (Path(__file__).parents[2] / "docs" / "guides" / "comparing.md").read_text()
+    assert [name for name in Comparison.model_fields if f"`{name}`" not in guide] == []
+    example = yaml.safe_load(guide.partition("```yaml")[2].partition("```")[0])
+    assert len(Comparison.model_validate(example).entries(Path("x"))) == 18
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"kimg": 1}, "leave one of them out"),
+        ({"methods": {"own": {"method": "diversity", "finetune": {"kimg": 1}}}}, "own has a kimg of its own"),
+        ({"pace": {"minutes": 0, "kimg": 1}}, r"pace\.minutes"),
+        ({"pace": {"minutes": 1}}, r"pace\.kimg"),
+    ],
+)
+def test_minutes_or_images(tmp_path, change, said):
+    (file := tmp_path / "pace.yaml").write_text(yaml.safe_dump({"pace": {"minutes": 1, "kimg": 1}, **change}))
+    with pytest.raises(ConfigError, match=said):
+        Comparison.read(str(file))
 
 
 def test_one_rate_is_no_choice(rated, tmp_path):

@@ -1,0 +1,70 @@
+"""As many minutes for every arm: a short run of each tells how many images those are."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from gantailor.comparison.runs import WEIGHTS, Comparison, Entry, place
+from gantailor.pipeline.compress import compress
+from gantailor.run.folder import read_config
+from gantailor.run.run import Run
+from gantailor.supernet.errors import ConfigError
+
+Lengths = dict[tuple[str, str], float]
+
+
+@dataclass(frozen=True)
+class Timed(Entry):
+    """A short run that is only timed; nothing of it is scored on the test split."""
+
+    @property
+    def done(self) -> bool:
+        """Whether its trainings are over."""
+        return (self.folder / WEIGHTS).exists()
+
+    def complete(self, run: Run) -> None:
+        """Train it."""
+        compress(run, until="finetune")
+
+
+def timed(comparison: Comparison, folder: Path) -> list[Timed]:
+    """Every arm at every budget, with the first seed."""
+    if comparison.pace is None:
+        return []
+    short, seed = comparison.model_copy(update={"kimg": comparison.pace.kimg}), comparison.seeds[0]
+    return [
+        Timed(
+            name,
+            budget,
+            seed,
+            short.config_of(name, own, budget, seed),
+            folder / "pace" / place(name, budget, seed),
+        )
+        for budget in comparison.budgets
+        for name, own in comparison.methods.items()
+    ]
+
+
+def lengths(comparison: Comparison, measured: Sequence[Timed]) -> tuple[Lengths, list[str]]:
+    """Thousands of images of each arm at each budget, and what to say of them.
+
+    Raises:
+        ConfigError: a short run has not ended.
+    """
+    if comparison.pace is None or not measured:
+        return {}, []
+    if missing := [entry.folder.name for entry in measured if not entry.done]:
+        raise ConfigError(f"no length can be told: {', '.join(missing)} has not ended; the same command tries again")
+    found = Lengths()
+    for entry in measured:
+        kimg, seconds = entry.spent(read_config(entry.folder / "subnet.json"))
+        if not seconds:
+            raise ConfigError(
+                f"{entry.folder.name} was too short to be timed, {kimg:g} kimg; give pace a larger kimg, and delete "
+                f"{str(entry.folder.parent)!r}"
+            )
+        found[entry.method, entry.budget] = kimg * 60 * comparison.pace.minutes / seconds
+    told = ", ".join(f"{name} at {budget} {kimg:.3g}" for (name, budget), kimg in found.items())
+    return found, [f"kimg that each arm was expected to see in {comparison.pace.minutes:g} minutes: {told}"]
