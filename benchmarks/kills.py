@@ -4,11 +4,13 @@
     python benchmarks/kills.py --kills 40 --workers 2            # two processes search
     python benchmarks/kills.py --kills 20 --lock --methods supernet       # each while the search's lock is held
     python benchmarks/kills.py --kills 20 --torchrun --methods supernet   # one of two processes, or both at once
+    python benchmarks/kills.py --kills 20 --torchrun --signals TERM,INT --methods supernet,cyclegan,stylegan2
 
 For each method there is one run to its end (16 pixels, random ones, on the CPU, a checkpoint every 0.7 seconds). Then
-runs are killed at random moments of stages that are drawn in turn, and begun again until they end; after it weights,
-widths, scores and the study's trials have to be those of the first run, bit for bit. A table of what was hit, and what
-was not as it should be, is printed and lies in ``kills.csv``. The same seed draws the same moments.
+runs are killed, or get another signal, at random moments of stages that are drawn in turn, and begun again until they
+end; after it weights, widths, scores and the study's trials have to be those of the first run, bit for bit. Under
+torchrun it is one process, both, or torchrun itself, and all have to end within three minutes. A table of what was
+hit, and what was not as it should be, is printed and lies in ``kills.csv``. The same seed draws the same moments.
 """
 
 from __future__ import annotations
@@ -30,7 +32,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 STAGES = ("check", "train", "search", "finetune", "evaluate", "export", "report")
-METHODS = ("supernet", "diversity", "hypernetwork", "agents", "slimming")
+METHODS = ("supernet", "diversity", "hypernetwork", "agents", "slimming")  # and two tasks: cyclegan, stylegan2
+PATIENCE = 180.0  # seconds in which all have to end after a signal
+SENT, HANGS = "kills.py: a signal was sent", "kills.py: it did not end by itself"
 LOCK = "at the lock"  # a column of its own, with --lock
 START = """
 import os, signal, sys
@@ -66,6 +70,9 @@ SETTINGS = {
 }
 
 
+STYLEGAN2 = {"size": 32, "style_dim": 8, "n_mlp": 2, "channels": {4: 8, 8: 8, 16: 8, 32: 6}}
+
+
 @dataclass(frozen=True)
 class How:
     """What a campaign does: processes that search, whether it kills at the lock, whether two processes train."""
@@ -73,6 +80,7 @@ class How:
     workers: int = 1
     lock: bool = False
     torchrun: bool = False
+    signals: tuple[str, ...] = ("KILL",)
 
     @property
     def stages(self) -> tuple[str, ...]:
@@ -103,8 +111,15 @@ def prepare(out: Path) -> None:
         for number in range(count):
             pixels = np.random.default_rng((count, number)).integers(0, 256, (16, 32, 3), dtype=np.uint8)
             Image.fromarray(pixels).save(out / "data" / split / f"{count}-{number}.png")
+        for domain in "AB":  # of CycleGAN, and of StyleGAN2
+            shutil.copytree(out / "data" / split, out / "domains" / f"{split}{domain}", dirs_exist_ok=True)
+        whole = np.random.default_rng(count).integers(0, 256, (count, 32, 32, 3), dtype=np.uint8)
+        for number, pixels in enumerate(whole):
+            (out / "pictures" / split).mkdir(parents=True, exist_ok=True)
+            Image.fromarray(pixels).save(out / "pictures" / split / f"{count}-{number}.png")
     torch.manual_seed(0)
     torch.save(gantailor.build("resnet_6blocks", ngf=4).state_dict(), out / "teacher.pth")
+    torch.save({"g_ema": gantailor.build("stylegan2", **STYLEGAN2).state_dict()}, out / "stylegan2.pt")
 
 
 def settings_of(out: Path, method: str, workers: int) -> Path:
@@ -112,6 +127,8 @@ def settings_of(out: Path, method: str, workers: int) -> Path:
     whole = {**SETTINGS, "method": method, "teacher": str(out / "teacher.pth")}
     whole["data"] = {"kind": "folder", "path": str(out / "data"), "size": 16}
     whole["search"] = {**SETTINGS["search"], "workers": workers}
+    if method in ("cyclegan", "stylegan2"):
+        whole |= _task(out, method)
     if method == "agents":  # which needs a discriminator, here one for 16 pixels
         for part in ("train", "finetune"):
             whole[part] = {**SETTINGS[part], "gan": "lsgan", "discriminator_layers": 1}
@@ -125,13 +142,34 @@ def settings_of(out: Path, method: str, workers: int) -> Path:
     return file
 
 
+def _task(out: Path, name: str) -> dict[str, object]:
+    """Settings of a run whose task has state of its own: pools of old outputs, or averages of what paths are long."""
+    sections: dict[str, object] = {}
+    for part in ("train", "finetune"):
+        sections[part] = {"kimg": 0.06, "batch": 4, "watch_kimg": 0.03, "precision": "float32", "ndf": 4}
+        if name == "cyclegan":
+            sections[part] |= {"preset": "teacher-cyclegan", "discriminator_layers": 1}
+    data = {"kind": "folder", "path": str(out / "pictures"), "direction": "unpaired", "size": 32}
+    if name == "stylegan2":
+        own = {"generator": name, "options": {}, "teacher": str(out / "stylegan2.pt"), "method": "diversity"}
+        return {**sections, **own, "ranking": "l1", "data": data, "discriminator": "none", "space": "uniform"}
+    data = {"kind": "domains", "path": str(out / "domains"), "size": 16}
+    return {**sections, "method": "hypernetwork", "teacher": "none", "data": data, "evaluation": {"final": ["fid"]}}
+
+
 def run(
-    file: Path, folder: Path, how: How, kill: tuple[str, float] | None = None, share: float = 1.0
+    file: Path,
+    folder: Path,
+    how: How,
+    kill: tuple[str, float] | None = None,
+    share: float = 1.0,
+    number: signal.Signals = signal.SIGKILL,
 ) -> tuple[int, str, dict[str, float]]:
-    """One start; with ``kill`` it gets -9 so many seconds into a stage, or when it takes the lock so many times.
+    """One start; with ``kill`` it gets a signal so many seconds into a stage, or when it takes the lock so many times.
 
     Args:
-        share: under torchrun, below a half it is one of the processes that gets it, else all that there are.
+        share: under torchrun, below a third it is one of the processes that gets it, below two thirds both, else
+            torchrun itself (of -9, all that there are).
 
     Returns:
         Its status, what it said, and the seconds at which each stage began, and how often it took the lock.
@@ -151,26 +189,39 @@ def run(
             time.sleep(0.02)
             for line in log.read_text(errors="replace").splitlines():
                 if line.startswith("== "):
-                    stages.setdefault(line[3:], time.monotonic() - began)
+                    stages.setdefault(line.split()[1], time.monotonic() - began)
             if kill and kill[0] in stages and time.monotonic() - began - stages[kill[0]] >= kill[1]:
-                _kill(process, share)
+                print(SENT if _end(process, share, number) else f"{SENT}\n{HANGS}", file=said, flush=True)
     text = log.read_text(errors="replace")
     if found := [line for line in text.splitlines() if line.startswith("locks taken: ")]:
         stages[LOCK] = max(float(line.rpartition(" ")[2]) for line in found)
     return process.returncode, text, stages
 
 
-def _kill(process: subprocess.Popen[bytes], share: float) -> None:
-    """The process; where torchrun started others, one of these (torchrun has to end by itself), or all at once."""
+def _end(process: subprocess.Popen[bytes], share: float, number: signal.Signals) -> bool:
+    """Send a signal; whether all that torchrun started, and torchrun, ended by themselves. Nothing is left behind."""
     children = _children(process.pid)
-    if children and share < 0.5:
-        os.kill(children[int(2 * share * len(children))], signal.SIGKILL)
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(timeout=120)
-    for number in [*children, process.pid]:
+    if not children:
+        aims = [process.pid]
+    elif share < 1 / 3:
+        aims = [children[int(3 * share * len(children))]]
+    elif share < 2 / 3:
+        aims = children
+    else:
+        aims = [*children, process.pid] if number == signal.SIGKILL else [process.pid]
+    for aim in aims:
         with contextlib.suppress(ProcessLookupError):
-            os.kill(number, signal.SIGKILL)
+            os.kill(aim, number)
+    ended = True
+    try:
+        process.wait(timeout=PATIENCE)
+    except subprocess.TimeoutExpired:
+        ended = False
+    for left in [*children, process.pid]:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(left, signal.SIGKILL)
     process.wait()
+    return ended
 
 
 def _children(parent: int) -> list[int]:
@@ -234,8 +285,12 @@ def _round(told, drawn, folder, file, method, known) -> None:  # type: ignore[no
     for _ in range(drawn.randint(1, 3)):
         stage = min(how.stages, key=lambda name: (told.hits[method, name], drawn.random()))
         moment = drawn.random() * seconds.get(stage, 1.0)
-        status, said, _ = run(file, folder, how, (stage, 1 + moment if how.lock else moment), drawn.random())
-        if status == -signal.SIGKILL or (how.torchrun and "SIGKILL" in said):
+        share, name = drawn.random(), drawn.choice(how.signals)
+        when = (stage, 1 + moment if how.lock else moment)
+        status, said, _ = run(file, folder, how, when, share, signal.Signals[f"SIG{name}"])
+        if HANGS in said:
+            told.wrong.append(f"{folder.name}: {name} in {stage}, {share:.2f}: {HANGS}")
+        if status == -signal.SIGKILL or (status and SENT in said):
             told.hits[method, stage] += 1
         elif status:
             told.wrong.append(f"{folder.name}: status {status}: {said.strip().splitlines()[-1:]}")
@@ -259,12 +314,13 @@ def main() -> int:
     parser.add_argument("--workers", type=int, default=1, help="processes that search")
     parser.add_argument("--lock", action="store_true", help="kill at the moments when the search's lock is held")
     parser.add_argument("--torchrun", action="store_true", help="two processes train; one of them or both are killed")
+    parser.add_argument("--signals", default="KILL", help="drawn from these: KILL,TERM,INT")
     parser.add_argument("--minutes", type=float, default=1e9, help="no new round after these")
     given = parser.parse_args()
     given.out.mkdir(parents=True, exist_ok=True)
     out = given.out.resolve()
     prepare(out)
-    how = How(given.workers, given.lock, given.torchrun)
+    how = How(given.workers, given.lock, given.torchrun, tuple(given.signals.split(",")))
     told = campaign(out, given.methods.split(","), given.kills, given.seed, how, given.minutes)
     methods = sorted({method for method, _ in told.hits})
     with (out / "kills.csv").open("w", newline="") as file:
