@@ -50,7 +50,7 @@ from gantailor.supernet.files import write_json
 from gantailor.supernet.importance.ranking import criterion
 from gantailor.supernet.plugins import own_function
 from gantailor.supernet.subnets.copying import copied
-from gantailor.supernet.training.trainer import check_coupled, check_parts, coupled_terms
+from gantailor.supernet.training.task import check_coupled, check_parts, coupled_terms
 from gantailor.supernet.traits import traits_of
 from gantailor.zoo.data import SPLITS
 from gantailor.zoo.tasks.training import find_training

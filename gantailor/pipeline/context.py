@@ -26,7 +26,7 @@ from gantailor.supernet.subnets.copying import copied
 from gantailor.supernet.supernet import Supernet
 from gantailor.supernet.training.image_to_image import Sampler
 from gantailor.supernet.training.recipe import Recipe
-from gantailor.supernet.training.trainer import Task
+from gantailor.supernet.training.task import Task
 from gantailor.zoo.checkpoints import read_state
 from gantailor.zoo.data.pictures import to_float
 from gantailor.zoo.generators.record import find_generator

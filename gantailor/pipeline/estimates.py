@@ -27,7 +27,7 @@ from gantailor.supernet.supernet import Supernet
 from gantailor.supernet.training import distributed
 from gantailor.supernet.training.image_to_image import Sampler
 from gantailor.supernet.training.recipe import Recipe
-from gantailor.supernet.training.trainer import Task
+from gantailor.supernet.training.task import Task
 
 FEW = 2  # pictures of a first step: some layers and losses need two
 # Seconds of it below which it is repeated, since the first reads and prepares; and of a whole batch, below which two of

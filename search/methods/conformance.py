@@ -31,7 +31,8 @@ from gantailor.supernet.importance.ranking import l1_scores
 from gantailor.supernet.supernet import Supernet
 from gantailor.supernet.training.image_to_image import Sampler
 from gantailor.supernet.training.recipe import Recipe
-from gantailor.supernet.training.trainer import Task, Trainer
+from gantailor.supernet.training.task import Task
+from gantailor.supernet.training.trainer import Trainer
 from gantailor.zoo.data.domains import Domains
 from gantailor.zoo.data.pairs import Pairs
 from gantailor.zoo.generators.record import build

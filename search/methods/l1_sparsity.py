@@ -13,7 +13,7 @@ from gantailor.search.methods.control import Control, Usage
 from gantailor.supernet.gates import Gates
 from gantailor.supernet.graph import Selection
 from gantailor.supernet.training.recipe import Recipe, require, require_one
-from gantailor.supernet.training.trainer import Task, TaskAround
+from gantailor.supernet.training.task import Task, TaskAround
 
 CONTROLS = ("plan", "penalty", "measured")
 ABLATIONS = ("none", "no-penalty", "frozen")

@@ -25,7 +25,7 @@ from gantailor.supernet.quantization.quantisers import Quantisers
 from gantailor.supernet.supernet import Supernet
 from gantailor.supernet.training.image_to_image import Sampler
 from gantailor.supernet.training.recipe import Recipe
-from gantailor.supernet.training.trainer import Task
+from gantailor.supernet.training.task import Task
 
 Nets = dict[str, nn.Module]
 DISCRIMINATOR = "discriminator"  # the name of the partner that judges: narrowed along, it goes on in fine-tuning anyway

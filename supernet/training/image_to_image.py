@@ -32,6 +32,7 @@ from gantailor.supernet.training.losses import (
 )
 from gantailor.supernet.training.pool import ImagePool
 from gantailor.supernet.training.recipe import Recipe
+from gantailor.supernet.training.task import adam, say_coupled
 from gantailor.supernet.training.teaching.distillation import (
     COUPLED,
     FeatureMaps,
@@ -42,7 +43,6 @@ from gantailor.supernet.training.teaching.distillation import (
     relation_loss,
 )
 from gantailor.supernet.training.teaching.teacher_cache import Teacher, check_cache
-from gantailor.supernet.training.trainer import adam, say_coupled
 from gantailor.supernet.traits import ClosesChannels, plain_generator
 
 ACTIVATION = nn.LeakyReLU  # of every discriminator here; what it gives are its features

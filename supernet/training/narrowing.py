@@ -20,7 +20,7 @@ from gantailor.supernet.graph import SubnetConfig
 from gantailor.supernet.importance.ranking import rank_channels
 from gantailor.supernet.subnets.slicing import kept_channels
 from gantailor.supernet.supernet import Supernet
-from gantailor.supernet.training.trainer import Task, TaskAround
+from gantailor.supernet.training.task import Task, TaskAround
 
 
 class Narrowing(nn.Module):

@@ -12,12 +12,11 @@ import json
 import signal
 import threading
 import time
-import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -25,92 +24,16 @@ from torch import Tensor, nn
 from gantailor.supernet.calibration import WeightAverages, has_running_statistics, recalibrate
 from gantailor.supernet.calling import Inputs, each
 from gantailor.supernet.device import HOST, LossScaling, device_of, trained_by
-from gantailor.supernet.errors import CheckpointError, ConfigError, GantailorError
+from gantailor.supernet.errors import CheckpointError, GantailorError
 from gantailor.supernet.files import cut_rows, load_optimizer_tensors, load_tensors, optimizer_tensors, save_tensors
 from gantailor.supernet.training import distributed
-from gantailor.supernet.training.batches import Batches
 from gantailor.supernet.training.layout import measured
 from gantailor.supernet.training.loading import Loading, is_lost
 from gantailor.supernet.training.recipe import Recipe
+from gantailor.supernet.training.task import Task, check_coupled, check_parts, counterparts, coupled_terms, inner
 
 CALIBRATED = 128  # pictures that the statistics of averaged norms are of
 EXPLODED = 1e6  # a weighted loss term of this size is no training any more
-
-
-def adam(parameters: Iterable[nn.Parameter], recipe: Recipe, lr: float | None = None) -> torch.optim.Optimizer:
-    """The recipe's optimiser; ``lr`` where it is not the generator's."""
-    r = recipe
-    betas = (r.beta1, r.beta2)
-    return torch.optim.Adam(parameters, lr=lr or r.lr, betas=betas, weight_decay=r.weight_decay, fused=True)
-
-
-class Task(Protocol):
-    """What is trained and by which losses; the loop calls it in this order."""
-
-    @property
-    def batches(self) -> Batches:
-        """What a step reads; it is called in other processes and threads, and holds no networks."""
-
-    @property
-    def optimizers(self) -> dict[str, torch.optim.Optimizer]:
-        """By name; the ``lr`` they are made with is scaled by the recipe's schedule."""
-
-    @property
-    def generator(self) -> nn.Module:
-        """What the training is for; its weights are averaged."""
-
-    def parts(self) -> dict[str, nn.Module]:
-        """Everything with state, the generator included."""
-
-    def backward(self, step: int, batch: Any, share: float) -> dict[str, Tensor]:
-        """Add ``share`` of the gradients of a part of the step's batch; the loss terms, detached scalars."""
-
-    def after_step(self, step: int) -> None:
-        """After the optimisers' update (a proximal step, a projection)."""
-
-
-class TaskAround:
-    """A training task with something around it: what a subclass does not say is the task's."""
-
-    def __init__(self, task: Task) -> None:
-        self.task = task
-
-    @property
-    def batches(self) -> Batches:
-        """What a step reads."""
-        return self.task.batches
-
-    @property
-    def optimizers(self) -> dict[str, torch.optim.Optimizer]:
-        """By name."""
-        return self.task.optimizers
-
-    @property
-    def generator(self) -> nn.Module:
-        """What the training is for."""
-        return self.task.generator
-
-    @property
-    def counterparts(self) -> dict[str, nn.Module]:
-        """Generators that are trained beside it."""
-        return counterparts(self.task)
-
-    def parts(self) -> dict[str, nn.Module]:
-        """Everything with state."""
-        return self.task.parts()
-
-    def backward(self, step: int, batch: Any, share: float) -> dict[str, Tensor]:
-        """The task's gradients and losses."""
-        return self.task.backward(step, batch, share)
-
-    def after_step(self, step: int) -> None:
-        """After the optimisers' update."""
-        self.task.after_step(step)
-
-
-def inner(task: Task) -> Any:
-    """The task itself, without what is around it."""
-    return inner(task.task) if isinstance(task, TaskAround) else task
 
 
 @dataclass(frozen=True)
@@ -126,52 +49,6 @@ class Progress:
 
 class TrainingError(GantailorError):
     """Training cannot go on; the message names the step, the loss and what is safe on disk."""
-
-
-def check_parts(recipe: Recipe) -> None:
-    """That a batch can be shared by the processes that train.
-
-    Raises:
-        ConfigError: it cannot.
-    """
-    processes = distributed.world()
-    parts = recipe.accumulate * processes
-    if recipe.batch % parts:
-        raise ConfigError(
-            f"batch {recipe.batch} cannot be shared by {processes} processes in {recipe.accumulate} parts; "
-            f"make it a multiple of {parts}"
-        )
-
-
-def coupled_terms(parts: Mapping[str, nn.Module], terms: Iterable[str] = ()) -> list[str]:
-    """What compares the pictures of a batch and cannot be had of its parts: batch norms that train, and ``terms``."""
-    kinds = nn.modules.batchnorm._BatchNorm
-    normed = [n for n, part in parts.items() if any(isinstance(m, kinds) and m.training for m in part.modules())]
-    return [*(f"batch norm of the {name}" for name in normed), *terms]
-
-
-def check_coupled(recipe: Recipe, found: Sequence[str]) -> None:
-    """That a step's batch is not worked through in parts where something compares all of its pictures.
-
-    Raises:
-        ConfigError: it is, and the recipe does not say that parts may do.
-    """
-    parts = recipe.accumulate * distributed.world()
-    if parts > 1 and found and recipe.coupled == "whole":
-        raise ConfigError(f"{_coupled(found, parts)}; use one process and accumulate 1, or set coupled to parts")
-
-
-def say_coupled(task: Task, recipe: Recipe, parts: int) -> None:
-    """A warning where a task is used without a ``Trainer``, which would refuse."""
-    if parts > 1 and recipe.coupled == "whole" and (found := coupled_terms(task.parts())):
-        warnings.warn(_coupled(found, parts), stacklevel=3)
-
-
-def _coupled(found: Sequence[str], parts: int) -> str:
-    return (
-        f"{' and '.join(found)}: takes the pictures of a batch together, which here is worked through in {parts} parts "
-        "(accumulate times processes), so gradients are not those of the whole batch"
-    )
 
 
 class Trainer:
@@ -470,12 +347,6 @@ class _Report:
                 file.write(json.dumps(row) + "\n")
         self.sums, self.counted, self.since = {}, 0, time.monotonic()
         return Progress(step, self.recipe.steps, kimg, speed, losses)
-
-
-def counterparts(task: Task) -> dict[str, nn.Module]:
-    """Generators that a task trains and keeps beside the one that it is for, by name: the way back of a CycleGAN."""
-    found: dict[str, nn.Module] = getattr(task, "counterparts", {})
-    return found
 
 
 def _of_process(part: nn.Module) -> bool:

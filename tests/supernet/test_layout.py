@@ -11,7 +11,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from gantailor.supernet.training import layout
 from gantailor.supernet.training.layout import innermost, lay_weights
-from gantailor.supernet.training.trainer import Trainer, inner
+from gantailor.supernet.training.task import inner
+from gantailor.supernet.training.trainer import Trainer
 from tests.supernet.test_trainer import RECIPE, trainer
 
 

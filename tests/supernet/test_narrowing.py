@@ -10,7 +10,8 @@ from gantailor.supernet.subnets.copying import copied
 from gantailor.supernet.training.image_to_image import ImageToImage
 from gantailor.supernet.training.narrowing import Narrowing, NarrowingTask
 from gantailor.supernet.training.recipe import Recipe
-from gantailor.supernet.training.trainer import Trainer, counterparts
+from gantailor.supernet.training.task import counterparts
+from gantailor.supernet.training.trainer import Trainer
 from gantailor.zoo.data.pairs import Pairs
 
 

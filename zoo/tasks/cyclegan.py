@@ -14,7 +14,7 @@ from gantailor.supernet.errors import ConfigError
 from gantailor.supernet.training.losses import fake_loss, generator_loss, l1_loss, real_loss
 from gantailor.supernet.training.pool import ImagePool
 from gantailor.supernet.training.recipe import Recipe, require
-from gantailor.supernet.training.trainer import Task, adam
+from gantailor.supernet.training.task import Task, adam
 from gantailor.supernet.traits import plain_generator, traits_of
 from gantailor.zoo.data.config import DataConfig
 from gantailor.zoo.data.domains import DomainBatch, DomainBatches, Domains

@@ -11,7 +11,7 @@ from gantailor.supernet.device import HOST, Device
 from gantailor.supernet.errors import ConfigError
 from gantailor.supernet.training.image_to_image import ImageToImage, judged_pictures
 from gantailor.supernet.training.recipe import Recipe
-from gantailor.supernet.training.trainer import Task
+from gantailor.supernet.training.task import Task
 from gantailor.supernet.traits import traits_of
 from gantailor.zoo.data.config import DataConfig
 from gantailor.zoo.data.read import read_split

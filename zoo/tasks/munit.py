@@ -15,7 +15,7 @@ from gantailor.supernet.training.batches import Batch, rows_of
 from gantailor.supernet.training.image_to_image import ImageToImage
 from gantailor.supernet.training.losses import fake_loss, generator_loss, l1_loss, real_loss
 from gantailor.supernet.training.recipe import Recipe, require
-from gantailor.supernet.training.trainer import Task, adam
+from gantailor.supernet.training.task import Task, adam
 from gantailor.zoo.data.config import DataConfig
 from gantailor.zoo.data.domains import DomainBatch, DomainBatches, Domains
 from gantailor.zoo.data.read import read_domains

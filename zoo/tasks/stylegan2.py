@@ -24,8 +24,8 @@ from gantailor.supernet.training.batches import rows_of
 from gantailor.supernet.training.image_to_image import Sampler
 from gantailor.supernet.training.losses import fake_loss, generator_loss, l1_loss, real_loss, shrunk
 from gantailor.supernet.training.recipe import Recipe, require
+from gantailor.supernet.training.task import Task
 from gantailor.supernet.training.teaching.distillation import capture, relation_loss
-from gantailor.supernet.training.trainer import Task
 from gantailor.supernet.traits import plain_generator
 from gantailor.zoo.data.config import DataConfig
 from gantailor.zoo.data.latents import real_pictures

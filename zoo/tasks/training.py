@@ -14,7 +14,7 @@ from gantailor.supernet.errors import ConfigError
 from gantailor.supernet.plugins import find_record
 from gantailor.supernet.training.image_to_image import Sampler
 from gantailor.supernet.training.recipe import Recipe
-from gantailor.supernet.training.trainer import Task
+from gantailor.supernet.training.task import Task
 from gantailor.zoo.data.config import DataConfig
 from gantailor.zoo.data.record import DataSet
 from gantailor.zoo.tasks import TASKS

@@ -22,8 +22,8 @@ from gantailor.supernet.subnets.copying import copied
 from gantailor.supernet.subnets.slicing import kept_channels
 from gantailor.supernet.training import distributed
 from gantailor.supernet.training.narrowing import Narrowing, NarrowingTask
+from gantailor.supernet.training.task import Task
 from gantailor.supernet.training.teaching.distillation import FeatureMaps, for_channels
-from gantailor.supernet.training.trainer import Task
 from gantailor.zoo.checkpoints import load_state, read_state
 from gantailor.zoo.tasks.training import judge_of
 

@@ -21,7 +21,8 @@ from gantailor.supernet.files import cut_rows, read_rows, save_tensors, write_by
 from gantailor.supernet.subnets.copying import copied
 from gantailor.supernet.training import distributed
 from gantailor.supernet.training.recipe import Recipe
-from gantailor.supernet.training.trainer import Task, Trainer
+from gantailor.supernet.training.task import Task
+from gantailor.supernet.training.trainer import Trainer
 from gantailor.zoo.data.pictures import is_picture, picture_grid, to_rgb
 
 Nets = Callable[[nn.Module], dict[str, nn.Module]]

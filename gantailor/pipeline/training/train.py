@@ -15,8 +15,8 @@ from gantailor.supernet.files import save_tensors
 from gantailor.supernet.quantization.activation_ranges import save_activation_ranges
 from gantailor.supernet.subnets.slicing import reordered_channels
 from gantailor.supernet.training import distributed
+from gantailor.supernet.training.task import Task
 from gantailor.supernet.training.teaching.distillation import FeatureMaps, for_channels
-from gantailor.supernet.training.trainer import Task
 from gantailor.zoo.tasks.training import judge_of
 
 

@@ -30,7 +30,7 @@ from gantailor.supernet.errors import ConfigError, DataError
 from gantailor.supernet.gates import Gates
 from gantailor.supernet.subnets.copying import copied
 from gantailor.supernet.supernet import Supernet
-from gantailor.supernet.training.trainer import Task
+from gantailor.supernet.training.task import Task
 from gantailor.zoo.initialisation import init_weights
 from gantailor.zoo.tasks.cyclegan import CycleGan
 

@@ -24,7 +24,7 @@ from gantailor.search.methods.single_channels import (
 from gantailor.supernet.errors import RunError
 from gantailor.supernet.subnets.copying import copied
 from gantailor.supernet.supernet import Supernet
-from gantailor.supernet.training.trainer import Task
+from gantailor.supernet.training.task import Task
 from gantailor.zoo.tasks.cyclegan import CycleGan
 
 BACK = "BtoA"  # the partner that translates back

@@ -25,7 +25,7 @@ from gantailor.supernet.gates import Gates
 from gantailor.supernet.quantization.quantisers import LAYERS
 from gantailor.supernet.supernet import Supernet, call_narrow
 from gantailor.supernet.training.recipe import Recipe, require
-from gantailor.supernet.training.trainer import Task
+from gantailor.supernet.training.task import Task
 
 EMBEDDING = 8  # numbers in each element's embedding, as published
 THRESHOLD = 5e-3  # a channel whose latent is not larger is gone, as published

@@ -25,7 +25,7 @@ from gantailor.supernet.importance.ranking import l1_scores
 from gantailor.supernet.quantization.quantisers import Quantisers
 from gantailor.supernet.supernet import Supernet, call_narrow
 from gantailor.supernet.training.recipe import Recipe, require
-from gantailor.supernet.training.trainer import Task
+from gantailor.supernet.training.task import Task
 
 
 @dataclass(frozen=True)

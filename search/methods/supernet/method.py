@@ -17,7 +17,7 @@ from gantailor.search.methods.supernet.path import (
     path_training,
 )
 from gantailor.supernet.errors import ConfigError
-from gantailor.supernet.training.trainer import Task
+from gantailor.supernet.training.task import Task
 from gantailor.zoo.generators.record import find_generator
 
 # Who names one of these wants a search.

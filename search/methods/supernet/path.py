@@ -28,7 +28,7 @@ from gantailor.supernet.importance.ranking import l1_scores
 from gantailor.supernet.subnets.copying import copied
 from gantailor.supernet.supernet import Supernet
 from gantailor.supernet.training.recipe import Recipe
-from gantailor.supernet.training.trainer import TaskAround
+from gantailor.supernet.training.task import TaskAround
 
 
 class PathTask(TaskAround):
