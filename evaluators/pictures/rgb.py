@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
+from gantailor.supernet.calling import Inputs
+from gantailor.supernet.device import computed
 from gantailor.supernet.errors import EvaluationError
 
 WHITE = (255, 255, 255)
@@ -23,6 +26,12 @@ def as_seen(images: Tensor) -> Tensor:
     Scores are of these: FID on raw outputs is another figure than on the same pictures saved.
     """
     return shades(images).div(127.5).sub(1)
+
+
+@torch.no_grad()
+def l1_of(module: nn.Module, inputs: Inputs, targets: Tensor) -> float:
+    """Mean absolute difference, on the scale of [-1, 1], between a generator's pictures, as seen, and targets."""
+    return float((as_seen(computed(module, inputs)) - targets).abs().mean())
 
 
 def as_rgb(images: Tensor, background: tuple[int, int, int] = WHITE) -> Tensor:

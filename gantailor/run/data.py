@@ -7,16 +7,12 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor, nn
 
 from gantailor.evaluators.metric import find_metric
-from gantailor.evaluators.pictures.rgb import as_seen
+from gantailor.evaluators.pictures.rgb import l1_of
 from gantailor.evaluators.scores import spread
 from gantailor.run.run import Run
 from gantailor.supernet.calibration import has_running_statistics, per_picture
-from gantailor.supernet.calling import Inputs
-from gantailor.supernet.device import computed
 from gantailor.supernet.errors import ConfigError
 from gantailor.supernet.files import state_digest
 from gantailor.zoo.data import SPLITS
@@ -60,7 +56,7 @@ def check_statistics(run: Run) -> None:
         if number >= FEWEST and time.perf_counter() - started > LONG:
             break
         try:
-            found.append([_l1(way, *data.batch([row])) for way in ways])
+            found.append([l1_of(way, *data.batch([row])) for way in ways])
         except ValueError:  # a map of one pixel has no statistics of its own: not what the teacher was trained with
             return
     errors = dict(zip(("running", "batch"), np.mean(found, axis=0), strict=True))
@@ -70,12 +66,6 @@ def check_statistics(run: Run) -> None:
             f"the teacher's L1 to {len(found)} training targets is {errors[used]:.4g} with teacher.statistics {used} "
             f"and {errors[other]:.4g} with {other}; is it meant to run so? --teacher.statistics {other}"
         )
-
-
-@torch.no_grad()
-def _l1(module: nn.Module, inputs: Inputs, targets: Tensor) -> float:
-    """Mean absolute difference."""
-    return float((as_seen(computed(module, inputs)) - targets).abs().mean())
 
 
 def note_sample(run: Run) -> None:

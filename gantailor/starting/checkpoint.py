@@ -11,10 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from gantailor.evaluators.pictures.rgb import as_seen
+from gantailor.evaluators.pictures.rgb import l1_of
 from gantailor.evaluators.scores import evenly
 from gantailor.starting.pictures import Pictures
-from gantailor.supernet.device import computed
 from gantailor.supernet.errors import CheckpointError, GantailorError, first_line
 from gantailor.supernet.traits import Traits, traits_of, with_signed_pictures
 from gantailor.zoo.checkpoints import load_teacher
@@ -96,7 +95,7 @@ def directed(checkpoint: Checkpoint, pictures: Pictures) -> tuple[Pictures, str]
     """
     try:
         module = checkpoint.module()
-        errors = {way: _l1(module, *_some_pairs(checkpoint, pictures, way)) for way in ("AtoB", "BtoA")}
+        errors = {way: l1_of(module, *_some_pairs(checkpoint, pictures, way)) for way in ("AtoB", "BtoA")}
     except (GantailorError, RuntimeError, TypeError, ValueError, OSError) as error:
         return pictures, f"direction AtoB, for the teacher could not be tried on pairs ({first_line(error)})"
     (best, least), (_, other) = sorted(errors.items(), key=lambda found: found[1])
@@ -121,11 +120,6 @@ def _some_pairs(checkpoint: Checkpoint, pictures: Pictures, direction: str) -> t
     rows = [items.read(index, lambda lost: None) for index in range(len(items))]  # type: ignore[arg-type]
     inputs, targets = (np.stack(side) for side in zip(*(row for row in rows if row is not None), strict=True))
     return to_float(inputs), to_float(targets)
-
-
-@torch.no_grad()
-def _l1(module: nn.Module, inputs: Tensor, targets: Tensor) -> float:
-    return float((as_seen(computed(module, inputs)) - targets).abs().mean())
 
 
 LARGEST, SMALLEST = 256, 16  # pixels: what most published teachers were trained at, and the least that there is
