@@ -149,6 +149,8 @@ def _task(out: Path, name: str) -> dict[str, object]:
         sections[part] = {"kimg": 0.06, "batch": 4, "watch_kimg": 0.03, "precision": "float32", "ndf": 4}
         if name == "cyclegan":
             sections[part] |= {"preset": "teacher-cyclegan", "discriminator_layers": 1}
+        if name == "stylegan2":  # relations between pictures, of the parts that a process has
+            sections[part] |= {"coupled": "parts"}
     data = {"kind": "folder", "path": str(out / "pictures"), "direction": "unpaired", "size": 32}
     if name == "stylegan2":
         own = {"generator": name, "options": {}, "teacher": str(out / "stylegan2.pt"), "method": "diversity"}
