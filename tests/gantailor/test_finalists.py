@@ -11,6 +11,7 @@ from PIL import Image
 
 from gantailor.comparison.runs import Entry
 from gantailor.pipeline.compress import compress
+from gantailor.pipeline.search.ray import run_on_cluster
 from gantailor.pipeline.search.stage import search
 from gantailor.pipeline.training.finetune import finetune
 from gantailor.run.loading import load_config
@@ -123,6 +124,39 @@ def test_two_workers(settings, tmp_path):
     run = begun(tmp_path / "run", settings, search={**settings["search"], "workers": 2})
     compress(run, until="search")
     assert len(looks(run)) == 3 and run.folder.subnet_checkpoint.exists()
+
+
+@pytest.mark.slow  # a cluster of two nodes
+def test_on_a_cluster(settings, tmp_path, capsys):
+    """Each finalist is tuned once, on either node, to the scores that one process finds; a mistake is a line."""
+    ray = pytest.importorskip("ray")
+    from ray.cluster_utils import Cluster
+
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "object_store_memory": 10**8})
+    cluster.add_node(num_cpus=1, object_store_memory=10**8)
+    try:
+        alone = begun(tmp_path / "alone", settings)
+        compress(alone, until="search")
+        first = begun(tmp_path / "run", settings, search={"trials": 4, "strategy": "random"})
+        compress(first, until="search")
+        there = {**settings["search"], "workers": 2, "ray_address": cluster.address}
+        run = begun(tmp_path / "run", settings, search=there)
+        compress(run, until="search")
+        assert "finalists are tuned to the end" in capsys.readouterr().err
+        found, known = looks(run), looks(alone)
+        assert found.keys() == known.keys() and len(found) == 3
+        for widths, scores in found.items():
+            same = scores.keys() & known[widths].keys()
+            assert same and all(scores[step] == known[widths][step] for step in same)
+        with pytest.raises(SearchError, match="no such pictures"):
+            run_on_cluster(run.config.search, refuse, (), results=lambda: None)
+    finally:
+        ray.shutdown()
+        cluster.shutdown()
+
+
+def refuse():
+    raise ConfigError("no such pictures")
 
 
 def test_mistakes(settings, tmp_path, tiny_teacher):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import torch
 
 from gantailor.pipeline.search.halving import Finalists, Tune
 from gantailor.pipeline.search.processes import run_workers
+from gantailor.pipeline.search.ray import run_on_cluster
 from gantailor.pipeline.search.study import make_search
 from gantailor.pipeline.training.finetune import at_its_end, tuning_of
 from gantailor.run.config import Config
@@ -40,13 +42,29 @@ def tune_finalists(run: Run, searcher: Search) -> Finalists:
             "search.tuning_kimg tunes in processes of its own, not under torchrun; run gantailor search with the same "
             "settings in this folder first (search.workers shares it), then this again"
         )
-    if settings.workers == 1 or settings.ray_address:
+    arguments = (str(run.folder.path.resolve()), run.config.model_dump(mode="json"))
+    if settings.ray_address:
+        run_on_cluster(settings, work, (*arguments, max(1, int(settings.ray_cpus))), results=_told(run, finalists))
+    elif settings.workers == 1:
         finalists.run(count)
     else:
         threads = max(1, torch.get_num_threads() // settings.workers)
-        arguments = (str(run.folder), run.config.model_dump(mode="json"), threads)
-        run_workers(work, arguments, count=settings.workers, results=lambda: finalists.history().counted)
+        results = lambda: finalists.history().counted  # noqa: E731
+        run_workers(work, (*arguments, threads), count=settings.workers, results=results)
     return finalists
+
+
+def _told(run: Run, finalists: Finalists) -> Callable[[], None]:
+    """Tells of every finalist that has ended, elsewhere."""
+    shown = 0
+
+    def tell() -> None:
+        nonlocal shown
+        if (ended := len(finalists.history().values)) != shown:
+            shown = ended
+            run.report.note(f"{ended} of {len(finalists.rows)} finalists are tuned to the end")
+
+    return tell
 
 
 def work(folder: str, config: dict[str, Any], threads: int) -> None:

@@ -8,22 +8,26 @@ import socket
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from gantailor.run.run import Run
+from gantailor.search.config import SearchConfig
+from gantailor.search.errors import SearchError
 from gantailor.search.scoring import score_candidate
 from gantailor.search.study import Search
 from gantailor.supernet.device import HOST
-from gantailor.supernet.errors import ConfigError, first_line
+from gantailor.supernet.errors import ConfigError, GantailorError, first_line
 
 SECONDS = 5.0  # candidates share a Tune trial up to about so long: a trial's own overhead is about a second
 LARGEST_BATCH = 16
 RESTARTS = 3  # of what a lost node or process worked on
+LOOK = 5.0  # seconds between two looks at what tasks have done
 
 
 logger = logging.getLogger(__name__)
@@ -177,6 +181,56 @@ def evaluate_with_ray(
             queue.give_back()
     if queue.error is not None:
         raise queue.error
+
+
+def run_on_cluster(
+    settings: SearchConfig, work: Callable[..., None], arguments: Sequence[Any], *, results: Callable[[], object]
+) -> None:
+    """Run ``work(*arguments)`` in as many Ray tasks as there are workers, until all have ended.
+
+    One on a node that is lost starts again elsewhere.
+
+    Args:
+        work: importable; the folders that its arguments name have to lie where every node sees them.
+        results: called now and then.
+
+    Raises:
+        ConfigError: Ray is missing, or there is no cluster at the address.
+        SearchError: no task came to its end.
+    """
+    connect(settings.ray_address or "auto", settings.ray_gpus)
+    import ray
+
+    task = ray.remote(num_cpus=settings.ray_cpus, num_gpus=settings.ray_gpus, max_retries=RESTARTS)(_there)
+    waiting = [task.remote(str(Path.cwd()), work, tuple(arguments)) for _ in range(settings.workers)]
+    failed = []
+    try:
+        while waiting:
+            ended, waiting = ray.wait(waiting, num_returns=1, timeout=LOOK)
+            for reference in ended:
+                try:
+                    failed += [said] if (said := ray.get(reference)) else []
+                except ray.exceptions.RayError as error:
+                    failed.append(f"a Ray worker was lost {RESTARTS + 1} times, or failed: {first_line(error)}")
+            results()
+    finally:
+        for reference in waiting:  # an interruption: each gives back what it holds
+            ray.cancel(reference)
+    if len(failed) == settings.workers:
+        raise SearchError(failed[-1])
+
+
+def _there(place: str, work: Callable[..., None], arguments: tuple[Any, ...]) -> str:
+    """On a node: why it came to nothing, else nothing."""
+    host = socket.gethostname()
+    if not Path(place).is_dir():
+        return f"{host} does not see {place!r}; tunings on a cluster need a folder that all its nodes share"
+    os.chdir(place)  # names of files and modules are meant from there
+    try:
+        work(*arguments)
+    except GantailorError as error:
+        return f"{host}: {error}"
+    return ""
 
 
 def _evaluation() -> Any:
