@@ -60,7 +60,7 @@ REMARKS = {
     "method": "the system; gantailor settings method lists them",
     "data": "docs/data.md has the layouts",
     "budget": "of the generator's MACs; or a number: 5.0G, or milliseconds: latency_ms<=12@laptop.json",
-    "train": "kimg: thousand images seen; of all widths at once",
+    "train": "kimg: thousand images seen while channels close, one by one: any budget is then a look-up",
     "finetune": "of the chosen widths",
 }
 
