@@ -13,7 +13,7 @@ from typing import Any
 from gantailor.comparison.runs import Entry, leader, wait_for, work_on
 from gantailor.pipeline.search.ray import RESTARTS, connect
 from gantailor.run.progress import Reporter
-from gantailor.supernet.errors import BusyError, GantailorError, first_line
+from gantailor.supernet.errors import BusyError, ConfigError, GantailorError, first_line
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,9 @@ def run_all_on(cluster: Cluster, entries: Sequence[Entry]) -> dict[str, str]:
     for number, (name, where, said) in enumerate(_results(cluster, entries), 1):
         spent = (time.monotonic() - started) / 60
         if said:
-            failed[name] = said
+            told, failed[name] = said in failed.values(), said
+            if told:
+                continue
         report.note(
             f"{name}: {f'failed: {said}' if said else f'done on {where}'}, {number} of {left}; "
             f"{spent:.1f} minutes so far, about {spent / number * (left - number):.0f} left"
@@ -66,26 +68,32 @@ def _results(cluster: Cluster, entries: Sequence[Entry]) -> Iterator[tuple[str, 
         if not entry.done:
             first = started.get(leader(entry, entries))
             started[number] = task.remote(number, everything, place, cluster.cpus, first)
+    arms = {entry.folder.name: (entry.method, entry.budget) for entry in entries}
     waiting = {reference: entries[number].folder.name for number, reference in started.items()}
     try:
         while waiting:
             (reference,), _ = ray.wait(list(waiting), num_returns=1)
             name = waiting.pop(reference)
             try:
-                where, said = ray.get(reference)
+                where, said, mistaken = ray.get(reference)
             except ray.exceptions.RayError as error:
-                where, said = (
-                    "",
-                    f"its process was lost {RESTARTS + 1} times, or is no run of ours: {first_line(error)}",
-                )
+                lost = f"its process was lost {RESTARTS + 1} times, or is no run of ours: {first_line(error)}"
+                where, said, mistaken = "", lost, False
             yield name, where, said
+            if mistaken:  # what is wrong with an arm's settings is wrong with every seed
+                for other in [r for r in waiting if arms[waiting[r]] == arms[name]]:
+                    ray.cancel(other)
+                    yield waiting.pop(other), "", said
     finally:
         for reference in waiting:  # an interruption: each saves where it is
             ray.cancel(reference)
 
 
-def _work(number: int, entries: Sequence[Entry], place: Path, cpus: int, _first: Any) -> tuple[str, str]:
-    """One run to its scores, on a node: which, and why it failed. ``_first`` has ended when this starts."""
+def _work(number: int, entries: Sequence[Entry], place: Path, cpus: int, _first: Any) -> tuple[str, str, bool]:
+    """One run to its scores, on a node: which, why it failed, and whether for its settings.
+
+    ``_first`` has ended when this starts.
+    """
     import torch
 
     os.chdir(place)  # names of files and modules are meant from there
@@ -93,8 +101,8 @@ def _work(number: int, entries: Sequence[Entry], place: Path, cpus: int, _first:
     while True:
         try:
             work_on(entries[number], entries, Reporter(quiet=True))
-            return platform.node(), ""
+            return platform.node(), "", False
         except BusyError:  # a process that the cluster has given up ends a little later
             wait_for([entries[number]])
         except GantailorError as error:
-            return platform.node(), str(error)
+            return platform.node(), str(error), isinstance(error, ConfigError)

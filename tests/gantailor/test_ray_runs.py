@@ -110,3 +110,15 @@ def test_a_mistake_on_the_cluster_is_one_line(cluster, common, tmp_path):
     run = Run(tmp_path / "out", load_config(str(file), flags))
     with pytest.raises(RunError, match="batch 3 cannot be shared by 2 processes in 1 parts; make it a multiple of 2"):
         train_on_cluster(run, 2)
+
+
+@pytest.mark.slow
+def test_a_mistake_of_an_arm_is_told_once(cluster, common, tmp_path, capsys):
+    """Its other seeds do not find it again."""
+    file = tmp_path / "compare.yaml"
+    wrong = common.replace("teacher: ", "teacher: gone-")
+    file.write_text(f"methods: {{uniform: {{method: diversity}}}}\nseeds: [0, 1, 2, 3]\nkimg: 0.08\ncommon: {wrong}\n")
+    assert main(["compare", str(file), "--out", str(tmp_path / "out"), "--ray-address", cluster.address]) == 2
+    told = capsys.readouterr().err.splitlines()
+    assert sum(" failed: " in line for line in told) == 1
+    assert told[-1].startswith("uniform-0.1x-") and all(f"uniform-0.1x-{seed}" in told[-1] for seed in range(4))
