@@ -28,7 +28,7 @@ from gantailor.supernet.training.trainer import Trainer
 from gantailor.zoo.checkpoints import load_state, read_state
 from gantailor.zoo.discriminators.build import make_discriminator
 
-BASE: dict[str, Any] = {"output_weight": 10, "feature_weight": 1, "ema_kimg": 0.5}
+BASE: dict[str, Any] = {"sampling": "uniform", "output_weight": 10, "feature_weight": 1, "ema_kimg": 0.5}
 VARIANTS: dict[str, dict[str, Any]] = {
     "base": {},
     "sampling: sandwich": {"sampling": "sandwich"},

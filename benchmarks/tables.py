@@ -190,6 +190,25 @@ class Changes:
 
 
 @dataclass(frozen=True)
+class BesideTeacher:
+    """What each arm has in percent of the teacher's score, with the 95% interval over seeds; bold where 0 is outside."""
+
+    csv: str
+    by: tuple[str, ...] = ("budget", "method")
+    scores: tuple[Column, ...] = (L1, FID, KID)
+
+    def lines(self) -> list[str]:
+        """In Markdown."""
+        frame, teacher = pd.read_csv(RESULTS / self.csv), embedded()["teacher"]
+        heads = [*self.by, *(f"{column.head} beside the teacher, %" for column in self.scores)]
+        lines = [row(heads), "|---" * len(heads) + "|"]
+        for key, rows in frame.groupby(list(self.by), sort=False):
+            percent = [100 * (column.values(rows) / column.middle(teacher) - 1) for column in self.scores]
+            lines.append(row([*key, *(shown_interval(one.to_numpy()) for one in percent)]))
+        return lines
+
+
+@dataclass(frozen=True)
 class Strategies:
     """Medians over seeds of how many evaluations a search needs, a column for each problem; stopped ones as a bound."""
 
@@ -239,6 +258,9 @@ SUPER = (
     *(MACS, Column("PSNR, RGB, dB", "psnr_rgb", 2, better=1), Column("PSNR, Y, dB", "psnr_y", 2, better=1)),
     *(Column("SSIM, Y", "ssim_y", 4, better=1), Column("LPIPS", "lpips", 3), MINUTES, SEEDS),
 )
+TAUGHT = (  # beside the teacher's outputs
+    *(MACS, L1, Column("PSNR, dB", "psnr", 2, better=1), Column("LPIPS", "lpips", 3), MINUTES, SEEDS),
+)
 RIVALS = ("path", "slimming", "taylor-narrowed", "uniform-narrowed")
 
 
@@ -257,6 +279,9 @@ TABLES: dict[str, Any] = {
     "five-seeds-changes": Changes(
         "five_seeds.csv", "method", "path", ("budget",), ("l1", "fid", "kid"), lambda frame: frame.method.isin(RIVALS)
     ),
+    "path-longer": Table("path_longer.csv"),
+    "path-longer-teacher": BesideTeacher("path_longer.csv"),
+    "vintage": Table("vintage.csv", columns=TAUGHT, references=False),
     "readme": Table(
         "five_seeds.csv",
         columns=(MACS, L1, FID, KID, SEEDS),
