@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import json
 import os
 import random
 import time
@@ -25,6 +26,7 @@ from gantailor.supernet.received.documents import check_regular
 
 HEARTBEAT, GRACE = 20, 120  # seconds: how often a running trial of a database shows that it lives, and when it is lost
 MAKING = 20  # attempts at tables that others make too
+BEGINS = b'{"op_code"'  # a journal, as Optuna writes it
 DRIVERS = {"psycopg2": "psycopg2-binary", "psycopg": "psycopg[binary]", "MySQLdb": "mysqlclient"}  # as pip calls them
 DATABASES = "sqlite:///FILE, postgresql://USER:PASSWORD@HOST/NAME or mysql+pymysql://..."
 
@@ -40,9 +42,11 @@ class JournalFile(JournalStorage):
         self.path = path
         if path.exists():
             check_regular(path)
-        _cut_unfinished(path)
         try:
+            _check_begin(path)
+            _cut_unfinished(path)
             super().__init__(JournalFileBackend(str(path), lock_obj=JournalLock(path)))
+            _check_end(path)
         except OSError:
             raise
         except Exception as error:  # lines of another kind raise what they like
@@ -83,6 +87,30 @@ class JournalLock(JournalFileSymlinkLock):
             super().release()
         else:
             os.close(held)
+
+
+def _check_begin(path: Path) -> None:
+    """That a file which is there is a journal: nothing is cut off or added to what somebody has of another kind.
+
+    Raises:
+        ValueError: it is not.
+    """
+    if path.exists():
+        with path.open("rb") as file:
+            head = file.read(len(BEGINS))
+        if not BEGINS.startswith(head):
+            raise ValueError("it begins as no journal does")
+
+
+def _check_end(path: Path) -> None:
+    """That the last whole line can be read: Optuna would say so of it when the next one is added, in its own words.
+
+    Raises:
+        ValueError: it cannot.
+    """
+    line = path.read_bytes().rpartition(b"\n")[0].rpartition(b"\n")[2]
+    if line:
+        json.loads(line)
 
 
 def _cut_unfinished(path: Path) -> None:
