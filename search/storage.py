@@ -148,7 +148,7 @@ def open_study(
     """The study in a journal file, or behind a database URL (``postgresql://...``), made if missing; None: in memory.
 
     Raises:
-        ConfigError: a study of that name has other objectives, or trials of another space.
+        ConfigError: a study of that name has other objectives or directions, or trials of another space.
     """
     place = _place(storage)
     kinds = optuna.study.StudyDirection
@@ -174,6 +174,12 @@ def check_study(study: optuna.Study, objectives: Sequence[Objective], space: Spa
     if known != wanted:
         of = f"searches for {', '.join(known)}" if known else "is none of gantailor's"
         raise ConfigError(f"study {study.study_name!r} {of}, not for {', '.join(wanted)}; {mend}")
+    for objective, direction in zip(objectives, study.directions, strict=True):
+        if objective.minimize != (direction == optuna.study.StudyDirection.MINIMIZE):
+            has, asked = ("highest", "lowest") if objective.minimize else ("lowest", "highest")
+            raise ConfigError(
+                f"study {study.study_name!r} looks for the {has} {objective.name}, not for the {asked}; {mend}"
+            )
     choices = {} if space is None else {variable.name: tuple(variable.choices) for variable in space.variables}
     for trial in study.get_trials(deepcopy=False) if choices else ():
         for parameter, has in trial.distributions.items():

@@ -97,6 +97,8 @@ def test_a_search_with_a_storage_goes_on(ranked, tmp_path):
     assert len(gantailor.search(ranked, trials=3, **options).table) == 3, "other weights, other scores"
     (study,) = optuna.get_all_study_names(stopped.study._storage)
     assert study == "mine" and stopped.study.user_attrs["objectives"] == ["score"]
+    with pytest.raises(ConfigError, match="study 'mine' looks for the lowest score, not for the highest; choose"):
+        gantailor.search(ranked, trials=3, minimize=False, **options)
 
 
 def test_mistakes_of_a_search_are_one_line(ranked, tmp_path):
