@@ -15,6 +15,7 @@ from torch import nn
 import gantailor
 from gantailor.cli.main import main
 from gantailor.export.devices import Device
+from gantailor.export.errors import ExportError
 from gantailor.search.budget import Budget
 from gantailor.search.errors import SearchError
 from gantailor.search.standalone.search import search as search_function
@@ -189,6 +190,32 @@ def test_any_module_is_exported(ranked, tmp_path):
     assert np.abs(made - ((expected + 1) * 127.5).clamp(0, 255).round().numpy()).max() <= 1
     with pytest.raises(ConfigError, match="device 'onxruntime-cpu' is unknown"):
         gantailor.export(narrow, tmp_path, devices=["onxruntime-cpu"], example_inputs=x)
+
+
+class Made(nn.Module):
+    """A convolution, and what is made of its output."""
+
+    def __init__(self, made):
+        super().__init__()
+        self.conv, self.made = nn.Conv2d(3, 3, 1), made
+
+    def forward(self, x):
+        return self.made(self.conv(x))
+
+
+@pytest.mark.parametrize(
+    ("made", "dtype", "said"),
+    [
+        (lambda y: (y, y), torch.float32, "gives a tuple; give a module whose forward returns one tensor"),
+        (lambda y: y / 0 * 0, torch.float32, "makes NaN or infinity of the example; mend its weights"),
+        (lambda y: y + torch.randn_like(y), torch.float32, "something else of the same example each time"),
+        (lambda y: y, torch.float16, "are in torch.float16; give both in float32"),
+        (lambda y: y, torch.float64, "are in torch.float64; give both in float32"),
+    ],
+)
+def test_what_cannot_be_exported_is_told_before_a_device_is_blamed(made, dtype, said, tmp_path):
+    with pytest.raises(ExportError, match=said):
+        gantailor.export(Made(made).to(dtype), tmp_path, devices="torchscript", example_inputs=X.to(dtype))
 
 
 def test_packages_of_these_names_are_still_packages():
