@@ -16,6 +16,7 @@ from gantailor.export.target import check_device
 from gantailor.export.weights import FILE, read_weights
 from gantailor.handover.card import write_card
 from gantailor.handover.interface import interface
+from gantailor.pipeline.compress import STAGES
 from gantailor.pipeline.compress import compress as run_stages
 from gantailor.records.modules import find_modules
 from gantailor.run.config import Config
@@ -26,14 +27,15 @@ from gantailor.run.run import Run, rebuilt
 from gantailor.run.run import open_run as open_folder
 from gantailor.supernet.calling import Inputs
 from gantailor.supernet.device import HOST
-from gantailor.supernet.errors import CheckpointError, ConfigError, RunError
+from gantailor.supernet.errors import CheckpointError, ConfigError, RunError, nearest
 from gantailor.supernet.files import write_json
 from gantailor.supernet.graph import SubnetConfig
 from gantailor.supernet.subnets.copying import copied
 from gantailor.supernet.training import distributed
 from gantailor.zoo.checkpoints import load_state
 from gantailor.zoo.data.config import DataConfig
-from gantailor.zoo.data.kinds.dataset import give, is_given, parts_of
+from gantailor.zoo.data.kinds.dataset import DatasetItems, checked, give, is_given
+from gantailor.zoo.data.kinds.values import CHANNELS, Reading
 from gantailor.zoo.generators.given import give as give_model
 from gantailor.zoo.generators.given import is_given as is_given_model
 
@@ -69,6 +71,8 @@ def compress(
     Raises:
         GantailorError: a mistake in the settings, or a stage that cannot go on.
     """
+    if until not in STAGES:
+        raise ConfigError(f"until={until!r} is no stage; {nearest(until, STAGES)}")
     config, more = what, {**(settings or {}), **({} if budget is None else {"budget": budget})}
     if isinstance(what, nn.Module):
         generator, weights = give_model(what)
@@ -112,11 +116,12 @@ def _sizes(data: Any) -> dict[str, Any]:
     dataset = next(iter(data.values()), None) if isinstance(data, Mapping) else data
     if dataset is None:
         return {}
-    value = parts_of(dataset[0], "data[0]").inputs[0]
+    value = DatasetItems(checked(dataset, "data="), Reading.of(DataConfig()), "data=").parts(0).inputs[0]
     shape = tuple(getattr(value, "shape", ()))
-    if len(shape) != 3:
-        return {}
-    return {"data.size": list(shape[1:] if isinstance(value, Tensor) else shape[:2])}
+    if isinstance(value, Tensor):
+        return {"data.size": list(shape[1:])} if len(shape) == 3 else {}
+    read = len(shape) == 3 and shape[2] in CHANNELS and value.dtype.kind == "u"  # other arrays are refused as they are
+    return {"data.size": list(shape[:2])} if read else {}
 
 
 def _check_given(config: Config) -> None:

@@ -2,12 +2,13 @@
 
 import json
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
 import gantailor
-from gantailor.supernet.errors import ConfigError, RunError
+from gantailor.supernet.errors import ConfigError, DataError, RunError
 
 pytestmark = pytest.mark.long
 
@@ -108,6 +109,40 @@ def test_other_processes_do_not_have_it(tmp_path):
     ):
         with pytest.raises(ConfigError, match=f"{said} needs other processes, which do not have data and a generator"):
             gantailor.compress(model_of(), data=Negatives(4), settings={**SETTINGS, **more}, out=tmp_path / "r")
+
+
+class Endless(torch.utils.data.IterableDataset):
+    def __iter__(self):
+        yield torch.zeros(3, 16, 16)
+
+
+class Broken(Negatives):
+    def __getitem__(self, index):
+        return 1 / 0
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        (torch.utils.data.DataLoader(Negatives(6)), "is a DataLoader; give a torch Dataset"),
+        (Endless(), "is an IterableDataset"),
+        ((item for item in Negatives(6)), "is a generator; give a torch Dataset"),
+        (Negatives(0), "is empty; give items"),
+        (Broken(6), "failed at item 0 with ZeroDivisionError"),
+        ({"train": Broken(6), "test": Negatives(2)}, "failed at item 0 with ZeroDivisionError"),
+        ([np.zeros((3, 16, 16), np.float32)] * 6, r"is float32 \[3, 16, 16\]; give a PIL picture"),
+    ],
+)
+def test_data_that_cannot_be_used_is_told_before_its_size_is_read(data, said, tmp_path):
+    with pytest.raises(DataError, match=f"^data=.* {said}"):
+        gantailor.compress(model_of(), data=data, settings=SETTINGS, out=tmp_path / "r")
+    assert not (tmp_path / "r").exists()
+
+
+def test_a_stage_that_is_none(tmp_path):
+    with pytest.raises(ConfigError, match="until='trian' is no stage; did you mean 'train'"):
+        gantailor.compress(model_of(), data=Negatives(8), settings=SETTINGS, out=tmp_path / "r", until="trian")
+    assert not (tmp_path / "r").exists()
 
 
 def test_settings_lie_over_a_file_and_over_a_mapping(tmp_path):
