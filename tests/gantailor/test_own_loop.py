@@ -67,7 +67,7 @@ def test_the_same_seed_is_the_same_search(ranked):
     first, same = (gantailor.search(ranked, seed=3, **options).table for _ in range(2))
     assert first.equals(same)
     told = []
-    space = gantailor.space("uniform", ranked)
+    space = gantailor.space({"name": "uniform"}, ranked)
     own = gantailor.search(
         ranked, space=space, strategy=random_strategy, on_trial=lambda *given: told.append(given), **options
     )
@@ -107,6 +107,11 @@ def test_mistakes_of_a_search_are_one_line(ranked, tmp_path):
         gantailor.search(ranked, budget="0.0001x", score=distance)
     with pytest.raises(ConfigError, match="space 'defalt' is unknown"):
         gantailor.search(ranked, budget="0.4x", space="defalt", score=distance)
+    with pytest.raises(ConfigError, match=r"space: multiple cannot be 0: .* than 0; give a name, or settings of"):
+        gantailor.search(ranked, budget="0.4x", space={"multiple": 0}, score=distance)
+    for name in ("default", "uniform", "every"):
+        with pytest.raises(ConfigError, match=f"space '{name}' has no width to search"):
+            gantailor.search(ranked, budget="1x", space={"name": name, "freeze": ["*"]}, score=distance)
     with pytest.raises(ConfigError, match="trials cannot be 0"):
         gantailor.search(ranked, trials=0, score=distance)
     with pytest.raises(ConfigError, match="is no folder to write in"):
