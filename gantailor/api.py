@@ -74,7 +74,7 @@ def compress(
     if until not in STAGES:
         raise ConfigError(f"until={until!r} is no stage; {nearest(until, STAGES)}")
     config, more = what, {**(settings or {}), **({} if budget is None else {"budget": budget})}
-    if isinstance(what, nn.Module):
+    if not isinstance(what, Config | Mapping | str | Path):
         generator, weights = give_model(what)
         config = {"generator": generator, "options": {}, "teacher": {"weights": weights}, **_sizes(data)}
     if not isinstance(config, Config) or more:

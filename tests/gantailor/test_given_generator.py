@@ -139,6 +139,12 @@ def test_data_that_cannot_be_used_is_told_before_its_size_is_read(data, said, tm
     assert not (tmp_path / "r").exists()
 
 
+@pytest.mark.parametrize("model", [None, Local, nn.DataParallel(Local())])
+def test_a_generator_that_is_none(model, tmp_path):
+    with pytest.raises(ConfigError, match=r"^the generator is .*; give"):
+        gantailor.compress(model, data=Negatives(8), settings=SETTINGS, out=tmp_path / "r")
+
+
 def test_a_stage_that_is_none(tmp_path):
     with pytest.raises(ConfigError, match="until='trian' is no stage; did you mean 'train'"):
         gantailor.compress(model_of(), data=Negatives(8), settings=SETTINGS, out=tmp_path / "r", until="trian")
