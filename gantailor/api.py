@@ -34,8 +34,9 @@ from gantailor.supernet.subnets.copying import copied
 from gantailor.supernet.training import distributed
 from gantailor.zoo.checkpoints import load_state
 from gantailor.zoo.data.config import DataConfig
+from gantailor.zoo.data.fit import Reading
 from gantailor.zoo.data.kinds.dataset import DatasetItems, checked, give, is_given
-from gantailor.zoo.data.kinds.values import CHANNELS, Reading
+from gantailor.zoo.data.kinds.values import CHANNELS
 from gantailor.zoo.generators.given import give as give_model
 from gantailor.zoo.generators.given import is_given as is_given_model
 

@@ -176,9 +176,9 @@ def check_study(study: optuna.Study, objectives: Sequence[Objective], space: Spa
         raise ConfigError(f"study {study.study_name!r} {of}, not for {', '.join(wanted)}; {mend}")
     for objective, direction in zip(objectives, study.directions, strict=True):
         if objective.minimize != (direction == optuna.study.StudyDirection.MINIMIZE):
-            has, asked = ("highest", "lowest") if objective.minimize else ("lowest", "highest")
+            kept, asked = ("highest", "lowest") if objective.minimize else ("lowest", "highest")
             raise ConfigError(
-                f"study {study.study_name!r} looks for the {has} {objective.name}, not for the {asked}; {mend}"
+                f"study {study.study_name!r} looks for the {kept} {objective.name}, not for the {asked}; {mend}"
             )
     choices = {} if space is None else {variable.name: tuple(variable.choices) for variable in space.variables}
     for trial in study.get_trials(deepcopy=False) if choices else ():
