@@ -1,6 +1,7 @@
 """``gantailor.compress(model, ...)``: a PyTorch module in, a PyTorch module out, without a YAML."""
 
 import json
+import zipfile
 
 import numpy as np
 import pytest
@@ -100,6 +101,18 @@ def test_the_run_is_opened_with_the_same_module_again(made, monkeypatch):
         model_of(), data={"train": Negatives(8), "test": Negatives(4)}, budget="0.4x", settings=SETTINGS, out=out
     )
     assert again.folder.report.exists()
+
+
+def test_it_is_handed_over_by_a_process_that_does_not_have_it(made, monkeypatch, tmp_path):
+    from gantailor.cli.main import main
+    from gantailor.zoo.generators import given
+
+    monkeypatch.setattr(given, "_given", {})
+    assert main(["pack", str(made[1]), "--out", str(tmp_path / "a.zip")]) == 0
+    with zipfile.ZipFile(tmp_path / "a.zip") as packed:
+        names, text = set(packed.namelist()), packed.read("a/README.md").decode()
+    assert {"a/model.safetensors", "a/torchscript/apply.py", "a/torchscript/output.png"} <= names
+    assert "a/apply.py" not in names and "| `.` |" not in text and "| `torchscript` |" in text
 
 
 def test_other_processes_do_not_have_it(tmp_path):
