@@ -9,13 +9,14 @@ from typing import Any
 from torch import Tensor, nn
 
 import gantailor
-from gantailor.export.checking import as_inputs
+from gantailor.export.checking import as_inputs, first_made
 from gantailor.export.devices import Device, device
 from gantailor.export.export import export_model
 from gantailor.export.target import check_device
 from gantailor.export.weights import FILE, read_weights
 from gantailor.handover.card import write_card
 from gantailor.handover.interface import interface
+from gantailor.pipeline.compress import STAGES
 from gantailor.pipeline.compress import compress as run_stages
 from gantailor.records.modules import find_modules
 from gantailor.run.config import Config
@@ -24,16 +25,18 @@ from gantailor.run.folder import RunFolder, damaged
 from gantailor.run.loading import load_config
 from gantailor.run.run import Run, rebuilt
 from gantailor.run.run import open_run as open_folder
-from gantailor.supernet.calling import Inputs, rows_of
-from gantailor.supernet.device import computed
-from gantailor.supernet.errors import CheckpointError, ConfigError, RunError
+from gantailor.supernet.calling import Inputs
+from gantailor.supernet.device import HOST
+from gantailor.supernet.errors import CheckpointError, ConfigError, RunError, nearest
 from gantailor.supernet.files import write_json
 from gantailor.supernet.graph import SubnetConfig
 from gantailor.supernet.subnets.copying import copied
 from gantailor.supernet.training import distributed
 from gantailor.zoo.checkpoints import load_state
 from gantailor.zoo.data.config import DataConfig
-from gantailor.zoo.data.kinds.dataset import give, is_given, parts_of
+from gantailor.zoo.data.fit import Reading
+from gantailor.zoo.data.kinds.dataset import DatasetItems, checked, give, is_given
+from gantailor.zoo.data.kinds.values import CHANNELS
 from gantailor.zoo.generators.given import give as give_model
 from gantailor.zoo.generators.given import is_given as is_given_model
 
@@ -69,8 +72,10 @@ def compress(
     Raises:
         GantailorError: a mistake in the settings, or a stage that cannot go on.
     """
+    if until not in STAGES:
+        raise ConfigError(f"until={until!r} is no stage; {nearest(until, STAGES)}")
     config, more = what, {**(settings or {}), **({} if budget is None else {"budget": budget})}
-    if isinstance(what, nn.Module):
+    if not isinstance(what, Config | Mapping | str | Path):
         generator, weights = give_model(what)
         config = {"generator": generator, "options": {}, "teacher": {"weights": weights}, **_sizes(data)}
     if not isinstance(config, Config) or more:
@@ -112,11 +117,12 @@ def _sizes(data: Any) -> dict[str, Any]:
     dataset = next(iter(data.values()), None) if isinstance(data, Mapping) else data
     if dataset is None:
         return {}
-    value = parts_of(dataset[0], "data[0]").inputs[0]
+    value = DatasetItems(checked(dataset, "data="), Reading.of(DataConfig()), "data=").parts(0).inputs[0]
     shape = tuple(getattr(value, "shape", ()))
-    if len(shape) != 3:
-        return {}
-    return {"data.size": list(shape[1:] if isinstance(value, Tensor) else shape[:2])}
+    if isinstance(value, Tensor):
+        return {"data.size": list(shape[1:])} if len(shape) == 3 else {}
+    read = len(shape) == 3 and shape[2] in CHANNELS and value.dtype.kind == "u"  # other arrays are refused as they are
+    return {"data.size": list(shape[:2])} if read else {}
 
 
 def _check_given(config: Config) -> None:
@@ -220,7 +226,7 @@ def export(
     out: str | Path,
     *,
     example_inputs: Inputs | Sequence[Tensor],
-    devices: Sequence[str | Device] = ("onnxruntime-cpu",),
+    devices: str | Device | Sequence[str | Device] = ("onnxruntime-cpu",),
     pictures: Inputs | None = None,
     licence: str | None = None,
 ) -> dict[str, Any]:
@@ -231,11 +237,11 @@ def export(
     ``gantailor/export/export.py``.
 
     Args:
-        model: written, and compared with, in eval mode; it stays as it is.
+        model: written, and compared with, in eval mode on the CPU; it stays as it is, and where it is.
         out: folder, made if missing.
         example_inputs: a tensor ``[N, ...]``, or a tuple of such in the order of the forward: the first row is traced,
             all are compared. Pictures lie in [-1, 1].
-        devices: names of profiles, ``FILE.yaml:NAME`` for one's own, or ``Device`` records.
+        devices: a name or names of profiles, ``FILE.yaml:NAME`` for one's own, or ``Device`` records.
         pictures: to calibrate 8 bits with, in the same form; the example if missing.
         licence: of the model, for the manifest.
 
@@ -244,17 +250,19 @@ def export(
 
     Raises:
         ExportError: a target has not this precision, an extra is missing, an operator is not supported, or a written
-            model computes something else than PyTorch.
+            model computes something else than PyTorch; or the model is not in float32, gives several tensors or NaN,
+            or something else each time.
         ConfigError: there is no such device.
     """
-    profiles = [one if isinstance(one, Device) else device(one) for one in devices]
+    wanted = [devices] if isinstance(devices, str | Device) else devices
+    profiles = [one if isinstance(one, Device) else device(one) for one in wanted]
     for profile in profiles:
         check_device(profile)
     example = as_inputs(example_inputs)
     given = example if pictures is None else as_inputs(pictures)
     about, folder = {"licence": licence, "provenance": {"gantailor": gantailor.__version__}}, Path(out)
-    made = computed(copied(model).eval(), rows_of(example, slice(1)))
-    manifest = {**interface(model, example, made), **about}
+    model = copied(model).eval().to(HOST)
+    manifest = {**interface(model, example, first_made(model, example)), **about}
     found = {p.name: export_model(folder / p.name, model, example, p, pictures=given, about=about) for p in profiles}
     manifest["devices"] = {
         name: {key: value for key, value in one.items() if key not in about} for name, one in found.items()

@@ -61,6 +61,8 @@ def parse_budget(text: str | int, *, full: Mapping[str, int]) -> tuple[Limit, ..
                 f"budget {str(text)!r}: a latency limit is in milliseconds and names its profile, latency_ms<=12@FILE "
                 "(made by: gantailor profile)"
             )
+        if not unit and not profile and value < 1:
+            raise BudgetError(f"budget {str(text)!r} is less than one; write {number}x for a share of the generator")
         value *= full[metric] if unit == "x" else _UNITS[unit]
         value = value if metric == "latency_ms" else float(int(value))
         known = limits.get((metric, profile or ""), Limit(metric, profile=profile or ""))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import json
 import os
 import random
 import time
@@ -25,6 +26,7 @@ from gantailor.supernet.received.documents import check_regular
 
 HEARTBEAT, GRACE = 20, 120  # seconds: how often a running trial of a database shows that it lives, and when it is lost
 MAKING = 20  # attempts at tables that others make too
+BEGINS = b'{"op_code"'  # a journal, as Optuna writes it
 DRIVERS = {"psycopg2": "psycopg2-binary", "psycopg": "psycopg[binary]", "MySQLdb": "mysqlclient"}  # as pip calls them
 DATABASES = "sqlite:///FILE, postgresql://USER:PASSWORD@HOST/NAME or mysql+pymysql://..."
 
@@ -40,9 +42,11 @@ class JournalFile(JournalStorage):
         self.path = path
         if path.exists():
             check_regular(path)
-        _cut_unfinished(path)
         try:
+            _check_begin(path)
+            _cut_unfinished(path)
             super().__init__(JournalFileBackend(str(path), lock_obj=JournalLock(path)))
+            _check_end(path)
         except OSError:
             raise
         except Exception as error:  # lines of another kind raise what they like
@@ -85,6 +89,30 @@ class JournalLock(JournalFileSymlinkLock):
             os.close(held)
 
 
+def _check_begin(path: Path) -> None:
+    """That a file which is there is a journal: nothing is cut off or added to what somebody has of another kind.
+
+    Raises:
+        ValueError: it is not.
+    """
+    if path.exists():
+        with path.open("rb") as file:
+            head = file.read(len(BEGINS))
+        if not BEGINS.startswith(head):
+            raise ValueError("it begins as no journal does")
+
+
+def _check_end(path: Path) -> None:
+    """That the last whole line can be read: Optuna would say so of it when the next one is added, in its own words.
+
+    Raises:
+        ValueError: it cannot.
+    """
+    line = path.read_bytes().rpartition(b"\n")[0].rpartition(b"\n")[2]
+    if line:
+        json.loads(line)
+
+
 def _cut_unfinished(path: Path) -> None:
     """Take a last line off that a power cut or a full disk cut short: the next one would be joined to it.
 
@@ -120,7 +148,7 @@ def open_study(
     """The study in a journal file, or behind a database URL (``postgresql://...``), made if missing; None: in memory.
 
     Raises:
-        ConfigError: a study of that name has other objectives, or trials of another space.
+        ConfigError: a study of that name has other objectives or directions, or trials of another space.
     """
     place = _place(storage)
     kinds = optuna.study.StudyDirection
@@ -146,6 +174,12 @@ def check_study(study: optuna.Study, objectives: Sequence[Objective], space: Spa
     if known != wanted:
         of = f"searches for {', '.join(known)}" if known else "is none of gantailor's"
         raise ConfigError(f"study {study.study_name!r} {of}, not for {', '.join(wanted)}; {mend}")
+    for objective, direction in zip(objectives, study.directions, strict=True):
+        if objective.minimize != (direction == optuna.study.StudyDirection.MINIMIZE):
+            kept, asked = ("highest", "lowest") if objective.minimize else ("lowest", "highest")
+            raise ConfigError(
+                f"study {study.study_name!r} looks for the {kept} {objective.name}, not for the {asked}; {mend}"
+            )
     choices = {} if space is None else {variable.name: tuple(variable.choices) for variable in space.variables}
     for trial in study.get_trials(deepcopy=False) if choices else ():
         for parameter, has in trial.distributions.items():

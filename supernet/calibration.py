@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from gantailor.supernet.calling import Inputs, forward
+from gantailor.supernet.errors import ConfigError
 from gantailor.supernet.subnets.copying import copied
 
 
@@ -35,29 +36,48 @@ def recalibrate(model: nn.Module, batches: Iterable[Inputs]) -> nn.Module:
     """Running means and variances from these input batches, in place; the model comes back in eval mode.
 
     The average over batches of each batch's statistics (give batches of one size). Dropout stays off. A model without
-    running statistics is only put into eval mode. Give it an extracted subnet, never the supernet.
+    running statistics is only put into eval mode. Give it an extracted subnet, never the supernet. Where a batch cannot
+    be used the model keeps the statistics that it had.
+
+    Raises:
+        ConfigError: there is no batch.
     """
     model.eval()
     norms: list[Any] = _norms(model)
     if not norms:
         return model
     momenta = [norm.momentum for norm in norms]
+    before = [held.clone() for norm in norms for held in norm.buffers(recurse=False)]
     for norm in norms:
         norm.running_mean.zero_()
         norm.running_var.fill_(1)
         if isinstance(getattr(norm, "num_batches_tracked", None), Tensor):
             norm.num_batches_tracked.zero_()
         norm.train()
+    number = 0
     try:
         for number, batch in enumerate(batches, 1):
             for norm in norms:
                 norm.momentum = 1 / number  # the plain average, for which PyTorch's None stands in batch norms alone
-            forward(model, batch)
+            forward(model, tuple(batch) if isinstance(batch, list) else batch)  # a DataLoader gives lists
+        if not number:
+            raise ConfigError(
+                "recalibrate was given no batch; give at least one (an iterator is empty after its first use: give a "
+                "list or a DataLoader)"
+            )
+    except BaseException:
+        _put_back(norms, before)
+        raise
     finally:
         for norm, momentum in zip(norms, momenta, strict=True):
             norm.momentum = momentum
         model.eval()
     return model
+
+
+def _put_back(norms: Iterable[nn.Module], values: Iterable[Tensor]) -> None:
+    for held, value in zip((held for norm in norms for held in norm.buffers(recurse=False)), values, strict=True):
+        held.copy_(value)
 
 
 def per_picture(model: nn.Module) -> nn.Module:

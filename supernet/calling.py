@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from gantailor.supernet.errors import ConfigError
 from gantailor.supernet.traits import plain_generator
 
 # What a generator takes: one tensor with the batch first, or several in the order of its forward.
@@ -29,6 +30,21 @@ def forward(model: nn.Module, inputs: Inputs, **options: Any) -> Tensor:
 def as_tuple(inputs: Inputs) -> tuple[Tensor, ...]:
     """Also one input as a tuple."""
     return inputs if isinstance(inputs, tuple) else (inputs,)
+
+
+def check_module(model: object) -> None:
+    """That it is a module whose tensors can be exchanged when it is called.
+
+    Raises:
+        ConfigError: it is none, or wrapped in one that does not let them.
+    """
+    if not isinstance(model, nn.Module):
+        kind = f"the class {model.__name__}" if isinstance(model, type) else f"a {type(model).__name__}"
+        raise ConfigError(f"the generator is {kind}; give a torch.nn.Module, which was made of its class")
+    if isinstance(model, torch.jit.ScriptModule):
+        raise ConfigError("the generator is TorchScript, which cannot be narrowed; give the module it was made from")
+    if isinstance(model, nn.DataParallel | nn.parallel.DistributedDataParallel):
+        raise ConfigError(f"the generator is wrapped in {type(model).__name__}; give its .module")
 
 
 def alone(several: tuple[Tensor, ...]) -> Inputs:

@@ -90,15 +90,25 @@ class Axis:
         return source
 
 
+def _channels(name: str, value: Any) -> int:
+    """A size as a number of channels: a share of them, ``0.5``, is none, and is not cut off to one."""
+    if float(value) != int(value):
+        raise SelectionError(f"width {name!r} cannot be {value}; give a whole number of channels")
+    return int(value)
+
+
 class SubnetConfig(Mapping[str, int]):
     """A size for each width: an immutable mapping from width name to a number of channels.
 
     >>> SubnetConfig({"model.1": 16, "model.4": 32})["model.4"]
     32
+
+    Raises:
+        SelectionError: a size that is no whole number.
     """
 
     def __init__(self, sizes: Mapping[str, int]) -> None:
-        self._sizes = {str(name): int(size) for name, size in sizes.items()}
+        self._sizes = {str(name): _channels(str(name), size) for name, size in sizes.items()}
 
     def __getitem__(self, name: str) -> int:
         return self._sizes[name]
@@ -228,7 +238,7 @@ class WidthGraph:
         sizes = []
         for number, width in enumerate(self.widths):
             value = config.get(width.name, width.size)
-            size = len(value) if isinstance(value, tuple) else int(value)
+            size = len(value) if isinstance(value, tuple) else _channels(width.name, value)
             if not 1 <= size <= width.size and not (size == 0 and number in self.removable):
                 raise SelectionError(f"width {width.name!r} cannot be {size}; allowed are 1 to {width.size}")
             sizes.append(size)

@@ -11,6 +11,7 @@ import numpy as np
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from gantailor.supernet.calling import check_module
 from gantailor.supernet.cost import CostModel
 from gantailor.supernet.decisions import Decisions, Unknown
 from gantailor.supernet.errors import CheckpointError, ConfigError, SelectionError, nearest
@@ -61,7 +62,8 @@ class Supernet(nn.Module):
     Raises:
         UntraceableError: names the operation, the module and the ways out.
         SelectionError: ``freeze`` or ``decisions`` name what the generator does not have.
-        ConfigError: the generator declares something wrong about itself (``traits.py``).
+        ConfigError: the generator declares something wrong about itself (``traits.py``), or cannot be narrowed whatever
+            it computes: TorchScript, ``DataParallel``.
     """
 
     wraps_generator = True
@@ -79,6 +81,7 @@ class Supernet(nn.Module):
         super().__init__()
         if decisions is not None and (freeze or unknown != "error"):
             raise ConfigError("freeze and unknown are among the decisions; give them or decisions, not both")
+        check_module(generator)
         self.caller = Caller(generator)
         self.example_inputs = (example_inputs,) if isinstance(example_inputs, Tensor) else tuple(example_inputs)
         self.generator = folded(generator, self.example_inputs)

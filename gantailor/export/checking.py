@@ -15,7 +15,8 @@ from torch import Tensor, nn
 
 from gantailor.export.devices import Device
 from gantailor.export.errors import ExportError
-from gantailor.supernet.calling import Inputs, as_tuple, each, forward, rows_of, size_of
+from gantailor.supernet.calling import Inputs, alone, as_tuple, each, forward, rows_of, size_of
+from gantailor.supernet.device import HOST
 from gantailor.supernet.proof.double import new_tensors
 from gantailor.supernet.subnets.copying import copied
 
@@ -51,19 +52,50 @@ def arrays(inputs: Inputs) -> tuple[np.ndarray, ...]:
 
 
 def as_inputs(example: object) -> Inputs:
-    """An example as exporters take it, a list of several as a tuple.
+    """An example as exporters take it, on the CPU and without gradients, a list of several as a tuple.
 
     Raises:
-        ExportError: it is no tensor ``[N, ...]``, and no tuple of such.
+        ExportError: it is no tensor ``[N, ...]``, and no tuple of such, or has no rows, or not as many of each.
     """
     several = tuple(example) if isinstance(example, list | tuple) else (example,)
     good = [one for one in several if isinstance(one, Tensor) and one.ndim > 0]
-    if not good or len(good) < len(several) or len({len(one) for one in good}) > 1:
+    if not good or len(good) < len(several):
         raise ExportError(
             f"the example is a {type(example).__name__}; give a tensor [1, ...], or for several inputs a tuple of "
             "such, in the order of the generator's forward"
         )
-    return tuple(one.contiguous() for one in good) if len(good) > 1 else good[0].contiguous()
+    rows = [len(one) for one in good]
+    if not rows[0] or len(set(rows)) > 1:
+        raise ExportError(f"the example has {', '.join(map(str, rows))} rows; give one or more, as many of each input")
+    return alone(tuple(one.detach().to(HOST).contiguous() for one in good))
+
+
+@torch.no_grad()
+def first_made(model: nn.Module, example: Inputs) -> Tensor:
+    """What a model in eval mode makes of the first row of an example.
+
+    Raises:
+        ExportError: it is nothing that a file can hold, or be compared with.
+    """
+    held = [*model.parameters(), *as_tuple(example)]
+    if odd := sorted({str(one.dtype) for one in held if one.is_floating_point()} - {"torch.float32"}):
+        raise ExportError(
+            f"generator or example are in {', '.join(odd)}; give both in float32, with .float(): a device of float16 "
+            "rounds by itself"
+        )
+    made, again = (forward(copied(model), rows_of(example, slice(1))) for _ in range(2))
+    if not isinstance(made, Tensor):
+        raise ExportError(
+            f"the generator gives a {type(made).__name__}; give a module whose forward returns one tensor, the picture"
+        )
+    if not bool(made.isfinite().all()):
+        raise ExportError("the generator makes NaN or infinity of the example; mend its weights, or give another one")
+    if not torch.allclose(made, again, atol=LARGEST):
+        raise ExportError(
+            "the generator makes something else of the same example each time, in eval mode; make its noise a buffer, "
+            "or an input of the forward"
+        )
+    return made
 
 
 @torch.no_grad()

@@ -22,6 +22,7 @@ from gantailor.inference.models import DeviceFolder, read_manifest
 from gantailor.run.folder import RunFolder, damaged
 from gantailor.supernet.errors import ConfigError, GantailorError
 from gantailor.supernet.files import write_bytes
+from gantailor.zoo.generators.given import is_given
 
 BESIDE = ("manifest.json", "scores.json", "check.npz", "bench.py", "runtime.py")  # a model's file, where they are
 DATED = (1980, 1, 1, 0, 0, 0)  # of all entries: the same export makes the same file
@@ -32,7 +33,8 @@ def pack(run: str | Path, out: str | Path | None = None, *, trust_code: bool = F
 
     In it, in a folder of the run's name: the weights and a folder for each device with their manifests, ``apply.py``
     (the lines that turn ``input.png`` into ``output.png`` with that runtime, numpy and Pillow), these two pictures, and
-    a ``README.md``. Where a generator takes something else than one picture, ``input.npz`` holds its inputs.
+    a ``README.md``. Where a generator takes something else than one picture, ``input.npz`` holds its inputs. Of a
+    module that was given from Python the weights are there alone, and the lines are the devices'.
 
     Args:
         run: a run folder, or its ``export``.
@@ -74,9 +76,10 @@ def _entries(folder: Path, name: str, *, trust_code: bool) -> Iterator[tuple[str
                 yield beside, (folder / beside).read_bytes()
         if (folder / CARD).is_file():
             yield "MODEL_CARD.md", (folder / CARD).read_bytes()
-        generator = load(folder / FILE, trust_code=trust_code)
-        yield "apply.py", program(manifest, weights=True).encode()
-        yield from _samples(manifest, inputs, lambda fed: _by_torch(generator, fed), "")
+        if not is_given(manifest["generator"]):  # a module from Python has no name to build it by, here or elsewhere
+            generator = load(folder / FILE, trust_code=trust_code)
+            yield "apply.py", program(manifest, weights=True).encode()
+            yield from _samples(manifest, inputs, lambda fed: _by_torch(generator, fed), "")
         for device, found in devices.items():
             files = [*found.manifest["sha256"], *(one for one in BESIDE if (found.folder / one).is_file())]
             for file in map(Path, dict.fromkeys(files)):
@@ -171,8 +174,10 @@ channels and ranges, how pictures are prepared and read back, and where all of i
 
 def _readme(name: str, manifest: Mapping[str, Any], devices: Mapping[str, DeviceFolder]) -> str:
     """What is in the file, in Markdown."""
-    rows = [f"| `.` | PyTorch | float32 | `pip install gantailor` ({FILE} says how the generator is built) |"]
-    texts = {".": program(manifest, weights=True)}
+    rows, texts = [], {}
+    if not is_given(manifest["generator"]):
+        rows.append(f"| `.` | PyTorch | float32 | `pip install gantailor` ({FILE} says how the generator is built) |")
+        texts["."] = program(manifest, weights=True)
     for device, found in devices.items():
         said, install = found.manifest, calls_of(found.manifest).install
         rows.append(f"| `{device}` | {said['runtime']} | {said['precision']} | `pip install numpy pillow {install}` |")

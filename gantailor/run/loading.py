@@ -126,8 +126,10 @@ def explain(error: Any, model: Any) -> str:
         for part in error["loc"][:-1]:
             model = model.model_fields[part].annotation
         return f"{where} is no setting; {nearest(str(error['loc'][-1]), model.model_fields)}"
+    if error["type"] in ("model_type", "dataclass_type", "dict_type"):
+        return f"{where} cannot be {value}: give its settings, {{name: value}}, or leave it out"
     if error["type"] == "tuple_type":
-        return f"{where} cannot be {value}: give a list, [{error['input']}]"
+        return f"{where} cannot be {value}: give a list" + ("" if error["input"] is None else f", [{error['input']}]")
     return f"{where} cannot be {value}: {error['msg'].removeprefix('Value error, ')}"
 
 

@@ -10,8 +10,10 @@ import fnmatch
 import math
 import sys
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
+from pydantic import ValidationError
 
 from gantailor.search.spaces.config import FRACTIONS, SpaceConfig
 from gantailor.search.spaces.published import TABLES, published_variables
@@ -192,6 +194,8 @@ def uniform_space(supernet: Supernet, config: SpaceConfig) -> Space:
     full = supernet.full_config()
     frozen = _frozen(full, config)
     group = [name for name in full if name not in frozen]
+    if not group:
+        return Space("uniform", [], supernet)
     widest, multiple = max(group, key=full.__getitem__), config.rounding
     rows: dict[int, tuple[int, ...]] = {}
     for share in config.fractions or [kept / full[widest] for kept in range(1, full[widest] + 1)]:
@@ -216,15 +220,36 @@ def every_space(supernet: Supernet, config: SpaceConfig) -> Space:
     return Space(config.name, [Variable.scaled(name, sizes, [(name, 1)]) for name, sizes in choices.items()], supernet)
 
 
-def space(name: str | SpaceConfig, supernet: Supernet) -> Space:
+def _settings(given: str | Mapping[str, Any] | SpaceConfig) -> SpaceConfig:
+    """A space's settings from its name or from a mapping.
+
+    Raises:
+        ConfigError: a setting that there is not, or of another type.
+    """
+    if isinstance(given, SpaceConfig):
+        return given
+    try:
+        return SpaceConfig.model_validate(given if isinstance(given, Mapping) else {"name": given})
+    except ValidationError as error:
+        found = error.errors()[0]
+        raise ConfigError(
+            f"space: {'.'.join(map(str, found['loc']))} cannot be {found['input']!r}: "
+            f"{found['msg'].removeprefix('Value error, ')}; give a name, or settings of "
+            f"{', '.join(SpaceConfig.model_fields)}"
+        ) from None
+
+
+def space(name: str | Mapping[str, Any] | SpaceConfig, supernet: Supernet) -> Space:
     """A search space by name (``default``, ``uniform``, ``every``, or a published table), or from its settings.
+
+    As ``{"name": "uniform", "multiple": 8}``.
 
     ``path`` is every size as long as there is no path (``spaces/path.py``), which a training makes.
 
     Raises:
         ConfigError: unknown name, a table that does not fit the generator, or settings that name no width.
     """
-    config = name if isinstance(name, SpaceConfig) else SpaceConfig(name=name)
+    config = _settings(name)
     if config.name == "default":
         return default_space(supernet, config)
     if config.name in ("uniform", "every", "path"):

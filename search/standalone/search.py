@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -90,7 +90,7 @@ def search(
     score: Callable[[nn.Module], float],
     budget: str | int | Budget = "0.1x",
     trials: int = 60,
-    space: str | SpaceConfig | Space = "default",
+    space: str | Mapping[str, Any] | SpaceConfig | Space = "default",
     minimize: bool = True,
     strategy: str | Strategy = "predictor",
     storage: str | Path | None = None,
@@ -126,6 +126,11 @@ def search(
     if trials < 1:
         raise ConfigError(f"trials cannot be {trials}; give 1 or more")
     spaces = space if isinstance(space, Space) else make_space(space, supernet)
+    if not spaces.variables:
+        raise ConfigError(
+            f"space {spaces.name!r} has no width to search: the generator has none that can shrink "
+            "(print(supernet.graph) says why), or all are frozen"
+        )
     limits = budget if isinstance(budget, Budget) else Budget.of(spaces, budget)
     if storage is not None:
         check_storage(storage)

@@ -203,6 +203,16 @@ def test_runs(which, tiny_teacher, tmp_path, monkeypatch):  # noqa: F811
     shutil.rmtree(tmp_path / "card")
 
 
+def test_a_module_on_a_card_is_exported(tmp_path, monkeypatch):
+    """With its example there or here, and one that a gradient belongs to."""
+    with plugged_in(monkeypatch) as card:
+        net, inputs = Softened().to(card), Noise(2).inputs.requires_grad_()
+        for number, example in enumerate((inputs, inputs.detach().to(card))):
+            made = gantailor.export(net, tmp_path / str(number), devices="torch-export", example_inputs=example)
+            assert made["devices"]["torch-export"]["max_difference"] <= 1e-4
+        assert next(net.parameters()).device == card
+
+
 def test_which_device(monkeypatch):
     assert find_device("auto") == HOST == find_device("cpu")
     with plugged_in(monkeypatch) as card:

@@ -221,6 +221,10 @@ def test_two_inputs_in_a_list_or_a_tuple(tmp_path):
 def test_examples_that_are_none(wrong):
     with pytest.raises(ExportError, match=r"the example is a .*; give a tensor \[1, ...\]"):
         as_inputs(wrong)
+    with pytest.raises(ExportError, match=r"the example has 0 rows; give one or more"):
+        as_inputs(torch.zeros(0, 3, 8, 8))
+    with pytest.raises(ExportError, match=r"the example has 2, 1 rows; give one or more, as many of each"):
+        as_inputs((torch.zeros(2, 3), torch.zeros(1, 3)))
 
 
 class Layers(nn.Module):

@@ -1,13 +1,15 @@
 """``gantailor.compress(model, ...)``: a PyTorch module in, a PyTorch module out, without a YAML."""
 
 import json
+import zipfile
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
 import gantailor
-from gantailor.supernet.errors import ConfigError, RunError
+from gantailor.supernet.errors import ConfigError, DataError, RunError
 
 pytestmark = pytest.mark.long
 
@@ -101,6 +103,18 @@ def test_the_run_is_opened_with_the_same_module_again(made, monkeypatch):
     assert again.folder.report.exists()
 
 
+def test_it_is_handed_over_by_a_process_that_does_not_have_it(made, monkeypatch, tmp_path):
+    from gantailor.cli.main import main
+    from gantailor.zoo.generators import given
+
+    monkeypatch.setattr(given, "_given", {})
+    assert main(["pack", str(made[1]), "--out", str(tmp_path / "a.zip")]) == 0
+    with zipfile.ZipFile(tmp_path / "a.zip") as packed:
+        names, text = set(packed.namelist()), packed.read("a/README.md").decode()
+    assert {"a/model.safetensors", "a/torchscript/apply.py", "a/torchscript/output.png"} <= names
+    assert "a/apply.py" not in names and "| `.` |" not in text and "| `torchscript` |" in text
+
+
 def test_other_processes_do_not_have_it(tmp_path):
     for more, said in (
         ({"search.workers": 2}, "search.workers"),
@@ -108,6 +122,46 @@ def test_other_processes_do_not_have_it(tmp_path):
     ):
         with pytest.raises(ConfigError, match=f"{said} needs other processes, which do not have data and a generator"):
             gantailor.compress(model_of(), data=Negatives(4), settings={**SETTINGS, **more}, out=tmp_path / "r")
+
+
+class Endless(torch.utils.data.IterableDataset):
+    def __iter__(self):
+        yield torch.zeros(3, 16, 16)
+
+
+class Broken(Negatives):
+    def __getitem__(self, index):
+        return 1 / 0
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        (torch.utils.data.DataLoader(Negatives(6)), "is a DataLoader; give a torch Dataset"),
+        (Endless(), "is an IterableDataset"),
+        ((item for item in Negatives(6)), "is a generator; give a torch Dataset"),
+        (Negatives(0), "is empty; give items"),
+        (Broken(6), "failed at item 0 with ZeroDivisionError"),
+        ({"train": Broken(6), "test": Negatives(2)}, "failed at item 0 with ZeroDivisionError"),
+        ([np.zeros((3, 16, 16), np.float32)] * 6, r"is float32 \[3, 16, 16\]; give a PIL picture"),
+    ],
+)
+def test_data_that_cannot_be_used_is_told_before_its_size_is_read(data, said, tmp_path):
+    with pytest.raises(DataError, match=f"^data=.* {said}"):
+        gantailor.compress(model_of(), data=data, settings=SETTINGS, out=tmp_path / "r")
+    assert not (tmp_path / "r").exists()
+
+
+@pytest.mark.parametrize("model", [None, Local, nn.DataParallel(Local())])
+def test_a_generator_that_is_none(model, tmp_path):
+    with pytest.raises(ConfigError, match=r"^the generator is .*; give"):
+        gantailor.compress(model, data=Negatives(8), settings=SETTINGS, out=tmp_path / "r")
+
+
+def test_a_stage_that_is_none(tmp_path):
+    with pytest.raises(ConfigError, match="until='trian' is no stage; did you mean 'train'"):
+        gantailor.compress(model_of(), data=Negatives(8), settings=SETTINGS, out=tmp_path / "r", until="trian")
+    assert not (tmp_path / "r").exists()
 
 
 def test_settings_lie_over_a_file_and_over_a_mapping(tmp_path):

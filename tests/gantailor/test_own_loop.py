@@ -15,6 +15,7 @@ from torch import nn
 import gantailor
 from gantailor.cli.main import main
 from gantailor.export.devices import Device
+from gantailor.export.errors import ExportError
 from gantailor.search.budget import Budget
 from gantailor.search.errors import SearchError
 from gantailor.search.standalone.search import search as search_function
@@ -66,7 +67,7 @@ def test_the_same_seed_is_the_same_search(ranked):
     first, same = (gantailor.search(ranked, seed=3, **options).table for _ in range(2))
     assert first.equals(same)
     told = []
-    space = gantailor.space("uniform", ranked)
+    space = gantailor.space({"name": "uniform"}, ranked)
     own = gantailor.search(
         ranked, space=space, strategy=random_strategy, on_trial=lambda *given: told.append(given), **options
     )
@@ -97,6 +98,8 @@ def test_a_search_with_a_storage_goes_on(ranked, tmp_path):
     assert len(gantailor.search(ranked, trials=3, **options).table) == 3, "other weights, other scores"
     (study,) = optuna.get_all_study_names(stopped.study._storage)
     assert study == "mine" and stopped.study.user_attrs["objectives"] == ["score"]
+    with pytest.raises(ConfigError, match="study 'mine' looks for the lowest score, not for the highest; choose"):
+        gantailor.search(ranked, trials=3, minimize=False, **options)
 
 
 def test_mistakes_of_a_search_are_one_line(ranked, tmp_path):
@@ -104,6 +107,11 @@ def test_mistakes_of_a_search_are_one_line(ranked, tmp_path):
         gantailor.search(ranked, budget="0.0001x", score=distance)
     with pytest.raises(ConfigError, match="space 'defalt' is unknown"):
         gantailor.search(ranked, budget="0.4x", space="defalt", score=distance)
+    with pytest.raises(ConfigError, match=r"space: multiple cannot be 0: .* than 0; give a name, or settings of"):
+        gantailor.search(ranked, budget="0.4x", space={"multiple": 0}, score=distance)
+    for name in ("default", "uniform", "every"):
+        with pytest.raises(ConfigError, match=f"space '{name}' has no width to search"):
+            gantailor.search(ranked, budget="1x", space={"name": name, "freeze": ["*"]}, score=distance)
     with pytest.raises(ConfigError, match="trials cannot be 0"):
         gantailor.search(ranked, trials=0, score=distance)
     with pytest.raises(ConfigError, match="is no folder to write in"):
@@ -187,6 +195,32 @@ def test_any_module_is_exported(ranked, tmp_path):
     assert np.abs(made - ((expected + 1) * 127.5).clamp(0, 255).round().numpy()).max() <= 1
     with pytest.raises(ConfigError, match="device 'onxruntime-cpu' is unknown"):
         gantailor.export(narrow, tmp_path, devices=["onxruntime-cpu"], example_inputs=x)
+
+
+class Made(nn.Module):
+    """A convolution, and what is made of its output."""
+
+    def __init__(self, made):
+        super().__init__()
+        self.conv, self.made = nn.Conv2d(3, 3, 1), made
+
+    def forward(self, x):
+        return self.made(self.conv(x))
+
+
+@pytest.mark.parametrize(
+    ("made", "dtype", "said"),
+    [
+        (lambda y: (y, y), torch.float32, "gives a tuple; give a module whose forward returns one tensor"),
+        (lambda y: y / 0 * 0, torch.float32, "makes NaN or infinity of the example; mend its weights"),
+        (lambda y: y + torch.randn_like(y), torch.float32, "something else of the same example each time"),
+        (lambda y: y, torch.float16, "are in torch.float16; give both in float32"),
+        (lambda y: y, torch.float64, "are in torch.float64; give both in float32"),
+    ],
+)
+def test_what_cannot_be_exported_is_told_before_a_device_is_blamed(made, dtype, said, tmp_path):
+    with pytest.raises(ExportError, match=said):
+        gantailor.export(Made(made).to(dtype), tmp_path, devices="torchscript", example_inputs=X.to(dtype))
 
 
 def test_packages_of_these_names_are_still_packages():

@@ -8,6 +8,8 @@ import pytest
 from gantailor.cli.flags import settings
 from gantailor.cli.parser import parser
 from gantailor.cli.settings import reference
+from gantailor.run.loading import own_settings
+from gantailor.supernet.errors import ConfigError
 
 ROOT = Path(__file__).parents[2]
 LINES, COLUMNS = 45, 100
@@ -48,3 +50,18 @@ def test_flags_are_of_the_sections_that_are_read(name):
         return
     sections = said.split(", ")
     assert taken == {setting for setting, _ in settings() if setting.partition(".")[0] in sections}
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "said"),
+    [
+        ("train", None, "train cannot be None: give its settings, {name: value}, or leave it out"),
+        ("options", None, "options cannot be None: give its settings, {name: value}, or leave it out"),
+        ("search", 60, "search cannot be 60: give its settings, {name: value}, or leave it out"),
+        ("devices", None, "devices cannot be None: give a list"),
+    ],
+)
+def test_a_section_without_lines_is_told_without_pythons_words(setting, value, said):
+    with pytest.raises(ConfigError) as error:
+        own_settings({setting: value})
+    assert str(error.value) == said

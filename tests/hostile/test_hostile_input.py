@@ -227,12 +227,34 @@ def test_widths_of_another_kind(received, refused, values):
 
 
 @pytest.mark.parametrize(
-    "content", [b"\xff\xfe\n[1]\n", b"[1]\n", b"[" * 100_000 + b"\n", b"\n\n", b'{"op_code": 99}\n', b"{}\n"]
+    "content",
+    [
+        b"\xff\xfe\n[1]\n",
+        b"[1]\n",
+        b"[" * 100_000 + b"\n",
+        b"\n\n",
+        b'{"op_code": 99}\n',
+        b"{}\n",
+        b"my notes",
+        b"my notes\n",
+        b"PK\x03\x04\nweights",
+    ],
 )
 def test_a_journal_of_something_else(tmp_path, content):
     from gantailor.search.storage import open_study
 
     (tmp_path / "j").write_bytes(content)
+    with pytest.raises(ConfigError, match=r"the journal .* is damaged"):
+        open_study(tmp_path / "j", name="s")
+    assert (tmp_path / "j").read_bytes() == content, "it may be anything of the user's"
+
+
+def test_a_journal_that_ends_in_something_else(tmp_path):
+    from gantailor.search.storage import open_study
+
+    open_study(tmp_path / "j", name="s")
+    with (tmp_path / "j").open("a") as file:
+        file.write("\0\0\n")
     with pytest.raises(ConfigError, match=r"the journal .* is damaged"):
         open_study(tmp_path / "j", name="s")
 

@@ -109,6 +109,12 @@ def test_unreadable(text):
         parse_budget(text, full=FULL)
 
 
+@pytest.mark.parametrize("text", [0.1, "0.1", "params<=0.1", "2G, params>=0.1"])
+def test_a_share_without_its_x(text):
+    with pytest.raises(BudgetError, match=r"is less than one; write 0\.1x for a share of the generator"):
+        parse_budget(text, full=FULL)
+
+
 def test_a_latency_limit_names_its_profile(tmp_path):
     for text in ("latency_ms<=12", "latency_ms<=12M@a", "macs<=1G@a"):
         with pytest.raises(BudgetError, match="names its profile"):

@@ -133,6 +133,8 @@ def test_only_what_nothing_hangs_on():
     supernet = gantailor.Supernet(Net(*blocks), (inputs,))
     assert names(supernet, supernet.branches) == ["blocks.0.0"]
     assert all(module.training for module in supernet.modules()), "as it was given"
+    with pytest.raises(SelectionError, match=r"'a' cannot be 0\.5; give a whole number of channels"):
+        supernet.extract({"a": 0.5})
     with pytest.raises(SelectionError, match="'a' cannot be 0; allowed are 1 to 8"):
         supernet.extract({"a": 0})
     with pytest.raises(SelectionError, match="'c' cannot be 0: it lies in no residual branch"):

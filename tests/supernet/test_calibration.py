@@ -5,6 +5,7 @@ import torch
 
 import gantailor
 from gantailor.supernet.calibration import has_running_statistics, recalibrate
+from gantailor.supernet.errors import ConfigError
 
 
 @pytest.mark.parametrize(
@@ -47,3 +48,17 @@ def test_nothing_to_do_without_statistics():
     model = gantailor.build("resnet_6blocks", ngf=4)
     assert not has_running_statistics(model)
     assert not recalibrate(model, iter(())).training
+
+
+def test_what_cannot_be_used_leaves_the_statistics():
+    """No batch at all, as of an iterator that was used before, or one of another shape."""
+    model, x = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.BatchNorm2d(4)), torch.randn(4, 3, 8, 8)
+    batches = iter(torch.utils.data.DataLoader(torch.utils.data.TensorDataset(x), batch_size=2))
+    recalibrate(model, batches)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    with pytest.raises(ConfigError, match="was given no batch"):
+        recalibrate(model, batches)
+    with pytest.raises(RuntimeError, match="channels"):
+        recalibrate(model, [x, x[:, :2]])
+    assert before["1.running_mean"].abs().max() > 0 and before["1.num_batches_tracked"] == 2
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())

@@ -8,6 +8,7 @@ from torch import nn
 from gantailor.export.rewrites import HalfPrecision
 from gantailor.supernet import calling
 from gantailor.supernet.calibration import recalibrate
+from gantailor.supernet.errors import ConfigError
 from gantailor.supernet.importance.diversity import activation_scores, content_scores, diversity_scores
 from gantailor.supernet.supernet import Supernet
 from gantailor.supernet.training.teaching.teacher_cache import Teacher
@@ -147,3 +148,18 @@ def test_rankings_move_one_input_and_leave_the_others(latent, scores):
     assert mine.keys() == {"a", "b"} and any(values.std() > 0 for values in mine.values())
     for name, values in mine.items():
         np.testing.assert_allclose(values, expected[f"both.{name}"], rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("wrap", "said"),
+    [
+        (lambda net: torch.jit.trace(net, torch.zeros(1, 3, 8, 8)), "is TorchScript, .*; give the module"),
+        (nn.DataParallel, r"is wrapped in DataParallel; give its \.module"),
+        (type, "is the class Conv2d; give a torch.nn.Module"),
+        (lambda net: net.state_dict(), "is a OrderedDict; give a torch.nn.Module"),
+    ],
+)
+def test_what_is_no_module_to_narrow_is_told_before_it_is_traced(wrap, said):
+    given = wrap(nn.Conv2d(3, 3, 1))
+    with pytest.raises(ConfigError, match=said):
+        Supernet(given, torch.zeros(1, 3, 8, 8))

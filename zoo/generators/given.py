@@ -22,10 +22,16 @@ _given: dict[str, nn.Module] = {}  # by name: what only this process has
 
 
 def give(model: nn.Module) -> tuple[str, str]:
-    """The module's names as a generator and as a teacher; a copy of it is kept, in eval mode."""
+    """The module's names as a generator and as a teacher; a copy of it is kept, in eval mode.
+
+    Raises:
+        ConfigError: it cannot be narrowed, whatever it computes.
+    """
+    from gantailor.supernet.calling import check_module
     from gantailor.supernet.files import state_digest
     from gantailor.supernet.subnets.copying import copied
 
+    check_module(model)
     kept = copied(model).eval()
     kind, tensors = type(model), [(name, list(one.shape)) for name, one in model.state_dict().items()]
     said = f"{kind.__module__}.{kind.__qualname__}|{model!r}|{tensors}"
