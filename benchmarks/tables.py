@@ -191,7 +191,7 @@ class Changes:
 
 @dataclass(frozen=True)
 class BesideTeacher:
-    """What each arm has in percent of the teacher's score, with the 95% interval over seeds; bold where 0 is outside."""
+    """How far each arm is from the teacher's scores, in percent, with the 95% interval over seeds; bold without 0."""
 
     csv: str
     by: tuple[str, ...] = ("budget", "method")
