@@ -315,12 +315,15 @@ def work_on(entry: Entry, entries: Sequence[Entry], report: Reporter) -> None:
 
 
 def _check(run: Run) -> None:
+    loud, run.report.quiet = run.report.quiet, True  # the stage looks again, and tells
     try:
         find_mistakes(run)
     except RunError:  # of its folder
         raise
     except GantailorError as error:
         raise ConfigError(str(error)) from error
+    finally:
+        run.report.quiet = loud
 
 
 def wait_for(entries: Sequence[Entry]) -> None:

@@ -366,6 +366,7 @@ def test_rates_are_tried_on_the_search_split(rated, tmp_path, capsys):
     config = json.loads((tmp_path / "out" / "cut-0.5x-0" / "config.json").read_text())
     assert config["finetune"]["lr"] == best and config["finetune"]["kimg"] == 0.04
     assert json.loads((tmp_path / "out" / "own-0.5x-0" / "config.json").read_text())["finetune"]["lr"] == 0.0003
+    assert capsys.readouterr().err.count(": a sample of the split") == 4  # once for each run
     (short,) = (tmp_path / "out" / "rates").glob(f"cut-*-{best:g}")
     assert not (short / "scores.json").exists()  # the test split was not looked at
     said = (tmp_path / "out" / "table.md").read_text()
