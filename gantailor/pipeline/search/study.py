@@ -12,6 +12,7 @@ from gantailor.evaluators.metric import metric_of
 from gantailor.evaluators.scores import Subset
 from gantailor.pipeline.search.processes import run_workers
 from gantailor.run.config import Config
+from gantailor.run.progress import Reporter
 from gantailor.run.run import Run
 from gantailor.run.study import digest, storage_of, study_name
 from gantailor.search.latency import LatencyProfile
@@ -139,6 +140,6 @@ def _evaluate_in_processes(run: Run, searcher: Search, on_trial: Callable[[int],
 def work(folder: str, config: dict[str, Any], threads: int) -> None:
     """A worker process."""
     torch.set_num_threads(threads)
-    run = Run(folder, Config.model_validate(config))
+    run = Run(folder, Config.model_validate(config), report=Reporter(quiet=True))  # the parent tells
     with reaching(storage_of(run)):
         make_search(run).run(run.config.search.trials)
