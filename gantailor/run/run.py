@@ -78,8 +78,8 @@ class Run:
         check_place(self.folder.path)
         if other := self.changed():
             raise RunError(
-                f"{str(self.folder)!r} holds a run with other settings ({'; '.join(other)}); choose another --out, "
-                "or delete it"
+                f"{str(self.folder)!r} holds a run with other settings ({'; '.join(other)}); give the same settings "
+                f"again ({str(self.folder.config)!r} in place of the YAML has them all), or choose another --out"
             )
 
     def claim(self) -> None:
