@@ -225,6 +225,18 @@ def call_narrow(
         return supernet.call_with(sliced if change is None else change(sliced), inputs, options)
 
 
+def check_supernet(given: object) -> None:
+    """That it is a supernet.
+
+    Raises:
+        ConfigError: it is a plain module, or something else.
+    """
+    if not isinstance(given, Supernet):
+        raise ConfigError(
+            f"a {type(given).__name__} is no Supernet; give gantailor.Supernet(generator, example_inputs)"
+        )
+
+
 class Caller:
     """The generator that a supernet was made from: what the proof compares with. It is not copied with the supernet."""
 

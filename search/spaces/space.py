@@ -18,9 +18,9 @@ from pydantic import ValidationError
 from gantailor.search.spaces.config import FRACTIONS, SpaceConfig
 from gantailor.search.spaces.published import TABLES, published_variables
 from gantailor.search.spaces.variable import Variable
-from gantailor.supernet.errors import ConfigError, nearest
+from gantailor.supernet.errors import ConfigError, nearest, shortened
 from gantailor.supernet.graph import SubnetConfig
-from gantailor.supernet.supernet import Supernet
+from gantailor.supernet.supernet import Supernet, check_supernet
 from gantailor.supernet.training.recipe import Recipe
 from gantailor.supernet.training.sampling import draw_choices
 
@@ -247,8 +247,9 @@ def space(name: str | Mapping[str, Any] | SpaceConfig, supernet: Supernet) -> Sp
     ``path`` is every size as long as there is no path (``spaces/path.py``), which a training makes.
 
     Raises:
-        ConfigError: unknown name, a table that does not fit the generator, or settings that name no width.
+        ConfigError: unknown name, a table that does not fit the generator, settings that name no width, or no supernet.
     """
+    check_supernet(supernet)
     config = _settings(name)
     if config.name == "default":
         return default_space(supernet, config)
