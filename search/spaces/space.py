@@ -58,8 +58,19 @@ class Space:
         return min(self.count, sys.maxsize)
 
     def sizes(self, indices: np.ndarray) -> np.ndarray:
-        """Choice indices ``[N, n_variables]`` to widths ``[N, n_widths]``."""
+        """Choice indices ``[N, n_variables]`` to widths ``[N, n_widths]``.
+
+        Raises:
+            ConfigError: they are not as many as the variables, or one is none of its variable's.
+        """
         indices = np.atleast_2d(indices)
+        ends = self.largest
+        whole = indices.dtype.kind in "iu" or not indices.size
+        if not whole or indices.shape[1:] != ends.shape or ((indices < 0) | (indices > ends)).any():
+            raise ConfigError(
+                f"space {self.name!r} has no choices {shortened(str(indices.tolist()))}; give a number for each of its "
+                f"{len(ends)} variables, from 0 to {shortened(str(ends.tolist()))}"
+            )
         sizes = np.tile(self._fixed, (len(indices), 1))
         for v in range(len(self.variables)):
             sizes[:, self._columns[v]] = self._sizes[v][indices[:, v]]
