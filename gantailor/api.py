@@ -27,7 +27,7 @@ from gantailor.run.run import Run, rebuilt
 from gantailor.run.run import open_run as open_folder
 from gantailor.supernet.calling import Inputs
 from gantailor.supernet.device import HOST
-from gantailor.supernet.errors import CheckpointError, ConfigError, RunError, nearest
+from gantailor.supernet.errors import CheckpointError, ConfigError, RunError, nearest, shortened, why_of
 from gantailor.supernet.files import write_json
 from gantailor.supernet.graph import SubnetConfig
 from gantailor.supernet.subnets.copying import copied
@@ -74,6 +74,10 @@ def compress(
     """
     if until not in STAGES:
         raise ConfigError(f"until={until!r} is no stage; {nearest(until, STAGES)}")
+    if not isinstance(settings, Mapping | None):
+        raise ConfigError(
+            f"settings cannot be {shortened(repr(settings))}; give them by name, {{'data.size': 128}} say"
+        )
     config, more = what, {**(settings or {}), **({} if budget is None else {"budget": budget})}
     if not isinstance(what, Config | Mapping | str | Path):
         generator, weights = give_model(what)
