@@ -253,6 +253,25 @@ def test_what_cannot_be_exported_is_told_before_a_device_is_blamed(made, dtype, 
         gantailor.export(Made(made).to(dtype), tmp_path, devices="torchscript", example_inputs=X.to(dtype))
 
 
+@pytest.mark.parametrize(
+    ("options", "error", "said"),
+    [
+        ({"devices": []}, ConfigError, r"devices cannot be \[\]; give a name or names of profiles"),
+        ({"devices": None}, ConfigError, "devices cannot be None; give a name or names of profiles"),
+        ({"licence": 3}, ConfigError, "licence cannot be 3; give its name, 'MIT' say, or leave it out"),
+        ({"out": "a/file"}, ExportError, r"out='a/file' cannot be written \(File exists\); give a folder"),
+        ({"out": "a/file/out"}, ExportError, r"out='a/file/out' cannot be written \(Not a directory\); give a folder"),
+    ],
+)
+def test_mistakes_of_an_export_are_one_line(options, error, said, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("a").mkdir()
+    Path("a/file").touch()
+    with pytest.raises(error, match=said):
+        gantailor.export(tiny(), **{"out": "out", "devices": "torchscript", "example_inputs": X} | options)
+    assert not Path("out").exists()
+
+
 def test_packages_of_these_names_are_still_packages():
     assert gantailor.search.budget.Budget is Budget and gantailor.export.devices.Device is Device
     assert callable(gantailor.search) and callable(gantailor.export)
