@@ -124,10 +124,7 @@ def search(
         BudgetError: the budget cannot be read or reached; the message says what can.
         SearchError: ten scores in a row failed, or all.
     """
-    check_supernet(supernet)
-    check_whole("trials", trials, least=1)
-    check_whole("seed", seed, least=0)
-    check_strategy(strategy)
+    _check(supernet, trials, seed, strategy)
     spaces = space if isinstance(space, Space) else make_space(space, supernet)
     if not spaces.variables:
         raise ConfigError(
@@ -165,6 +162,13 @@ def search(
     if not len(history.values):
         raise SearchError(f"no subnet has a score, the last for: {history.failed[-1] if history.failed else 'nothing'}")
     return Found(opened, limits, provenance)
+
+
+def _check(supernet: Supernet, trials: int, seed: int, strategy: str | Strategy) -> None:
+    check_supernet(supernet)
+    check_whole("trials", trials, least=1)
+    check_whole("seed", seed, least=0)
+    check_strategy(strategy)
 
 
 def _lock(storage: Any) -> Path | None:
