@@ -11,6 +11,7 @@ from torch import Tensor, nn
 import gantailor
 from gantailor.export.checking import as_inputs, first_made
 from gantailor.export.devices import Device, device
+from gantailor.export.errors import ExportError
 from gantailor.export.export import export_model
 from gantailor.export.target import check_device
 from gantailor.export.weights import FILE, read_weights
@@ -27,7 +28,7 @@ from gantailor.run.run import Run, rebuilt
 from gantailor.run.run import open_run as open_folder
 from gantailor.supernet.calling import Inputs
 from gantailor.supernet.device import HOST
-from gantailor.supernet.errors import CheckpointError, ConfigError, RunError, nearest
+from gantailor.supernet.errors import CheckpointError, ConfigError, RunError, nearest, shortened, why_of
 from gantailor.supernet.files import write_json
 from gantailor.supernet.graph import SubnetConfig
 from gantailor.supernet.subnets.copying import copied
@@ -74,6 +75,10 @@ def compress(
     """
     if until not in STAGES:
         raise ConfigError(f"until={until!r} is no stage; {nearest(until, STAGES)}")
+    if not isinstance(settings, Mapping | None):
+        raise ConfigError(
+            f"settings cannot be {shortened(repr(settings))}; give them by name, {{'data.size': 128}} say"
+        )
     config, more = what, {**(settings or {}), **({} if budget is None else {"budget": budget})}
     if not isinstance(what, Config | Mapping | str | Path):
         generator, weights = give_model(what)
@@ -251,10 +256,14 @@ def export(
     Raises:
         ExportError: a target has not this precision, an extra is missing, an operator is not supported, or a written
             model computes something else than PyTorch; or the model is not in float32, gives several tensors or NaN,
-            or something else each time.
-        ConfigError: there is no such device.
+            or something else each time; or ``out`` is no folder that can be written.
+        ConfigError: there is no such device, or none; or the licence is no text.
     """
     wanted = [devices] if isinstance(devices, str | Device) else devices
+    if not isinstance(wanted, Sequence) or not wanted:
+        raise ConfigError(f"devices cannot be {wanted!r}; give a name or names of profiles, onnxruntime-cpu say")
+    if not isinstance(licence, str | None):
+        raise ConfigError(f"licence cannot be {licence!r}; give its name, 'MIT' say, or leave it out")
     profiles = [one if isinstance(one, Device) else device(one) for one in wanted]
     for profile in profiles:
         check_device(profile)
@@ -263,6 +272,10 @@ def export(
     about, folder = {"licence": licence, "provenance": {"gantailor": gantailor.__version__}}, Path(out)
     model = copied(model).eval().to(HOST)
     manifest = {**interface(model, example, first_made(model, example)), **about}
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ExportError(f"out={str(out)!r} cannot be written ({why_of(error)}); give a folder") from None
     found = {p.name: export_model(folder / p.name, model, example, p, pictures=given, about=about) for p in profiles}
     manifest["devices"] = {
         name: {key: value for key, value in one.items() if key not in about} for name, one in found.items()

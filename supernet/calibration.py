@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from gantailor.supernet.calling import Inputs, forward
 from gantailor.supernet.errors import ConfigError
 from gantailor.supernet.subnets.copying import copied
+from gantailor.supernet.supernet import Supernet
 
 
 def has_running_statistics(model: nn.Module) -> bool:
@@ -31,13 +32,26 @@ def _follows(module: nn.Module) -> bool:
     return isinstance(module, nn.modules.batchnorm._NormBase) or isinstance(getattr(module, "momentum", None), float)
 
 
-@torch.no_grad()
 def recalibrate(model: nn.Module, batches: Iterable[Inputs]) -> nn.Module:
     """Running means and variances from these input batches, in place; the model comes back in eval mode.
 
     The average over batches of each batch's statistics (give batches of one size). Dropout stays off. A model without
     running statistics is only put into eval mode. Give it an extracted subnet, never the supernet. Where a batch cannot
     be used the model keeps the statistics that it had.
+
+    Raises:
+        ConfigError: there is no batch, or it is a supernet.
+    """
+    if isinstance(model, Supernet):
+        raise ConfigError(
+            "recalibrate was given a Supernet, whose widths share its statistics; give supernet.extract(config)"
+        )
+    return renew_statistics(model, batches)
+
+
+@torch.no_grad()
+def renew_statistics(model: nn.Module, batches: Iterable[Inputs]) -> nn.Module:
+    """The same for any model: a supernet has those of its full width then.
 
     Raises:
         ConfigError: there is no batch.

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
 
 from gantailor.supernet.errors import ConfigError
 from gantailor.supernet.traits import plain_generator
@@ -45,6 +46,17 @@ def check_module(model: object) -> None:
         raise ConfigError("the generator is TorchScript, which cannot be narrowed; give the module it was made from")
     if isinstance(model, nn.DataParallel | nn.parallel.DistributedDataParallel):
         raise ConfigError(f"the generator is wrapped in {type(model).__name__}; give its .module")
+
+
+def check_batch(example: tuple[Any, ...]) -> None:
+    """That its first tensor has rows, by which costs are told for one.
+
+    Raises:
+        ConfigError: it has none.
+    """
+    first_tensor = next((one for one in tree_leaves(example) if isinstance(one, Tensor)), None)
+    if first_tensor is not None and (not first_tensor.ndim or not len(first_tensor)):
+        raise ConfigError(f"the example is {list(first_tensor.shape)}, without a row; give one or more, x[:1]")
 
 
 def alone(several: tuple[Tensor, ...]) -> Inputs:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 import traceback
 from collections.abc import Iterable
+from numbers import Integral
 
 FIXED_SIZE = "its size is fixed in the forward"
 
@@ -98,6 +99,17 @@ def nearest(name: str, allowed: Iterable[str]) -> str:
     close = difflib.get_close_matches(name, names, n=2, cutoff=0.5)
     hint = f"did you mean {' or '.join(map(repr, close))}? " if close else ""
     return f"{hint}Allowed: {', '.join(names)}"
+
+
+def check_whole(name: str, value: object, *, least: int | None = None) -> None:
+    """That an argument is a whole number, of numpy too.
+
+    Raises:
+        ConfigError: it is not, or too small.
+    """
+    if isinstance(value, bool) or not isinstance(value, Integral) or (least is not None and value < least):
+        bound = "" if least is None else f" of at least {least}"
+        raise ConfigError(f"{name} cannot be {value!r}; give a whole number{bound}")
 
 
 def why_of(error: Exception) -> str:

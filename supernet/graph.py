@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from gantailor.supernet.errors import SelectionError, nearest
+from gantailor.supernet.errors import SelectionError, nearest, shortened
 
 FIXED = -1
 
@@ -92,9 +92,25 @@ class Axis:
 
 def _channels(name: str, value: Any) -> int:
     """A size as a number of channels: a share of them, ``0.5``, is none, and is not cut off to one."""
-    if float(value) != int(value):
-        raise SelectionError(f"width {name!r} cannot be {value}; give a whole number of channels")
-    return int(value)
+    try:
+        if float(value) == int(value):
+            return int(value)
+    except (TypeError, ValueError, OverflowError):  # None, a word, not a number, infinity
+        pass
+    raise SelectionError(f"width {name!r} cannot be {value}; give a whole number of channels")
+
+
+def _check_mapping(config: object) -> None:
+    """That a config is one.
+
+    Raises:
+        SelectionError: it is what holds one, as a search's ``best``, or something else.
+    """
+    if not isinstance(config, Mapping):
+        way = (
+            "give its .config" if hasattr(config, "config") else "give a number of channels for each width by its name"
+        )
+        raise SelectionError(f"config cannot be {shortened(repr(config))}; {way}")
 
 
 class SubnetConfig(Mapping[str, int]):
@@ -104,10 +120,11 @@ class SubnetConfig(Mapping[str, int]):
     32
 
     Raises:
-        SelectionError: a size that is no whole number.
+        SelectionError: no mapping, or a size that is no whole number.
     """
 
     def __init__(self, sizes: Mapping[str, int]) -> None:
+        _check_mapping(sizes)
         self._sizes = {str(name): _channels(str(name), size) for name, size in sizes.items()}
 
     def __getitem__(self, name: str) -> int:
@@ -230,8 +247,9 @@ class WidthGraph:
         """The config's sizes in the order of ``widths``; widths that it leaves out stay full.
 
         Raises:
-            SelectionError: an unknown width, or a size outside 1..full, 0 included where it is removable.
+            SelectionError: no mapping, an unknown width, or a size outside 1..full, 0 included where it is removable.
         """
+        _check_mapping(config)
         unknown = [name for name in config if name not in self.index]
         if unknown:
             raise SelectionError(f"width {unknown[0]!r} is not in the graph: {nearest(unknown[0], self.index)}")

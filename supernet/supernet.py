@@ -11,7 +11,7 @@ import numpy as np
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from gantailor.supernet.calling import check_module
+from gantailor.supernet.calling import check_batch, check_module
 from gantailor.supernet.cost import CostModel
 from gantailor.supernet.decisions import Decisions, Unknown
 from gantailor.supernet.errors import CheckpointError, ConfigError, SelectionError, nearest
@@ -63,7 +63,7 @@ class Supernet(nn.Module):
         UntraceableError: names the operation, the module and the ways out.
         SelectionError: ``freeze`` or ``decisions`` name what the generator does not have.
         ConfigError: the generator declares something wrong about itself (``traits.py``), or cannot be narrowed whatever
-            it computes: TorchScript, ``DataParallel``.
+            it computes: TorchScript, ``DataParallel``; or the example has no rows.
     """
 
     wraps_generator = True
@@ -84,6 +84,7 @@ class Supernet(nn.Module):
         check_module(generator)
         self.caller = Caller(generator)
         self.example_inputs = (example_inputs,) if isinstance(example_inputs, Tensor) else tuple(example_inputs)
+        check_batch(self.example_inputs)
         self.generator = folded(generator, self.example_inputs)
         self.small_inputs: tuple[Any, ...] | None = None
         self.rules = rules
@@ -223,6 +224,18 @@ def call_narrow(
     with narrow_attributes(supernet.generator, supernet.graph, supernet.graph.sizes(subnet)):
         sliced = supernet.sliced(subnet, tensors)
         return supernet.call_with(sliced if change is None else change(sliced), inputs, options)
+
+
+def check_supernet(given: object) -> None:
+    """That it is a supernet.
+
+    Raises:
+        ConfigError: it is a plain module, or something else.
+    """
+    if not isinstance(given, Supernet):
+        raise ConfigError(
+            f"a {type(given).__name__} is no Supernet; give gantailor.Supernet(generator, example_inputs)"
+        )
 
 
 class Caller:

@@ -13,7 +13,7 @@ from typing import Any
 from torch import nn
 
 from gantailor.supernet.cost import CostModel
-from gantailor.supernet.errors import VerificationError, told
+from gantailor.supernet.errors import VerificationError, check_whole, told
 from gantailor.supernet.proof.blame import blamed
 from gantailor.supernet.proof.comparisons import Comparisons, original
 from gantailor.supernet.proof.double import in_best, new_tensors
@@ -22,7 +22,7 @@ from gantailor.supernet.proof.stand_ins import Fake, Meta, Real
 from gantailor.supernet.proof.subnets import alone, together
 from gantailor.supernet.proof.values import Values
 from gantailor.supernet.proof.verification import Verification
-from gantailor.supernet.supernet import Supernet
+from gantailor.supernet.supernet import Supernet, check_supernet
 from gantailor.supernet.tracing.trace import trace
 
 
@@ -57,7 +57,11 @@ def verify(
 
     Raises:
         VerificationError: names the widths that fail.
+        ConfigError: it is no supernet, or selections or seed are no whole numbers.
     """
+    check_supernet(supernet)
+    check_whole("selections", selections, least=0)
+    check_whole("seed", seed, least=0)
     while True:
         try:
             return _prove(supernet, inputs, selections, seed, on_progress)

@@ -108,6 +108,7 @@ def open_model(
     Raises:
         ExportError: there is no export, none that runs here, or it is not from one picture to one.
         ConfigError: there is nothing, or no such device.
+        RunError: a manifest is damaged.
     """
     place, call = Path(path), _Call(threads, trust_code)
     if not place.exists():
@@ -119,10 +120,11 @@ def open_model(
     manifest = read_manifest(folder)
     if "devices" not in manifest:
         return _of_device(folder, call)
-    known = [*manifest["devices"], TORCH]
+    with damaged(folder / "manifest.json"):
+        known = _by_use(manifest["devices"])
     if device is not None and device not in known:
         raise ConfigError(f"{str(folder)!r} has no export for --device {device!r}; {nearest(device, known)}")
-    return _of_run(folder, [device] if device else _by_use(manifest["devices"]), call)
+    return _of_run(folder, [device] if device else known, call)
 
 
 def _by_use(devices: Mapping[str, Any]) -> list[str]:

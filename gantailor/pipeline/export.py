@@ -56,7 +56,7 @@ def export(run: Run) -> dict[str, Any]:
 def renew_scores(run: Run) -> None:
     """Put the run's scores as they are now into the manifests of its export, if there is one of this subnet."""
     file, known = run.folder.manifest, run.folder.stored(run.folder.scores)
-    done, scores = run.folder.stored(file), figures_of(known)
+    done, scores = run.folder.stored(file), _figures(run)
     if done.get("made_from") != made_from(run):
         return
     if done.get("scores") == scores:
@@ -201,7 +201,7 @@ def _manifest(run: Run, config: SubnetConfig, narrow: nn.Module, shown: Inputs) 
         "teacher_macs": {c: teacher.macs(full, convention=c) for c in ("true", "published")},
         "parameters": supernet.parameter_count(config),
         "teacher_parameters": teacher.parameter_count(full),
-        "scores": figures_of(run.folder.stored(run.folder.scores)),
+        "scores": _figures(run),
     }
 
 
@@ -236,6 +236,12 @@ def figures_of(scores: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, A
     """Scores without their provenance, which ``scores.json`` beside a manifest has."""
     names = ("value", "unit", "lower_is_better")
     return {who: {key: {n: row[n] for n in names} for key, row in rows.items()} for who, rows in scores.items()}
+
+
+def _figures(run: Run) -> dict[str, dict[str, Any]]:
+    """Those of the run's ``scores.json``."""
+    with damaged(run.folder.scores):
+        return figures_of(run.folder.stored(run.folder.scores))
 
 
 def _for_device(run: Run, narrow: nn.Module, shown: Inputs, folder: Path, profile: Device) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from gantailor.evaluators.scores import evenly
 from gantailor.reports import figures
 from gantailor.reports.curves import draw_curves
 from gantailor.reports.pages import with_policy
+from gantailor.run.folder import damaged
 from gantailor.run.inputs import placed_teacher
 from gantailor.run.run import Run
 from gantailor.search.limits import format_macs
@@ -62,7 +63,8 @@ def _columns(run: Run, narrow: torch.nn.Module, count: int) -> dict[str, np.ndar
 def _costs(run: Run, manifest: dict[str, Any]) -> list[dict[str, Any]]:
     """Teacher and subnet: MACs, parameters, bytes of float32 weights, milliseconds on each device."""
     supernet, teacher = run.setup.traced, run.setup.traced_teacher
-    devices = {name: found["latency_ms"] for name, found in manifest["devices"].items() if "latency_ms" in found}
+    with damaged(run.folder.manifest):
+        devices = {name: found["latency_ms"] for name, found in manifest["devices"].items() if "latency_ms" in found}
     rows = []
     for name, graph, config in (
         ("teacher", teacher, teacher.full_config()),

@@ -18,9 +18,9 @@ from pydantic import ValidationError
 from gantailor.search.spaces.config import FRACTIONS, SpaceConfig
 from gantailor.search.spaces.published import TABLES, published_variables
 from gantailor.search.spaces.variable import Variable
-from gantailor.supernet.errors import ConfigError, nearest
+from gantailor.supernet.errors import ConfigError, nearest, shortened
 from gantailor.supernet.graph import SubnetConfig
-from gantailor.supernet.supernet import Supernet
+from gantailor.supernet.supernet import Supernet, check_supernet
 from gantailor.supernet.training.recipe import Recipe
 from gantailor.supernet.training.sampling import draw_choices
 
@@ -58,8 +58,19 @@ class Space:
         return min(self.count, sys.maxsize)
 
     def sizes(self, indices: np.ndarray) -> np.ndarray:
-        """Choice indices ``[N, n_variables]`` to widths ``[N, n_widths]``."""
+        """Choice indices ``[N, n_variables]`` to widths ``[N, n_widths]``.
+
+        Raises:
+            ConfigError: they are not as many as the variables, or one is none of its variable's.
+        """
         indices = np.atleast_2d(indices)
+        ends = self.largest
+        whole = indices.dtype.kind in "iu" or not indices.size
+        if not whole or indices.shape[1:] != ends.shape or ((indices < 0) | (indices > ends)).any():
+            raise ConfigError(
+                f"space {self.name!r} has no choices {shortened(str(indices.tolist()))}; give a number for each of its "
+                f"{len(ends)} variables, from 0 to {shortened(str(ends.tolist()))}"
+            )
         sizes = np.tile(self._fixed, (len(indices), 1))
         for v in range(len(self.variables)):
             sizes[:, self._columns[v]] = self._sizes[v][indices[:, v]]
@@ -247,8 +258,9 @@ def space(name: str | Mapping[str, Any] | SpaceConfig, supernet: Supernet) -> Sp
     ``path`` is every size as long as there is no path (``spaces/path.py``), which a training makes.
 
     Raises:
-        ConfigError: unknown name, a table that does not fit the generator, or settings that name no width.
+        ConfigError: unknown name, a table that does not fit the generator, settings that name no width, or no supernet.
     """
+    check_supernet(supernet)
     config = _settings(name)
     if config.name == "default":
         return default_space(supernet, config)

@@ -21,12 +21,13 @@ from gantailor.search.spaces.config import SpaceConfig
 from gantailor.search.spaces.space import Space
 from gantailor.search.spaces.space import space as make_space
 from gantailor.search.storage import check_storage, open_study, reaching
+from gantailor.search.strategies import check_strategy
 from gantailor.search.strategies.common import Strategy
 from gantailor.search.study import Search
-from gantailor.supernet.errors import ConfigError
+from gantailor.supernet.errors import ConfigError, check_whole
 from gantailor.supernet.files import state_digest
 from gantailor.supernet.graph import SubnetConfig
-from gantailor.supernet.supernet import Supernet
+from gantailor.supernet.supernet import Supernet, check_supernet
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -119,12 +120,11 @@ def search(
         on_trial: told after each how many subnets have scores, and the score.
 
     Raises:
-        ConfigError: an unknown space or strategy, or a storage that cannot be used.
+        ConfigError: no supernet, no trial, an unknown space or strategy, or a storage that cannot be used.
         BudgetError: the budget cannot be read or reached; the message says what can.
         SearchError: ten scores in a row failed, or all.
     """
-    if trials < 1:
-        raise ConfigError(f"trials cannot be {trials}; give 1 or more")
+    _check(supernet, trials, seed, strategy)
     spaces = space if isinstance(space, Space) else make_space(space, supernet)
     if not spaces.variables:
         raise ConfigError(
@@ -162,6 +162,13 @@ def search(
     if not len(history.values):
         raise SearchError(f"no subnet has a score, the last for: {history.failed[-1] if history.failed else 'nothing'}")
     return Found(opened, limits, provenance)
+
+
+def _check(supernet: Supernet, trials: int, seed: int, strategy: str | Strategy) -> None:
+    check_supernet(supernet)
+    check_whole("trials", trials, least=1)
+    check_whole("seed", seed, least=0)
+    check_strategy(strategy)
 
 
 def _lock(storage: Any) -> Path | None:

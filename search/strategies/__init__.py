@@ -10,7 +10,7 @@ beginning that all searches have; ``remark(budget, trials)``: a line that is tol
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from gantailor.supernet.errors import ConfigError
 from gantailor.supernet.plugins import check_name, checked_call, find
@@ -30,14 +30,21 @@ STRATEGIES = {
     "gp": "gantailor.search.strategies.optuna_samplers:GP",
 }
 
+WANTED = "a function of (history, budget, rng), or a class of such that is made with seed=..."
+S = TypeVar("S", bound="str | Strategy")
 
-def check_strategy(name: str) -> str:
-    """The same name; nothing is imported.
+
+def check_strategy(given: S) -> S:
+    """The same name, or the same strategy; nothing is imported.
 
     Raises:
         ConfigError: there is no such strategy.
     """
-    return check_name(name, STRATEGIES, "strategy")
+    if isinstance(given, str):
+        check_name(given, STRATEGIES, "strategy")
+    elif not callable(given):
+        raise ConfigError(f"strategy cannot be {given!r}; give a name, or {WANTED}")
+    return given
 
 
 def make_strategy(name: str, *, seed: int) -> Strategy:
@@ -47,7 +54,7 @@ def make_strategy(name: str, *, seed: int) -> Strategy:
         ConfigError: there is none, or it cannot be imported or made.
     """
     found = find(name, STRATEGIES, "strategy")
-    wanted = "give a function of (history, budget, rng), or a class of such that is made with seed=..."
+    wanted = f"give {WANTED}"
     try:
         checked_call(found, name, "strategy", wanted)
         made: Strategy = found(seed=seed) if isinstance(found, type) else found

@@ -21,7 +21,7 @@ from gantailor.supernet.importance import CRITERIA
 from gantailor.supernet.importance.diversity import OnBatch, Scores, activation_scores, content_scores, diversity_scores
 from gantailor.supernet.importance.taylor import taylor_scores
 from gantailor.supernet.plugins import find_record
-from gantailor.supernet.supernet import Supernet
+from gantailor.supernet.supernet import Supernet, check_supernet
 
 
 @torch.no_grad()
@@ -154,7 +154,12 @@ def order_channels(supernet: Supernet, scores: Mapping[str, np.ndarray]) -> None
 
 
 def rank_channels(supernet: Supernet, *, criterion: str = "l1", inputs: Inputs | None = None) -> Scores:
-    """Reorder every width of the supernet in place, most important unit first; returns the scores in the old order."""
+    """Reorder every width of the supernet in place, most important unit first; returns the scores in the old order.
+
+    Raises:
+        ConfigError: it is no supernet, or an unknown ranking, or one that needs pictures and has none.
+    """
+    check_supernet(supernet)
     scores = criterion_scores(supernet, criterion, inputs)
     order_channels(supernet, scores)
     return scores

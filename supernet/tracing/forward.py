@@ -48,6 +48,7 @@ class TracedForward(TorchFunctionMode):
     def __init__(self, tracer: Tracer, rules: Mapping[Any, Rule], *, unknown: str, freeze: Sequence[str]) -> None:
         super().__init__()
         self.tracer, self.rules, self.unknown, self.freeze = tracer, rules, unknown, tuple(freeze)
+        self.dims = 0  # of the example's first tensor
         self.inside_leaf = 0  # how many modules whose type has a rule are running
 
     def __torch_function__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
@@ -124,8 +125,13 @@ class TracedForward(TorchFunctionMode):
                 self.tracer.freeze(axis, reason)
 
     def run(self, inputs: Sequence[Any]) -> None:
-        """The forward itself, with hooks that follow the module stack."""
+        """The forward itself, with hooks that follow the module stack.
+
+        Raises:
+            UntraceableError: a layer is given one without a batch, as the example is.
+        """
         handles = []
+        self.dims = next((one.dim() for one in tree_leaves(inputs) if isinstance(one, Tensor)), 0)
         for path, module in self.tracer.model.named_modules():
             if not isinstance(module, torch.jit.ScriptModule):
                 leaf = self.rules.get(type(module))
@@ -143,7 +149,8 @@ class TracedForward(TorchFunctionMode):
                 handle.remove()
 
     def _enter(self, path: str, leaf: Rule | None) -> Callable[..., None]:
-        def hook(_module: nn.Module, _inputs: Any) -> None:
+        def hook(module: nn.Module, inputs: Any) -> None:
+            _check_batch(path, module, inputs, self.dims)
             self.tracer.stack.append(path)
             self.inside_leaf += leaf is not None
 
@@ -192,6 +199,18 @@ def _unscripted(tracer: Tracer) -> Iterator[None]:
     finally:
         for kind, original in zip(kinds, compiled, strict=True):
             kind.__call__ = original
+
+
+def _check_batch(path: str, module: nn.Module, inputs: Sequence[Any], dims: int) -> None:
+    """That an example of ``dims`` dimensions has a batch: layers take one without, whose costs would be divided."""
+    if not isinstance(module, nn.modules.conv._ConvNd | nn.Linear) or not inputs:
+        return
+    given = plain(inputs[0])
+    if isinstance(given, Tensor) and given.dim() == dims < module.weight.dim():
+        raise UntraceableError(
+            f"{path or 'the generator'!r} ({type(module).__name__}) is given {list(given.shape)}, without a batch; "
+            "give an example with the batch in dimension 0, x[None]"
+        )
 
 
 def _note_weights(tracer: Tracer, name: str, given: Sequence[Tensor], outputs: Sequence[Tensor]) -> None:

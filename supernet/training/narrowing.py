@@ -9,13 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
+from numbers import Real
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from gantailor.supernet.errors import ConfigError
+from gantailor.supernet.errors import ConfigError, check_whole
 from gantailor.supernet.graph import SubnetConfig
 from gantailor.supernet.importance.ranking import rank_channels
 from gantailor.supernet.subnets.slicing import kept_channels
@@ -131,8 +132,9 @@ def narrow(
         ConfigError: no step, a share that is none, or a generator without its ``example_inputs``.
         SelectionError: widths that the generator does not have.
     """
-    if steps < 1 or not 0 <= share <= 1:
-        raise ConfigError(f"steps {steps} and share {share} cannot be; give 1 or more, and a number from 0 to 1")
+    check_whole("steps", steps, least=1)
+    if not isinstance(share, Real) or not 0 <= share <= 1:
+        raise ConfigError(f"share cannot be {share!r}; give a number from 0 to 1")
     if not isinstance(model, Supernet):
         if example_inputs is None:
             raise ConfigError("a generator that is no Supernet needs example_inputs, a tuple of tensors, to be traced")

@@ -21,7 +21,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gantailor.supernet.calibration import WeightAverages, has_running_statistics, recalibrate
+from gantailor.supernet.calibration import WeightAverages, has_running_statistics, renew_statistics
 from gantailor.supernet.calling import Inputs, each
 from gantailor.supernet.device import HOST, LossScaling, device_of, trained_by
 from gantailor.supernet.errors import CheckpointError, GantailorError
@@ -171,7 +171,7 @@ class Trainer:
         for name, average in self._averages.means.items():
             side = "inputs" if name == "average" else "counterpart_inputs"
             if has_running_statistics(average) and hasattr(self.task.batches(0), side):
-                recalibrate(average, self._shown(side))
+                renew_statistics(average, self._shown(side))
         return self.average.eval()  # type: ignore[union-attr]
 
     @property

@@ -141,6 +141,7 @@ class Broken(Negatives):
         (Endless(), "is an IterableDataset"),
         ((item for item in Negatives(6)), "is a generator; give a torch Dataset"),
         (Negatives(0), "is empty; give items"),
+        ({}, "is empty; give Datasets by split"),
         (Broken(6), "failed at item 0 with ZeroDivisionError"),
         ({"train": Broken(6), "test": Negatives(2)}, "failed at item 0 with ZeroDivisionError"),
         ([np.zeros((3, 16, 16), np.float32)] * 6, r"is float32 \[3, 16, 16\]; give a PIL picture"),
@@ -152,10 +153,15 @@ def test_data_that_cannot_be_used_is_told_before_its_size_is_read(data, said, tm
     assert not (tmp_path / "r").exists()
 
 
-@pytest.mark.parametrize("model", [None, Local, nn.DataParallel(Local())])
+@pytest.mark.parametrize("model", [None, Local, nn.DataParallel(Local()), Local().half(), Local().bfloat16()])
 def test_a_generator_that_is_none(model, tmp_path):
     with pytest.raises(ConfigError, match=r"^the generator is .*; give"):
         gantailor.compress(model, data=Negatives(8), settings=SETTINGS, out=tmp_path / "r")
+
+
+def test_settings_that_are_none(tmp_path):
+    with pytest.raises(ConfigError, match=r"settings cannot be \['search.trials'\]; give them by name"):
+        gantailor.compress(model_of(), data=Negatives(8), settings=["search.trials"], out=tmp_path / "r")
 
 
 def test_a_stage_that_is_none(tmp_path):

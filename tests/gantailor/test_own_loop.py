@@ -112,14 +112,43 @@ def test_mistakes_of_a_search_are_one_line(ranked, tmp_path):
     for name in ("default", "uniform", "every"):
         with pytest.raises(ConfigError, match=f"space '{name}' has no width to search"):
             gantailor.search(ranked, budget="1x", space={"name": name, "freeze": ["*"]}, score=distance)
-    with pytest.raises(ConfigError, match="trials cannot be 0"):
-        gantailor.search(ranked, trials=0, score=distance)
+    for name, value in (("trials", 0), ("trials", "3"), ("trials", 1.5), ("seed", -1)):
+        with pytest.raises(ConfigError, match=f"{name} cannot be {value!r}; give a whole number of at least"):
+            gantailor.search(ranked, score=distance, **{name: value})
+    with pytest.raises(ConfigError, match="strategy cannot be 3; give a name, or a function of"):
+        gantailor.search(ranked, score=distance, strategy=3, storage=tmp_path / "j")
+    assert not (tmp_path / "j").exists()
     with pytest.raises(ConfigError, match="is no folder to write in"):
         gantailor.search(ranked, budget="0.4x", storage=tmp_path / "none/j", score=distance)
     with pytest.raises(SearchError, match="10 evaluations in a row failed, the last with: ZeroDivisionError"):
         gantailor.search(ranked, budget="0.4x", space="every", score=lambda narrow: 1 / 0)
     with pytest.raises(SearchError, match="no subnet has a score, the last for: ZeroDivisionError"):
         gantailor.search(ranked, budget="0.4x", score=lambda narrow: 1 / 0, trials=2)
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        lambda model: gantailor.search(model, score=distance),
+        lambda model: gantailor.space("default", model),
+        gantailor.verify,
+        gantailor.rank_channels,
+    ],
+)
+def test_a_module_where_a_supernet_is_wanted(use):
+    with pytest.raises(ConfigError, match=r"a Sequential is no Supernet; give gantailor\.Supernet\(generator"):
+        use(tiny())
+
+
+def test_what_holds_a_config_is_none(ranked):
+    best = gantailor.search(ranked, budget="0.4x", score=distance, trials=1).best
+    for use in (ranked.extract, ranked.macs, lambda config: gantailor.narrow(ranked, config, train=None)):
+        with pytest.raises(SelectionError, match=r"config cannot be Candidate.*; give its \.config"):
+            use(best)
+        with pytest.raises(SelectionError, match="config cannot be 3; give a number of channels for each width"):
+            use(3)
+        with pytest.raises(SelectionError, match="width '0' cannot be None; give a whole number"):
+            use({"0": None})
 
 
 def steps_of(supernet, rows):
@@ -170,8 +199,9 @@ def test_any_generator_is_narrowed(ranked):
         gantailor.narrow(model, config, train=train)
     with pytest.raises(SelectionError, match="width '0' cannot be 99"):
         gantailor.narrow(ranked, {"0": 99}, train=train)
-    with pytest.raises(ConfigError, match="steps 0 and share"):
-        gantailor.narrow(ranked, config, train=train, steps=0)
+    for name, value in (("steps", 0), ("steps", 1.5), ("share", "0.5"), ("share", 2)):
+        with pytest.raises(ConfigError, match=f"{name} cannot be {value!r}; give a"):
+            gantailor.narrow(ranked, config, train=train, **{name: value})
     assert len(seen) == 3
 
 
@@ -221,6 +251,25 @@ class Made(nn.Module):
 def test_what_cannot_be_exported_is_told_before_a_device_is_blamed(made, dtype, said, tmp_path):
     with pytest.raises(ExportError, match=said):
         gantailor.export(Made(made).to(dtype), tmp_path, devices="torchscript", example_inputs=X.to(dtype))
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "said"),
+    [
+        ({"devices": []}, ConfigError, r"devices cannot be \[\]; give a name or names of profiles"),
+        ({"devices": None}, ConfigError, "devices cannot be None; give a name or names of profiles"),
+        ({"licence": 3}, ConfigError, "licence cannot be 3; give its name, 'MIT' say, or leave it out"),
+        ({"out": "a/file"}, ExportError, r"out='a/file' cannot be written \(File exists\); give a folder"),
+        ({"out": "a/file/out"}, ExportError, r"out='a/file/out' cannot be written \(Not a directory\); give a folder"),
+    ],
+)
+def test_mistakes_of_an_export_are_one_line(options, error, said, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("a").mkdir()
+    Path("a/file").touch()
+    with pytest.raises(error, match=said):
+        gantailor.export(tiny(), **{"out": "out", "devices": "torchscript", "example_inputs": X} | options)
+    assert not Path("out").exists()
 
 
 def test_packages_of_these_names_are_still_packages():

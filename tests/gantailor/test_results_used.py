@@ -190,6 +190,17 @@ def test_scores_of_another_subnet_do_not_stay(finished, tmp_path, capsys):
     assert set(after) == {"l1"} and after["l1"]["value"] != before["l1"]["value"]
 
 
+@pytest.mark.parametrize(
+    ("file", "content"), [("scores.json", '{"subnet": {"l1": {}}}'), ("export/manifest.json", "{}")]
+)
+def test_damaged_results_are_told_as_that(finished, tmp_path, capsys, file, content):
+    run = tmp_path / "run"
+    subprocess.run(["cp", "-r", finished / "run", run], check=True)
+    (run / "report.html").touch()
+    (run / file).write_text(content)
+    assert f"{str(run / file)!r} is damaged (KeyError:" in told(capsys, "evaluate", run, "--metrics", "psnr")
+
+
 def test_a_score_that_cannot_be_had_changes_nothing(finished, capsys):
     run, before = finished / "run", (finished / "run/scores.json").read_bytes()
     assert "metric 'lpips' needs evaluation.lpips_features" in told(capsys, "evaluate", run, "--metrics", "psnr,lpips")

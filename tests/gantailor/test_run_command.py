@@ -298,11 +298,16 @@ def test_what_cannot_be_run_is_one_line(free, fixed, tmp_path, capsys):
     (tmp_path / "run").mkdir()
     (tmp_path / "run/config.json").write_text("{}")
     (tmp_path / "none").mkdir()
+    for name, devices in (("null", "null"), ("list", '["onnxruntime-cpu"]')):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "manifest.json").write_text(f'{{"devices": {devices}}}')
     (tmp_path / "b.png").write_text("no picture")
     Image.fromarray(pixels(4, 4)).save(tmp_path / "a.bmp")
     for given, said in (
         ((tmp_path / "nowhere", picture), "does not exist; give a run folder, its export/DEVICE, or a file there"),
         ((tmp_path / "run", picture), f"holds no export; run: gantailor export {tmp_path / 'run'} --device"),
+        ((tmp_path / "null", picture), "is damaged (TypeError: 'NoneType' object is not iterable); make it again"),
+        ((tmp_path / "list", picture), "is damaged (TypeError: list indices must be"),
         ((free, tmp_path / "none"), "holds no pictures; allowed are files ending in .png"),
         ((free, tmp_path / "nothing"), "does not exist; give a picture, a folder of pictures, or numbered frames"),
         ((free, tmp_path / "f%04d.png"), "no frame has a name like"),

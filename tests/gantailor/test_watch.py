@@ -165,6 +165,9 @@ def test_before_a_run_has_begun(tmp_path, capsys):
     assert "give a run folder" in capsys.readouterr().err
     assert main(["watch", str(tmp_path), "--once", str(tmp_path / "no/page.html")]) == 2
     assert "make it first" in capsys.readouterr().err
+    (tmp_path / "link").symlink_to(tmp_path)
+    assert main(["watch", str(tmp_path), "--once", str(tmp_path / "link")]) == 2
+    assert "it is a folder; name a file" in capsys.readouterr().err and (tmp_path / "link").is_symlink()
 
 
 @contextmanager

@@ -61,6 +61,15 @@ def test_mistakes(supernet, settings, message):
         gantailor.space(SpaceConfig(**settings), supernet)
 
 
+def test_choices_that_there_are_not(supernet):
+    space = gantailor.space("default", supernet)
+    count = len(space.variables)
+    for choices in ([-1] + [0] * (count - 1), [99] + [0] * (count - 1), [0], [0.5] * count):
+        with pytest.raises(ConfigError, match=f"has no choices .*; give a number for each of its {count} variables"):
+            space.to_config(choices)
+    assert gantailor.space({"freeze": ["*"]}, supernet).to_config([]) == supernet.full_config()
+
+
 def test_yaml(tmp_path):
     path = tmp_path / "run.yaml"
     path.write_text("space: {multiple: 8, ties: [[model.1, model.4]]}\n")

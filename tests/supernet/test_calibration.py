@@ -44,6 +44,15 @@ def test_statistics_are_those_of_the_pictures(name, options, shape):
     assert all(torch.equal(before[key], after[key]) for key in before)
 
 
+def test_a_supernet_is_refused():
+    """Its widths share the statistics; those of its average's full width are the trainer's own."""
+    x = torch.randn(2, 3, 8, 8)
+    supernet = gantailor.Supernet(torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.BatchNorm2d(4)), x)
+    with pytest.raises(ConfigError, match=r"was given a Supernet, .*; give supernet\.extract\(config\)"):
+        recalibrate(supernet, [x])
+    assert not supernet.generator[1].running_mean.any()
+
+
 def test_nothing_to_do_without_statistics():
     model = gantailor.build("resnet_6blocks", ngf=4)
     assert not has_running_statistics(model)

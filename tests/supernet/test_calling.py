@@ -8,7 +8,7 @@ from torch import nn
 from gantailor.export.rewrites import HalfPrecision
 from gantailor.supernet import calling
 from gantailor.supernet.calibration import recalibrate
-from gantailor.supernet.errors import ConfigError
+from gantailor.supernet.errors import ConfigError, GantailorError
 from gantailor.supernet.importance.diversity import activation_scores, content_scores, diversity_scores
 from gantailor.supernet.supernet import Supernet
 from gantailor.supernet.training.teaching.teacher_cache import Teacher
@@ -52,6 +52,20 @@ def inputs(*, latent, count=10):
     picture = torch.rand(count, 3, 8, 8, generator=random) * 2 - 1
     second = torch.randn(count, 5, generator=random) if latent else torch.rand(count, 1, 8, 8, generator=random) * 2 - 1
     return picture, second
+
+
+@pytest.mark.parametrize(
+    ("layer", "shape", "said"),
+    [
+        (nn.Conv2d(3, 3, 1), (0, 3, 8, 8), r"the example is \[0, 3, 8, 8\], without a row; give one or more"),
+        (nn.Conv2d(3, 3, 1), (), r"the example is \[\], without a row"),
+        (nn.Conv2d(3, 3, 1), (3, 8, 8), r"'0' \(Conv2d\) is given \[3, 8, 8\], without a batch; give an example with"),
+        (nn.Linear(8, 3), (8,), r"'0' \(Linear\) is given \[8\], without a batch"),
+    ],
+)
+def test_an_example_has_a_batch(layer, shape, said):
+    with pytest.raises(GantailorError, match=said):
+        Supernet(nn.Sequential(layer), torch.rand(shape))
 
 
 @pytest.mark.parametrize("latent", [True, False])

@@ -268,6 +268,10 @@ def test_several_that_fit_are_listed(tmp_path):
     torch.save({"state_dict": prefixed("netG.", resnet()) | prefixed("ema.", resnet(seed=1))}, file)
     assert "state_dict.ema, state_dict.netG" in refused(file)
     assert "has no 'netX' inside; " in refused(f"{file}:netX") and "state_dict.netG" in refused(f"{file}:netX")
+    torch.save({"weight": torch.zeros(3)}, tmp_path / "flat.pth")
+    assert "has no 'netG' inside; nothing in it has a name like that: leave :netG" in refused(
+        f"{tmp_path}/flat.pth:netG"
+    )
     assert "(state_dict.ema)" in refused(f"{file}:state_dict.ema", ngf=8)
 
 

@@ -832,6 +832,7 @@ def test_the_splits_of_a_dictionary():
     sizes = {split: len(of_dataset(data, split)) for split in ("train", "search", "test")}
     assert sizes == {"train": 4, "search": 4, "test": 2}
     assert "has no test: it has train; add it" in refused(lambda: of_dataset({"train": data["train"]}, "test"))
+    assert "data= is empty; give Datasets by split" in refused(lambda: of_dataset({}))
     assert "did you mean 'train'" in refused(lambda: of_dataset({"trian": data["train"]}))
 
 

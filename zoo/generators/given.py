@@ -25,13 +25,18 @@ def give(model: nn.Module) -> tuple[str, str]:
     """The module's names as a generator and as a teacher; a copy of it is kept, in eval mode.
 
     Raises:
-        ConfigError: it cannot be narrowed, whatever it computes.
+        ConfigError: it cannot be narrowed, whatever it computes, or its weights are not in float32.
     """
     from gantailor.supernet.calling import check_module
     from gantailor.supernet.files import state_digest
     from gantailor.supernet.subnets.copying import copied
 
     check_module(model)
+    if odd := sorted({str(one.dtype) for one in model.parameters() if one.is_floating_point()} - {"torch.float32"}):
+        raise ConfigError(
+            f"the generator is in {', '.join(odd)}; give it in float32, model.float(): precision says what it is "
+            "trained in, a device of float16 rounds by itself"
+        )
     kept = copied(model).eval()
     kind, tensors = type(model), [(name, list(one.shape)) for name, one in model.state_dict().items()]
     said = f"{kind.__module__}.{kind.__qualname__}|{model!r}|{tensors}"

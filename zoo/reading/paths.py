@@ -28,7 +28,9 @@ def descended(loaded: Any, inside: str, source: str) -> Any:
             continue
         part = {name.removeprefix(f"{rest}."): inner for name, inner in entries.items() if name.startswith(f"{rest}.")}
         if not part:
-            raise CheckpointError(f"{source!r} has no {inside!r} inside; {nearest(inside, _paths(loaded))}")
+            known = _paths(loaded)
+            way = nearest(inside, known) if known else f"nothing in it has a name like that: leave :{inside} out"
+            raise CheckpointError(f"{source!r} has no {inside!r} inside; {way}")
         return part
     return value
 

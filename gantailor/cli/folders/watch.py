@@ -23,6 +23,8 @@ def watch(arguments: argparse.Namespace) -> dict[str, Any] | None:
         out = Path(arguments.once)
         if not out.absolute().parent.is_dir():
             raise ConfigError(f"--once {arguments.once!r} cannot be written: its folder does not exist; make it first")
+        if out.is_dir():
+            raise ConfigError(f"--once {arguments.once!r} cannot be written: it is a folder; name a file, page.html")
         write_bytes(out, render(View.read(folder), live=False).encode())
         print(out)
         return {"page": out}

@@ -312,7 +312,7 @@ def _read(found: Any, makes: bool, config: DataConfig, split: str) -> Pairs:
     if chosen is None and makes:
         raise DataError(f"{what} makes nothing of {' or '.join(FOLDERS[split])}, which {split} needs")
     if chosen is None:
-        raise DataError(f"{what} has no {split}: it has {', '.join(map(str, found))}; add it")
+        raise DataError(f"{what} has no {split}: it has {', '.join(map(str, found)) or 'nothing'}; add it")
     dataset = named(chosen) if chosen else found
     pairs = dataset_pairs(dataset, config, f"{what} ({split})", f"{config.kind}/{split}")
     return shared_out(pairs, config, split, place)
@@ -330,6 +330,8 @@ def give(data: Any, config: DataConfig) -> DataConfig:
     """
     if config.path is not None or config.options:
         raise ConfigError("data= was given, and data.path or data.options as well; leave one out")
+    if isinstance(data, Mapping) and not data:
+        raise DataError('data= is empty; give Datasets by split, {"train": ..., "test": ...}, or one for all')
     for name in data if isinstance(data, Mapping) else ():
         if name not in SPLIT_NAMES:
             raise ConfigError(f"data= has the split {name!r}; {nearest(str(name), SPLIT_NAMES)}")
