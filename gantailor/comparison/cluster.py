@@ -13,7 +13,7 @@ from typing import Any
 from gantailor.comparison.runs import Entry, leader, wait_for, work_on
 from gantailor.pipeline.search.ray import RESTARTS, connect
 from gantailor.run.progress import Reporter
-from gantailor.supernet.errors import BusyError, ConfigError, GantailorError, first_line
+from gantailor.supernet.errors import BusyError, ConfigError, GantailorError, first_line, told
 
 
 @dataclass(frozen=True)
@@ -47,8 +47,8 @@ def run_all_on(cluster: Cluster, entries: Sequence[Entry]) -> dict[str, str]:
     for number, (name, where, said) in enumerate(_results(cluster, entries), 1):
         spent = (time.monotonic() - started) / 60
         if said:
-            told, failed[name] = said in failed.values(), said
-            if told:
+            known, failed[name] = said in failed.values(), said
+            if known:
                 continue
         report.note(
             f"{name}: {f'failed: {said}' if said else f'done on {where}'}, {number} of {left}; "
@@ -104,5 +104,6 @@ def _work(number: int, entries: Sequence[Entry], place: Path, cpus: int, _first:
             return platform.node(), "", False
         except BusyError:  # a process that the cluster has given up ends a little later
             wait_for([entries[number]])
-        except GantailorError as error:
-            return platform.node(), str(error), isinstance(error, ConfigError)
+        except Exception as error:  # also of somebody's own code
+            said = str(error) if isinstance(error, GantailorError) else told(error)
+            return platform.node(), said, isinstance(error, ConfigError)

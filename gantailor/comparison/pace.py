@@ -48,17 +48,18 @@ def timed(comparison: Comparison, folder: Path) -> list[Timed]:
 
 
 def lengths(comparison: Comparison, measured: Sequence[Timed]) -> tuple[Lengths, list[str]]:
-    """Thousands of images of each arm at each budget, and what to say of them.
+    """Thousands of images of each arm at each budget whose short run has ended, and what to say of them.
 
     Raises:
-        ConfigError: a short run has not ended.
+        ConfigError: none has ended, or one was too short to be timed.
     """
-    if comparison.pace is None or not measured:
+    if comparison.pace is None:
         return {}, []
-    if missing := [entry.folder.name for entry in measured if not entry.done]:
-        raise ConfigError(f"no length can be told: {', '.join(missing)} has not ended; the same command tries again")
+    ended = [entry for entry in measured if entry.done]
+    if not ended:
+        raise ConfigError("no length can be told: no short run has ended; the same command tries again")
     found = Lengths()
-    for entry in measured:
+    for entry in ended:
         kimg, seconds = entry.spent(read_config(entry.folder / "subnet.json"))
         if not seconds:
             raise ConfigError(

@@ -26,7 +26,7 @@ from gantailor.run.progress import Reporter
 from gantailor.run.run import Run
 from gantailor.search.methods import METHODS
 from gantailor.search.methods.method import method as find_method
-from gantailor.supernet.errors import BusyError, ConfigError, GantailorError, RunError, nearest
+from gantailor.supernet.errors import BusyError, ConfigError, GantailorError, RunError, nearest, told
 from gantailor.supernet.files import read_rows, write_bytes
 from gantailor.supernet.graph import SubnetConfig
 
@@ -280,8 +280,8 @@ def run_all(entries: Sequence[Entry]) -> dict[str, str]:
                 work_on(entry, entries, report)
             except BusyError:
                 busy.append((number, entry))
-            except GantailorError as error:  # one that fails does not take the others with it
-                failed[name] = str(error)
+            except Exception as error:  # one that fails, be it in somebody's own code, does not take the others along
+                failed[name] = str(error) if isinstance(error, GantailorError) else told(error)
                 if isinstance(error, ConfigError):
                     mistaken[arm] = failed[name]
                 report.note(f"{name} failed: {error}")

@@ -13,6 +13,7 @@ from gantailor.cli.main import main
 from gantailor.comparison import drawing, fairness, runs
 from gantailor.comparison.results import results
 from gantailor.comparison.runs import Comparison, take_supernet
+from gantailor.pipeline.compress import compress
 from gantailor.reports.pages import with_policy
 from gantailor.run.folder import RunFolder
 from gantailor.supernet.errors import BusyError, ConfigError
@@ -410,6 +411,25 @@ def test_every_setting_of_a_comparison_is_in_its_guide():
     assert [name for name in Comparison.model_fields if f"`{name}`" not in guide] == []
     example = yaml.safe_load(guide.partition("```yaml")[2].partition("```")[0])
     assert len(Comparison.model_validate(example).entries(Path("x"))) == 18
+
+
+def test_an_arm_that_raises_ends_no_other(rated, tmp_path, monkeypatch, capsys):
+    """Whatever it raises, in the short run that is timed too."""
+    asked = yaml.safe_load(rated.read_text())
+    del asked["rates"], asked["kimg"]
+    asked |= {"pace": {"minutes": 0.01, "kimg": 0.04}}
+    (file := tmp_path / "pace.yaml").write_text(yaml.safe_dump(asked))
+
+    def failing(run, *, until):
+        if "own-" in run.folder.path.name:
+            raise ZeroDivisionError("of somebody's own code")
+        compress(run, until=until)
+
+    monkeypatch.setattr("gantailor.comparison.pace.compress", failing)
+    assert main(["compare", str(file), "--out", str(tmp_path / "out")]) == 2
+    assert (tmp_path / "out" / "cut-0.5x-0" / "scores.json").exists()
+    assert not (tmp_path / "out" / "own-0.5x-0").exists()
+    assert capsys.readouterr().err.splitlines()[-1] == "own-0.5x-0: ZeroDivisionError: of somebody's own code"
 
 
 @pytest.mark.parametrize(
