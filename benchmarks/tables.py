@@ -24,6 +24,7 @@ from scipy import stats
 
 from gantailor.comparison.fairness import WORSE, paired, shown_interval
 
+UNTOUCHED = "untouched input"  # no generator at all
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
 PAGES = (ROOT / "README.md", ROOT / "docs" / "results.md", *sorted((ROOT / "docs" / "results").glob("*.md")))
@@ -87,7 +88,7 @@ class Table:
         labels: other names of groups, by the value of the last of ``by``; what has none keeps its own.
         references: the teacher's row and the untouched input's stand above, both of the embedded task.
         only: rows that count.
-        best: groups compete, but for a ``teacher``.
+        best: groups compete, but for a ``teacher`` and the untouched input.
     """
 
     csv: str
@@ -112,11 +113,11 @@ class Table:
         lines = [row([*self.by, *(column.head for column in shown)]), "|---" * (len(self.by) + len(shown)) + "|"]
         for name, one in known.items():
             lines.append(row([*[""] * (len(self.by) - 1), name, *(_plain(column, one) for column in shown)]))
+        nothing = known.get(UNTOUCHED, next((rows for key, rows in groups if key[-1] == UNTOUCHED), None))
         for key, rows in groups:
-            rivals = [one for other, one in groups if other[:-1] == key[:-1] and "teacher" not in (other[-1], key[-1])]
-            cells = [
-                _marked(column, rows, rivals if self.best else [], known.get("untouched input")) for column in shown
-            ]
+            plain = {"teacher", UNTOUCHED}
+            rivals = [one for other, one in groups if other[:-1] == key[:-1] and not plain & {other[-1], key[-1]}]
+            cells = [_marked(column, rows, rivals if self.best else [], nothing) for column in shown]
             lines.append(row([*map(str, key[:-1]), self.labels.get(str(key[-1]), str(key[-1])), *cells]))
         return lines
 
@@ -143,7 +144,7 @@ def row(cells: Sequence[Any]) -> str:
 def embedded() -> dict[str, pd.DataFrame]:
     """Teacher and untouched input of the embedded task, a row each."""
     frame = pd.read_csv(RESULTS / "demo_comparison.csv")
-    names = {"untouched input": "input", "teacher": "teacher"}
+    names = {UNTOUCHED: "input", "teacher": "teacher"}
     return {name: frame[frame.arm == arm].drop(columns=["seed", "kimg"]) for name, arm in names.items()}
 
 
@@ -259,7 +260,7 @@ SUPER = (
     *(Column("SSIM, Y", "ssim_y", 4, better=1), Column("LPIPS", "lpips", 3), MINUTES, SEEDS),
 )
 TAUGHT = (  # beside the teacher's outputs
-    *(MACS, L1, Column("PSNR, dB", "psnr", 2, better=1), Column("LPIPS", "lpips", 3), MINUTES, SEEDS),
+    *(MACS, L1, Column("PSNR, dB", "psnr", 2, better=1), Column("LPIPS", "lpips", 3), SEEDS),
 )
 RIVALS = ("path", "slimming", "taylor-narrowed", "uniform-narrowed")
 
@@ -281,7 +282,7 @@ TABLES: dict[str, Any] = {
     ),
     "path-longer": Table("path_longer.csv"),
     "path-longer-teacher": BesideTeacher("path_longer.csv"),
-    "vintage": Table("vintage.csv", columns=TAUGHT, references=False),
+    "vintage": Table("vintage.csv", ("method",), TAUGHT, references=False),
     "readme": Table(
         "five_seeds.csv",
         columns=(MACS, L1, FID, KID, SEEDS),

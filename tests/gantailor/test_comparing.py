@@ -253,7 +253,7 @@ def test_shipped_comparisons_are_read(tmp_path):
         "benchmarks/path": 9,
         "benchmarks/path_ablation": 24,
         "benchmarks/path_longer": 6,
-        "benchmarks/vintage": 4,
+        "benchmarks/vintage": 5,
         "benchmarks/five_seeds": 40,
         "benchmarks/recipes": 15,
         "benchmarks/slimming_ablations": 15,
