@@ -55,7 +55,7 @@ def as_inputs(example: object) -> Inputs:
     """An example as exporters take it, on the CPU and without gradients, a list of several as a tuple.
 
     Raises:
-        ExportError: it is no tensor ``[N, ...]``, and no tuple of such, or has no rows, or not as many of each.
+        ExportError: it is no tensor ``[N, ...]``, and no tuple of such, or has not as many rows of each.
     """
     several = tuple(example) if isinstance(example, list | tuple) else (example,)
     good = [one for one in several if isinstance(one, Tensor) and one.ndim > 0]
@@ -65,7 +65,7 @@ def as_inputs(example: object) -> Inputs:
             "such, in the order of the generator's forward"
         )
     rows = [len(one) for one in good]
-    if not rows[0] or len(set(rows)) > 1:
+    if len(set(rows)) > 1:
         raise ExportError(f"the example has {', '.join(map(str, rows))} rows; give one or more, as many of each input")
     return alone(tuple(one.detach().to(HOST).contiguous() for one in good))
 
@@ -77,6 +77,8 @@ def first_made(model: nn.Module, example: Inputs) -> Tensor:
     Raises:
         ExportError: it is nothing that a file can hold, or be compared with.
     """
+    if not size_of(example):
+        raise ExportError("the example has 0 rows; give one or more")
     held = [*model.parameters(), *as_tuple(example)]
     if odd := sorted({str(one.dtype) for one in held if one.is_floating_point()} - {"torch.float32"}):
         raise ExportError(

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, Self, overload
 
-from gantailor.supernet.errors import BusyError, GantailorError, RunError, UnreadableError, told
+from gantailor.supernet.errors import BusyError, GantailorError, RunError, SelectionError, UnreadableError, told
 from gantailor.supernet.files import clear_unfinished, write_bytes, write_json
 from gantailor.supernet.graph import SubnetConfig
 from gantailor.supernet.received.documents import check_regular, read_json, read_text
@@ -314,6 +314,8 @@ def read_config(file: Path) -> SubnetConfig:
     try:
         with damaged(file):
             return SubnetConfig.from_json(json.dumps(read_json(file)))
+    except SelectionError as error:  # what stands there is no number of channels
+        raise RunError(f"{str(file)!r} is damaged ({error}); make it again, or take it from a backup") from None
     except (OSError, UnreadableError) as error:
         raise RunError(f"the widths of the subnet: {error}; make them again") from None
 
