@@ -251,7 +251,7 @@ def test_shipped_comparisons_are_read(tmp_path):
         "benchmarks/baselines": 63,
         "benchmarks/hypernetwork_ablations": 15,
         "benchmarks/path": 9,
-        "benchmarks/path_ablation": 24,
+        "benchmarks/path_ablation": 27,
         "benchmarks/path_longer": 6,
         "benchmarks/vintage": 5,
         "benchmarks/five_seeds": 40,
