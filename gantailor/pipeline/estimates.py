@@ -30,8 +30,9 @@ from gantailor.supernet.training.recipe import Recipe
 from gantailor.supernet.training.task import Task
 
 FEW = 2  # pictures of a first step: some layers and losses need two
-# Seconds of it below which it is repeated, since the first reads and prepares; and of a whole batch, below which two of
-LONG, WHOLE = 20.0, 10.0  # these are measured: what is fixed in a step does not grow with its pictures.
+# Seconds of such steps, after which no more are taken; and of a whole batch, below which two of these are measured:
+LONG, WHOLE = 20.0, 10.0  # what is fixed in a step does not grow with its pictures.
+TRIES = 4  # steps on a few pictures, of which the fastest counts
 SOME, JUDGED = 16, 3  # pictures that are tried; rows of scores at the end
 FIXED = 15.0  # seconds of loading, proof and export
 PER_PARAMETER = 4  # weight, gradient, and Adam's two moments
@@ -138,8 +139,10 @@ def _measure(task: Task, recipe: Recipe) -> tuple[float, float]:
     few = min(FEW, batch)
     with saved.counting():
         first = _step(task, batch // few)
-    each = saved.most / few
-    some = min(first, _step(task, batch // few)) if first < LONG else first  # the first one prepares much
+    each, tried = saved.most / few, [first]
+    while len(tried) < TRIES and sum(tried) < LONG:  # the first one prepares much, and others may be at work
+        tried.append(_step(task, batch // few))
+    some = min(tried)
     if batch == few or some * batch / few > WHOLE:
         return some * batch / few, each
     return parts * min(_step(task, parts), _step(task, parts)), each
