@@ -114,9 +114,9 @@ class Table:
         for name, one in known.items():
             lines.append(row([*[""] * (len(self.by) - 1), name, *(_plain(column, one) for column in shown)]))
         nothing = known.get(UNTOUCHED, next((rows for key, rows in groups if key[-1] == UNTOUCHED), None))
+        given = {"teacher", UNTOUCHED}
         for key, rows in groups:
-            plain = {"teacher", UNTOUCHED}
-            rivals = [one for other, one in groups if other[:-1] == key[:-1] and not plain & {other[-1], key[-1]}]
+            rivals = [one for other, one in groups if other[:-1] == key[:-1] and not given & {other[-1], key[-1]}]
             cells = [_marked(column, rows, rivals if self.best else [], nothing) for column in shown]
             lines.append(row([*map(str, key[:-1]), self.labels.get(str(key[-1]), str(key[-1])), *cells]))
         return lines
@@ -259,9 +259,7 @@ SUPER = (
     *(MACS, Column("PSNR, RGB, dB", "psnr_rgb", 2, better=1), Column("PSNR, Y, dB", "psnr_y", 2, better=1)),
     *(Column("SSIM, Y", "ssim_y", 4, better=1), Column("LPIPS", "lpips", 3), MINUTES, SEEDS),
 )
-TAUGHT = (  # beside the teacher's outputs
-    *(MACS, L1, Column("PSNR, dB", "psnr", 2, better=1), Column("LPIPS", "lpips", 3), SEEDS),
-)
+TAUGHT = (MACS, L1, Column("PSNR, dB", "psnr", 2, better=1), Column("LPIPS", "lpips", 3), SEEDS)  # to the teacher
 RIVALS = ("path", "slimming", "taylor-narrowed", "uniform-narrowed")
 
 

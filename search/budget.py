@@ -56,11 +56,9 @@ class Budget(CostLimits):
         full = full_costs(space.supernet, convention)
         found = cls(space, parse_budget(text, full=full), convention, profiles=dict(profiles or {}), fill=fill)
         most = found.costs(space.largest)[0]  # for what is measured, such as latency, the whole one has no other figure
-        whole = [full.get(limit.metric, cost) for limit, cost in zip(found.bounds, most, strict=True)]
-        if all(limit.upper > cost and not limit.lower for limit, cost in zip(found.bounds, whole, strict=True)):
-            said = ", ".join(
-                f"{format_macs(cost)} {limit.metric}" for limit, cost in zip(found.bounds, whole, strict=True)
-            )
+        whole = [(limit, full.get(limit.metric, cost)) for limit, cost in zip(found.bounds, most, strict=True)]
+        if all(limit.upper > cost and not limit.lower for limit, cost in whole):
+            said = ", ".join(f"{format_macs(cost)} {limit.metric}" for limit, cost in whole)
             raise BudgetError(
                 f"budget {str(text)!r} is more than the whole generator takes, {said}; give less, 0.1x say"
             )

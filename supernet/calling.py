@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -46,6 +46,11 @@ def check_module(model: object) -> None:
         raise ConfigError("the generator is TorchScript, which cannot be narrowed; give the module it was made from")
     if isinstance(model, nn.DataParallel | nn.parallel.DistributedDataParallel):
         raise ConfigError(f"the generator is wrapped in {type(model).__name__}; give its .module")
+
+
+def not_float32(tensors: Iterable[Tensor]) -> list[str]:
+    """The names of other precisions that are among these; whole numbers have none."""
+    return sorted({str(one.dtype) for one in tensors if one.is_floating_point()} - {"torch.float32"})
 
 
 def check_batch(example: tuple[Any, ...]) -> None:

@@ -30,10 +30,8 @@ def compare(arguments: argparse.Namespace) -> dict[str, Any]:
     comparison, said = chosen(comparison, tried, folder)
     measured = timed(comparison, folder)
     failed |= _run(arguments, measured)
-    if measured and not any(entry.done for entry in measured):
-        raise _failures(failed)
     kimg, told = lengths(comparison, measured)
-    entries = [one for one in comparison.entries(folder, kimg) if not kimg or (one.method, one.budget) in kimg]
+    entries = comparison.entries(folder, kimg)
     failed |= _run(arguments, entries)
     if failed and not any(entry.done for entry in entries):
         raise _failures(failed)

@@ -10,10 +10,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from gantailor.comparison.runs import Entry, leader, wait_for, work_on
+from gantailor.comparison.runs import Entry, leader, reason_of, wait_for, work_on
 from gantailor.pipeline.search.ray import RESTARTS, connect
 from gantailor.run.progress import Reporter
-from gantailor.supernet.errors import BusyError, ConfigError, GantailorError, first_line, told
+from gantailor.supernet.errors import BusyError, ConfigError, first_line
 
 
 @dataclass(frozen=True)
@@ -105,5 +105,4 @@ def _work(number: int, entries: Sequence[Entry], place: Path, cpus: int, _first:
         except BusyError:  # a process that the cluster has given up ends a little later
             wait_for([entries[number]])
         except Exception as error:  # also of somebody's own code
-            said = str(error) if isinstance(error, GantailorError) else told(error)
-            return platform.node(), said, isinstance(error, ConfigError)
+            return platform.node(), reason_of(error), isinstance(error, ConfigError)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from gantailor.comparison.runs import WEIGHTS, Comparison, Entry, place
+from gantailor.comparison.runs import WEIGHTS, Comparison, Entry
 from gantailor.pipeline.compress import compress
 from gantailor.run.folder import read_config
 from gantailor.run.run import Run
@@ -33,33 +33,22 @@ def timed(comparison: Comparison, folder: Path) -> list[Timed]:
     """Every arm at every budget, with the first seed."""
     if comparison.pace is None:
         return []
-    short, seed = comparison.model_copy(update={"kimg": comparison.pace.kimg}), comparison.seeds[0]
-    return [
-        Timed(
-            name,
-            budget,
-            seed,
-            short.config_of(name, own, budget, seed),
-            folder / "pace" / place(name, budget, seed),
-        )
-        for budget in comparison.budgets
-        for name, own in comparison.methods.items()
-    ]
+    short = comparison.model_copy(update={"kimg": comparison.pace.kimg, "seeds": comparison.seeds[:1]})
+    return [Timed(**vars(entry)) for entry in short.entries(folder / "pace")]
 
 
-def lengths(comparison: Comparison, measured: Sequence[Timed]) -> tuple[Lengths, list[str]]:
+def lengths(comparison: Comparison, measured: Sequence[Timed]) -> tuple[Lengths | None, list[str]]:
     """Thousands of images of each arm at each budget whose short run has ended, and what to say of them.
 
+    None where images are what is equal.
+
     Raises:
-        ConfigError: none has ended, or one was too short to be timed.
+        ConfigError: a run was too short to be timed.
     """
     if comparison.pace is None:
-        return {}, []
-    ended = [entry for entry in measured if entry.done]
-    if not ended:
-        raise ConfigError("no length can be told: no short run has ended; the same command tries again")
+        return None, []
     found = Lengths()
-    for entry in ended:
+    for entry in (one for one in measured if one.done):
         kimg, seconds = entry.spent(read_config(entry.folder / "subnet.json"))
         if not seconds:
             raise ConfigError(

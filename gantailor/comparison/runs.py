@@ -11,7 +11,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -125,18 +124,19 @@ class Comparison(BaseModel):
         except ValidationError as error:
             raise ConfigError("\n".join(_explain(e) for e in error.errors())) from None
 
-    def entries(self, folder: Path, lengths: Mapping[tuple[str, str], float] = MappingProxyType({})) -> list[Entry]:
+    def entries(self, folder: Path, lengths: Mapping[tuple[str, str], float] | None = None) -> list[Entry]:
         """Every run, a seed after the other, so that an unfinished comparison has something of everything.
 
         Args:
-            lengths: kimg of a method at a budget, where that is another than the comparison's.
+            lengths: kimg of a method at a budget in place of the comparison's; what has none is left out.
         """
         return [
             Entry(name, budget, seed, one.config_of(name, own, budget, seed), folder / place(name, budget, seed))
             for seed in self.seeds
             for budget in self.budgets
             for name, own in self.methods.items()
-            for one in [self.model_copy(update={"kimg": lengths.get((name, budget), self.kimg)})]
+            if lengths is None or (name, budget) in lengths
+            for one in [self if lengths is None else self.model_copy(update={"kimg": lengths[name, budget]})]
         ]
 
     def config_of(self, name: str, own: Mapping[str, Any], budget: str, seed: int) -> Config:
@@ -281,10 +281,10 @@ def run_all(entries: Sequence[Entry]) -> dict[str, str]:
             except BusyError:
                 busy.append((number, entry))
             except Exception as error:  # one that fails, be it in somebody's own code, does not take the others along
-                failed[name] = str(error) if isinstance(error, GantailorError) else told(error)
+                failed[name] = reason_of(error)
                 if isinstance(error, ConfigError):
                     mistaken[arm] = failed[name]
-                report.note(f"{name} failed: {error}")
+                report.note(f"{name} failed: {failed[name]}")
         if busy:
             names = ", ".join(entry.folder.name for _, entry in busy)
             report.note(f"{names}: in work in another process, which is waited for")
@@ -312,6 +312,11 @@ def work_on(entry: Entry, entries: Sequence[Entry], report: Reporter) -> None:
         entry.complete(run)
     finally:
         run.release()
+
+
+def reason_of(error: Exception) -> str:
+    """Why a run failed: ours in its own words, what somebody's code raised by its kind."""
+    return str(error) if isinstance(error, GantailorError) else told(error)
 
 
 def _check(run: Run) -> None:

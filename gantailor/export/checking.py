@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from gantailor.export.devices import Device
 from gantailor.export.errors import ExportError
-from gantailor.supernet.calling import Inputs, alone, as_tuple, each, forward, rows_of, size_of
+from gantailor.supernet.calling import Inputs, alone, as_tuple, each, forward, not_float32, rows_of, size_of
 from gantailor.supernet.device import HOST
 from gantailor.supernet.proof.double import new_tensors
 from gantailor.supernet.subnets.copying import copied
@@ -79,8 +79,7 @@ def first_made(model: nn.Module, example: Inputs) -> Tensor:
     """
     if not size_of(example):
         raise ExportError("the example has 0 rows; give one or more")
-    held = [*model.parameters(), *as_tuple(example)]
-    if odd := sorted({str(one.dtype) for one in held if one.is_floating_point()} - {"torch.float32"}):
+    if odd := not_float32([*model.parameters(), *as_tuple(example)]):
         raise ExportError(
             f"generator or example are in {', '.join(odd)}; give both in float32, with .float(): a device of float16 "
             "rounds by itself"

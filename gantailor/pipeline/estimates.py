@@ -97,13 +97,11 @@ def _beside_seconds(run: Run, recipes: Sequence[Recipe]) -> float:
     evaluator, model = run.setup.scoring.evaluator([run.setup.search_metric]), copied(run.setup.generator).eval()
     with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of scores of few pictures
-        times = [_seconds(lambda: evaluator(model, few))]
-        if times[0] < LONG:
-            times.append(_seconds(lambda: evaluator(model, few)))
+        fastest = _fastest(lambda: _seconds(lambda: evaluator(model, few)), 2)
     looks = sum(recipe.kimg / recipe.watch_kimg for recipe in recipes if recipe.watch_kimg)
     along = SCORED if run.setup.path is not None or config.space.name == "path" else 0
     scored = (looks + along + config.search.trials) * len(sample) + JUDGED * len(run.setup.data("test"))
-    return FIXED + scored * min(times) / len(few)
+    return FIXED + scored * fastest / len(few)
 
 
 def about(seconds: float) -> str:
@@ -139,13 +137,18 @@ def _measure(task: Task, recipe: Recipe) -> tuple[float, float]:
     few = min(FEW, batch)
     with saved.counting():
         first = _step(task, batch // few)
-    each, tried = saved.most / few, [first]
-    while len(tried) < TRIES and sum(tried) < LONG:  # the first one prepares much, and others may be at work
-        tried.append(_step(task, batch // few))
-    some = min(tried)
+    each, some = saved.most / few, _fastest(lambda: _step(task, batch // few), TRIES, first)
     if batch == few or some * batch / few > WHOLE:
         return some * batch / few, each
     return parts * min(_step(task, parts), _step(task, parts)), each
+
+
+def _fastest(measure: Callable[[], float], tries: int, *known: float) -> float:
+    """Of so many seconds measured, fewer where they are long: the first prepares much, and others may be at work."""
+    found = list(known)
+    while len(found) < tries and sum(found) < LONG:
+        found.append(measure())
+    return min(found)
 
 
 def _step(task: Task, parts: int) -> float:

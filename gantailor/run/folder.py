@@ -302,7 +302,11 @@ def damaged(file: Path) -> Iterator[None]:
     except GantailorError:
         raise
     except (KeyError, TypeError, ValueError, AttributeError, IndexError, ArithmeticError, RuntimeError) as error:
-        raise RunError(f"{str(file)!r} is damaged ({told(error)}); make it again, or take it from a backup") from None
+        raise _damage(file, told(error)) from None
+
+
+def _damage(file: Path, why: str) -> RunError:
+    return RunError(f"{str(file)!r} is damaged ({why}); make it again, or take it from a backup")
 
 
 def read_config(file: Path) -> SubnetConfig:
@@ -315,7 +319,7 @@ def read_config(file: Path) -> SubnetConfig:
         with damaged(file):
             return SubnetConfig.from_json(json.dumps(read_json(file)))
     except SelectionError as error:  # what stands there is no number of channels
-        raise RunError(f"{str(file)!r} is damaged ({error}); make it again, or take it from a backup") from None
+        raise _damage(file, str(error)) from None
     except (OSError, UnreadableError) as error:
         raise RunError(f"the widths of the subnet: {error}; make them again") from None
 

@@ -27,12 +27,12 @@ def give(model: nn.Module) -> tuple[str, str]:
     Raises:
         ConfigError: it cannot be narrowed, whatever it computes, or its weights are not in float32.
     """
-    from gantailor.supernet.calling import check_module
+    from gantailor.supernet.calling import check_module, not_float32
     from gantailor.supernet.files import state_digest
     from gantailor.supernet.subnets.copying import copied
 
     check_module(model)
-    if odd := sorted({str(one.dtype) for one in model.parameters() if one.is_floating_point()} - {"torch.float32"}):
+    if odd := not_float32(model.parameters()):
         raise ConfigError(
             f"the generator is in {', '.join(odd)}; give it in float32, model.float(): precision says what it is "
             "trained in, a device of float16 rounds by itself"

@@ -49,8 +49,7 @@ def tune_finalists(run: Run, searcher: Search) -> Finalists:
         finalists.run(count)
     else:
         threads = max(1, torch.get_num_threads() // settings.workers)
-        results = lambda: finalists.history().counted  # noqa: E731
-        run_workers(work, (*arguments, threads), count=settings.workers, results=results)
+        run_workers(work, (*arguments, threads), count=settings.workers, results=lambda: finalists.history().counted)
     return finalists
 
 
