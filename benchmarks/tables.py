@@ -22,7 +22,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from gantailor.comparison.fairness import WORSE, paired, shown_interval
+from gantailor.comparison.fairness import TEACHER, WORSE, Halves, paired, with_teacher
 
 UNTOUCHED = "untouched input"  # no generator at all
 ROOT = Path(__file__).parents[1]
@@ -86,7 +86,8 @@ class Table:
     Attributes:
         by: columns of the CSV that make a group; the best of what has the same first one is bold.
         labels: other names of groups, by the value of the last of ``by``; what has none keeps its own.
-        references: the teacher's row and the untouched input's stand above, both of the embedded task.
+        references: the teacher's row and the untouched input's stand above, both of the embedded task; else those of
+            the CSV's own rows that have no budget.
         only: rows that count.
         best: groups compete, but for a ``teacher`` and the untouched input.
     """
@@ -109,7 +110,7 @@ class Table:
         shown = [
             column for column in self.columns if not groups or any(not column.values(rows).empty for _, rows in groups)
         ]
-        known = embedded() if self.references else {}
+        known = embedded() if self.references else of_no_budget(frame, self.by)
         lines = [row([*self.by, *(column.head for column in shown)]), "|---" * (len(self.by) + len(shown)) + "|"]
         for name, one in known.items():
             lines.append(row([*[""] * (len(self.by) - 1), name, *(_plain(column, one) for column in shown)]))
@@ -139,6 +140,25 @@ class Verbatim:
 def row(cells: Sequence[Any]) -> str:
     """A line of a table."""
     return "| " + " | ".join(map(str, cells)) + " |"
+
+
+def of_no_budget(frame: pd.DataFrame, by: Sequence[str] = ("budget", "method")) -> dict[str, pd.DataFrame]:
+    """Rows of what nothing is trained for: the untouched input and the teacher of a task of its own."""
+    rows = frame[frame[by[0]].isna()]
+    return {name: rows[rows[by[-1]] == name].drop(columns=["seed", "kimg"]) for name in rows[by[-1]]}
+
+
+def halves_beside(csv: str) -> Halves:
+    """Scores on halves of the test pictures, as ``gantailor compare`` writes them, where they stand beside a CSV."""
+    file = RESULTS / f"{csv.removesuffix('.csv')}_halves.csv"
+    if not file.exists():
+        return {}
+    frame = pd.read_csv(file, keep_default_na=False)
+    places = frame[["method", "budget", "seed", "metric"]].itertuples(index=False, name=None)
+    return {
+        (method, budget, int(seed), metric.partition("[")[0]): values
+        for (method, budget, seed, metric), values in zip(places, frame.iloc[:, 4:].to_numpy(float), strict=True)
+    }
 
 
 def embedded() -> dict[str, pd.DataFrame]:
@@ -185,27 +205,33 @@ class Changes:
         heads = [*self.within, f"beside {self.base}, %", *(named.get(score, score) for score in self.scores)]
         lines = [row(heads), "|---" * len(heads) + "|"]
         for key, part in frame.groupby(list(self.within), sort=False) if self.within else [((), frame)]:
-            for name, percent in paired(part, self.base, self.scores, by=self.by):
-                lines.append(row([*key, name, *(shown_interval(percent[score].to_numpy()) for score in self.scores)]))
+            found = paired(part, self.base, self.scores, by=self.by, halves=halves_beside(self.csv))
+            lines += [row([*key, change.arm, *map(change.cell, self.scores)]) for change in found]
         return lines
 
 
 @dataclass(frozen=True)
 class BesideTeacher:
-    """How far each arm is from the teacher's scores, in percent, with the 95% interval over seeds; bold without 0."""
+    """How far each arm is from the teacher's scores, in percent, with the 95% interval, bold where 0 is outside.
+
+    It is over seeds, and over pictures too where scores on halves of them stand beside the CSV.
+    """
 
     csv: str
-    by: tuple[str, ...] = ("budget", "method")
     scores: tuple[Column, ...] = (L1, FID, KID)
 
     def lines(self) -> list[str]:
         """In Markdown."""
-        frame, teacher = pd.read_csv(RESULTS / self.csv), embedded()["teacher"]
-        heads = [*self.by, *(f"{column.head} beside the teacher, %" for column in self.scores)]
+        frame = pd.read_csv(RESULTS / self.csv)
+        teacher = of_no_budget(frame).get("teacher", embedded()["teacher"])
+        known = {column.name: column.middle(teacher) for column in self.scores}
+        runs = frame[frame.budget.notna()].rename(columns=lambda name: name.partition("[")[0])
+        heads = ["budget", "method", *(f"{column.head} beside the teacher, %" for column in self.scores)]
         lines = [row(heads), "|---" * len(heads) + "|"]
-        for key, rows in frame.groupby(list(self.by), sort=False):
-            percent = [100 * (column.values(rows) / column.middle(teacher) - 1) for column in self.scores]
-            lines.append(row([*key, *(shown_interval(one.to_numpy()) for one in percent)]))
+        for budget, part in runs.groupby("budget", sort=False):
+            taught = with_teacher(part, known)
+            found = paired(taught, TEACHER[0], list(known), halves=halves_beside(self.csv))
+            lines += [row([budget, change.arm, *map(change.cell, known)]) for change in found]
         return lines
 
 

@@ -51,6 +51,7 @@ class MetricContext:
         metrics: names of the records that this evaluator shall compute, of those that share its ``make``.
         teacher: whose pictures are the aim in place of the real ones, for ``name[teacher]``; else ``None``.
         batch: pictures that go through a network at once.
+        halves: scores shall have those of halves of the pictures too, where the metric knows how.
         extractor: gives the configured feature extractor, loaded once for all metrics.
         lpips: gives LPIPS from the configured files, loaded once for all metrics.
         runtimes: gives what a forward is timed with, by name, from a number of threads; PyTorch alone if ``None``.
@@ -60,6 +61,7 @@ class MetricContext:
     metrics: tuple[str, ...]
     teacher: nn.Module | None = None
     batch: int = 32
+    halves: bool = False
     extractor: Callable[[], Extractor]
     lpips: Callable[[], Lpips]
     runtimes: Callable[[int], Mapping[str, Runtime]] | None = None
@@ -135,15 +137,15 @@ class Metric:
         names = [n for n in EvaluationConfig.model_fields if n not in NO_PROTOCOL] if self.reads is None else self.reads
         return config.model_dump(mode="json", include=set(names))
 
-    def score(self, value: float, provenance: dict[str, Any]) -> Score:
-        """A figure with this metric's unit and direction.
+    def score(self, value: float, provenance: dict[str, Any], halves: tuple[float, ...] = ()) -> Score:
+        """A figure with this metric's unit and direction, and those of halves of the pictures.
 
         Raises:
             EvaluationError: it is not finite.
         """
         if not math.isfinite(value):
             raise EvaluationError(f"metric {self.name!r} is {value}, not a finite number; look at the pictures")
-        return Score(value, self.unit, self.lower_is_better, provenance)
+        return Score(value, self.unit, self.lower_is_better, provenance, halves)
 
     def names(self, key: str) -> bool:
         """Whether a score of its evaluator is called so: ``fid``, ``fid[...]``, or ``fid768[...]`` of a variant."""

@@ -98,16 +98,21 @@ def evenly(total: int, count: int) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Score:
-    """One figure with what is needed to quote it."""
+    """One figure with what is needed to quote it.
+
+    Attributes:
+        halves: the same on random halves of the pictures (``gantailor.evaluators.halves``), where they were asked for.
+    """
 
     value: float
     unit: str
     lower_is_better: bool
     provenance: dict[str, Any]
+    halves: tuple[float, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
-        """As plain JSON."""
-        return asdict(self)
+        """As plain JSON; without halves where there are none."""
+        return {name: value for name, value in asdict(self).items() if name != "halves" or value}
 
 
 class Evaluator(Protocol):

@@ -48,7 +48,9 @@ class Part:
                 )
             for label, score in own.items():  # one's own carries the name that finds its record again
                 key = name + label.removeprefix(metric.name)
-                found[to_teacher(key) if self.to_teacher else key] = metric.score(score.value, score.provenance)
+                found[to_teacher(key) if self.to_teacher else key] = metric.score(
+                    score.value, score.provenance, score.halves
+                )
         return found
 
 
@@ -90,8 +92,13 @@ class Scoring:
         self._extractor = extractor
         self._lpips: Lpips | None = None
 
-    def evaluator(self, metrics: Sequence[str], *, batch: int | None = None) -> EvaluatorCollection:
+    def evaluator(
+        self, metrics: Sequence[str], *, batch: int | None = None, halves: bool = False
+    ) -> EvaluatorCollection:
         """One evaluator for all of the metrics; those that share a ``make`` share a pass over the pictures.
+
+        Args:
+            halves: also on halves of the pictures, which tells how much a score owes to their choice.
 
         Raises:
             ConfigError: an unknown metric, one that cannot be compared with a teacher, or one whose weights or network
@@ -105,7 +112,7 @@ class Scoring:
         with torch.random.fork_rng(devices=[]):  # a network is made with random weights before its own are loaded
             return EvaluatorCollection(
                 [
-                    Part(make(self._context(wanted, marked, batch or self.batch)), wanted, marked)
+                    Part(make(self._context(wanted, marked, batch or self.batch, halves)), wanted, marked)
                     for (make, marked), wanted in groups.items()
                 ]
             )
@@ -119,12 +126,13 @@ class Scoring:
             raise ConfigError(missing)
         return metric
 
-    def _context(self, metrics: Mapping[str, Metric], to_teacher: bool, batch: int) -> MetricContext:
+    def _context(self, metrics: Mapping[str, Metric], to_teacher: bool, batch: int, halves: bool) -> MetricContext:
         return MetricContext(
             config=self.config,
             metrics=tuple(metric.name for metric in metrics.values()),
             teacher=self.teacher if to_teacher else None,
             batch=batch,
+            halves=halves,
             extractor=self.extractor,
             lpips=self.lpips,
             runtimes=self.runtimes,

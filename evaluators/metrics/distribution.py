@@ -14,7 +14,15 @@ from gantailor.evaluators.config import EvaluationConfig
 from gantailor.evaluators.features import INCEPTION_VARIANTS, missing_weights
 from gantailor.evaluators.features.extractor import Extractor, extractor_provenance
 from gantailor.evaluators.metric import Metric, MetricContext
-from gantailor.evaluators.metrics.distances import Gaussian, finite, frechet, kernel_distance, kernel_distance_subsets
+from gantailor.evaluators.halves import halves_of_mean, halves_of_sets
+from gantailor.evaluators.metrics.distances import (
+    Gaussian,
+    finite,
+    frechet,
+    frechet_distance,
+    kernel_distance,
+    kernel_distance_subsets,
+)
 from gantailor.evaluators.metrics.manifold import density_coverage, precision_recall
 from gantailor.evaluators.scores import Pairs, Score, provenance_of, real_batches, render, to_teacher, wanted
 from gantailor.supernet.device import device_of, placed
@@ -25,12 +33,12 @@ _READS = ("extractor", "weights", "resize")
 
 def make_distribution(context: MetricContext) -> Distribution:
     """One pass for all metrics of sets."""
-    return Distribution(context.extractor(), context.metrics, batch=context.batch)
+    return Distribution(context.extractor(), context.metrics, batch=context.batch, halves=context.halves)
 
 
 def make_feature_error(context: MetricContext) -> FeatureError:
     """From the configured extractor."""
-    return FeatureError(context.extractor(), context.teacher, batch=context.batch)
+    return FeatureError(context.extractor(), context.teacher, batch=context.batch, halves=context.halves)
 
 
 def _missing(config: EvaluationConfig) -> str | None:
@@ -57,6 +65,7 @@ PRECISION = _of_sets("precision", "share", lower_is_better=False, least=4)  # 3 
 RECALL = _of_sets("recall", "share", lower_is_better=False, least=4)
 DENSITY = _of_sets("density", "neighbours per k", lower_is_better=False, least=6)  # 5 neighbours
 COVERAGE = _of_sets("coverage", "share", lower_is_better=False, least=6)
+DISTANCES = {"fid": frechet_distance, "kid": kernel_distance}  # that halves of the pictures can tell something of
 OF_SETS = {metric.name: metric for metric in (FID, KID, PRECISION, RECALL, DENSITY, COVERAGE)}
 FEATURES = Metric(
     name="features",
@@ -150,19 +159,35 @@ class Distribution:
 
     Scores are named ``fid[efficientnet-lite0]``, ``fid768[inception-2015-12-05]``: a figure never travels without its
     extractor. The features of the real pictures are computed once for a data set.
+
+    Args:
+        halves: FID and KID also of halves of the pictures.
     """
 
     def __init__(
-        self, extractor: Extractor, metrics: Sequence[str] = ("fid", "kid"), *, seed: int = 2020, batch: int = 32
+        self,
+        extractor: Extractor,
+        metrics: Sequence[str] = ("fid", "kid"),
+        *,
+        seed: int = 2020,
+        batch: int = 32,
+        halves: bool = False,
     ) -> None:
         self.extractor, self.metrics, self.seed, self.batch = extractor, tuple(known_metrics(metrics)), seed, batch
+        self.halves = halves
         self._real = _RealFeatures(extractor)
 
     def __call__(self, generator: nn.Module, pairs: Pairs) -> dict[str, Score]:
         made, real = _made(self.extractor, generator, pairs, self.batch), self._real.of(pairs, device_of(generator))
         provenance = provenance_of(pairs, **extractor_provenance(self.extractor), seed=self.seed)
         values = score_features(made, real, self.metrics, seed=self.seed)
-        return {feature_score_name(m, self.extractor): OF_SETS[m].score(v, provenance) for m, v in values.items()}
+        halves = {
+            m: halves_of_sets(made, real.features, DISTANCES[m]) if self.halves and m in DISTANCES else ()
+            for m in values
+        }
+        return {
+            feature_score_name(m, self.extractor): OF_SETS[m].score(v, provenance, halves[m]) for m, v in values.items()
+        }
 
 
 class FeatureError:
@@ -172,8 +197,10 @@ class FeatureError:
     pictures. Named ``features[efficientnet-lite0]``.
     """
 
-    def __init__(self, extractor: Extractor, teacher: nn.Module | None = None, *, batch: int = 32) -> None:
-        self.extractor, self.teacher, self.batch = extractor, teacher, batch
+    def __init__(
+        self, extractor: Extractor, teacher: nn.Module | None = None, *, batch: int = 32, halves: bool = False
+    ) -> None:
+        self.extractor, self.teacher, self.batch, self.halves = extractor, teacher, batch, halves
         self._real, self._taught = _RealFeatures(extractor), dict[str, np.ndarray]()
 
     def _aims(self, pairs: Pairs, device: torch.device) -> np.ndarray:
@@ -190,7 +217,8 @@ class FeatureError:
         errors = np.square(made - self._aims(pairs, device_of(generator)), dtype=np.float64)
         provenance = provenance_of(pairs, teacher=self.teacher, **extractor_provenance(self.extractor))
         key = f"features[{self.extractor.name}]"
-        score = FEATURES.score(float(errors.mean()), provenance)
+        halves = halves_of_mean(errors.mean(1)) if self.halves else ()
+        score = FEATURES.score(float(errors.mean()), provenance, halves)
         return {key if self.teacher is None else to_teacher(key): score}
 
 

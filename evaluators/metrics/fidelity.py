@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from gantailor.evaluators.halves import halves_of_mean
 from gantailor.evaluators.metric import Metric, MetricContext
 from gantailor.evaluators.pictures.rgb import as_rgb
 from gantailor.evaluators.scores import Pairs, Score, provenance_of, render, to_teacher, wanted
@@ -17,7 +19,7 @@ from gantailor.supernet.errors import EvaluationError
 
 def make_fidelity(context: MetricContext) -> Fidelity:
     """One pass for those that are wanted."""
-    return Fidelity(context.teacher, batch=context.batch, metrics=context.metrics)
+    return Fidelity(context.teacher, batch=context.batch, metrics=context.metrics, halves=context.halves)
 
 
 def _of_pictures(name: str, unit: str, *, lower_is_better: bool) -> Metric:
@@ -158,6 +160,12 @@ MEASURES: dict[str, Measure] = {
 }
 
 
+def mean_score(metric: Metric, values: Tensor, provenance: dict[str, Any], halves: bool) -> Score:
+    """The mean of a figure for each picture ``[N]``, and those of halves of the pictures where they are wanted."""
+    each = halves_of_mean(values.cpu().numpy()) if halves else ()
+    return metric.score(float(values.mean()), provenance, each)
+
+
 TOGETHER = 64  # batches: each tensor takes two kilobytes beside its numbers, which stay on the device
 
 
@@ -172,6 +180,7 @@ class Fidelity:
 
     Args:
         metrics: names of those that are computed; SSIM takes the longest.
+        halves: also of halves of the pictures.
 
     Raises:
         EvaluationError: shapes that differ; pictures smaller than the window of SSIM, if that is computed.
@@ -183,8 +192,9 @@ class Fidelity:
         *,
         batch: int = 32,
         metrics: Sequence[str] = ("l1", "psnr", "ssim"),
+        halves: bool = False,
     ) -> None:
-        self.teacher, self.batch, self.metrics = teacher, batch, tuple(metrics)
+        self.teacher, self.batch, self.metrics, self.halves = teacher, batch, tuple(metrics), halves
 
     def __call__(self, generator: nn.Module, pairs: Pairs) -> dict[str, Score]:
         columns: dict[Metric, list[Tensor]] = {m: [] for m in FIDELITY if m.name in self.metrics}
@@ -194,5 +204,5 @@ class Fidelity:
                 if len(values) == TOGETHER:
                     values[:] = [torch.cat(values)]
         provenance = provenance_of(pairs, teacher=self.teacher)
-        scores = {m.name: m.score(float(torch.cat(values).mean()), provenance) for m, values in columns.items()}
+        scores = {m.name: mean_score(m, torch.cat(values), provenance, self.halves) for m, values in columns.items()}
         return scores if self.teacher is None else {to_teacher(key): score for key, score in scores.items()}

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from gantailor.evaluators.features.classifiers import Classifier, ClassifierName, read_tensors
 from gantailor.evaluators.metric import Metric, MetricContext
-from gantailor.evaluators.metrics.fidelity import side_by_side
+from gantailor.evaluators.metrics.fidelity import mean_score, side_by_side
 from gantailor.evaluators.pictures.rgb import as_rgb
 from gantailor.evaluators.scores import Pairs, Score, provenance_of, render, spread, to_teacher
 from gantailor.evaluators.weights import weights_digest
@@ -32,6 +32,7 @@ def make_perceptual(context: MetricContext) -> Perceptual:
         distances="lpips" in context.metrics,
         diversity=PAIRS if "diversity" in context.metrics else 0,
         batch=context.batch,
+        halves=context.halves,
     )
 
 
@@ -120,6 +121,7 @@ class Perceptual:
     Args:
         distances: whether ``lpips`` is computed.
         diversity: number of pairs of outputs; 0 leaves it out.
+        halves: ``lpips`` also of halves of the pictures.
     """
 
     def __init__(
@@ -130,9 +132,10 @@ class Perceptual:
         distances: bool = True,
         diversity: int = PAIRS,
         batch: int = 16,
+        halves: bool = False,
     ) -> None:
         self.lpips, self.teacher, self.distances = lpips, teacher, distances
-        self.diversity, self.batch = diversity, batch
+        self.diversity, self.batch, self.halves = diversity, batch, halves
 
     def __call__(self, generator: nn.Module, pairs: Pairs) -> dict[str, Score]:
         kept: list[Tensor] = []
@@ -150,7 +153,7 @@ class Perceptual:
         if distances:
             provenance = provenance_of(pairs, teacher=self.teacher, weights=weights)
             name = f"lpips{key}" if self.teacher is None else to_teacher(f"lpips{key}")
-            scores[name] = LPIPS.score(float(exact(torch.cat(distances)).mean()), provenance)
+            scores[name] = mean_score(LPIPS, exact(torch.cat(distances)), provenance, self.halves)
         if self.diversity and len(kept) > 1:
             varied = pairwise_diversity(self.lpips, torch.stack(kept), pairs=self.diversity)
             provenance = provenance_of(pairs, weights=weights, pairs_of_outputs=self.diversity)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 import pandas as pd
 
+from gantailor.evaluators.halves import shown_interval
 from gantailor.evaluators.metric import metric_of
 from gantailor.search.limits import format_macs
 
@@ -23,46 +25,67 @@ def worse_than_nothing(metric: str, value: float, untrained: Mapping[str, Mappin
     return value > min(plain) if metric_of(metric).lower_is_better else value < max(plain)
 
 
-def interval(differences: Sequence[float] | np.ndarray) -> tuple[float, float]:
-    """Mean and half of the 95% interval of paired differences over seeds, by Student's t; of one seed half is NaN.
+# Scores on halves of the pictures, by method, budget, seed and metric; the teacher's are those of ``TEACHER``.
+Halves = Mapping[tuple[str, str, int, str], np.ndarray]
+TEACHER = ("teacher", "", -1)
 
-    The pictures are the same for all arms and seeds, so their choice is not in it.
+
+@dataclass(frozen=True, eq=False)
+class Change:
+    """An arm beside another one.
+
+    Attributes:
+        percent: of the other's score, a row for each seed that both have, a column for each metric.
+        halves: the same on halves of the pictures, ``[seeds, halves]``, of metrics that have them.
     """
-    values = np.asarray(differences, dtype=float)
-    if len(values) < 2:
-        return float(values.mean()), float("nan")
-    from scipy import stats
 
-    half = stats.t.ppf(0.975, len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values))
-    return float(values.mean()), float(half)
+    arm: str
+    percent: pd.DataFrame
+    halves: Mapping[str, np.ndarray] = field(default_factory=dict)
 
-
-def shown_interval(differences: Sequence[float] | np.ndarray) -> str:
-    """It as a cell: bold where it leaves out 0."""
-    mean, half = interval(differences)
-    if np.isnan(half):
-        return f"{mean:+.1f}"
-    return f"**{mean:+.1f} ± {half:.1f}**" if abs(mean) > half else f"{mean:+.1f} ± {half:.1f}"
+    def cell(self, metric: str) -> str:
+        """Its mean with the interval."""
+        return shown_interval(self.percent[metric].to_numpy(), self.halves.get(metric))
 
 
 def paired(
-    part: pd.DataFrame, base: str, metrics: Sequence[str], *, by: str = "method"
-) -> Iterator[tuple[str, pd.DataFrame]]:
+    part: pd.DataFrame, base: str, metrics: Sequence[str], *, by: str = "method", halves: Halves | None = None
+) -> Iterator[Change]:
     """Every other arm with its change in percent of the base, a row for each seed that both have; none without any.
 
     Args:
         part: rows of one budget: ``by``, ``seed`` and the metrics.
     """
-    columns = list(metrics)
+    columns, budget = list(metrics), str(part["budget"].iloc[0]) if "budget" in part else ""
     known = part[part[by] == base].set_index("seed")[columns]
     for arm, rows in part.groupby(by, sort=False):
         other = rows.set_index("seed")[columns]
         seeds = known.index.intersection(other.index)
-        if arm != base and len(seeds):
-            yield str(arm), 100 * (other.loc[seeds] / known.loc[seeds] - 1)
+        if arm == base or not len(seeds):
+            continue
+        found = dict[str, np.ndarray]()
+        for name in columns if halves else ():
+            ours, theirs = (_halves(halves or {}, one, budget, seeds, name) for one in (str(arm), base))
+            if ours is not None and theirs is not None and ours.shape == theirs.shape:
+                found[name] = 100 * (ours - theirs) / known.loc[seeds, name].to_numpy()[:, None]
+        yield Change(str(arm), 100 * (other.loc[seeds] / known.loc[seeds] - 1), found)
 
 
-def changes(frame: pd.DataFrame, metrics: Sequence[str]) -> list[str]:
+def _halves(halves: Halves, arm: str, budget: str, seeds: pd.Index, metric: str) -> np.ndarray | None:
+    """``[seeds, halves]``, or None where one is missing."""
+    keys = [TEACHER if arm == TEACHER[0] else (arm, budget, int(seed)) for seed in seeds]
+    rows = [halves[(*key, metric)] for key in keys if (*key, metric) in halves]
+    return np.array(rows) if len(rows) == len(keys) and len(set(map(len, rows))) == 1 else None
+
+
+def with_teacher(frame: pd.DataFrame, scores: Mapping[str, float]) -> pd.DataFrame:
+    """Rows of runs behind the teacher's, which are the same at every budget and for every seed."""
+    places = frame[["budget", "seed"]].drop_duplicates()
+    named = {name: scores.get(name, float("nan")) for name in frame.columns if name not in ("method", "budget", "seed")}
+    return pd.concat([places.assign(method=TEACHER[0], **named), frame], ignore_index=True)
+
+
+def changes(frame: pd.DataFrame, metrics: Sequence[str], halves: Halves | None = None) -> list[str]:
     """A table in Markdown: each arm beside the first one, in percent of it, paired by seed.
 
     Args:
@@ -73,9 +96,9 @@ def changes(frame: pd.DataFrame, metrics: Sequence[str]) -> list[str]:
     """
     base, lines = str(frame["method"].iloc[0]), []
     for budget, part in frame.groupby("budget", sort=False):
-        for arm, percent in paired(part, base, metrics):
-            cells = " | ".join(shown_interval(percent[name].to_numpy()) for name in metrics)
-            lines.append(f"| {arm} | {budget} | {cells} | {len(percent)} |")
+        for change in paired(part, base, metrics, halves=halves):
+            cells = " | ".join(change.cell(name) for name in metrics)
+            lines.append(f"| {change.arm} | {budget} | {cells} | {len(change.percent)} |")
     if not lines:
         return []
     heads = " | ".join(f"{name}, %" for name in metrics)
@@ -83,7 +106,8 @@ def changes(frame: pd.DataFrame, metrics: Sequence[str]) -> list[str]:
 
 
 CHANGES_SAID = (
-    "Changes in percent, paired by seed, with their 95% interval (Student's t over seeds); bold where 0 is outside."
+    "Changes in percent, paired by seed and picture, with their 95% interval over seeds and pictures (Student's t over "
+    "seeds, random halves of the pictures; of one seed over pictures alone); bold where 0 is outside."
 )
 
 

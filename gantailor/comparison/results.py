@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import torch
 from torch import nn
 
-from gantailor.comparison import drawing, runs
-from gantailor.comparison.fairness import CHANGES_SAID, changes, unequal_costs
-from gantailor.comparison.runs import Entry
+from gantailor.comparison import drawing, fairness, runs
+from gantailor.comparison.fairness import unequal_costs
+from gantailor.comparison.runs import Entry, result_scores
 from gantailor.evaluators.scores import evenly
 from gantailor.reports import figures
 from gantailor.reports.pages import with_policy
@@ -28,6 +29,7 @@ from gantailor.supernet.quantization.activation_ranges import load_fake_quantize
 from gantailor.zoo.data.pictures import is_picture, picture_grid, to_rgb
 
 SHOWN = 6  # pictures in the grid
+PLACES = ("method", "budget", "seed", "metric")  # that halves are of
 UNTRAINED = (
     "teacher",
     "input",
@@ -74,6 +76,23 @@ def references(entries: Sequence[Entry]) -> dict[str, dict[str, float]]:
     return {name: found[name] for name in UNTRAINED if name in found}
 
 
+def halves_of(entries: Sequence[Entry]) -> fairness.Halves:
+    """Scores on random halves of the test pictures, of finished runs and of the teacher, where runs have them."""
+    found: dict[tuple[str, str, int, str], np.ndarray] = {}
+    for entry in entries:
+        scores = entry.scores() if entry.done else {}
+        rows = {(entry.method, entry.budget, entry.seed): result_scores(scores)} if scores else {}
+        for key, row in {**rows, fairness.TEACHER: scores.get("teacher", {})}.items():
+            found |= {(*key, metric): np.array(score["halves"]) for metric, score in row.items() if "halves" in score}
+    return found
+
+
+def halves_frame(halves: fairness.Halves) -> pd.DataFrame:
+    """It as a table: what each row is of, and its halves in a column each."""
+    rows = [dict(zip(PLACES, key, strict=True)) | dict(enumerate(values, 1)) for key, values in halves.items()]
+    return pd.DataFrame(rows)
+
+
 def _teacher_macs(entry: Entry) -> int:
     teacher = entry.open().setup.traced_teacher
     return teacher.macs(teacher.full_config(), convention=entry.config.convention)
@@ -118,6 +137,18 @@ def pictures(entries: Sequence[Entry]) -> tuple[list[str], bytes]:
     return list(shown), picture_grid(list(shown.values()), names=list(shown))
 
 
+def _changed(
+    frame: pd.DataFrame, teacher: Mapping[str, float] | None, halves: fairness.Halves, metrics: Sequence[str]
+) -> dict[str, str]:
+    """Tables of what changes beside the first method, and beside the teacher, by their titles."""
+    found = {"What changes beside the first method": fairness.changes(frame, metrics, halves)}
+    if teacher is not None:
+        known = [name for name in metrics if name in teacher]
+        taught = fairness.with_teacher(frame, teacher)
+        found["What changes beside the teacher"] = fairness.changes(taught, known, halves) if known else []
+    return {title: "\n".join([*lines, "", fairness.CHANGES_SAID, ""]) for title, lines in found.items() if lines}
+
+
 def write_comparison(entries: Sequence[Entry], folder: Path, said: Sequence[str] = ()) -> str:
     """Everything that is made of finished runs; the table.
 
@@ -125,14 +156,13 @@ def write_comparison(entries: Sequence[Entry], folder: Path, said: Sequence[str]
         said: lines about how the runs were made, which stand below it.
     """
     frame, wide = results(entries)
-    untrained, history = references(entries), histories(entries)
+    untrained, history, halves = references(entries), histories(entries), halves_of(entries)
     missing = [entry.folder.name for entry in entries if not entry.done]
     unlike = [*unlike_entries(entries), *unequal_costs(wide)]
     warn(unlike)
     notes = [*said, *unlike]
     text, figure = drawing.markdown(wide, untrained, missing), drawing.draw(wide, untrained)
-    changed = "\n".join(changes(frame, drawing.metrics_of(wide)))
-    changed = f"{changed}\n\n{CHANGES_SAID}\n" if changed else ""
+    changed = _changed(frame, untrained.get("teacher"), halves, drawing.metrics_of(wide))
     images = {"compare": ("Scores against MACs and training time", figures.rendered(figure, "png"))}
     if not history.empty:
         write_bytes(folder / "history.csv", csv_bytes(history))
@@ -145,9 +175,11 @@ def write_comparison(entries: Sequence[Entry], folder: Path, said: Sequence[str]
             shown, sheet = pictures(done)
             images[f"pictures-{budget}"] = (f"Budget {budget}: {', '.join(shown)}", sheet)
     write_bytes(folder / "results.csv", csv_bytes(frame))
+    if halves:
+        write_bytes(folder / "halves.csv", csv_bytes(halves_frame(halves)))
     title = f"Mean and standard deviation over seeds, test split; MACs: {entries[0].config.convention}"
-    tables = [(title, text), *([("What changes beside the first method", changed)] if changed else [])]
-    text += "".join(f"\n{line}\n" for line in (changed.rstrip(), *notes) if line)
+    tables = [(title, text), *changed.items()]
+    text += "".join(f"\n{line}\n" for line in (*(one.rstrip() for one in changed.values()), *notes))
     write_bytes(folder / "table.md", text.encode())
     figures.save(figure, folder / "compare.svg")
     for name, (_, data) in images.items():

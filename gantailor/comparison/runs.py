@@ -31,6 +31,7 @@ from gantailor.supernet.graph import SubnetConfig
 
 STAMPS = ("convention", "units", "data", "weights", "settings", "version", "date")  # of a row: what its figures are of
 WEIGHTS = "subnet.safetensors"
+ROWS = ("teacher", "input")  # of every table, beside the methods
 PATIENCE = 5.0  # seconds between two looks at what another process works on
 # Files of a trained supernet, which another run may go on with; the last one counts.
 SUPERNET = ("trace.json", "ranking.json", "supernet.ckpt.jsonl", "supernet.watch.jsonl", "supernet.safetensors")
@@ -96,6 +97,8 @@ class Comparison(BaseModel):
             value = {name: {} for name in value}
         found = value
         for name, settings in found.items() if isinstance(found, Mapping) else ():
+            if name in ROWS:
+                raise ValueError(f"no method can be called {name!r}, which is a row of its own; choose another name")
             if name not in METHODS and ":" not in name and "method" not in (settings or {}):
                 raise ValueError(f"{name!r} is no method ({nearest(name, METHODS)}); give it a method: of its own")
         return {name: settings or {} for name, settings in found.items()} if isinstance(found, Mapping) else found
@@ -195,7 +198,7 @@ class Entry:
         """Costs and scores on the test split, and what they are of: ``STAMPS``."""
         scores, traced = self.scores(), self.open().setup.traced
         subnet = read_config(self.folder / "subnet.json")
-        found = scores.get("subnet, 8 bits simulated", scores["subnet"])  # slimming's result is the one in 8 bits
+        found = result_scores(scores)
         row: dict[str, Any] = {"method": self.method, "budget": self.budget, "seed": self.seed}
         row["macs"] = traced.macs(subnet, convention=self.config.convention)
         row["params"] = traced.parameter_count(subnet)
@@ -232,6 +235,12 @@ class Entry:
             "version": f"gantailor {first['provenance'].get('gantailor', 'unknown')}",
             "date": datetime.fromtimestamp(written, UTC).isoformat(timespec="seconds"),
         }
+
+
+def result_scores(scores: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Those of what a run is there for: slimming's result is the one in 8 bits."""
+    found: Mapping[str, Any] = scores.get("subnet, 8 bits simulated", scores["subnet"])
+    return found
 
 
 def _sha256(content: bytes) -> str:

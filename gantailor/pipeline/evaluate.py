@@ -76,7 +76,7 @@ def _scored(
         rows = {key: row for key, row in known.get(name, {}).items() if mark.items() <= row.get("of", {}).items()}
         asked = [metric for metric in wanted if not (name == "teacher" and against_teacher(metric))]  # not itself
         missing = [metric for metric in asked if not rows_of_metrics(rows, [metric], config)]
-        found = scores_to_json(setup.scoring.evaluator(missing)(model, pairs)) if missing else {}
+        found = scores_to_json(setup.scoring.evaluator(missing, halves=True)(model, pairs)) if missing else {}
         for key, row in found.items():
             settings = next(find_metric(m).settings(config) for m in missing if _names(m, key))
             rows[_free_name(key, settings, rows)] = {**row, "of": {**mark, "settings": settings}}

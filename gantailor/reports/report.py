@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from gantailor.evaluators.halves import interval
 from gantailor.evaluators.pictures.modes import background_of
 from gantailor.evaluators.pictures.rgb import as_rgb, as_seen
 from gantailor.evaluators.scores import evenly
@@ -117,6 +118,19 @@ def worse_than_nothing(scores: Mapping[str, Mapping[str, Any]]) -> list[str]:
     return lines
 
 
+def beside_the_teacher(scores: Mapping[str, Mapping[str, Any]]) -> dict[tuple[str, str], str]:
+    """By column and score how many percent it is from the teacher's, with the 95% interval over the test pictures."""
+    found, taught = {}, scores.get("teacher", {})
+    for name, row in scores.items():
+        for key in row if name.startswith("subnet") else ():
+            ours, theirs = (np.array(one.get(key, {}).get("halves", ())) for one in (row, taught))
+            if len(theirs) and ours.shape == theirs.shape and (known := taught[key]["value"]) > 0:
+                percent = 100 * (row[key]["value"] / known - 1)
+                half = interval([percent], 100 * (ours - theirs)[None] / known)[1]
+                found[name, key] = f"{percent:+.1f} ± {half:.1f}%"
+    return found
+
+
 def _sign(score: Mapping[str, Any]) -> int:
     return 1 if score["lower_is_better"] else -1
 
@@ -167,6 +181,7 @@ def write_report(run: Run, front: Sequence[Figure], *, pictures: int = 8) -> Non
         large=max(MOST_PIXELS, width) if width < SMALL else width,
         quantities=QUANTITIES,
         scored=_scored(scores, manifest["devices"]),
+        beside=beside_the_teacher(scores),
         size=format_bytes,
         before=next(name for name in ("teacher", "real", "input", "subnet") if name in columns),
         costs=costs,

@@ -13,6 +13,7 @@ from gantailor.cli.main import main
 from gantailor.comparison import drawing, fairness, runs
 from gantailor.comparison.results import results
 from gantailor.comparison.runs import Comparison, take_supernet
+from gantailor.evaluators.halves import shown_interval
 from gantailor.pipeline.compress import compress
 from gantailor.reports.pages import with_policy
 from gantailor.run.folder import RunFolder
@@ -60,7 +61,10 @@ def test_every_run_is_in_the_table(compared):
     lines = (out / "table.md").read_text().partition("\n\n")[0].splitlines()
     assert lines[2].startswith("| teacher |") and len(lines) == 10
     changed = [line for line in (out / "table.md").read_text().splitlines() if "± " in line][6:]
-    assert [line.split("|")[1].strip() for line in changed] == ["hypernetwork", "uniform"] * 2
+    arms = ["hypernetwork", "uniform"] * 2 + ["agents", "hypernetwork", "uniform"] * 2  # beside agents, and the teacher
+    assert [line.split("|")[1].strip() for line in changed] == arms
+    halves = pd.read_csv(out / "halves.csv", keep_default_na=False)
+    assert len(halves) == 2 * 13 and list(halves.columns[:5]) == ["method", "budget", "seed", "metric", "1"]
     untouched = json.loads((out / "uniform-0.3x-0" / "scores.json").read_text())["input"]["l1"]["value"]
     assert lines[3].startswith(f"| input | | 0 | {untouched:.4g} |")
     mean = frame[(frame["method"] == "agents") & (frame["budget"] == "0.5x")]["psnr"]
@@ -71,7 +75,7 @@ def test_every_run_is_in_the_table(compared):
         assert Image.open(out / name).width > 100
     page = (out / "compare.html").read_text()
     assert (
-        page.count("data:image/png") == 4 and page.count("<tr>") == 14 and "Budget 0.5x: input, teacher, agents" in page
+        page.count("data:image/png") == 4 and page.count("<tr>") == 21 and "Budget 0.5x: input, teacher, agents" in page
     )
     assert "<svg" in (out / "compare.svg").read_text()
 
@@ -115,7 +119,7 @@ def test_changes_are_paired_and_have_an_interval():
     half = 4.302652729911275 * 10 / 3**0.5  # t of 2 degrees of freedom, deviation of 10, 20, 30
     assert lines[0] == "| beside base | budget | l1, % | seeds |"
     assert lines[2:] == [f"| other | 0.1x | +20.0 ± {half:.1f} | 3 |", "| lone | 0.1x | +100.0 | 1 |"]
-    assert fairness.shown_interval([10.0, 10.1, 10.2]).startswith("**+10.1 ± 0.2")
+    assert shown_interval([10.0, 10.1, 10.2]).startswith("**+10.1 ± 0.2")
     assert fairness.changes(frame[frame.method == "base"], ["l1"]) == []
 
 

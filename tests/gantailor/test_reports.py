@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from gantailor.comparison.drawing import page as comparison_page
 from gantailor.reports.figures import label_costs
 from gantailor.reports.pages import with_policy
-from gantailor.reports.report import format_bytes, said, worse_than_nothing
+from gantailor.reports.report import beside_the_teacher, format_bytes, said, worse_than_nothing
 
 
 def score(value, *, lower=True):
@@ -65,6 +65,15 @@ def test_an_axis_has_numbers_at_every_range(log, low, high):
     ]
     assert values == pytest.approx(ticks, rel=1e-3) and len(set(values)) == len(values)
     assert left <= low and high <= right and axes.get_xscale() == ("log" if log else "linear")
+
+
+def test_how_far_from_the_teacher_with_an_interval_over_pictures():
+    taught, subnet = score(0.2) | {"halves": [0.1, 0.3]}, score(0.21) | {"halves": [0.12, 0.3]}
+    found = beside_the_teacher({"teacher": {"l1": taught}, "subnet": {"l1": subnet}, "input": {"l1": subnet}})
+    assert found == {("subnet", "l1"): "+5.0 ± 13.9%"}  # 1.96 times the deviation of 10% and 0%
+    for other in (score(0.2), score(0.2) | {"halves": [0.1]}, score(-0.01) | {"halves": [0.1, 0.3]}):
+        assert beside_the_teacher({"teacher": {"l1": other}, "subnet": {"l1": subnet}}) == {}
+    assert beside_the_teacher({"subnet": {"l1": subnet}}) == {}
 
 
 def test_sizes_in_words():
