@@ -13,6 +13,7 @@ from pydantic import ValidationError
 import gantailor
 from gantailor.cli.main import main
 from gantailor.supernet.errors import ConfigError
+from gantailor.supernet.files import read_rows
 from gantailor.supernet.training.pool import ImagePool
 from gantailor.supernet.training.recipe import Recipe
 from gantailor.supernet.training.trainer import Trainer
@@ -335,7 +336,15 @@ def test_command_line(tmp_path, monkeypatch, preset, kind, generator, options):
         flags = ["--data.direction", "unpaired"] if kind == "folder" else []
     flags += ["--data.kind", kind, "--data.path", str(data), "--data.classes", "3", "--train.preset", preset]
     flags += ["--generator", generator, "--options", options, "--out", str(tmp_path / "run"), *COMMON]
-    assert main(["teacher", *flags, "--data.size", "64"]) == 0
+    assert main(["teacher", *flags, "--data.size", "64", "--train.watch_kimg", "0.004"]) == 0
+    looks = read_rows(tmp_path / "run" / "teacher.watch.jsonl")
+    assert [row["step"] for row in looks] == [2, 4] and all(np.isfinite(list(row.values())).all() for row in looks)
+    kinds = [name.partition("[")[0] for name in looks[0]][1:]
+    assert kinds == {"pix2pix": ["l1", "fid", "kid"], "spade": ["l1", "fid", "kid"], "stylegan2": ["fid"]}.get(
+        preset.removeprefix("teacher-"), ["fid", "kid"]
+    )
+    columns = {"pix2pix": 3, "cyclegan": 2, "munit": 2, "spade": 3, "stylegan2": 8}[preset.removeprefix("teacher-")]
+    assert Image.open(tmp_path / "run" / "samples" / "teacher-0000004.png").width // 64 == columns
     made = gantailor.load_teacher(
         tmp_path / "run" / "teacher.safetensors", generator=generator, **__import__("yaml").safe_load(options)
     )

@@ -11,13 +11,15 @@ import torch
 from torch import Tensor, nn
 
 from gantailor.evaluators.metric import find_metric
-from gantailor.evaluators.scores import Subset
-from gantailor.evaluators.scoring import Scoring
+from gantailor.evaluators.scores import Pairs, Subset, against_teacher, evenly, has_real
+from gantailor.evaluators.scoring import EvaluatorCollection, Scoring
 from gantailor.pipeline.shapes import AsTrained, check_batch, check_targets
 from gantailor.pipeline.training.fit import fit
 from gantailor.run.run import Run
 from gantailor.run.shapes import as_generator_has, output_of
+from gantailor.supernet.calling import first
 from gantailor.supernet.device import HOST, computed, find_device, find_precision
+from gantailor.supernet.errors import GantailorError
 from gantailor.supernet.files import cut_rows, save_tensors, write_bytes
 from gantailor.supernet.subnets.copying import copied
 from gantailor.supernet.training import distributed
@@ -25,13 +27,14 @@ from gantailor.supernet.training.image_to_image import ImageToImage
 from gantailor.supernet.traits import Traits, traits_of, with_signed_pictures
 from gantailor.zoo.data.config import DataConfig
 from gantailor.zoo.data.index import telling
-from gantailor.zoo.data.pictures import picture_grid, to_rgb
+from gantailor.zoo.data.pictures import is_picture, picture_grid, to_rgb
 from gantailor.zoo.data.read import read_split
 from gantailor.zoo.generators.record import build
 from gantailor.zoo.tasks.training import find_training
 
 HALF_STEP = 2.0**-11  # relative rounding of a number that half precision holds
-WATCHED = 2000  # pictures that a generator from latents is scored on as it trains
+WATCHED = 2000  # pictures that it is scored on as it trains
+SHOWN = 6
 
 
 def train_teacher(run: Run) -> Path:
@@ -57,7 +60,7 @@ def train_teacher(run: Run) -> Path:
     if distributed.rank() == 0:  # for all of the processes under torchrun
         run.claim()
     distributed.wait()
-    watcher = _latent_watcher(run, data, traits) if traits.takes == "latents" and distributed.rank() == 0 else None
+    watcher = _watcher(run, data, traits) if recipe.watch_kimg and distributed.rank() == 0 else None
     checkpoint = run.folder.file("teacher.ckpt.safetensors")
     trained = fit(run, task, recipe, checkpoint=checkpoint, title="teacher", on_watch=watcher)
     weights = training.weights(task, trained)
@@ -68,26 +71,51 @@ def train_teacher(run: Run) -> Path:
     return run.folder.file(f"{next(iter(weights))}.safetensors")
 
 
-def _latent_watcher(run: Run, config: DataConfig, traits: Traits) -> Callable[[nn.Module, int], None]:
-    """Every so often a sheet of pictures, and the scores against the training pictures: does it still improve?"""
+def _watcher(run: Run, config: DataConfig, traits: Traits) -> Callable[[nn.Module, int], None]:
+    """Every so often a sheet of pictures, and the scores on the search split: does it still improve?
+
+    A generator from latents has none but its training pictures to be compared with.
+    """
     with telling(run.report.pictures("reading search")):
         data = read_split(config, "search", traits)
-    shown = Subset(data, WATCHED)
-    names = [name for name in run.config.evaluation.final if find_metric(name).compares == "sets"]
-    few = len(data) < 100  # too few neighbours for precision and recall
-    evaluator = Scoring(run.config.evaluation).evaluator(["fid"] if few else names)
+    shown, evaluator = Subset(data, WATCHED), _watching(run, data, traits)
 
     def watch(model: nn.Module, step: int) -> None:
         model = copied(model).eval()
-        drawn = to_rgb(computed(model, data.batch(np.arange(min(64, len(data))))[0]), config.background)
-        sheet = picture_grid([drawn[i::8] for i in range(8)])
-        write_bytes(run.folder.file("samples") / f"teacher-{step:07d}.png", sheet)
+        write_bytes(run.folder.file("samples") / f"teacher-{step:07d}.png", _sheet(model, data, config, traits))
         row = {"step": step, **{name: score.value for name, score in evaluator(model, shown).items()}}
         cut_rows(run.folder.log_of("teacher"), step - 1)
         with run.folder.log_of("teacher").open("a") as file:
             file.write(json.dumps(row) + "\n")
 
     return watch
+
+
+def _watching(run: Run, data: Pairs, traits: Traits) -> EvaluatorCollection:
+    """Those of the final scores that such data have; none, which is told, where what they need is missing."""
+    kinds = {"sets"} if data.batch(np.arange(1))[1] is None or traits.takes == "latents" else {"sets", "pictures"}
+    others = getattr(data, "others", None)
+    count = len(data) if others is None else min(len(data), len(others))
+    names = [name for name in run.config.evaluation.final if find_metric(name).compares in kinds]
+    if traits.takes == "latents" and count < 100:  # too few neighbours for precision and recall
+        names = ["fid"]
+    wanted = [name for name in names if find_metric(name).least <= count and not against_teacher(name)]
+    scoring = Scoring(run.config.evaluation)
+    try:
+        return scoring.evaluator(wanted if has_real(data) else [])
+    except GantailorError as error:
+        run.report.note(f"teacher: it is shown as it trains, but not scored: {error}")
+        return scoring.evaluator([])
+
+
+def _sheet(model: nn.Module, data: Pairs, config: DataConfig, traits: Traits) -> bytes:
+    """64 pictures from latents; of others inputs, what is made of them, and the real ones."""
+    if traits.takes == "latents":
+        drawn = to_rgb(computed(model, data.batch(np.arange(min(64, len(data))))[0]), config.background)
+        return picture_grid([drawn[i::8] for i in range(8)])
+    inputs, targets = data.batch(evenly(len(data), SHOWN))
+    columns = [first(inputs), computed(model, inputs), targets]
+    return picture_grid([to_rgb(images, config.background) for images in columns if is_picture(images)])
 
 
 def _save(run: Run, name: str, state: Mapping[str, Tensor]) -> None:
