@@ -303,3 +303,9 @@ def test_a_warning_of_this_project_is_a_line(tmp_path, monkeypatch, capsys):
         assert warnings.showwarning is usual
     said = capsys.readouterr().err
     assert said.splitlines()[0] == "warning: too few pictures" and str(own) not in said
+
+
+@pytest.mark.parametrize("metrics", ["", " , "])
+def test_no_metric_is_no_answer(metrics, capsys):
+    assert main(["evaluate", "--images", "a", "--reference", "b", "--metrics", metrics]) == 2
+    assert "names none; give some, --metrics fid,kid say, or leave it out" in capsys.readouterr().err
