@@ -11,7 +11,8 @@ from gantailor.comparison.cluster import Cluster, run_all_on
 from gantailor.comparison.pace import lengths, timed
 from gantailor.comparison.rates import chosen, trials
 from gantailor.comparison.results import write_comparison
-from gantailor.comparison.runs import Comparison, Entry, check_folders, run_all
+from gantailor.comparison.running import check_folders, run_all
+from gantailor.comparison.runs import Comparison, Entry
 from gantailor.pipeline.check import find_mistakes
 from gantailor.supernet.errors import ConfigError
 from gantailor.supernet.training import distributed

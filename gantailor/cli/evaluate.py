@@ -33,7 +33,9 @@ def evaluate(arguments: argparse.Namespace) -> Mapping[str, Any]:
     """Score a run, a checkpoint, an export, or a folder of pictures; the scores with their provenance."""
     metrics = tuple(metric.strip() for metric in (arguments.metrics or "").split(",") if metric.strip())
     if arguments.metrics is not None and not metrics:
-        raise ConfigError(f"--metrics {arguments.metrics!r} names none; give some, --metrics fid,kid say, or leave it out")
+        raise ConfigError(
+            f"--metrics {arguments.metrics!r} names none; give some, --metrics fid,kid say, or leave it out"
+        )
     if arguments.run is not None and not (arguments.images or arguments.reference):
         rows = _of_run(arguments, metrics)
     elif arguments.images or arguments.reference:

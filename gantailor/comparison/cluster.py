@@ -10,7 +10,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from gantailor.comparison.runs import Entry, leader, reason_of, wait_for, work_on
+from gantailor.comparison.running import leader, reason_of, wait_for, work_on
+from gantailor.comparison.runs import Entry
 from gantailor.pipeline.search.ray import RESTARTS, connect
 from gantailor.run.progress import Reporter
 from gantailor.supernet.errors import BusyError, ConfigError, first_line
@@ -32,7 +33,7 @@ class Cluster:
 
 
 def run_all_on(cluster: Cluster, entries: Sequence[Entry]) -> dict[str, str]:
-    """As ``runs.run_all``, several at a time. The folder has to lie where every node sees it. Failures by name.
+    """As ``running.run_all``, several at a time. The folder has to lie where every node sees it. Failures by name.
 
     A run on a node that is lost goes on elsewhere from its last checkpoint.
 

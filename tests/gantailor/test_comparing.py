@@ -10,9 +10,10 @@ import yaml
 from PIL import Image
 
 from gantailor.cli.main import main
-from gantailor.comparison import drawing, fairness, runs
+from gantailor.comparison import drawing, fairness, running
 from gantailor.comparison.results import results
-from gantailor.comparison.runs import Comparison, take_supernet
+from gantailor.comparison.running import take_supernet
+from gantailor.comparison.runs import Comparison
 from gantailor.evaluators.halves import shown_interval
 from gantailor.pipeline.compress import compress
 from gantailor.reports.pages import with_policy
@@ -297,11 +298,24 @@ def test_what_another_process_holds_is_waited_for(monkeypatch):
             entry.busy -= 1
             entry.done = entry.folder.name == "theirs" and not entry.busy
 
-    monkeypatch.setattr(runs, "work_on", run)
-    monkeypatch.setattr(runs, "wait_for", wait)
-    assert runs.run_all(entries) == {"broken": "no such thing"}
+    monkeypatch.setattr(running, "work_on", run)
+    monkeypatch.setattr(running, "wait_for", wait)
+    assert running.run_all(entries) == {"broken": "no such thing"}
     assert done == ["mine", "left"] and waited == [["theirs", "left", "broken"], ["theirs"]]
     assert [entry.done for entry in entries] == [True, True, True, False]
+
+
+def test_the_time_left_is_that_of_all_runs(monkeypatch):
+    clock = iter([100.0, 400.0, 1000.0])
+    monkeypatch.setattr(running.time, "monotonic", lambda: next(clock))
+    entries = [Held(str(number), busy=0) for number in range(6)]
+    entries[0].done = True  # before this began
+    left = running.TimeLeft(entries)
+    assert left.said(0) == ""
+    entries[1].done = True
+    assert left.said(0) == ", about 20 minutes left in all"  # four of 300 seconds
+    entries[2].done = entries[3].done = True
+    assert left.said(1) == ", about 5 minutes left in all"  # one of 300: the other has failed
 
 
 def test_a_folder_is_free_when_nobody_writes_there(tmp_path):

@@ -11,7 +11,8 @@ import pytest
 from safetensors.torch import load_file
 
 from gantailor.cli.main import main
-from gantailor.comparison.runs import Comparison, leader
+from gantailor.comparison.running import leader
+from gantailor.comparison.runs import Comparison
 from gantailor.pipeline.training.cluster import train_on_cluster
 from gantailor.run.loading import load_config
 from gantailor.run.run import Run
