@@ -350,3 +350,12 @@ def test_command_line(tmp_path, monkeypatch, preset, kind, generator, options):
     )
     assert all(torch.isfinite(t).all() for t in made.state_dict().values())
     assert (tmp_path / "run" / "teacher_BtoA.safetensors").exists() == (preset == "teacher-cyclegan")
+    judge = tmp_path / "run" / "teacher_discriminator.safetensors"
+    assert judge.exists() == (preset in ("teacher-pix2pix", "teacher-spade", "teacher-stylegan2"))
+    if preset == "teacher-pix2pix":  # a student goes on with it
+        flags = [*flags[:-8], "--out", str(tmp_path / "student"), *COMMON, "--data.size", "64", "--dry-run"]
+        flags += ["--teacher", str(tmp_path / "run" / "teacher.safetensors"), "--discriminator", str(judge)]
+        flags += [flag.replace("train.", "finetune.") for flag in (*COMMON, "--train.preset", preset)]
+        (tmp_path / "config.yaml").write_text("budget: 0.5x\nspace: path\n")
+        save(tmp_path / "pairs" / "test", pictures(4, 1, size=64).repeat(2, axis=2))
+        assert main(["compress", str(tmp_path / "config.yaml"), *flags]) == 0

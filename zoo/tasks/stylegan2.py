@@ -24,7 +24,6 @@ from gantailor.supernet.training.batches import rows_of
 from gantailor.supernet.training.image_to_image import Sampler
 from gantailor.supernet.training.losses import fake_loss, generator_loss, l1_loss, real_loss, shrunk
 from gantailor.supernet.training.recipe import Recipe, require
-from gantailor.supernet.training.task import Task
 from gantailor.supernet.training.teaching.distillation import capture, relation_loss
 from gantailor.supernet.traits import plain_generator
 from gantailor.zoo.data.config import DataConfig
@@ -41,7 +40,7 @@ from gantailor.zoo.generators.stylegan2.generator import (
     style_directions,
 )
 from gantailor.zoo.tasks.augment import augment
-from gantailor.zoo.tasks.training import StudentContext, Training, Weights
+from gantailor.zoo.tasks.training import StudentContext, Training
 
 
 @dataclass(frozen=True)
@@ -373,12 +372,4 @@ def _teacher(generator: nn.Module, data: DataConfig, recipe: Recipe, *, device: 
     return StyleGan2(net, real_pictures(read_split(whole(data), "train")), recipe, device=device)
 
 
-def _weights(task: Task, trained: nn.Module) -> Weights:
-    """Generator, and the discriminator that retraining can go on with."""
-    assert isinstance(task, StyleGan2)
-    return {"teacher": trained.state_dict(), "teacher_discriminator": task.discriminator.state_dict()}
-
-
-STYLEGAN2 = Training(
-    name="stylegan2", student=_student, teacher=_teacher, discriminator=_discriminator, weights=_weights
-)
+STYLEGAN2 = Training(name="stylegan2", student=_student, teacher=_teacher, discriminator=_discriminator)

@@ -92,9 +92,10 @@ def judge_of(task: Task) -> nn.Module | None:
     return parts.get("discriminator", parts.get("judges"))
 
 
-def generator_alone(task: Task, trained: nn.Module) -> Weights:
-    """A teacher's training leaves the generator."""
-    return {"teacher": trained.state_dict()}
+def with_discriminator(task: Task, trained: nn.Module) -> Weights:
+    """A teacher's training leaves the generator, and the discriminator, if any, that a student's can go on with."""
+    judge = task.parts().get("discriminator")
+    return {"teacher": trained.state_dict()} | ({} if judge is None else {"teacher_discriminator": judge.state_dict()})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,7 +115,7 @@ class Training:
     student: MakeStudent | None = None
     teacher: MakeTeacher | None = None
     discriminator: MakeDiscriminator | None = None
-    weights: Callable[[Task, nn.Module], Weights] = generator_alone
+    weights: Callable[[Task, nn.Module], Weights] = with_discriminator
 
     def student_task(self) -> MakeStudent:
         """The maker of a student's training.
