@@ -251,7 +251,8 @@ class _Kept:
     """A tensor that autograd keeps, until it is dropped."""
 
     def __init__(self, tally: Saved, tensor: Tensor) -> None:
-        self.tensor, self._tally, storage = tensor, tally, tensor.untyped_storage()
+        # Detached: the graph would hold what holds the graph, which no collector of Python's sees.
+        self.tensor, self._tally, storage = tensor.detach(), tally, tensor.untyped_storage()
         weight = tensor.is_leaf and tensor.requires_grad
         self._counted = (storage._cdata, 0 if weight else storage.nbytes())
         tally.hold(*self._counted)

@@ -1,11 +1,13 @@
 """Pictures of other channels and sizes: whole runs, and everything that does not fit told before any training."""
 
 import base64
+import gc
 import io
 import json
 import re
 import time
 import warnings
+import weakref
 
 import numpy as np
 import onnxruntime
@@ -377,6 +379,24 @@ def test_what_autograd_keeps_is_counted_once_and_dropped():
         assert saved.now == 8000
         root.backward()
     assert saved.now == 0 and saved.most == 8000
+
+
+@pytest.mark.parametrize("backward", [False, True])
+def test_what_was_counted_can_go(backward):
+    """Also of a step whose graph stays: what a layer keeps of its own output must not keep the layer."""
+    alive, weight, saved = torch.ones(1), nn.Parameter(torch.ones(1000)), Saved()
+    gone = weakref.ref(weight)
+    with saved.counting():
+        root = (weight.exp() * alive).tanh().sum()
+        if backward:
+            (slope,) = torch.autograd.grad(root, weight, create_graph=True)
+            (slope * slope).sum().backward()
+            assert weight.grad is not None and float(weight.grad.abs().sum()) > 0
+            weight.grad = slope = None
+    del weight, root
+    slope = None
+    gc.collect()
+    assert gone() is None
 
 
 @pytest.mark.parametrize(
