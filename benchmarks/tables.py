@@ -320,6 +320,7 @@ TABLES: dict[str, Any] = {
     "realesrgan": Table("realesrgan.csv", by=("method",), columns=SUPER, references=False),
     "realesrgan-changes": Changes("realesrgan.csv", "method", "path", scores=("psnr_rgb", "psnr_y", "ssim_y", "lpips")),
     "compare": Table("compare.csv"),
+    "compare-teacher": BesideTeacher("compare.csv"),
     "hypernetwork": Table("hypernetwork.csv"),
     "short-route": Table("short_route.csv", by=("budget",), columns=(MACS, L1, FID, KID, SEEDS), best=False),
     "hypernetwork-ablations": Table("hypernetwork_ablations.csv"),
@@ -399,7 +400,9 @@ def draw() -> None:
         name: {score: float(one[col].iloc[0]) for score, col in _columns(one)} for name, one in embedded().items()
     }
     for picture, csv in PLOTS.items():
-        grouped = pd.read_csv(RESULTS / f"{csv}.csv").drop(columns="seed").groupby(["method", "budget"], sort=False)
+        frame = pd.read_csv(RESULTS / f"{csv}.csv").rename(columns=lambda name: name.partition("[")[0])
+        frame = frame.drop(columns=["seed", *(name for name in ("version", "date") if name in frame)])
+        grouped = frame.groupby(["method", "budget"], sort=False)
         figure = drawing.draw(grouped.agg(["mean", "std"]), untouched)
         (ROOT / "docs" / f"{picture}.png").write_bytes(figures.rendered(figure, "png"))
     for picture, (csv, methods) in HISTORIES.items():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 
-from gantailor.comparison.runs import SUPERNET, Entry
+from gantailor.comparison.runs import SUPERNET, Entry, goes_to_budget
 from gantailor.pipeline.check import find_mistakes
 from gantailor.pipeline.estimates import about
 from gantailor.run.progress import Reporter
@@ -126,7 +126,12 @@ def wait_for(entries: Sequence[Entry]) -> None:
 
 
 def shares_supernet(entry: Entry, other: Entry) -> bool:
-    """Whether a supernet that one of them trains is the other's: they differ in budget and search alone."""
+    """Whether a supernet that one of them trains is the other's: they differ in budget and search alone.
+
+    A path that ends at the budget of one says nothing of the nets of a smaller one.
+    """
+    if goes_to_budget(entry.config) and entry.config.budget != other.config.budget:
+        return False
     theirs = {"budget": entry.config.budget, "search": entry.config.search}
     return find_method(entry.config.method).searches and other.config.model_copy(update=theirs) == entry.config
 

@@ -22,6 +22,7 @@ from gantailor.run.loading import explain, load_config, read_yaml
 from gantailor.run.progress import Reporter
 from gantailor.run.run import Run
 from gantailor.search.methods import METHODS
+from gantailor.search.methods.method import method as find_method
 from gantailor.supernet.errors import ConfigError, nearest
 from gantailor.supernet.files import read_rows
 from gantailor.supernet.graph import SubnetConfig
@@ -147,7 +148,22 @@ class Comparison(BaseModel):
         trains = load_config(None, merged(under, above)).train.kimg > 0  # pruning by a ranking trains nothing before
         first = self.kimg * self.share if trains else 0.0
         lengths = {"train": {"kimg": first}, "finetune": {"kimg": self.kimg - first}}
-        return load_config(None, merged(merged(under, lengths), above))
+        config = load_config(None, merged(merged(under, lengths), above))
+        if goes_to_budget(config) and (end := self._narrowest()):
+            config = load_config(None, merged(merged(under, lengths), merged(above, end)))
+        return config
+
+    def _narrowest(self) -> dict[str, Any] | None:
+        """A path that all budgets share goes down to the smallest of them; shares of the whole, or it is not shared."""
+        if len(self.budgets) < 2 or not all(re.fullmatch(r"[\d.]+x", budget) for budget in self.budgets):
+            return None
+        return {"train": {"method_options": {"smallest": min(float(budget[:-1]) for budget in self.budgets)}}}
+
+
+def goes_to_budget(config: Config) -> bool:
+    """Whether a supernet is trained along a path that ends at the run's own budget."""
+    path = config.space.name == "path" and find_method(config.method).searches and config.train.kimg > 0
+    return path and not config.train.method_options.get("smallest")
 
 
 def _explain(error: Any) -> str:

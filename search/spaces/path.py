@@ -51,6 +51,11 @@ class WidthPath:
         found: np.ndarray = full - lost.cumsum(0)
         return found
 
+    @property
+    def trained(self) -> int:
+        """Steps down that the training went; all of them of a path that does not know."""
+        return int((self.times != NEVER).sum()) or len(self.closed)
+
     def net(self, usage: Usage, *, multiple: int = 1) -> np.ndarray:
         """The widest net ``[widths]`` within a budget: the first on the way down, and what still fits of the next.
 
@@ -131,8 +136,7 @@ def neighbourhood(path: WidthPath, supernet: Supernet, config: SpaceConfig, usag
 
 def points(path: WidthPath, supernet: Supernet, config: SpaceConfig) -> Space:
     """Nets along the path, as far as it was trained, as choices of one variable, evenly in the logarithm of MACs."""
-    trained = int((path.times != NEVER).sum()) or len(path.closed)
-    rounded = np.unique(path.rounded(path.sizes[: trained + 1], config.rounding), axis=0)
+    rounded = np.unique(path.rounded(path.sizes[: path.trained + 1], config.rounding), axis=0)
     costs = supernet.macs_many(rounded)
     order = np.argsort(costs, kind="stable")
     rounded, costs = rounded[order], costs[order]

@@ -149,6 +149,31 @@ def test_the_page_in_a_browser(tmp_path, browser, width, scheme):
         assert view.locator("td", has_text=fairness.WORSE).count() == 2
 
 
+def path_runs(tmp_path, budgets, **own):
+    arms = {"supernet": own, "slimming": {}}
+    return Comparison(methods=arms, budgets=budgets, seeds=(0, 1), kimg=1).entries(tmp_path)
+
+
+def test_a_path_that_budgets_share_goes_down_to_the_smallest(tmp_path):
+    """Trained once down to a fifth, it has nothing to say of a tenth."""
+    entries = path_runs(tmp_path, ("0.2x", "0.05x", "0.1x"))
+    paths = [entry for entry in entries if entry.method == "supernet"]
+    assert {entry.config.train.method_options["smallest"] for entry in paths} == {0.05}
+    assert [entries[running.leader(entry, entries)].budget for entry in paths] == ["0.2x"] * 6
+    assert not any("smallest" in entry.config.train.method_options for entry in entries if entry.method == "slimming")
+    (alone, _) = [entry for entry in path_runs(tmp_path, ("0.1x",)) if entry.method == "supernet"]
+    assert "smallest" not in alone.config.train.method_options, "its own budget, which is the default"
+
+
+def test_a_path_down_to_one_budget_is_nobody_elses(tmp_path):
+    for entries in (path_runs(tmp_path, ("0.1x", "9M")), path_runs(tmp_path, ("0.1x", "macs<=0.05x"))):
+        assert [running.leader(entry, entries) for entry in entries] == list(range(len(entries)))
+    told = path_runs(tmp_path, ("0.1x", "9M"), train={"method_options": {"smallest": 0.01}})
+    assert [running.leader(entry, told) for entry in told[:4]] == [0, 1, 0, 3]
+    drawn = path_runs(tmp_path, ("0.1x", "9M"), space="default")  # widths at random are of no budget
+    assert [running.leader(entry, drawn) for entry in drawn[:4]] == [0, 1, 0, 3]
+
+
 @pytest.mark.long
 def test_all_see_as_many_images(compared):
     file, _ = compared

@@ -17,6 +17,7 @@ from gantailor.run.folder import read_config, write_config
 from gantailor.run.run import Run
 from gantailor.run.study import storage_of
 from gantailor.search.errors import SearchError
+from gantailor.search.limits import format_macs
 from gantailor.search.results import best_config, best_trial, table
 from gantailor.search.storage import reaching
 from gantailor.search.study import Search
@@ -37,6 +38,7 @@ def search(run: Run) -> SubnetConfig:
     with reaching(storage_of(run)):
         searcher = make_search(run)
         _tell_of_others(run, searcher)
+        _tell_of_end(run)
         _evaluate(run, searcher)
         found = table(searcher.study, searcher.budget.space, provenance=searcher.provenance)
         best = best_config(searcher.study, searcher.budget, provenance=searcher.provenance)
@@ -60,6 +62,20 @@ def _evaluate(run: Run, searcher: Search) -> None:
     else:
         with run.report.counting("search", run.config.search.trials) as listener:
             evaluate_all(run, searcher, listener)
+
+
+def _tell_of_end(run: Run) -> None:
+    """A path answers budgets below its end too, with nets that were never trained."""
+    path, supernet, budget = run.setup.path, run.setup.traced, run.setup.budget
+    if path is None or budget.usage(path.rounded(path.sizes[path.trained], run.config.space.rounding)[None])[0] <= 1:
+        return
+    ends = supernet.macs(dict(zip(path.full, path.sizes[path.trained].tolist(), strict=True)))
+    share = ends / supernet.macs(supernet.full_config())
+    run.report.note(
+        f"budget {run.config.budget} lies below the path's end, {format_macs(ends)} MACs ({share:.3g} of the whole): "
+        "its net was never trained, and has all to learn in fine-tuning; for a path down to it, train with "
+        "train.method_options.smallest"
+    )
 
 
 def _tell_of_others(run: Run, searcher: Search) -> None:
