@@ -72,7 +72,7 @@ def _tell_of_end(run: Run) -> None:
     ends = supernet.macs(dict(zip(path.full, path.sizes[path.trained].tolist(), strict=True)))
     share = ends / supernet.macs(supernet.full_config())
     run.report.note(
-        f"budget {run.config.budget} lies below the path's end, {format_macs(ends)} MACs ({share:.3g} of the whole): "
+        f"budget {run.config.budget} lies below the path's end, {format_macs(ends)} MACs ({share:.2g} of the whole): "
         "its net was never trained, and has all to learn in fine-tuning; for a path down to it, train with "
         "train.method_options.smallest"
     )
