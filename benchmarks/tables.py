@@ -286,6 +286,8 @@ SUPER = (
     *(Column("SSIM, Y", "ssim_y", 4, better=1), Column("LPIPS", "lpips", 3), MINUTES, SEEDS),
 )
 TAUGHT = (MACS, L1, Column("PSNR, dB", "psnr", 2, better=1), Column("LPIPS", "lpips", 3), SEEDS)  # to the teacher
+# Features of the FID Inception's Mixed_6e.
+FACADES = (L1, Column("LPIPS", "lpips", 3), Column("FID768", "fid768", 2), Column("KID768", "kid768", 5))
 RIVALS = ("path", "slimming", "taylor-narrowed", "uniform-narrowed")
 
 
@@ -306,6 +308,11 @@ TABLES: dict[str, Any] = {
     ),
     "path-longer": Table("path_longer.csv"),
     "path-longer-teacher": BesideTeacher("path_longer.csv"),
+    "facades": Table("facades_resnet.csv", columns=(MACS, *FACADES, MINUTES, SEEDS), references=False),
+    "facades-teacher": BesideTeacher("facades_resnet.csv", FACADES),
+    "facades-unet": Table("facades.csv", columns=(MACS, *FACADES, MINUTES, SEEDS), references=False),
+    "facades-unet-teacher": BesideTeacher("facades.csv", FACADES),
+    "facades-teachers": Verbatim("facades_teacher.csv"),
     "vintage": Table("vintage.csv", ("method",), TAUGHT, references=False),
     "readme": Table(
         "five_seeds.csv",

@@ -27,7 +27,7 @@ def worse_than_nothing(metric: str, value: float, untrained: Mapping[str, Mappin
 
 # Scores on halves of the pictures, by method, budget, seed and metric; the teacher's are those of ``TEACHER``.
 Halves = Mapping[tuple[str, str, int, str], np.ndarray]
-TEACHER = ("teacher", "", -1)
+TEACHER = ("teacher", "every", -1)
 
 
 @dataclass(frozen=True, eq=False)
