@@ -36,7 +36,7 @@ def halves_of_mean(values: np.ndarray) -> tuple[float, ...]:
 def halves_of_sets(
     made: np.ndarray, real: np.ndarray, distance: Callable[[np.ndarray, np.ndarray], float]
 ) -> tuple[float, ...]:
-    """A distance of two sets of features ``[N, d]`` and ``[M, d]`` on halves of both: of the same pictures where N is M.
+    """A distance of features ``[N, d]`` and ``[M, d]`` on halves of both sets, of the same pictures where N is M.
 
     None where there are fewer than 4 pictures on a side, or more than 1,000.
     """

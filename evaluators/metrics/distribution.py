@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from gantailor.evaluators.config import EvaluationConfig
 from gantailor.evaluators.features import INCEPTION_VARIANTS, missing_weights
 from gantailor.evaluators.features.extractor import Extractor, extractor_provenance
-from gantailor.evaluators.metric import Metric, MetricContext
 from gantailor.evaluators.halves import halves_of_mean, halves_of_sets
+from gantailor.evaluators.metric import Metric, MetricContext
 from gantailor.evaluators.metrics.distances import (
     Gaussian,
     finite,
