@@ -203,9 +203,9 @@ class Changes:
         named = {"l1": "L1", "fid": "FID", "kid": "KID", "psnr_rgb": "PSNR, RGB", "psnr_y": "PSNR, Y"}
         named |= {"ssim_y": "SSIM, Y", "lpips": "LPIPS"}
         heads = [*self.within, f"beside {self.base}, %", *(named.get(score, score) for score in self.scores)]
-        lines = [row(heads), "|---" * len(heads) + "|"]
+        lines, halves = [row(heads), "|---" * len(heads) + "|"], halves_beside(self.csv)
         for key, part in frame.groupby(list(self.within), sort=False) if self.within else [((), frame)]:
-            found = paired(part, self.base, self.scores, by=self.by, halves=halves_beside(self.csv))
+            found = paired(part, self.base, self.scores, by=self.by, halves=halves)
             lines += [row([*key, change.arm, *map(change.cell, self.scores)]) for change in found]
         return lines
 
@@ -227,10 +227,9 @@ class BesideTeacher:
         known = {column.name: column.middle(teacher) for column in self.scores}
         runs = frame[frame.budget.notna()].rename(columns=lambda name: name.partition("[")[0])
         heads = ["budget", "method", *(f"{column.head} beside the teacher, %" for column in self.scores)]
-        lines = [row(heads), "|---" * len(heads) + "|"]
+        lines, halves = [row(heads), "|---" * len(heads) + "|"], halves_beside(self.csv)
         for budget, part in runs.groupby("budget", sort=False):
-            taught = with_teacher(part, known)
-            found = paired(taught, TEACHER[0], list(known), halves=halves_beside(self.csv))
+            found = paired(with_teacher(part, known), TEACHER[0], list(known), halves=halves)
             lines += [row([budget, change.arm, *map(change.cell, known)]) for change in found]
         return lines
 

@@ -56,8 +56,8 @@ def interval(differences: Sequence[float] | np.ndarray, halves: np.ndarray | Non
     """Mean and half of the 95% interval of paired differences: over seeds, and over pictures where halves are given.
 
     The pictures are the same for all arms and seeds: the choice of them moves all differences together. So its variance
-    is that of the mean over seeds on random halves, and is added to the seeds' own;
-    Student's t, with the degrees of freedom of such a sum (Welch 1947, doi 10.1093/biomet/34.1-2.28).
+    is that of the mean over seeds on random halves, and is added to the seeds' own; Student's t, with the degrees of
+    freedom of such a sum (Welch 1947, doi 10.1093/biomet/34.1-2.28).
 
     Args:
         differences: one for each seed.

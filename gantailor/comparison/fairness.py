@@ -64,7 +64,7 @@ def paired(
         if arm == base or not len(seeds):
             continue
         found = dict[str, np.ndarray]()
-        for name in columns if halves else ():
+        for name in columns:
             ours, theirs = (_halves(halves or {}, one, budget, seeds, name) for one in (str(arm), base))
             if ours is not None and theirs is not None and ours.shape == theirs.shape:
                 found[name] = 100 * (ours - theirs) / known.loc[seeds, name].to_numpy()[:, None]

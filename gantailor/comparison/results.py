@@ -11,7 +11,6 @@ import torch
 from torch import nn
 
 from gantailor.comparison import drawing, fairness, runs
-from gantailor.comparison.fairness import unequal_costs
 from gantailor.comparison.runs import Entry, result_scores
 from gantailor.evaluators.scores import evenly
 from gantailor.reports import figures
@@ -158,7 +157,7 @@ def write_comparison(entries: Sequence[Entry], folder: Path, said: Sequence[str]
     frame, wide = results(entries)
     untrained, history, halves = references(entries), histories(entries), halves_of(entries)
     missing = [entry.folder.name for entry in entries if not entry.done]
-    unlike = [*unlike_entries(entries), *unequal_costs(wide)]
+    unlike = [*unlike_entries(entries), *fairness.unequal_costs(wide)]
     warn(unlike)
     notes = [*said, *unlike]
     text, figure = drawing.markdown(wide, untrained, missing), drawing.draw(wide, untrained)

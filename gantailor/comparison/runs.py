@@ -155,7 +155,7 @@ class Comparison(BaseModel):
 
     def _narrowest(self) -> dict[str, Any] | None:
         """A path that all budgets share goes down to the smallest of them; shares of the whole, or it is not shared."""
-        if len(self.budgets) < 2 or not all(re.fullmatch(r"[\d.]+x", budget) for budget in self.budgets):
+        if len(self.budgets) < 2 or not all(re.fullmatch(r"\d*\.?\d+x", budget) for budget in self.budgets):
             return None
         return {"train": {"method_options": {"smallest": min(float(budget[:-1]) for budget in self.budgets)}}}
 

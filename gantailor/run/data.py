@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sized
 from typing import Any
 
 import numpy as np
 
-from gantailor.evaluators.metric import find_metric
+from gantailor.evaluators.metric import Metric, find_metric
 from gantailor.evaluators.pictures.rgb import l1_of
 from gantailor.evaluators.scores import spread
 from gantailor.run.run import Run
@@ -35,13 +35,23 @@ def check_counts(run: Run) -> None:
         test = run.setup.data("test")
         wanted += [("evaluation.final", name, "test", test) for name in run.setup.metrics(run.config.evaluation.final)]
     for setting, name, split, pairs in wanted:
-        metric, others = find_metric(name), getattr(pairs, "others", None)
-        count = min(len(pairs), len(pairs if others is None or metric.compares != "sets" else others))
-        if count < metric.least:
+        metric = find_metric(name)
+        if not enough(metric, pairs):
             raise ConfigError(
                 f"{setting} {name!r} needs at least {metric.least} pictures on each side, of the {split} split there "
-                f"are {count}; give more, or choose another score"
+                f"are {_compared(metric, pairs)}; give more, or choose another score"
             )
+
+
+def enough(metric: Metric, pairs: Sized) -> bool:
+    """Whether there are as many pictures as a metric needs on each side."""
+    return _compared(metric, pairs) >= metric.least
+
+
+def _compared(metric: Metric, pairs: Sized) -> int:
+    """Pictures on the smaller side: a metric of sets compares with real ones that belong to no input."""
+    others = getattr(pairs, "others", None)
+    return min(len(pairs), len(pairs if others is None or metric.compares != "sets" else others))
 
 
 def check_statistics(run: Run) -> None:

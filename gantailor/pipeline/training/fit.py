@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 import torch
 from torch import nn
 
-from gantailor.evaluators.scores import evenly
+from gantailor.evaluators.scores import Pairs, evenly
 from gantailor.pipeline.training.step_profile import StepProfile
 from gantailor.run.inputs import placed_teacher
 from gantailor.run.run import Run
@@ -26,6 +26,7 @@ from gantailor.supernet.training.trainer import Trainer
 from gantailor.zoo.data.pictures import is_picture, picture_grid, to_rgb
 
 Nets = Callable[[nn.Module], dict[str, nn.Module]]
+SHOWN = 6  # rows of a sheet
 
 
 def fit(
@@ -129,11 +130,17 @@ class Watcher:
             file.write(json.dumps(row) + "\n")
 
     def _draw(self, nets: dict[str, nn.Module], step: int) -> Path:
-        chosen = evenly(len(self.pairs), 6)
-        inputs, targets = self.pairs.batch(chosen)
-        taught = computed(placed_teacher(self.run.setup), inputs) if self.run.setup.taught else None
-        columns = [first(inputs), taught, *(computed(net, inputs) for net in nets.values()), targets]
-        drawn = [to_rgb(images, self.run.config.data.background) for images in columns if is_picture(images)]
+        taught = [placed_teacher(self.run.setup)] if self.run.setup.taught else []
         file = self.run.folder.file("samples") / f"{self.name}-{step:07d}.png"
-        write_bytes(file, picture_grid(drawn))
+        write_bytes(file, sheet([*taught, *nets.values()], self.pairs, self.run.config.data.background))
         return file
+
+
+def sheet(nets: Sequence[nn.Module], pairs: Pairs, background: str) -> bytes:
+    """A PNG with a row for each of a few inputs: the input, what each net makes of it, and the real picture.
+
+    What are no pictures are left out.
+    """
+    inputs, targets = pairs.batch(evenly(len(pairs), SHOWN))
+    columns = [first(inputs), *(computed(net, inputs) for net in nets), targets]
+    return picture_grid([to_rgb(images, background) for images in columns if is_picture(images)])

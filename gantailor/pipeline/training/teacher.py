@@ -11,13 +11,13 @@ import torch
 from torch import Tensor, nn
 
 from gantailor.evaluators.metric import find_metric
-from gantailor.evaluators.scores import Pairs, Subset, against_teacher, evenly, has_real
+from gantailor.evaluators.scores import Pairs, Subset, against_teacher, has_real
 from gantailor.evaluators.scoring import EvaluatorCollection, Scoring
 from gantailor.pipeline.shapes import AsTrained, check_batch, check_targets
-from gantailor.pipeline.training.fit import fit
+from gantailor.pipeline.training.fit import fit, sheet
+from gantailor.run.data import enough
 from gantailor.run.run import Run
 from gantailor.run.shapes import as_generator_has, output_of
-from gantailor.supernet.calling import first
 from gantailor.supernet.device import HOST, computed, find_device, find_precision
 from gantailor.supernet.errors import GantailorError
 from gantailor.supernet.files import cut_rows, save_tensors, write_bytes
@@ -27,14 +27,13 @@ from gantailor.supernet.training.image_to_image import ImageToImage
 from gantailor.supernet.traits import Traits, traits_of, with_signed_pictures
 from gantailor.zoo.data.config import DataConfig
 from gantailor.zoo.data.index import telling
-from gantailor.zoo.data.pictures import is_picture, picture_grid, to_rgb
+from gantailor.zoo.data.pictures import picture_grid, to_rgb
 from gantailor.zoo.data.read import read_split
 from gantailor.zoo.generators.record import build
 from gantailor.zoo.tasks.training import find_training
 
 HALF_STEP = 2.0**-11  # relative rounding of a number that half precision holds
 WATCHED = 2000  # pictures that it is scored on as it trains
-SHOWN = 6
 
 
 def train_teacher(run: Run) -> Path:
@@ -94,12 +93,10 @@ def _watcher(run: Run, config: DataConfig, traits: Traits) -> Callable[[nn.Modul
 def _watching(run: Run, data: Pairs, traits: Traits) -> EvaluatorCollection:
     """Those of the final scores that such data have; none, which is told, where what they need is missing."""
     kinds = {"sets"} if data.batch(np.arange(1))[1] is None or traits.takes == "latents" else {"sets", "pictures"}
-    others = getattr(data, "others", None)
-    count = len(data) if others is None else min(len(data), len(others))
     names = [name for name in run.config.evaluation.final if find_metric(name).compares in kinds]
-    if traits.takes == "latents" and count < 100:  # too few neighbours for precision and recall
+    if traits.takes == "latents" and len(data) < 100:  # too few neighbours for precision and recall
         names = ["fid"]
-    wanted = [name for name in names if find_metric(name).least <= count and not against_teacher(name)]
+    wanted = [name for name in names if enough(find_metric(name), data) and not against_teacher(name)]
     scoring = Scoring(run.config.evaluation)
     try:
         return scoring.evaluator(wanted if has_real(data) else [])
@@ -109,13 +106,11 @@ def _watching(run: Run, data: Pairs, traits: Traits) -> EvaluatorCollection:
 
 
 def _sheet(model: nn.Module, data: Pairs, config: DataConfig, traits: Traits) -> bytes:
-    """64 pictures from latents; of others inputs, what is made of them, and the real ones."""
-    if traits.takes == "latents":
-        drawn = to_rgb(computed(model, data.batch(np.arange(min(64, len(data))))[0]), config.background)
-        return picture_grid([drawn[i::8] for i in range(8)])
-    inputs, targets = data.batch(evenly(len(data), SHOWN))
-    columns = [first(inputs), computed(model, inputs), targets]
-    return picture_grid([to_rgb(images, config.background) for images in columns if is_picture(images)])
+    """64 pictures from latents; of others a sheet as every training has."""
+    if traits.takes != "latents":
+        return sheet([model], data, config.background)
+    drawn = to_rgb(computed(model, data.batch(np.arange(min(64, len(data))))[0]), config.background)
+    return picture_grid([drawn[i::8] for i in range(8)])
 
 
 def _save(run: Run, name: str, state: Mapping[str, Tensor]) -> None:
