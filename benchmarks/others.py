@@ -117,6 +117,7 @@ def main() -> None:
 def one(tool: str, share: float, seed: int, folder: Path, arguments: argparse.Namespace) -> dict[str, float]:
     """Prune and tune once: MACs, seconds, score calls, and the scores before and after tuning."""
     tuning = {"kimg": arguments.kimg, "lr": arguments.lr, "seed": seed, "watch_kimg": 0}
+    tuning |= {"precision": "bfloat16", "channels_last": True}  # as benchmarks/five_seeds.yaml
     run = Run(folder / f"{tool}-{share}-{seed}", load_config(None, {"seed": seed, "finetune": tuning}))
     run.claim()
     example, evaluator = run.setup.example, run.setup.scoring.evaluator(run.config.evaluation.final)
