@@ -1,12 +1,15 @@
 """The embedded task's teacher pruned by other tools, then tuned by this project's recipe; scores on the test split.
 
-    python -m venv .venv-others && .venv-others/bin/pip install -e '.[demo]' torch-pruning nvidia-modelopt
-    .venv-others/bin/python benchmarks/others.py torch-pruning fastnas --budgets 0.2 0.1 0.05 --out runs/others
+    python -m venv .venv-others
+    .venv-others/bin/pip install -c constraints.txt -e '.[demo]' torch-pruning nvidia-modelopt requests huggingface-hub
+    .venv-others/bin/pip install --no-deps torchprofile==0.0.4
+    .venv-others/bin/python benchmarks/others.py torch-pruning fastnas fastnas-fine --budgets 0.2 0.1 0.05
 
-An environment of its own, because Model Optimizer pins its dependencies. ``torch-pruning`` is its group L1 importance
-with one share of every width, the largest that meets the budget (bisection). ``fastnas`` is Model Optimizer's pruning
-mode with its defaults, by the search's own score on the search split; the score is maximised there, so an error is
-negated. A row for each tool, budget and seed is appended to ``results.csv``; those that stand there are not made again.
+An environment of its own, because Model Optimizer pins its dependencies; the last three it imports and does not name.
+``torch-pruning`` is its group L1 importance with one share of every width, the largest that meets the budget
+(bisection). ``fastnas`` is Model Optimizer's pruning mode with its defaults (widths are multiples of 32), and
+``fastnas-fine`` over multiples of 4, by the search's own score on the search split; the score is maximised there, so an
+error is negated. A row for each tool, budget and seed is appended to ``results.csv``; none is made again.
 """
 
 from __future__ import annotations
@@ -15,6 +18,7 @@ import argparse
 import copy
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +35,7 @@ from gantailor.run.run import Run
 from gantailor.supernet.supernet import Supernet
 
 STEPS = 12  # of the bisection: a share to 1/4096
+RATIOS = tuple(0.05 * part for part in range(1, 21))  # FastNAS's own shares of each width
 
 
 def macs_of(model: nn.Module, example: torch.Tensor) -> int:
@@ -62,36 +67,61 @@ def by_torch_pruning(run: Run, most: int) -> tuple[nn.Module, int]:
     return pruned(high), 0
 
 
-def by_fastnas(run: Run, most: int) -> tuple[nn.Module, int]:
-    """Model Optimizer's FastNAS with its defaults; the number of score calls."""
+def by_fastnas(run: Run, most: int, divisor: int) -> tuple[nn.Module, int]:
+    """Model Optimizer's FastNAS over widths that are multiples of ``divisor``; the number of score calls.
+
+    It counts a transposed convolution at its output's size, so its bound is bisected until the net's own MACs fit;
+    what it measured of each width, which no seed and no budget changes, is kept in its checkpoint, and measured once.
+    """
     import modelopt.torch.prune as mtp
 
     metric, pairs = run.setup.search_metric, Subset(run.setup.data("search"), run.config.evaluation.search_images)
-    evaluator, sign = (
-        run.setup.scoring.evaluator([metric]),
-        -1 if metric_of(run.setup.search_metric).lower_is_better else 1,
-    )
-    calls = 0
+    evaluator = run.setup.scoring.evaluator([metric])
+    sign = -1 if metric_of(metric).lower_is_better else 1
+    example, calls, measured = run.setup.example, 0, run.folder.path.parent / f"fastnas-{divisor}.pth"
+    assert isinstance(example, torch.Tensor)
 
     def score(model: nn.Module) -> float:
         nonlocal calls
         calls += 1
         return sign * float(next(iter(evaluator(model, pairs).values())).value)
 
-    model = copy.deepcopy(run.setup.teacher).requires_grad_(True)
-    found: Any = mtp.prune(
-        model=model,
-        mode="fastnas",
-        constraints={"flops": most},  # it calls multiply-accumulates so
-        dummy_input=run.setup.example,
-        config={"score_func": score, "checkpoint": None, "data_loader": [run.setup.example]},
-    )
-    return found[0], calls
+    widths = {"nn.Conv2d": "channel", "nn.ConvTranspose2d": "channel", "nn.BatchNorm2d": "feature"}
+    widths |= {"nn.InstanceNorm2d": "feature"}
+    rules = {name: {"*": {f"{what}s_ratio": RATIOS, f"{what}_divisor": divisor}} for name, what in widths.items()}
+
+    def pruned(bound: float) -> nn.Module:
+        found: Any = mtp.prune(
+            model=copy.deepcopy(run.setup.teacher).requires_grad_(True),
+            mode=[("fastnas", rules)],
+            constraints={"flops": bound},
+            dummy_input=example,
+            config={"score_func": score, "checkpoint": str(measured), "data_loader": [example]},
+        )
+        net: nn.Module = found[0]
+        return net
+
+    low, high, best = float(most), 4.0 * most, None
+    for _ in range(STEPS):
+        middle = (low + high) / 2
+        try:
+            net = pruned(middle)
+        except ValueError:  # no net of its space is so small
+            low = middle
+            continue
+        if macs_of(net, example) <= most:
+            low, best = middle, net
+        else:
+            high = middle
+    if best is None:
+        raise SystemExit(f"FastNAS has no net of {most:,} MACs among widths of {divisor} channels each")
+    return best, calls
 
 
 TOOLS: dict[str, Callable[[Run, int], tuple[nn.Module, int]]] = {
     "torch-pruning": by_torch_pruning,
-    "fastnas": by_fastnas,
+    "fastnas": partial(by_fastnas, divisor=32),
+    "fastnas-fine": partial(by_fastnas, divisor=4),
 }
 
 
