@@ -5,9 +5,10 @@
 One arm for each ranking: the paper's uniform pruning, then the same retraining (StyleKD's losses, starting from the
 pruned weights). And at the same MACs, on as many images, widths searched on a supernet with the diversity ranking: half
 of the length trains the supernet, half the subnet; ``searched-more`` retrains that subnet as long as the others, beside
-its supernet's images. A row for each arm and seed is appended to ``results.csv``; arms
-that stand there are not run again: processes can share the work by ``--arms`` and ``--seeds``. Scores are against the
-training pictures, and (``teacher_``) against the teacher's own: how much of its variety is left.
+its supernet's images; ``path`` goes along a path to those MACs in half of the images. A row for each arm and seed is
+appended to ``results.csv``; arms that stand there are not run again: processes can share the work by ``--arms`` and
+``--seeds``. Scores are against the training pictures, and (``teacher_``) against the teacher's own: how much of its
+variety is left.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from gantailor.zoo.data.latents import Latents
 from gantailor.zoo.data.pictures import to_uint8
 
 CRITERIA = ("diversity", "diversity-magnitude", "l1", "content", "activation", "random")
-ARMS = (*CRITERIA, "searched", "searched-more")
+ARMS = (*CRITERIA, "searched", "searched-more", "path")
 METRICS = ("fid", "kid", "precision", "recall", "density", "coverage", "l1")
 
 
@@ -65,6 +66,11 @@ def settings_of(arm: str, seed: int, arguments: argparse.Namespace, folder: Path
         flags |= {f"train.{name}": value for name, value in length.items()}
         flags |= {"space.name": "default", "space.fractions": [0.125, 0.1875, 0.25, 0.3, 0.375, 0.5, 0.625, 0.75]}
         flags |= {"space.multiple": 1, "budget": str(macs), "search.trials": arguments.trials}
+    if arm == "path":  # the same run as benchmarks/path_stylegan2.yaml's
+        length["kimg"] = flags["finetune.kimg"] = arguments.kimg / 2
+        flags |= {f"train.{name}": value for name, value in length.items()}
+        flags |= {"method": "supernet", "ranking": "l1", "budget": "0.1064x", "search.trials": 0, "space.name": "path"}
+        del flags["space.fractions"]
     if arm == "searched-more":
         trained = folder / f"searched-{seed}" / "supernet.safetensors"
         flags |= {"supernet": str(trained), "train.kimg": 0, "finetune.kimg": arguments.kimg}
