@@ -113,12 +113,15 @@ def teacher(arguments: argparse.Namespace) -> dict[str, Any]:
 
 def demo(arguments: argparse.Namespace) -> dict[str, Any]:
     """The whole job on the embedded pictures."""
+    given = vars(arguments)
     base: dict[str, Any] = {}
+    if given["set:generator"] is None and given["set:method"] in (None, "supernet", "slimming"):
+        base |= {"train.gan": "none", "finetune.gan": "none"}  # line art decides its picture (docs/results/path.md)
     if arguments.from_scratch:
         base |= {"train.kimg": 12, "finetune.kimg": 8}
-    elif DEMO_SUPERNET.exists() and vars(arguments)["set:method"] in (None, "supernet"):  # others train their own
+    elif DEMO_SUPERNET.exists() and given["set:method"] in (None, "supernet"):  # others train their own
         base |= {"supernet": str(DEMO_SUPERNET), "finetune.kimg": 8}
-        if vars(arguments)["set:space"] in (None, "path"):
+        if given["set:space"] in (None, "path"):
             base |= {"space.name": "path", "search.trials": 0, "train.kimg": 0}
             print("the shipped supernet has a path for every budget; --from-scratch trains one", file=sys.stderr)
         else:

@@ -112,7 +112,7 @@ def _labels(root: Path) -> Pictures | None:
         maps, shown = list_pictures(root / label), list_pictures(root / picture)
         if maps and shown:
             _need_tests(root, label, picture)
-            said = f"{len(maps)} label maps in {label}/ with {len(shown)} pictures in {picture}/"
+            said = f"{len(maps)} label maps in {label}/ with {_pictures(len(shown))} in {picture}/"
             edges = (root / label.replace("label", "inst")).is_dir()
             settings = {"kind": "labels", "path": str(root)}
             inside = ", and instance maps" if edges else ""
@@ -149,7 +149,7 @@ def _of_two(root: Path, folders: Sequence[Path], sides: Sequence[str]) -> Pictur
     settings: dict[str, Any] = {"kind": "folders" if paired else "domains", "path": str(root)}
     settings |= {} if tuple(sides) == SIDES else {"sides": list(sides)}
     names = " and ".join(folder.relative_to(root).as_posix() + "/" for folder in folders)
-    said = [f"{len(first)} and {len(second)} pictures in {names}, {len(pairs)} of the same names"]
+    said = [f"{len(first)} and {_pictures(len(second))} in {names}, {len(pairs)} of the same names"]
     said += _splits(root, lambda split: side_folders(root, split, sides)[0])
     why = "files of the same names are pairs; data.kind: domains where they are not"
     assumed = (why if paired else "the two folders are two domains, unpaired: their files have other names",)
@@ -169,7 +169,7 @@ def _folder(root: Path) -> Pictures | None:
     wide = sum(count for (height, width), count in counted.items() if width == 2 * height)
     paired = wide >= MOSTLY * counted.total()
     ((height, width), _) = counted.most_common(1)[0]
-    said = [f"{len(files)} pictures in {place.name if place != root else str(root)}/, most {width} x {height}"]
+    said = [f"{_pictures(len(files))} in {place.name if place != root else str(root)}/, most {width} x {height}"]
     said += _splits(root, lambda split: _place(root, split))
     why = "they are twice as wide as high, so pairs side by side" if paired else "they are pictures alone, no pairs"
     settings = {"kind": "folder", "path": str(root)} | ({} if paired else {"direction": "unpaired"})
@@ -203,7 +203,7 @@ def _classes(root: Path) -> Pictures | None:
     if not inside or set(inside) & set(SPLIT_NAMES):
         return None
     files = [file for several in inside.values() for file in several]
-    said = f"{len(files)} pictures in {len(inside)} folders of classes ({', '.join(list(inside)[:3])})"
+    said = f"{_pictures(len(files))} in {len(inside)} folders of classes ({', '.join(list(inside)[:3])})"
     (shape, _) = sizes(files).most_common(1)[0]
     settings = {"kind": "classes", "path": str(root)}
     return Pictures(settings, (said,), (), shape, tuple((file, None) for file in files), len(files))
@@ -229,6 +229,10 @@ def _splits(root: Path, place: Callable[[str], Path]) -> Iterator[str]:
     for split, what in (("search", "the search looks at"), ("test", "scores are of")):
         found = place(split)
         if found != own and found.is_dir():
-            yield f"{what} {len(list_pictures(found))} pictures in {found.relative_to(root).as_posix()}/"
+            yield f"{what} {_pictures(len(list_pictures(found)))} in {found.relative_to(root).as_posix()}/"
         elif split == "test":
             yield HELD_OUT
+
+
+def _pictures(count: int) -> str:
+    return "1 picture" if count == 1 else f"{count} pictures"

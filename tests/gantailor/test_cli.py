@@ -358,6 +358,18 @@ def test_dry_run_writes_nothing(tmp_path, capsys):
     assert not (tmp_path / "r").exists()
 
 
+def test_the_demo_has_no_discriminator_unless_told(tmp_path, capsys):
+    """Line art decides its picture, so one only costs there; agents prune theirs."""
+    flags = ["demo", "--dry-run", "--out", str(tmp_path / "r")]
+    told = {}
+    for given in ((), ("--finetune.gan", "lsgan"), ("--method", "agents")):
+        assert main([*flags, *given]) == 0
+        told[given] = capsys.readouterr().out
+    assert told[()].count("gan: none") == 2
+    assert told["--finetune.gan", "lsgan"].count("gan: none") == 1 and "gan: lsgan" in told["--finetune.gan", "lsgan"]
+    assert "gan: none" not in told["--method", "agents"]
+
+
 def test_a_dry_run_minds_another_run_only_in_a_folder_that_was_named(tmp_path, monkeypatch, capsys):
     """The usual folder was nobody's choice, and a dry run writes nothing there."""
     monkeypatch.chdir(tmp_path)
