@@ -134,6 +134,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--kimg", type=float, default=4, help="thousand images of tuning")
     parser.add_argument("--lr", type=float, default=1e-3)
+    parser.add_argument("--gan", default="hinge", help="none: tuned without a discriminator")
     arguments = parser.parse_args()
     folder = Path(arguments.out)
     for seed in arguments.seeds:
@@ -147,7 +148,7 @@ def main() -> None:
 def one(tool: str, share: float, seed: int, folder: Path, arguments: argparse.Namespace) -> dict[str, float]:
     """Prune and tune once: MACs, seconds, score calls, and the scores before and after tuning."""
     tuning = {"kimg": arguments.kimg, "lr": arguments.lr, "seed": seed, "watch_kimg": 0}
-    tuning |= {"precision": "bfloat16", "channels_last": True}  # as benchmarks/five_seeds.yaml
+    tuning |= {"gan": arguments.gan, "precision": "bfloat16", "channels_last": True}  # as benchmarks/five_seeds.yaml
     run = Run(folder / f"{tool}-{share}-{seed}", load_config(None, {"seed": seed, "finetune": tuning}))
     run.claim()
     example, evaluator = run.setup.example, run.setup.scoring.evaluator(run.config.evaluation.final)

@@ -28,7 +28,7 @@ UNTOUCHED = "untouched input"  # no generator at all
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
 PAGES = (ROOT / "README.md", ROOT / "docs" / "results.md", *sorted((ROOT / "docs" / "results").glob("*.md")))
-PLACE = re.compile(r"(<!-- table: ([\w-]+) -->\n).*?(\n<!-- end of table -->)", re.DOTALL)
+PLACE = re.compile(r"(<!-- table: ([\w-]+) -->\n).*?(<!-- end of table -->)", re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -288,6 +288,13 @@ TAUGHT = (MACS, L1, Column("PSNR, dB", "psnr", 2, better=1), Column("LPIPS", "lp
 # Features of the FID Inception's Mixed_6e.
 FACADES = (L1, Column("LPIPS", "lpips", 3), Column("FID768", "fid768", 2), Column("KID768", "kid768", 5))
 RIVALS = ("path", "slimming", "taylor-narrowed", "uniform-narrowed")
+OTHERS = ("torch-pruning", "fastnas")  # benchmarks/others.py
+
+
+def _orders(frame: pd.DataFrame) -> pd.Series:
+    """Arms of a path, and slimming, with the seeds that all of them have without a discriminator."""
+    named = frame.method.str.startswith("path") | (frame.method == "slimming")
+    return named & (frame.budget == "0.1x") & (frame.seed < 2)
 
 
 def _ablation(frame: pd.DataFrame) -> pd.Series:
@@ -301,10 +308,21 @@ def _ablation(frame: pd.DataFrame) -> pd.Series:
 
 TABLES: dict[str, Any] = {
     "claims": Verbatim("claims.csv"),
-    "five-seeds": Table("five_seeds.csv", only=lambda frame: frame.method.isin(RIVALS)),
+    "five-seeds": Table("five_seeds.csv", only=lambda frame: frame.method.isin(RIVALS + OTHERS)),
     "five-seeds-changes": Changes(
-        "five_seeds.csv", "method", "path", ("budget",), ("l1", "fid", "kid"), lambda frame: frame.method.isin(RIVALS)
+        *("five_seeds.csv", "method", "path", ("budget",), ("l1", "fid", "kid")),
+        lambda frame: frame.method.isin(RIVALS + OTHERS),
     ),
+    "recipes": Table("recipes.csv"),
+    "recipes-changes": Changes("recipes.csv", "method", "path", (), ("l1", "fid", "kid")),
+    "no-discriminator": Table("no_discriminator.csv", only=lambda frame: frame.method.isin(RIVALS + OTHERS)),
+    "no-discriminator-changes": Changes(
+        *("no_discriminator.csv", "method", "path", ("budget",), ("l1", "fid", "kid")),
+        lambda frame: frame.method.isin(RIVALS + OTHERS),
+    ),
+    "no-discriminator-orders": Table("no_discriminator.csv", only=_orders),
+    "path-longer-no-discriminator": Table("path_longer_no_discriminator.csv"),
+    "path-longer-no-discriminator-teacher": BesideTeacher("path_longer_no_discriminator.csv"),
     "path-longer": Table("path_longer.csv"),
     "path-longer-teacher": BesideTeacher("path_longer.csv"),
     "facades": Table("facades_resnet.csv", columns=(MACS, *FACADES, MINUTES, SEEDS), references=False),
@@ -314,9 +332,9 @@ TABLES: dict[str, Any] = {
     "facades-teachers": Verbatim("facades_teacher.csv"),
     "vintage": Table("vintage.csv", ("method",), TAUGHT, references=False),
     "readme": Table(
-        "five_seeds.csv",
+        "no_discriminator.csv",
         columns=(MACS, L1, FID, KID, SEEDS),
-        only=lambda frame: frame.method.isin(RIVALS) & (frame.budget == "0.1x"),
+        only=lambda frame: frame.method.isin(RIVALS + OTHERS) & (frame.budget == "0.1x"),
     ),
     "path-ablation": Table("five_seeds.csv", only=_ablation),
     "path-ablation-changes": Changes("five_seeds.csv", "method", "path", (), ("l1", "fid", "kid"), _ablation),
@@ -336,6 +354,7 @@ TABLES: dict[str, Any] = {
     "cartoongan": Verbatim("cartoongan.csv"),
     "eight-bits": Verbatim("eight_bits.csv"),
     "stylegan2-teacher": Verbatim("stylegan2_teacher.csv"),
+    "stylegan2-path": Table("stylegan2_path.csv", by=("arm",), columns=(*DIVERSITY, SEEDS), references=False),
     "diversity": Table("diversity.csv", by=("arm",), columns=(*DIVERSITY, SEEDS), references=False),
     "demo-comparison": Table(
         "demo_comparison.csv",
@@ -390,7 +409,7 @@ def written(page: str) -> str:
     Raises:
         KeyError: it has a table that is not known here.
     """
-    return PLACE.sub(lambda found: found[1] + "\n".join(TABLES[found[2]].lines()) + found[3], page)
+    return PLACE.sub(lambda found: found[1] + "\n".join([*TABLES[found[2]].lines(), found[3]]), page)
 
 
 PLOTS = {"compare": "compare", "hypernetwork": "hypernetwork"}  # a picture in docs: its CSV

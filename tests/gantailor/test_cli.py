@@ -344,6 +344,18 @@ def test_inspect_says_what_is_wrong_where_and_what_to_do(line, tmp_path, monkeyp
     assert re.search(WRONG[line], last), last
 
 
+@pytest.mark.parametrize("given", [{}, {"GOMP_SPINCOUNT": "7"}, {"OMP_WAIT_POLICY": "ACTIVE"}])
+def test_threads_wait_asleep_unless_told(given):
+    """Set before PyTorch is loaded, and left as it is where the user's environment says it."""
+    command = "import os, sys; sys.argv[1:] = ['papers']; before = 'torch' in sys.modules\n"
+    command += "from gantailor.cli.main import main; loaded = 'torch' in sys.modules; main()\n"
+    command += "print(before, loaded, {n: os.environ.get(n) for n in ('OMP_WAIT_POLICY', 'GOMP_SPINCOUNT')})"
+    others = {name: value for name, value in os.environ.items() if name not in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")}
+    ran = subprocess.run([sys.executable, "-c", command], env=others | given, capture_output=True, text=True, check=True)
+    wanted = {"OMP_WAIT_POLICY": None if "GOMP_SPINCOUNT" in given else "PASSIVE", "GOMP_SPINCOUNT": None} | given
+    assert ran.stdout.splitlines()[-1] == f"False False {wanted}"
+
+
 def test_inspect_knows_native_inputs(capsys):
     assert main(["inspect", "stylegan2", "--options", "{size: 16, style_dim: 32}"]) == 0
     assert "free widths" in capsys.readouterr().out
