@@ -291,6 +291,11 @@ RIVALS = ("path", "slimming", "taylor-narrowed", "uniform-narrowed")
 OTHERS = ("torch-pruning", "fastnas")  # benchmarks/others.py
 
 
+def _rivals(frame: pd.DataFrame) -> pd.Series:
+    """The arms of five seeds, other tools' nets among them."""
+    return pd.Series(frame.method.isin(RIVALS + OTHERS))
+
+
 def _orders(frame: pd.DataFrame) -> pd.Series:
     """Arms of a path, and slimming, with the seeds that all of them have without a discriminator."""
     named = frame.method.str.startswith("path") | (frame.method == "slimming")
@@ -308,17 +313,13 @@ def _ablation(frame: pd.DataFrame) -> pd.Series:
 
 TABLES: dict[str, Any] = {
     "claims": Verbatim("claims.csv"),
-    "five-seeds": Table("five_seeds.csv", only=lambda frame: frame.method.isin(RIVALS + OTHERS)),
-    "five-seeds-changes": Changes(
-        *("five_seeds.csv", "method", "path", ("budget",), ("l1", "fid", "kid")),
-        lambda frame: frame.method.isin(RIVALS + OTHERS),
-    ),
+    "five-seeds": Table("five_seeds.csv", only=_rivals),
+    "five-seeds-changes": Changes("five_seeds.csv", "method", "path", ("budget",), ("l1", "fid", "kid"), _rivals),
     "recipes": Table("recipes.csv"),
     "recipes-changes": Changes("recipes.csv", "method", "path", (), ("l1", "fid", "kid")),
-    "no-discriminator": Table("no_discriminator.csv", only=lambda frame: frame.method.isin(RIVALS + OTHERS)),
+    "no-discriminator": Table("no_discriminator.csv", only=_rivals),
     "no-discriminator-changes": Changes(
-        *("no_discriminator.csv", "method", "path", ("budget",), ("l1", "fid", "kid")),
-        lambda frame: frame.method.isin(RIVALS + OTHERS),
+        "no_discriminator.csv", "method", "path", ("budget",), ("l1", "fid", "kid"), _rivals
     ),
     "no-discriminator-orders": Table("no_discriminator.csv", only=_orders),
     "path-longer-no-discriminator": Table("path_longer_no_discriminator.csv"),
@@ -332,9 +333,9 @@ TABLES: dict[str, Any] = {
     "facades-teachers": Verbatim("facades_teacher.csv"),
     "vintage": Table("vintage.csv", ("method",), TAUGHT, references=False),
     "readme": Table(
-        "no_discriminator.csv",
+        "five_seeds.csv",
         columns=(MACS, L1, FID, KID, SEEDS),
-        only=lambda frame: frame.method.isin(RIVALS + OTHERS) & (frame.budget == "0.1x"),
+        only=lambda frame: _rivals(frame) & (frame.budget == "0.1x"),
     ),
     "path-ablation": Table("five_seeds.csv", only=_ablation),
     "path-ablation-changes": Changes("five_seeds.csv", "method", "path", (), ("l1", "fid", "kid"), _ablation),
