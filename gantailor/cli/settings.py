@@ -82,6 +82,9 @@ def _allowed(field: FieldInfo) -> str:
         kind = get_args(kind)[0]  # or null, which is the default
     if get_origin(kind) is Literal:
         return ", ".join(map(str, get_args(kind)))
+    words = [part for part in get_args(kind) if get_origin(part) is Literal]
+    if words and (other := [part for part in get_args(kind) if part not in words]):
+        return ", ".join([*(part.__name__ for part in other), *(str(w) for part in words for w in get_args(part))])
     return str(getattr(kind, "__name__", kind)).replace(" | None", "")
 
 

@@ -262,6 +262,10 @@ def _check_tuning(run: Run) -> None:
             f"search.tuning_kimg {settings.tuning_kimg:g} is more than finetune.kimg {length:g}, of which it is the "
             "beginning; lower it"
         )
+    if run.config.finetune.lr == "auto":
+        raise ConfigError(
+            "finetune.lr auto is found when the subnet is chosen, and search.tuning_kimg tunes before; give a number"
+        )
     if settings.front:
         raise ConfigError("search.front answers every budget by inherited scores; leave search.tuning_kimg out")
     most = settings.finalists * settings.tuning_kimg

@@ -18,6 +18,7 @@ from gantailor.evaluators.scores import Subset
 from gantailor.pipeline.context import RunContext
 from gantailor.pipeline.search.curve import SCORED
 from gantailor.pipeline.shapes import trainings
+from gantailor.pipeline.training.rate import SHARE, USUAL
 from gantailor.run.config import Config
 from gantailor.run.run import Run
 from gantailor.supernet.device import described, device_of, peak_memory, synchronize
@@ -45,7 +46,7 @@ class Estimate:
     Attributes:
         section: ``train`` or ``finetune``.
         count: training pictures.
-        seconds: of all steps.
+        seconds: of all steps, and of those at other rates where ``lr`` is auto.
         size: bytes, beside what the process has already.
     """
 
@@ -58,7 +59,8 @@ class Estimate:
     def __str__(self) -> str:
         recipe, epochs = self.recipe, self.recipe.steps * self.recipe.batch / self.count
         plan = f"{recipe.steps:,} steps of {recipe.batch}, {epochs:.3g} epochs"
-        return f"{self.section}: {recipe.kimg:g} kimg in {plan}, {about(self.seconds)}"
+        rates = ", some rates tried before" if recipe.lr == "auto" else ""
+        return f"{self.section}: {recipe.kimg:g} kimg in {plan}{rates}, {about(self.seconds)}"
 
 
 def note_estimates(run: Run) -> None:
@@ -128,7 +130,8 @@ def estimate(run: Run, section: str, recipe: Recipe) -> Estimate:
         seconds, kept = _measure(task, recipe)
     weights = [sum(p.numel() * p.element_size() for p in net.parameters()) for net in task.parts().values()]
     size = PER_PARAMETER * sum(weights) + int(kept * recipe.batch / recipe.accumulate)
-    return Estimate(section, recipe, len(context.data("train")), recipe.steps * seconds, size)
+    swept = 1 + (USUAL * SHARE if recipe.lr == "auto" else 0)
+    return Estimate(section, recipe, len(context.data("train")), swept * recipe.steps * seconds, size)
 
 
 def _measure(task: Task, recipe: Recipe) -> tuple[float, float]:

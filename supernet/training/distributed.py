@@ -80,6 +80,14 @@ def average(values: Tensor) -> Tensor:
     return values
 
 
+def from_first(value: float) -> float:
+    """The first process's number."""
+    mine = torch.tensor([value if rank() == 0 else 0.0], dtype=torch.float64)
+    if world() > 1:
+        dist.all_reduce(mine)
+    return float(mine)
+
+
 def agree(*wishes: bool) -> tuple[bool, ...]:
     """For each wish, whether any process has it: clocks and signals differ, and all have to do the same."""
     if world() == 1:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from typing import Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from gantailor.supernet.errors import ConfigError, nearest
 from gantailor.supernet.training.presets import preset
@@ -16,7 +16,7 @@ GanLoss = Literal["hinge", "lsgan", "vanilla", "nonsaturating", "none"]
 GanReduction = Literal["mean", "sum", "score"]
 DiscriminatorKind = Literal["patch", "multiscale", "munit", "stylegan2", "unet"]
 Precision = Literal["auto", "float32", "tf32", "bfloat16", "float16"]
-
+RATE = 1e-3  # in the middle of those that ``lr: auto`` tries
 
 Options = TypeVar("Options")
 
@@ -37,7 +37,11 @@ class Recipe(BaseModel):
     kimg: float = Field(16.0, ge=0, le=1e9, description="training length in thousands of images; 0: train nothing")
     batch: int = Field(16, gt=0, le=2**20, description="images in a step, over all devices")
     accumulate: int = Field(1, gt=0, description="parts that a step's batch is worked through in, to save memory")
-    lr: float = Field(2e-4, gt=0, le=1e6, description="Adam learning rate")
+    lr: float | Literal["auto"] = Field(
+        2e-4,
+        description="Adam learning rate; auto: the best of a few, each tried for a tenth of the length and judged by "
+        "the search's score on the search split",
+    )
     lr_discriminator: float | None = Field(None, gt=0, description="the discriminator's own learning rate")
     beta1: float = Field(0.5, ge=0, lt=1, description="Adam beta1")
     beta2: float = Field(0.999, ge=0, lt=1, description="Adam beta2")
@@ -132,6 +136,18 @@ class Recipe(BaseModel):
             values = {**values, "task": "image_to_image"}
         return {**preset(values["preset"]), **values} if values.get("preset") else values
 
+    @field_validator("lr", mode="before")
+    @classmethod
+    def _rate(cls, value: Any) -> Any:
+        """A number, also one that YAML takes for a text (``1e-3``), or ``auto``."""
+        try:
+            found = value if value == "auto" else float(value)
+        except (TypeError, ValueError):
+            found = 0.0
+        if found != "auto" and not (0 < found <= 1e6 and not isinstance(value, bool)):
+            raise ValueError("give a number above 0, at most 1e6, or auto")
+        return found
+
     @model_validator(mode="after")
     def _consistent(self) -> Recipe:
         if self.teacher_cache != "none" and self.shift:
@@ -191,6 +207,11 @@ class Recipe(BaseModel):
         """Settings that make the discriminator of another recipe another network."""
         same = ("discriminator", "ndf", "discriminator_layers", "discriminator_norm", "conditional")
         return [name for name in same if getattr(self, name) != getattr(other, name)]
+
+    @property
+    def rate(self) -> float:
+        """The learning rate; where it is ``auto`` and nothing was tried yet, the one that is tried first."""
+        return RATE if isinstance(self.lr, str) else self.lr
 
     @property
     def steps(self) -> int:

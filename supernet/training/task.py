@@ -22,7 +22,7 @@ def adam(parameters: Iterable[nn.Parameter], recipe: Recipe, lr: float | None = 
     """The recipe's optimiser; ``lr`` where it is not the generator's."""
     r = recipe
     betas = (r.beta1, r.beta2)
-    return torch.optim.Adam(parameters, lr=lr or r.lr, betas=betas, weight_decay=r.weight_decay, fused=True)
+    return torch.optim.Adam(parameters, lr=lr or r.rate, betas=betas, weight_decay=r.weight_decay, fused=True)
 
 
 class Task(Protocol):

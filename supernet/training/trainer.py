@@ -51,6 +51,10 @@ class TrainingError(GantailorError):
     """Training cannot go on; the message names the step, the loss and what is safe on disk."""
 
 
+class DivergedError(TrainingError):
+    """A loss or a weight is no finite number any more, or has exploded."""
+
+
 class Trainer:
     """Trains a task by a recipe's schedule, on one device or, under ``torchrun``, on several.
 
@@ -97,7 +101,8 @@ class Trainer:
             stop_after: end early, at a step (for tests and trials).
 
         Raises:
-            TrainingError: a loss is not finite or has exploded, memory or disk is full, a worker was killed.
+            DivergedError: a loss is not finite or has exploded.
+            TrainingError: memory or disk is full, a worker was killed.
             GantailorError: the data cannot be read.
         """
         self._begin(checkpoint)
@@ -219,7 +224,7 @@ class Trainer:
     def _check(self, losses: dict[str, float]) -> None:
         for name, value in losses.items():
             if not abs(value) < EXPLODED:
-                raise TrainingError(
+                raise DivergedError(
                     f"the {name} loss is {value:.3g} at step {self.step}; {self._saved}. Lower lr (now "
                     f"{self.recipe.lr}) or use precision float32"
                 )
@@ -255,7 +260,8 @@ class Trainer:
         What each process has of its own, the modules whose ``of_process`` is true, is written for each.
 
         Raises:
-            TrainingError: a weight is not finite, or the disk is full; the checkpoint before is whole.
+            DivergedError: a weight is not finite; the checkpoint before is whole.
+            TrainingError: the disk is full; the same.
         """
         self._check_weights()
         parts = self._parts()
@@ -285,7 +291,7 @@ class Trainer:
         broken = next((name for name, part in self._parts().items() if not _is_finite(part)), "")
         broken = broken or next((f"{k}'s optimiser" for k, o in self.task.optimizers.items() if not _can_go_on(o)), "")
         if any(distributed.agree(bool(broken))):
-            raise TrainingError(
+            raise DivergedError(
                 f"the weights of the {broken or 'other processes'} hold NaN or infinity at step {self.step}; "
                 f"{self._saved}. Lower lr (now {self.recipe.lr}) or use precision float32"
             )

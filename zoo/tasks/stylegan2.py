@@ -327,7 +327,7 @@ def _lazy_adam(model: nn.Module, recipe: Recipe, *, every: int, lr: float | None
     """Adam with rates for a regularisation that is done every so many steps; 0: never."""
     share = every / (every + 1) if every else 1.0
     betas = (recipe.beta1**share, recipe.beta2**share)
-    return torch.optim.Adam(model.parameters(), lr=(lr or recipe.lr) * share, betas=betas, fused=True)
+    return torch.optim.Adam(model.parameters(), lr=(lr or recipe.rate) * share, betas=betas, fused=True)
 
 
 def _twice(noise: list[Tensor], shift: Tensor | None) -> list[Tensor]:

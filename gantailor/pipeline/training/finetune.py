@@ -5,7 +5,8 @@ from __future__ import annotations
 from torch import nn
 
 from gantailor.pipeline.context import RunContext
-from gantailor.pipeline.training.fit import Watcher, fit
+from gantailor.pipeline.training.fit import Nets, Watcher, fit
+from gantailor.pipeline.training.rate import at_its_rate
 from gantailor.run.folder import read_config
 from gantailor.run.run import Run, with_file
 from gantailor.search.methods.method import DISCRIMINATOR
@@ -34,10 +35,11 @@ def finetune(run: Run) -> None:
     Writes ``subnet.safetensors`` (the best by the search's score) and, where that is another,
     ``subnet.last.safetensors``.
     """
-    folder, recipe = run.folder, run.config.finetune
+    folder = run.folder
     if folder.subnet.exists():
         return
-    watcher = None
+    run = at_its_rate(run, "finetune", _begin)
+    recipe, watcher = run.config.finetune, None
     if distributed.rank() == 0:
         watcher = Watcher(run, "finetune", lambda net: {"subnet": at_its_end(net)}, best=folder.subnet_best)
     task, partners, handed = tuning_of(run, run.subnet_config())
@@ -50,6 +52,11 @@ def finetune(run: Run) -> None:
         if judge is not None and recipe.kimg and DISCRIMINATOR not in partners:
             save_tensors(folder.subnet_discriminator, judge.state_dict(), {"stage": "finetune"})
         _store(run, tuned, partners, watcher)
+
+
+def _begin(run: Run) -> tuple[Task, Nets]:
+    """The fine-tuning at its beginning, and the net that is looked at."""
+    return tuning_of(run, run.subnet_config())[0], lambda net: {"subnet": at_its_end(net)}
 
 
 def tuning_of(run: Run, config: SubnetConfig) -> tuple[Task, dict[str, nn.Module], list[str]]:

@@ -19,7 +19,7 @@ from gantailor.run.data import enough
 from gantailor.run.run import Run
 from gantailor.run.shapes import as_generator_has, output_of
 from gantailor.supernet.device import HOST, computed, find_device, find_precision
-from gantailor.supernet.errors import GantailorError
+from gantailor.supernet.errors import ConfigError, GantailorError
 from gantailor.supernet.files import cut_rows, save_tensors, write_bytes
 from gantailor.supernet.subnets.copying import copied
 from gantailor.supernet.training import distributed
@@ -44,6 +44,8 @@ def train_teacher(run: Run) -> Path:
     config, recipe = run.config, run.config.train
     device = find_device(config.device)
     find_precision(recipe.precision, device)
+    if recipe.lr == "auto":
+        raise ConfigError("train.lr auto is judged by the search's score, which a teacher has not; give a number")
     training = find_training(recipe.task)
     torch.manual_seed(recipe.seed)
     generator = with_signed_pictures(build(config.generator, **config.options))

@@ -7,7 +7,8 @@ from collections.abc import Mapping
 import numpy as np
 
 from gantailor.pipeline.context import RunContext
-from gantailor.pipeline.training.fit import Watcher, fit
+from gantailor.pipeline.training.fit import Nets, Watcher, fit
+from gantailor.pipeline.training.rate import at_its_rate
 from gantailor.run.folder import write_config
 from gantailor.run.run import Run
 from gantailor.search.methods.method import DISCRIMINATOR, Trained
@@ -26,9 +27,11 @@ def train(run: Run) -> None:
     Writes ``supernet.safetensors``; where the method chose widths, the kept channels lead there, and ``selected.json``
     says how many. Nets that were narrowed along lie beside it under their own names.
     """
-    folder, method, recipe = run.folder, run.method, run.config.train
+    folder, method = run.folder, run.method
     if folder.supernet.exists() and (method.searches or folder.selected.exists()):
         return
+    run = at_its_rate(run, "train", _begin)
+    recipe = run.config.train
     context = RunContext(run)
     if not recipe.kimg and method.searches:
         _save_whole(run, Trained(weights=context.supernet().generator.state_dict(), path=run.setup.path), "untrained")
@@ -43,6 +46,13 @@ def train(run: Run) -> None:
         trained = method.select(context, task, model)
         _hand_on(run, task, trained.orders)
         store(run, trained)
+
+
+def _begin(run: Run) -> tuple[Task, Nets]:
+    """The method's training at its beginning, and the nets that are looked at."""
+    method, context = run.method, RunContext(run)
+    task = method.task(context)
+    return task, lambda model: dict(method.watch(context, task, model))
 
 
 def _hand_on(run: Run, task: Task, orders: Mapping[str, np.ndarray]) -> None:
