@@ -149,7 +149,8 @@ class Comparison(BaseModel):
         first = self.kimg * self.share if trains else 0.0
         lengths = {"train": {"kimg": first}, "finetune": {"kimg": self.kimg - first}}
         config = load_config(None, merged(merged(under, lengths), above))
-        if goes_to_budget(config) and (end := self._narrowest()):
+        own_end = "smallest" in config.train.method_options  # 0 says: at each budget, a path for each
+        if goes_to_budget(config) and not own_end and (end := self._narrowest()):
             config = load_config(None, merged(merged(under, lengths), merged(above, end)))
         return config
 
