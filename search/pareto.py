@@ -23,6 +23,8 @@ def ranked(values: np.ndarray) -> np.ndarray:
     """Row numbers, best first: by value, or by non-dominated rank and then by the sum of normalised objectives."""
     if values.shape[1] == 1:
         return np.argsort(values[:, 0], kind="stable")
-    spread = np.ptp(values, axis=0)
-    total = ((values - values.min(0)) / np.where(spread > 0, spread, 1)).sum(1)
+    known = np.ma.masked_invalid(values)  # one that could not be scored is infinitely bad, and says nothing of the rest
+    low, high = (np.ma.filled(end, 0.0) for end in (known.min(0), known.max(0)))
+    spread = high - low
+    total = ((values - low) / np.where(spread > 0, spread, 1)).sum(1)
     return np.lexsort((total, moocore.pareto_rank(values)))

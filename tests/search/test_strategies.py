@@ -136,6 +136,17 @@ def test_ranked():
     assert ranked(values).tolist() == np.lexsort((spread, rank)).tolist()
 
 
+@pytest.mark.filterwarnings("error")
+def test_one_without_a_score_is_behind_all_of_its_cost_and_orders_the_rest_as_before():
+    values = np.random.default_rng(1).random((20, 2))
+    values[7, 0] = np.inf
+    found = ranked(values).tolist()
+    rest = np.delete(np.arange(20), 7)
+    beaten = [i for i in rest if values[i, 1] <= values[7, 1]]
+    assert beaten and all(found.index(i) < found.index(7) for i in beaten)
+    assert sorted(found) == list(range(20)) and ranked(np.full((3, 2), np.inf)).shape == (3,)
+
+
 class Recorded(Budget):
     """A share of the MACs of the recorded table of the demo; ``small_space`` has as many choices."""
 
