@@ -80,7 +80,9 @@ def note_estimates(run: Run) -> None:
         return
     counts = [f"{len(setup.data(split)):,} {split}" for split in ("train", "search", "test")]
     lines, before = [f"pictures: {', '.join(counts)}"], peak_memory(setup.device)
-    found = [estimate(run, section, recipe) for section, recipe in trainings(run)]
+    due = [(section, recipe) for section, recipe in trainings(run) if section != "train" or not run.is_trained]
+    lines += [f"train: done before, {run.folder.supernet}"] if run.is_trained else []
+    found = [estimate(run, section, recipe) for section, recipe in due]
     lines += map(str, found)
     if found:
         run.expected = {one.section: one.seconds for one in found}

@@ -164,6 +164,11 @@ class Run:
         self.replayed = True
         return True
 
+    @property
+    def is_trained(self) -> bool:
+        """Whether the method's training is done."""
+        return self.folder.supernet.exists() and (self.method.searches or self.folder.selected.exists())
+
     def trained(self) -> Supernet:
         """The whole generator after the method's training, shared.
 

@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 
 import pytest
 import torch
@@ -9,6 +10,7 @@ import torch
 from gantailor.cli.main import main
 from gantailor.pipeline.check import find_mistakes
 from gantailor.pipeline.compress import compress
+from gantailor.pipeline.estimates import note_estimates
 from gantailor.pipeline.training import rate as rates
 from gantailor.pipeline.training.rate import FACTOR, LEAST, MOST, around
 from gantailor.run.loading import load_config
@@ -105,6 +107,19 @@ def test_a_budget_of_a_finished_training_tries_no_rate_again(tiny_teacher, tmp_p
     before = (tmp_path / "rates/train.json").stat().st_mtime_ns
     compress(Run(tmp_path, config), until="search")
     assert (tmp_path / "rates/train.json").stat().st_mtime_ns == before
+
+
+@pytest.mark.parametrize("method", ["supernet", "slimming"])
+def test_an_estimate_leaves_out_what_is_done(tiny_teacher, tmp_path, method, capsys):
+    run = Run(tmp_path / "run", settings(tiny_teacher, train=1e-3, method=method))
+    note_estimates(run)
+    assert re.search("^train: 0.1 kimg", before := capsys.readouterr().err, re.MULTILINE)
+    assert re.search("^finetune: .*, some rates tried before, about", before, re.MULTILINE)
+    compress(run, until="train")
+    capsys.readouterr()
+    note_estimates(run)
+    after = capsys.readouterr().err
+    assert f"train: done before, {run.folder.supernet}\nfinetune: 0.1 kimg" in after and "train" not in run.expected
 
 
 @pytest.mark.parametrize("value", [0, -1e-3, "fast", float("nan"), None, True])

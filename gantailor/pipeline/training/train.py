@@ -28,7 +28,7 @@ def train(run: Run) -> None:
     says how many. Nets that were narrowed along lie beside it under their own names.
     """
     folder, method = run.folder, run.method
-    if folder.supernet.exists() and (method.searches or folder.selected.exists()):
+    if run.is_trained:
         return
     run = at_its_rate(run, "train", _begin)
     recipe = run.config.train
