@@ -18,7 +18,7 @@ import argparse
 import itertools
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -47,10 +47,9 @@ from gantailor.zoo import DEMO_SUPERNET
 SLACK = 0.005  # of the MACs
 NEAR = (0.1, 0.2, 0.4, 0.8)  # standard deviations of the logarithm of a neighbour's widths
 SHARES = (0.125, 0.1875, 0.25, 0.375, 0.5, 0.75, 1.0)  # that sensitivities are measured at
-METRICS = ("l1", "features", "kid")
 
 
-def drawn(run: Run, budget: Budget, count: int) -> Iterator[tuple[str, np.ndarray]]:
+def drawn(run: Run, budget: Budget, count: int, metric: str) -> Iterator[tuple[str, np.ndarray]]:
     """Families and widths ``[widths]`` of so many subnets, filled up to the budget."""
     rng, supernet, path = np.random.default_rng(0), run.trained(), run.setup.path
     assert path is not None, "the supernet was not trained along a path"
@@ -58,7 +57,7 @@ def drawn(run: Run, budget: Budget, count: int) -> Iterator[tuple[str, np.ndarra
     uniform = uniform_config(supernet, budget.macs)
     fixed = [("path", centre), ("uniform", np.array(supernet.graph.sizes(uniform)))]
     fixed += [(f"importance {name}", sizes) for name, sizes in important(run, budget)]
-    fixed.append(("sensitivity", sensitive(run, budget)))
+    fixed.append(("sensitivity", sensitive(run, budget, metric)))
     yield from ((family, filled(budget, sizes, rng)) for family, sizes in fixed)
     for number in range(count - len(fixed)):
         if number % 2:
@@ -95,11 +94,11 @@ def important(run: Run, budget: Budget) -> Iterator[tuple[str, np.ndarray]]:
         yield name, gates.places.sizes(strongest(gates, np.concatenate(relative), budget.usage))
 
 
-def sensitive(run: Run, budget: Budget) -> np.ndarray:
-    """Widths with the least sum of the losses of each width alone, by L1 with inherited weights."""
+def sensitive(run: Run, budget: Budget, metric: str) -> np.ndarray:
+    """Widths with the least sum of the losses of each width alone, by a metric with inherited weights."""
     supernet = run.trained()
     few = space(SpaceConfig(fractions=SHARES, multiple=1), supernet)
-    evaluator = run.setup.scoring.evaluator(["l1"])
+    evaluator = run.setup.scoring.evaluator([metric])
     probes = Sensitivity().probes(few)
     scored = [next(iter(evaluator(supernet.extract(few.to_config(row)), run.sample).values())) for row in probes]
     losses = sensitivities(few, probes, np.array([[score.value] for score in scored]))
@@ -108,25 +107,27 @@ def sensitive(run: Run, budget: Budget) -> np.ndarray:
     return few.sizes(in_order(losses, cheap, np.random.default_rng(0))[0])[0]
 
 
-def scores(run: Run, net: nn.Module, split: str) -> dict[str, float]:
+def scores(run: Run, net: nn.Module, split: str, metrics: Sequence[str]) -> dict[str, float]:
     """By the metrics' short names."""
     pictures = run.sample if split == "search" else run.setup.data(split)
-    found = run.setup.scoring.evaluator(METRICS)(net.eval(), pictures)
+    found = run.setup.scoring.evaluator(metrics)(net.eval(), pictures)
     return {f"{split} {name.split('[')[0]}": score.value for name, score in found.items()}
 
 
-def tuned(run: Run, config: SubnetConfig, seed: int, kimg: float) -> dict[str, float]:
+def tuned(run: Run, config: SubnetConfig, seed: int, wanted: argparse.Namespace) -> dict[str, float]:
     """Scores after tuning: early, a quarter of the way, and at the end."""
+    kimg, metrics = wanted.kimg, wanted.metrics
     recipe = run.config.finetune.model_copy(update={"seed": seed, "kimg": kimg, "watch_kimg": kimg / 4})
     task = run.method.finetune(RunContext(run), run.setup.calibrated(run.trained().extract(config)), {})
     early: dict[str, float] = {}
 
     def look(net: nn.Module, step: int) -> None:
         if not early:
-            early.update({f"early {name}": value for name, value in scores(run, net, "search").items()})
+            early.update({f"early {name}": value for name, value in scores(run, net, "search", metrics).items()})
 
     net, started = Trainer(task, recipe).run(None, on_watch=look), time.monotonic()
-    end = {f"tuned {name}": value for split in ("search", "test") for name, value in scores(run, net, split).items()}
+    ends = [scores(run, net, split, metrics) for split in ("search", "test")]
+    end = {f"tuned {name}": value for found in ends for name, value in found.items()}
     return {**early, **end, "scoring seconds": time.monotonic() - started}
 
 
@@ -136,7 +137,9 @@ def measure(run: Run, share: float, wanted: argparse.Namespace, results: Path) -
     supernet = run.trained()
     macs = share * supernet.macs(supernet.full_config())
     budget = Budget(every_space(supernet, SpaceConfig(name="every")), (Limit("macs", upper=macs),))
-    nets = kept_nets(run.folder.path / f"nets-{share}.json", lambda: drawn(run, budget, wanted.subnets))
+    nets = kept_nets(
+        run.folder.path / f"nets-{share}.json", lambda: drawn(run, budget, wanted.subnets, wanted.metrics[0])
+    )
     for seed, (number, (family, sizes)) in itertools.product(seeds, enumerate(nets)):
         row: dict[str, Any] = {"task": wanted.task, "share": share, "kimg": kimg, "seed": seed, "subnet": number}
         if is_done(results, **row):
@@ -147,17 +150,17 @@ def measure(run: Run, share: float, wanted: argparse.Namespace, results: Path) -
             print(f"subnet {number} ({family}) is left out: {cost / macs:.4f} of the budget", flush=True)
             continue
         row |= {"family": family, "macs": cost, "sizes": " ".join(map(str, sizes))}
-        inherited = scores(run, run.setup.calibrated(supernet.extract(config)), "search")
+        inherited = scores(run, run.setup.calibrated(supernet.extract(config)), "search", wanted.metrics)
         row |= {f"inherited {name}": value for name, value in inherited.items()}
-        append(results, [row | tuned(run, config, seed, kimg)])
+        append(results, [row | tuned(run, config, seed, wanted)])
 
 
 def ordering(frame: pd.DataFrame) -> pd.DataFrame:
     """For each task, budget and tuned result: tau and regret of every score that is known before."""
     lines = []
     for place, group in frame.groupby(["task", "share", "kimg"]):
-        mean = group.select_dtypes("number").groupby(group["subnet"]).mean()
-        for result in ("l1", "kid"):
+        mean = group.dropna(axis=1, how="all").select_dtypes("number").groupby(group["subnet"]).mean()
+        for result in (name.removeprefix("tuned test ") for name in mean if name.startswith("tuned test ")):
             goal = mean[f"tuned test {result}"]
             by_seed = group.pivot(index="subnet", columns="seed", values=f"tuned test {result}").dropna()
             pairs = itertools.combinations(by_seed, 2)
@@ -182,6 +185,7 @@ def main() -> None:
     parser.add_argument("--subnets", type=int, default=40)
     parser.add_argument("--kimg", type=float, default=2)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
+    parser.add_argument("--metrics", nargs="+", default=["l1", "features", "kid"], help="of which less is better")
     arguments = parser.parse_args()
     fixed = {"supernet": arguments.supernet, "space.name": "path", "train.kimg": 0, "search.trials": 0}
     run = Run(arguments.out / arguments.task, load_config(arguments.config, fixed))
