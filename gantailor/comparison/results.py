@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from gantailor.comparison import drawing, fairness, runs
-from gantailor.comparison.runs import Entry, result_scores
+from gantailor.comparison.runs import UNTRAINED, Entry, result_scores
 from gantailor.evaluators.scores import evenly
 from gantailor.reports import figures
 from gantailor.reports.pages import with_policy
@@ -29,12 +29,6 @@ from gantailor.zoo.data.pictures import is_picture, picture_grid, to_rgb
 
 SHOWN = 6  # pictures in the grid
 PLACES = ("method", "budget", "seed", "metric")  # that halves are of
-UNTRAINED = (
-    "teacher",
-    "input",
-    "input, nearest",
-    "input, enlarged",
-)  # rows of scores.json that every run has alike, as the table has them
 
 
 def results(entries: Sequence[Entry]) -> tuple[pd.DataFrame, pd.DataFrame]:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from typing import Any
 
-from gantailor.comparison.runs import SUPERNET, Entry, goes_to_budget
+from gantailor.comparison.runs import SUPERNET, UNTRAINED, Entry, goes_to_budget
+from gantailor.evaluators.metric import metric_of
 from gantailor.pipeline.check import find_mistakes
 from gantailor.pipeline.estimates import about
 from gantailor.run.progress import Reporter
@@ -97,9 +99,23 @@ def work_on(entry: Entry, entries: Sequence[Entry], report: Reporter) -> None:
         run.claim()  # the folder is this process's from here on
         if take_supernet(entry, entries):
             run.setup.look_again()
+        run.known_scores = untrained_scores(entries)
         entry.complete(run)
     finally:
         run.release()
+
+
+def untrained_scores(entries: Sequence[Entry]) -> dict[str, dict[str, Any]]:
+    """What another run has scored that no run trains; what is timed is timed by each.
+
+    A score is taken only where weights, pictures and settings are the same (``pipeline.evaluate``).
+    """
+    other = next((entry.scores() for entry in entries if entry.done), {})
+    rows = {name: scores for name, scores in other.items() if name in UNTRAINED}
+    return {
+        name: {key: row for key, row in scores.items() if metric_of(key).compares != "generator"}
+        for name, scores in rows.items()
+    }
 
 
 def reason_of(error: Exception) -> str:

@@ -30,6 +30,8 @@ from gantailor.supernet.graph import SubnetConfig
 STAMPS = ("convention", "units", "data", "weights", "settings", "version", "date")  # of a row: what its figures are of
 WEIGHTS = "subnet.safetensors"
 ROWS = ("teacher", "input")  # of every table, beside the methods
+# Rows of scores.json that every run has alike, as the table has them.
+UNTRAINED = ("teacher", "input", "input, nearest", "input, enlarged")
 # Files of a trained supernet, which another run may go on with; the last one counts.
 SUPERNET = ("trace.json", "ranking.json", "supernet.ckpt.jsonl", "supernet.watch.jsonl", "supernet.safetensors")
 

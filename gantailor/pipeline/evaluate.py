@@ -40,7 +40,8 @@ def evaluate(run: Run) -> dict[str, Rows]:
 
     What is there already of the same weights, pictures and settings stays, also what was added later.
     """
-    return _scored(run, run.config.evaluation.final, _scored_models(run), run.folder.stored(run.folder.scores))
+    known = run.known_scores | run.folder.stored(run.folder.scores)
+    return _scored(run, run.config.evaluation.final, _scored_models(run), known)
 
 
 def add_scores(run: Run, metrics: Sequence[str], known_by: EvaluationConfig) -> dict[str, Rows]:

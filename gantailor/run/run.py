@@ -47,6 +47,7 @@ class Run:
         report: where progress is told.
         until: the last stage that is wanted, see ``gantailor.pipeline.compress``.
         expected: seconds that stages are expected to take, by their names; what is no training is the evaluation's.
+        known_scores: what may hold of its ``scores.json``, as others of the same comparison found it.
         profiled: tell where the time of a training step goes, ``gantailor train --profile``.
     """
 
@@ -59,6 +60,7 @@ class Run:
         self.report = report or Reporter()
         self.setup = Setup(config, self.folder, self.report)
         self.expected: dict[str, float] = {}
+        self.known_scores: dict[str, Any] = {}
         self._trained: tuple[object, Supernet] | None = None
 
     def __repr__(self) -> str:

@@ -15,6 +15,7 @@ from gantailor.comparison.results import results
 from gantailor.comparison.running import take_supernet
 from gantailor.comparison.runs import Comparison
 from gantailor.evaluators.halves import shown_interval
+from gantailor.pipeline import evaluate
 from gantailor.pipeline.compress import compress
 from gantailor.reports.pages import with_policy
 from gantailor.run.folder import RunFolder
@@ -413,6 +414,28 @@ def rated(tmp_path, tiny_teacher, pairs):
         f"  train: {{{SMALL}}}\n  finetune: {{{SMALL}}}\n"
     )
     return file
+
+
+def test_what_no_run_trains_is_scored_once(rated, tmp_path, monkeypatch):
+    """Teacher and input by the first run; of other pictures they are scored again, and what is timed is by each."""
+    scored, computed = evaluate.scores_to_json, []
+    monkeypatch.setattr(evaluate, "scores_to_json", lambda found: computed.append(list(found)) or scored(found))
+    values = {**yaml.safe_load(rated.read_text()), "rates": None}
+    values["common"]["evaluation"]["final"] = ["l1", "latency_ms"]
+    rated.write_text(yaml.safe_dump(values))
+    assert main(["compare", str(rated), "--out", str(tmp_path / "out")]) == 0
+    first, second = (tmp_path / "out" / f"{name}-0.5x-0" / "scores.json" for name in ("cut", "own"))
+    timed = [name for name in computed[0] if name != "l1"]
+    assert computed == [["l1", *timed]] * 3 + [timed, timed, ["l1", *timed]]
+    one, other = (json.loads(file.read_text()) for file in (first, second))
+    assert one["teacher"]["l1"] == other["teacher"]["l1"] and one["input"]["l1"] == other["input"]["l1"]
+    assert one["subnet"]["l1"] != other["subnet"]["l1"]
+    for row in (one["teacher"]["l1"], one["input"]["l1"]):
+        row["of"]["data"], row["value"] = "another", 7.0
+    first.write_text(json.dumps(one))
+    second.unlink()
+    assert main(["compare", str(rated), "--out", str(tmp_path / "out")]) == 0
+    assert json.loads(second.read_text())["teacher"]["l1"] == other["teacher"]["l1"]
 
 
 def test_rates_are_tried_on_the_search_split(rated, tmp_path, capsys):
