@@ -3,9 +3,12 @@
 import json
 import math
 import re
+import subprocess
+import sys
 
 import pytest
 import torch
+import yaml
 
 from gantailor.cli.main import main
 from gantailor.pipeline.check import find_mistakes
@@ -21,7 +24,7 @@ from gantailor.supernet.training.recipe import RATE
 
 
 def settings(teacher, *, train="auto", finetune="auto", **more):
-    short = {"kimg": 0.1, "batch": 4, "ndf": 4, "watch_kimg": 0, "bits": 0}
+    short = {"kimg": 0.1, "batch": 4, "ndf": 4, "watch_kimg": 0, "bits": 0, "precision": "float32"}
     own = {"options": {"ngf": 8}, "teacher": str(teacher), "data": {"size": 32}, "budget": "0.4x"}
     own |= {"evaluation": {"search_images": 4, "final": ["l1"]}}
     own |= {"train": {**short, "lr": train}, "finetune": {**short, "lr": finetune}}
@@ -69,6 +72,23 @@ def test_the_rest_is_as_if_the_rate_had_been_given(tiny_teacher, tmp_path, metho
         theirs, mine = (load_tensors(getattr(run.folder, name))[0] for run in (swept, plain))
         assert theirs.keys() == mine.keys()
         assert all(torch.equal(theirs[key], mine[key]) for key in theirs), name
+
+
+@pytest.mark.long
+def test_two_processes_try_the_same_rates(tiny_teacher, tmp_path):
+    file = tmp_path / "run.yaml"
+    file.write_text(yaml.safe_dump(settings(tiny_teacher, finetune=1e-3).model_dump(mode="json")))
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    command = [*torchrun, "-m", "gantailor.cli", "train", str(file), "--out", str(tmp_path / "two")]
+    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    alone = Run(tmp_path / "alone", load_config(str(file)))
+    compress(alone, until="train")
+    mine, theirs = (json.loads((tmp_path / name / "rates/train.json").read_text()) for name in ("alone", "two"))
+    both = sorted(mine["scores"].keys() & theirs["scores"].keys())
+    assert {"0.0005", "0.001", "0.002"} <= set(both), "further ones depend on the order of sums"
+    assert [mine["scores"][rate] for rate in both] == pytest.approx([theirs["scores"][rate] for rate in both], rel=0.1)
+    assert done.stderr.count("train.lr auto: ") == 1
 
 
 def test_a_sweep_that_was_interrupted_goes_on(tiny_teacher, tmp_path, monkeypatch):
