@@ -85,9 +85,8 @@ def test_two_processes_try_the_same_rates(tiny_teacher, tmp_path):
     alone = Run(tmp_path / "alone", load_config(str(file)))
     compress(alone, until="train")
     mine, theirs = (json.loads((tmp_path / name / "rates/train.json").read_text()) for name in ("alone", "two"))
-    both = sorted(mine["scores"].keys() & theirs["scores"].keys())
-    assert {"0.0005", "0.001", "0.002"} <= set(both), "further ones depend on the order of sums"
-    assert [mine["scores"][rate] for rate in both] == pytest.approx([theirs["scores"][rate] for rate in both], rel=0.1)
+    for rate in ("0.0005", "0.001", "0.002"):  # at higher ones a step is far from another order of its sums
+        assert mine["scores"][rate] == pytest.approx(theirs["scores"][rate], rel=0.1)
     assert done.stderr.count("train.lr auto: ") == 1
 
 
