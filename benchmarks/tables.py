@@ -299,7 +299,7 @@ def _rivals(frame: pd.DataFrame) -> pd.Series:
 def _orders(frame: pd.DataFrame) -> pd.Series:
     """Arms of a path, and slimming, with the seeds that all of them have without a discriminator."""
     named = frame.method.str.startswith("path") | (frame.method == "slimming")
-    return named & (frame.budget == "0.1x") & (frame.seed < 2)
+    return named & frame.budget.isin(["0.1x", "0.05x"]) & (frame.seed < 2)
 
 
 def _ablation(frame: pd.DataFrame) -> pd.Series:

@@ -300,6 +300,7 @@ def test_shipped_comparisons_are_read(tmp_path):
         "benchmarks/five_seeds": 40,
         "benchmarks/recipes": 15,
         "benchmarks/rates": 12,
+        "benchmarks/path_fortieth": 3,
         "benchmarks/three_budgets": 18,
         "benchmarks/cartoongan": 9,
         "benchmarks/rates_realesrgan": 6,
