@@ -311,6 +311,14 @@ def _ablation(frame: pd.DataFrame) -> pd.Series:
     )
 
 
+def _yardstick(csv: str, second: Column, digits: int = 4) -> Table:
+    """Families of subnets of equal MACs, with what is known before tuning and after it."""
+    count = Column("subnets", "subnet", statistic="count", better=0)
+    before, after = "inherited search l1", "tuned test l1"
+    columns = (count, Column("inherited L1, search", before, digits), Column("tuned L1", after, digits), second)
+    return Table(csv, by=("family",), columns=columns, references=False)
+
+
 TABLES: dict[str, Any] = {
     "claims": Verbatim("claims.csv"),
     "five-seeds": Table("five_seeds.csv", only=_rivals),
@@ -373,26 +381,8 @@ TABLES: dict[str, Any] = {
         "inherited.csv", by=("share", "run"), columns=(MACS, L1, FID, KID), only=lambda frame: frame.split == "test"
     ),
     "path": Table("path.csv"),
-    "equal-macs": Table(
-        "equal_macs.csv",
-        by=("family",),
-        columns=(
-            Column("subnets", "subnet", statistic="count", better=0),
-            *(Column("inherited L1, search", "inherited search l1", 4), Column("tuned L1", "tuned test l1", 4)),
-            Column("tuned KID", "tuned test kid", 4),
-        ),
-        references=False,
-    ),
-    "equal-macs-realesrgan": Table(
-        "equal_macs_realesrgan.csv",
-        by=("family",),
-        columns=(
-            Column("subnets", "subnet", statistic="count", better=0),
-            *(Column("inherited L1, search", "inherited search l1", 5), Column("tuned L1", "tuned test l1", 5)),
-            Column("tuned LPIPS", "tuned test lpips", 4),
-        ),
-        references=False,
-    ),
+    "equal-macs": _yardstick("equal_macs.csv", Column("tuned KID", "tuned test kid", 4)),
+    "equal-macs-realesrgan": _yardstick("equal_macs_realesrgan.csv", Column("tuned LPIPS", "tuned test lpips", 4), 5),
     "strategies": Strategies("strategies.csv"),
     "rank-correlation": Orders("rank_correlation.csv"),
     "teachers": Table("demo_comparison.csv", by=("arm",), columns=(MACS, L1, FID, KID), only=lambda f: f.arm == ""),

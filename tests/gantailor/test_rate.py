@@ -60,12 +60,13 @@ def test_where_no_rate_holds_the_first_is_taken():
 def test_the_rest_is_as_if_the_rate_had_been_given(tiny_teacher, tmp_path, method, capsys):
     swept, given = Run(tmp_path / "swept", settings(tiny_teacher, method=method)), {}
     compress(swept, until="finetune")
+    said = capsys.readouterr().err
     for section in ("train", "finetune"):
-        tried = json.loads((tmp_path / "swept" / "rates" / f"{section}.json").read_text())
+        tried = json.loads((tmp_path / "swept" / f"{section}.rates.json").read_text())
         assert len(tried["scores"]) >= 3 and tried["metric"] == swept.setup.search_metric
         given[section] = float(min(tried["scores"], key=tried["scores"].get))
-        assert f"{section}.lr auto: {given[section]:g}, of " in capsys.readouterr().err or section == "finetune"
-    assert not list((tmp_path / "swept" / "rates").glob("*.ckpt*"))
+        assert f"{section}.lr auto: {given[section]:g}, of " in said
+    assert not list((tmp_path / "swept").glob("*.rate-*"))
     plain = Run(tmp_path / "given", settings(tiny_teacher, method=method, **given))
     compress(plain, until="finetune")
     for name in ("supernet", "subnet"):
@@ -84,7 +85,7 @@ def test_two_processes_try_the_same_rates(tiny_teacher, tmp_path):
     assert done.returncode == 0, done.stderr
     alone = Run(tmp_path / "alone", load_config(str(file)))
     compress(alone, until="train")
-    mine, theirs = (json.loads((tmp_path / name / "rates/train.json").read_text()) for name in ("alone", "two"))
+    mine, theirs = (json.loads((tmp_path / name / "train.rates.json").read_text()) for name in ("alone", "two"))
     for rate in ("0.0005", "0.001", "0.002"):  # at higher ones a step is far from another order of its sums
         assert mine["scores"][rate] == pytest.approx(theirs["scores"][rate], rel=0.1)
     assert done.stderr.count("train.lr auto: ") == 1
@@ -108,14 +109,14 @@ def test_a_sweep_that_was_interrupted_goes_on(tiny_teacher, tmp_path, monkeypatc
     again = Run(tmp_path / "broken", settings(tiny_teacher, finetune=1e-3))
     compress(again, until="train")
     assert begun[1] == begun[2] and begun.count(begun[0]) == 1
-    assert (tmp_path / "broken/rates/train.json").read_text() == (tmp_path / "whole/rates/train.json").read_text()
+    assert (tmp_path / "broken/train.rates.json").read_text() == (tmp_path / "whole/train.rates.json").read_text()
     assert load_tensors(again.folder.supernet)[0].keys() == load_tensors(whole.folder.supernet)[0].keys()
 
 
 def test_a_rate_at_which_training_breaks_is_not_taken(tiny_teacher, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(rates, "around", lambda score: {rate: score(rate) for rate in (1e-3, 1e5)})
     compress(Run(tmp_path, settings(tiny_teacher, finetune=1e-3)), until="train")
-    tried = json.loads((tmp_path / "rates/train.json").read_text())["scores"]
+    tried = json.loads((tmp_path / "train.rates.json").read_text())["scores"]
     assert tried["100000"] is None and tried["0.001"] is not None
     assert "train.lr auto: 0.001, of 0.001 (" in (said := capsys.readouterr().err) and "100000 (diverged)" in said
 
@@ -123,9 +124,20 @@ def test_a_rate_at_which_training_breaks_is_not_taken(tiny_teacher, tmp_path, mo
 def test_a_budget_of_a_finished_training_tries_no_rate_again(tiny_teacher, tmp_path):
     config = settings(tiny_teacher, finetune=1e-3)
     compress(Run(tmp_path, config), until="train")
-    before = (tmp_path / "rates/train.json").stat().st_mtime_ns
+    before = (tmp_path / "train.rates.json").stat().st_mtime_ns
     compress(Run(tmp_path, config), until="search")
-    assert (tmp_path / "rates/train.json").stat().st_mtime_ns == before
+    assert (tmp_path / "train.rates.json").stat().st_mtime_ns == before
+
+
+def test_another_subnet_has_a_rate_of_its_own(tiny_teacher, tmp_path):
+    compress(Run(tmp_path, settings(tiny_teacher, train=1e-3)), until="finetune")
+    (first,) = tmp_path.glob("finetune.rates.json")
+    before = first.read_text()
+    again = Run(tmp_path, settings(tiny_teacher, train=1e-3, budget="0.7x"))
+    compress(again, until="search")
+    assert not first.exists()
+    (kept,) = tmp_path.glob("earlier/*/finetune.rates.json")
+    assert kept.read_text() == before
 
 
 @pytest.mark.parametrize("method", ["supernet", "slimming"])

@@ -34,7 +34,8 @@ Begin = Callable[[Run], tuple[Task, Nets]]
 def at_its_rate(run: Run, section: str, begin: Begin) -> Run:
     """The run itself, or one like it whose ``section`` has a number where it said ``auto``.
 
-    What was tried lies in ``rates/<section>.json``; an unfinished sweep goes on.
+    What was tried lies in ``<section>.rates.json``; an unfinished sweep goes on. That of fine-tuning goes with its subnet
+    (``pipeline.search.stage.set_aside``).
 
     Args:
         begin: a training of such a run at its beginning, and the nets that are looked at, of which the first is scored.
@@ -42,8 +43,7 @@ def at_its_rate(run: Run, section: str, begin: Begin) -> Run:
     recipe: Recipe = getattr(run.config, section)
     if recipe.lr != "auto" or not recipe.kimg:
         return run
-    run.folder.file("rates").mkdir(exist_ok=True)
-    metric, file = run.setup.search_metric, run.folder.file("rates") / f"{section}.json"
+    metric, file = run.setup.search_metric, run.folder.file(f"{section}.rates.json")
     short = max(SHARE * recipe.kimg, min(recipe.kimg, STEPS * recipe.batch / 1000))
     known: dict[str, Any] = run.folder.stored(file) or {"metric": metric, "kimg": short, "scores": {}}
 
@@ -83,14 +83,13 @@ def _tried(run: Run, section: str, begin: Begin) -> float | None:
     value = math.nan
     with torch.random.fork_rng(devices=[]):  # numbers go on as if there had been no trial
         task, nets = begin(run)
-        checkpoint = run.folder.file("rates") / f"{section}-{recipe.lr:g}.ckpt.safetensors"
+        checkpoint = run.folder.file(f"{section}.rate-{recipe.lr:g}.ckpt.safetensors")
         try:
             trained = fit(run, task, recipe, checkpoint=checkpoint, title=f"{section} at lr {recipe.lr:g}")
             if distributed.rank() == 0:
                 value = _score(run, next(iter(nets(trained).values())))
         except DivergedError as error:
             run.report.note(f"{section} at lr {recipe.lr:g}: {error}")
-        distributed.wait()
         if distributed.rank() == 0:
             for left in (checkpoint, checkpoint.with_suffix(".jsonl")):
                 left.unlink(missing_ok=True)
