@@ -34,8 +34,8 @@ Begin = Callable[[Run], tuple[Task, Nets]]
 def at_its_rate(run: Run, section: str, begin: Begin) -> Run:
     """The run itself, or one like it whose ``section`` has a number where it said ``auto``.
 
-    What was tried lies in ``<section>.rates.json``; an unfinished sweep goes on. That of fine-tuning goes with its subnet
-    (``pipeline.search.stage.set_aside``).
+    What was tried lies in ``<section>.rates.json``; an unfinished sweep goes on. That of fine-tuning goes with its
+    subnet (``pipeline.search.stage.set_aside``).
 
     Args:
         begin: a training of such a run at its beginning, and the nets that are looked at, of which the first is scored.
