@@ -23,6 +23,7 @@ import numpy as np
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from gantailor.cli.main import keep_memory
 from gantailor.search.spaces.space import space
 from gantailor.supernet.supernet import Supernet
 from gantailor.supernet.training.image_to_image import ImageToImage
@@ -146,6 +147,7 @@ def parts(trainer: Trainer) -> dict[str, Callable[[], object]]:
 def steps_cpu(rounds: int) -> None:
     """Print the table of the CPU step."""
     torch.set_num_threads(1)
+    keep_memory()  # as every command does
     trainers = {way: make(way, device="cpu", batch=1) for way in WAYS}
     for way, trainer in trainers.items():
         losses = {name: f"{float(value):.4g}" for name, value in trainer.train_step().items()}

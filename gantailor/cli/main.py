@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import ctypes
 import difflib
 import errno
 import io
@@ -10,6 +11,7 @@ import json
 import logging
 import math
 import os
+import platform
 import signal
 import sys
 import threading
@@ -25,6 +27,8 @@ import gantailor
 from gantailor.supernet.errors import ConfigError, GantailorError, first_line, nearest, told
 
 SPINS = "GOMP_SPINCOUNT"
+MALLOC = ("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_")
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, KEPT = -1, -3, 2**31 - 1  # of <malloc.h>, and bytes
 LEVELS = ("debug", "info", "warning", "error", "critical")
 EXITS = {
     0: "done",
@@ -82,6 +86,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         _prepare_streams()
         _wait_asleep()
+        keep_memory()
         with _warnings_in_a_line():
             status = _run(_without_general(given), as_json=as_json)
         sys.stdout.flush()
@@ -111,6 +116,18 @@ def _wait_asleep() -> None:
     """
     if not any(name in os.environ for name in ("OMP_WAIT_POLICY", SPINS, "KMP_BLOCKTIME")):
         os.environ[SPINS] = "1000"
+
+
+def keep_memory() -> None:
+    """Use the memory of large tensors again, unless the user's environment says how much is given back.
+
+    By default glibc returns blocks of more than 32 MiB at once; the system zeroes them, page by page, for the next
+    tensor, which is a tenth of a training step.
+    """
+    if platform.libc_ver()[0] == "glibc" and not any(name in os.environ for name in (*MALLOC, "LD_PRELOAD")):
+        library = ctypes.CDLL(None)
+        for limit in (M_MMAP_THRESHOLD, M_TRIM_THRESHOLD):
+            library.mallopt(limit, KEPT)
 
 
 def _without_general(given: Sequence[str]) -> list[str]:

@@ -18,9 +18,8 @@ from gantailor.supernet.calling import Inputs, condition, each, evaluating, firs
 from gantailor.supernet.device import HOST, Device, autocast, computed, find_precision
 from gantailor.supernet.errors import ConfigError
 from gantailor.supernet.subnets.slicing import kept_channels
-from gantailor.supernet.training import distributed
 from gantailor.supernet.training.batches import Batch, Batches, PairBatches, PairSource
-from gantailor.supernet.training.layout import innermost, lay_weights
+from gantailor.supernet.training.layout import innermost
 from gantailor.supernet.training.losses import (
     by_scale,
     fake_loss,
@@ -146,16 +145,9 @@ class ImageToImage:
         if before is self.layout:
             return
         self._parts_of = -1
-        count = max(1, self.recipe.batch // self.recipe.accumulate // distributed.world())
-        batch = self._placed(Batch(self.data.batch(np.arange(1))[0], None, ()))
-        inputs = each(batch.inputs, lambda one: one.expand(count, *one.shape[1:]).to("meta"))
-        if self.teacher is not None:
-            lay_weights(self.teacher.model, self.layout, lambda model: forward(model, inputs))
-        if self.discriminator is not None:
-            outputs = torch.empty(count, *_picture_shape(self), device="meta")
-            lay_weights(
-                self.discriminator, self.layout, lambda model: model(judged_pictures(self.recipe, inputs, outputs))
-            )
+        for model in (None if self.teacher is None else self.teacher.model, self.discriminator):
+            if model is not None:
+                model.to(memory_format=self.layout)  # type: ignore[call-overload]
 
     @cached_property
     def optimizers(self) -> dict[str, torch.optim.Optimizer]:
@@ -310,16 +302,6 @@ def _real_half(task: ImageToImage, batch: Batch, real: Tensor, share: float) -> 
     loss = recipe.discriminator_weight * real_loss(recipe.gan, judged, recipe.gan_reduction)
     torch.autograd.backward(share * loss, inputs=list(task.discriminator.parameters()))
     return judged, [loss.detach()]
-
-
-@torch.no_grad()
-def _picture_shape(task: ImageToImage) -> torch.Size:
-    """Of one picture that the generator makes."""
-    inputs, targets = task.data.batch(np.arange(1))[:2]
-    if targets is None:
-        with evaluating(task.generator):
-            targets = computed(task.generator, inputs)
-    return targets.shape[1:]
 
 
 @torch.no_grad()

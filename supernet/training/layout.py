@@ -10,23 +10,19 @@ from __future__ import annotations
 import hashlib
 import inspect
 import time
-from collections.abc import Callable
 from contextlib import nullcontext
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from gantailor.supernet.device import HOST, described, find_precision, processor, synchronize
 from gantailor.supernet.files import cache_folder, write_json
 from gantailor.supernet.received.documents import read_json
-from gantailor.supernet.subnets.copying import copied
 from gantailor.supernet.training import distributed
 
-# A weight of so many times its pictures' numbers stays as it is: its gradient would be turned around in every step.
-LARGE = 8
 WORTH = 500  # steps from which on a measurement of four of them is no loss
 ROUNDS = 2
 SIGNATURE = inspect.signature(F.instance_norm)
@@ -55,33 +51,9 @@ def _instance_norm(*args: Any, **options: Any) -> Tensor:
     if not lies_so or statistics or x[0, 0].numel() == 1:
         return F.instance_norm(*args, **options)
     weight, bias, eps = given["weight"], given["bias"], given["eps"]
-    each = [torch.batch_norm(one, weight, bias, None, None, True, 0.0, eps, False) for one in torch.split(x, 1)]
+    pictures = torch.split(x, 1) if len(x) > 1 else (x,)  # a split's backward copies, of one part too
+    each = [torch.batch_norm(one, weight, bias, None, None, True, 0.0, eps, False) for one in pictures]
     return each[0] if len(each) == 1 else torch.cat(each)
-
-
-def lay_weights(module: nn.Module, layout: torch.memory_format, run: Callable[[nn.Module], object]) -> None:
-    """Lay a module's weights out in place, except those that are much larger than the pictures they meet.
-
-    Args:
-        run: calls a copy of the module, whose tensors have no values, as a step will.
-    """
-    module.to(memory_format=layout)  # type: ignore[call-overload]
-    if layout is not torch.channels_last:
-        return
-    met = dict[str, int]()
-    shapes = copied(module).to("meta")
-    for name, part in shapes.named_modules():
-        if isinstance(part, nn.Conv2d | nn.ConvTranspose2d):
-            part.register_forward_pre_hook(lambda _, args, name=name: met.__setitem__(name, args[0].numel()))
-    try:
-        with torch.no_grad():
-            run(shapes)
-    except Exception:  # somebody's own forward that needs values: all lie alike, which is right too
-        return
-    for name, numbers in met.items():
-        for weight in module.get_submodule(name).parameters():
-            if weight.numel() > LARGE * numbers:
-                weight.data = weight.data.contiguous()
 
 
 def measured(task: Any, batch: Any, *, steps: int) -> str:

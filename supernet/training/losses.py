@@ -80,11 +80,14 @@ def mse_loss(made: Tensor, aim: Tensor) -> Tensor:
 
 
 def _alike(made: Tensor, aim: Tensor) -> tuple[Tensor, Tensor]:
+    """Both, in the order in which they lie in memory: PyTorch's losses go through it an order of magnitude sooner."""
     if made.shape != aim.shape:
         raise ConfigError(
             f"a loss compares {list(made.shape)} with {list(aim.shape)}; give data and teacher of the generator's "
             "channels and size"
         )
+    if made.ndim == 4 and made.is_contiguous(memory_format=torch.channels_last):
+        return made.movedim(1, -1), aim.movedim(1, -1)
     return made, aim
 
 

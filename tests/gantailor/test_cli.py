@@ -3,6 +3,7 @@
 import json
 import os
 import pickle
+import platform
 import re
 import shutil
 import subprocess
@@ -356,6 +357,27 @@ def test_threads_wait_asleep_unless_told(given):
     )
     wanted = {"OMP_WAIT_POLICY": None, "GOMP_SPINCOUNT": None if "OMP_WAIT_POLICY" in given else "1000"} | given
     assert ran.stdout.splitlines()[-1] == f"False False {wanted}"
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="of glibc")
+@pytest.mark.parametrize(("given", "again"), [({}, True), ({"MALLOC_TRIM_THRESHOLD_": "131072"}, False)])
+def test_memory_of_large_tensors_is_used_again_unless_told(given, again):
+    """Five tensors of 64 MiB, one after the other, after some: pages that the system had to make, in tensors."""
+    command = "import resource, sys; from gantailor.cli.main import main; main(['papers']); import torch\n"
+    command += "for _ in range(20): torch.ones(2**24)\n"
+    command += "before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt\n"
+    command += "for _ in range(5): torch.ones(2**24)\n"
+    command += "made = resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before\n"
+    command += "print(made * resource.getpagesize() / 2**26)"
+    others = {name: value for name, value in os.environ.items() if not name.startswith("MALLOC_")}
+    ran = subprocess.run(
+        [sys.executable, "-c", command], env=others | given, capture_output=True, text=True, check=True
+    )
+    made = float(ran.stdout.splitlines()[-1])
+    if again:
+        assert made < 2
+    elif "[always]" not in Path("/sys/kernel/mm/transparent_hugepage/enabled").read_text():  # pages are of 2 MiB then
+        assert made > 4
 
 
 def test_inspect_knows_native_inputs(capsys):

@@ -10,8 +10,10 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from gantailor.supernet.training import layout
-from gantailor.supernet.training.layout import innermost, lay_weights
+from gantailor.supernet.training.layout import innermost
+from gantailor.supernet.training.losses import l1_loss, mse_loss
 from gantailor.supernet.training.task import inner
+from gantailor.supernet.training.teaching.distillation import FeatureMaps
 from gantailor.supernet.training.trainer import Trainer
 from tests.supernet.test_trainer import RECIPE, trainer
 
@@ -93,31 +95,40 @@ def test_no_copy_stands_between_convolutions():
     assert counts[1] == 0 < counts[0]
 
 
-def test_weights_larger_than_their_pictures_stay():
-    net = nn.Sequential(
-        nn.Conv2d(4, 64, 3), nn.Conv2d(64, 64, 3), nn.utils.parametrizations.spectral_norm(nn.Conv2d(64, 1, 3))
-    )
-
-    def so(conv):
-        weight = next(w for w in conv.parameters() if w.ndim == 4)
-        return weight.is_contiguous(memory_format=torch.channels_last) and not weight.is_contiguous()
-
-    lay_weights(net, torch.channels_last, lambda model: model(torch.empty(1, 4, 9, 9, device="meta")))
-    assert [so(conv) for conv in net[:2]] == [True, False]  # 2,304 weights meet 324 numbers; 36,864 meet 3,136
-    lay_weights(net, torch.channels_last, lambda model: model(torch.empty(9, 4, 64, 64, device="meta")))
-    assert all(so(conv) for conv in net[:2])
-    lay_weights(net, torch.contiguous_format, None)
-    assert not any(so(conv) for conv in net)
+def test_teacher_and_discriminator_are_laid_out_and_back():
+    task = inner(trainer(RECIPE).task)
+    weights = [p for net in (task.teacher.model, task.discriminator) for p in net.parameters() if p.ndim == 4]
+    assert any(not p.is_contiguous(memory_format=torch.channels_last) for p in weights)
+    task.lay_out(True)
+    assert all(p.is_contiguous(memory_format=torch.channels_last) for p in weights)
+    task.lay_out(False)
+    assert all(p.is_contiguous() for p in weights)
 
 
-def test_a_forward_that_needs_values_is_laid_out_too():
-    class Careful(nn.Conv2d):
-        def forward(self, x):
-            return super().forward(x) if float(x.sum()) > 0 else x
+@pytest.mark.parametrize("loss", [l1_loss, mse_loss])
+def test_losses_leave_gradients_as_pictures_lie(loss):
+    made, aim = pictures(2, 3, 5, 4), torch.randn(2, 3, 5, 4, dtype=torch.float64)
+    value, plain = loss(made, aim), made.detach().contiguous().requires_grad_()
+    (slope,) = torch.autograd.grad(value, made)
+    expected = {l1_loss: F.l1_loss, mse_loss: F.mse_loss}[loss](plain, aim)
+    assert torch.allclose(value, expected, rtol=1e-14)
+    assert torch.allclose(slope, torch.autograd.grad(expected, plain)[0], rtol=1e-14)
+    assert slope.is_contiguous(memory_format=torch.channels_last)
 
-    net = Careful(3, 4, 3)
-    lay_weights(net, torch.channels_last, lambda model: model(torch.empty(1, 3, 8, 8, device="meta")))
-    assert net.weight.is_contiguous(memory_format=torch.channels_last)
+
+def test_feature_maps_compute_as_the_features_do():
+    """In their precision and layout, to the rounding of bfloat16; the sum is float32."""
+    maps, x = FeatureMaps({"a": 4}, {"a": 6}), pictures(2, 4, 7, 5, dtype=torch.float32)
+    taught = {"a": torch.randn(2, 6, 7, 5)}
+    wide = maps({"a": x}, taught)
+    half = x.detach().bfloat16().requires_grad_()
+    loss = maps({"a": half}, taught)
+    assert loss.dtype == torch.float32
+    assert float(loss.detach()) == pytest.approx(float(wide.detach()), rel=1e-2)
+    (slope,) = torch.autograd.grad(loss, half)
+    assert slope.dtype == torch.bfloat16
+    assert slope.is_contiguous(memory_format=torch.channels_last)
+    assert torch.allclose(slope.float(), torch.autograd.grad(wide, x)[0], atol=2e-2 * float(slope.abs().max()))
 
 
 @pytest.fixture

@@ -135,9 +135,10 @@ class FeatureMaps(nn.Module):
         """Sum over layers of the mean squared (or absolute) difference, a scalar."""
         total = torch.zeros(())
         for name, weight, bias in zip(self.layers, self.maps, self.biases, strict=True):
-            feature = student[name].float()
+            feature = student[name]
             used = weight[:, : feature.shape[1]] if kept is None else weight[:, kept[name].to(weight.device)]
-            total = total.to(feature.device) + self.distance(F.conv2d(feature, used, bias), teacher[name].float())
+            made = F.conv2d(feature, used.to(feature.dtype), bias.to(feature.dtype))
+            total = total.to(feature.device) + self.distance(made.float(), teacher[name].float())
         return total
 
     def by_layer(self) -> dict[str, Tensor]:
