@@ -338,7 +338,7 @@ def test_a_net_without_norms_does_not_die(gain):
     context = Context(net, recipe)
     task = path_training(context)
     model = Trainer(task, recipe).run()
-    narrow = model.extract(task.frontier.places.selection(task.frontier.kept(0.3))).eval()
+    narrow = model.supernet.extract(task.frontier.places.selection(task.frontier.kept(0.3))).eval()
     pictures = torch.rand(8, 3, 16, 16) * 2 - 1
     with torch.no_grad():
         assert float(narrow(pictures).var()) > 0.3 * float(context.whole(pictures).var())
@@ -364,5 +364,7 @@ def test_spaces_around_and_along():
 
 
 def test_the_task_is_a_task():
-    task, context, _ = training("mixed")
+    task, context, _ = training("mixed", fade=0.0)
     assert isinstance(task, PathTask) and task.generator is context.net and "frontier" in task.parts()
+    task, context, _ = training("mixed")
+    assert task.generator.supernet is context.net

@@ -7,7 +7,8 @@ al. 2019, arXiv 1906.10771, eq. 8) under one global threshold of cost.
 The *frontier* is the narrowest net so far. It narrows along a straight line in the logarithm of the cost, from the
 whole net to the smallest budget; a unit that leaves it is closed for good, and the later a unit closes the longer every
 budget keeps it. A step runs one net, sliced: the frontier, or one of a cost drawn log-uniformly between it and the
-whole net, so that what is closed for the narrow nets goes on learning in wider ones.
+whole net, so that what is closed for the narrow nets goes on learning in wider ones. Before a unit closes it fades: in
+the frontier its outputs count for less and less, so that the others take over what it did while it still does some.
 """
 
 from __future__ import annotations
@@ -44,6 +45,8 @@ class PathOptions:
         over_cost: the measured importance is divided by this power of the cost that the whole net loses with a
             channel; 0: not.
         memory: decay of the running mean, a step.
+        fade: share of the narrowing over which a channel fades before it closes; 0: it closes at once. Not with trained
+            gates, which shrink.
     """
 
     smallest: float = 0.0
@@ -52,6 +55,7 @@ class PathOptions:
     order: str = "measured"
     over_cost: float = 1.0
     memory: float = 0.95
+    fade: float = 0.3
 
     def __post_init__(self) -> None:
         require("smallest", self.smallest, least=0, most=0.999)
@@ -60,6 +64,12 @@ class PathOptions:
         require_one("order", self.order, ORDERS)
         require("over_cost", self.over_cost, least=0, most=4)
         require("memory", self.memory, least=0, most=0.9999)
+        require("fade", self.fade, least=0, most=1)
+
+    @property
+    def fades(self) -> bool:
+        """Whether channels fade before they close."""
+        return self.fade > 0 and self.order != "gates"
 
 
 class Frontier(nn.Module):
@@ -153,6 +163,22 @@ class Frontier(nn.Module):
         if rng.random() >= self.options.narrowest:
             return self.kept(float(np.exp(rng.uniform(np.log(share), 0))))
         return self.open.cpu().numpy() if step else np.ones(len(self.first), bool)
+
+    def factors(self, step: int) -> np.ndarray | None:
+        """How much each unit counts in the frontier in a step, ``[units]``, in (0, 1]; nothing where all count in full.
+
+        Those that the plan closes soon, by the order of now: the sooner, the less. At first soon is the next step, so
+        that nothing leaves a trained net at once.
+        """
+        if not self.options.fades or not step or step >= self.steps:
+            return None
+        ahead = min(max(1, round(self.options.fade * self.steps)), step)
+        order = self.order()
+        later = self.kept(self.planned(step - 1 + ahead), order)
+        going = order[self.open.cpu().numpy()[order] & ~later[order]]
+        found = np.ones(len(self.first))
+        found[going] = (np.arange(len(going)) + 1) / (len(going) + 1)
+        return found
 
     def see(self, squared: Tensor, inside: np.ndarray) -> None:
         """The squared importance ``[units]`` in a step whose nets hold the units ``inside``."""
