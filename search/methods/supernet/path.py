@@ -122,7 +122,7 @@ class PathTask(TaskAround):
         slopes = self.frontier.places.slopes(tensors, gradients)
         if not self._full and self.fading is not None and self.fading.net is not None:
             slopes = slopes / self.fading.net[1].to(slopes)
-        self.frontier.see(slopes.square(), self._inside)
+        self.frontier.see(slopes, self._inside)
         self._inside[:], self._full = False, False
 
     def backward(self, step: int, batch: Any, share: float) -> dict[str, Tensor]:
