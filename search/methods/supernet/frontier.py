@@ -7,8 +7,7 @@ al. 2019, arXiv 1906.10771, eq. 8) under one global threshold of cost.
 The *frontier* is the narrowest net so far. It narrows along a straight line in the logarithm of the cost, from the
 whole net to the smallest budget; a unit that leaves it is closed for good, and the later a unit closes the longer every
 budget keeps it. A step runs one net, sliced: the frontier, or one of a cost drawn log-uniformly between it and the
-whole net, so that what is closed for the narrow nets goes on learning in wider ones. Before a unit closes it fades: in
-the frontier its outputs count for less and less, so that the others take over what it did while it still does some.
+whole net, so that what is closed for the narrow nets goes on learning in wider ones.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ from gantailor.supernet.gates import GatePlaces
 from gantailor.supernet.training.recipe import require, require_one
 
 ORDERS = ("movement", "measured", "gates", "ranking", "random")
-PACE = 0.15  # standard deviations of the first importance that a channel moves by in a step of average slope
+PACE = 0.2  # standard deviations of the first importance that a channel moves by in a step of average slope
 WARM = 5  # steps before the measured order counts; until then channels go by the L1 norms of what reads them
 
 
@@ -39,40 +38,32 @@ class PathOptions:
         smallest: cost that the path goes down to, as a share of the whole net's; 0: the run's budget.
         reach: share of the training after which it is there.
         narrowest: probability that a step trains the frontier; else a wider net. 1: only ever the narrowest so far.
-        order: what closes channels. ``movement``: L1 norms at first, each width's relative to their mean, and from there
-            what the training makes of a channel: it rises by how much the losses would fall with more of it, summed
-            over the steps whose net holds it (Sanh et al. 2020, arXiv 2005.07683). ``measured``: the running mean of a channel's squared Taylor importance over the
-            steps whose net holds it. ``gates``: the smallest of scales that are trained and pay an L1 penalty, as
-            slimming's are. ``ranking``: the run's ranking, each width's scores relative to their mean. ``random``: the
-            control.
+        order: what closes channels. ``movement``: L1 norms at first, each width's relative to their mean, and from
+            there what the training makes of a channel: it rises by how much the losses would fall with more of it,
+            summed over the steps whose net holds it (movement pruning, Sanh et al. 2020, arXiv 2005.07683).
+            ``measured``: the running mean of a channel's squared Taylor importance over those steps. ``gates``: the
+            smallest of scales that are trained and pay an L1 penalty, as slimming's are. ``ranking``: the run's
+            ranking, each width's scores relative to their mean. ``random``: the control. ``auto``: movement where the
+            generator has norms, which take the scale out of what a channel adds, else measured.
         over_cost: the measured importance is divided by this power of the cost that the whole net loses with a
             channel; 0: not.
         memory: decay of the running mean, a step.
-        fade: share of the narrowing over which a channel fades before it closes; 0: it closes at once. Not with trained
-            gates, which shrink.
     """
 
     smallest: float = 0.0
     reach: float = 0.5
     narrowest: float = 0.5
-    order: str = "measured"
+    order: str = "auto"
     over_cost: float = 1.0
     memory: float = 0.95
-    fade: float = 0.3
 
     def __post_init__(self) -> None:
         require("smallest", self.smallest, least=0, most=0.999)
         require("reach", self.reach, above=0, most=1)
         require("narrowest", self.narrowest, least=0, most=1)
-        require_one("order", self.order, ORDERS)
+        require_one("order", self.order, ("auto", *ORDERS))
         require("over_cost", self.over_cost, least=0, most=4)
         require("memory", self.memory, least=0, most=0.9999)
-        require("fade", self.fade, least=0, most=1)
-
-    @property
-    def fades(self) -> bool:
-        """Whether channels fade before they close."""
-        return self.fade > 0 and self.order != "gates"
 
 
 class Frontier(nn.Module):
@@ -91,8 +82,9 @@ class Frontier(nn.Module):
     open: Tensor  # [units], whether the frontier has it
     place: Tensor  # [units], the how manieth it was closed; NEVER
     time: Tensor  # [units], the step at which it was closed; NEVER
-    moved: Tensor  # [units], sum of slopes downwards, each step's relative to their root mean square
-    mean: Tensor  # [units], decayed sum of squared importance
+    moved: Tensor  # [units], sum of the slopes downwards
+    level: Tensor  # sum over steps of the slopes' mean square
+    mean: Tensor  # [units], decayed sum of squared slopes
     weight: Tensor  # [units], of the weights in that sum
     seen: Tensor
 
@@ -119,6 +111,7 @@ class Frontier(nn.Module):
         self.register_buffer("place", torch.full((units,), NEVER))
         self.register_buffer("time", torch.full((units,), NEVER))
         self.register_buffer("moved", torch.zeros(units, dtype=torch.float64))
+        self.register_buffer("level", torch.tensor(0.0, dtype=torch.float64))
         self.register_buffer("mean", torch.zeros(units, dtype=torch.float64))
         self.register_buffer("weight", torch.zeros(units, dtype=torch.float64))
         self.register_buffer("seen", torch.tensor(0))
@@ -134,7 +127,9 @@ class Frontier(nn.Module):
         if self.learned is not None:
             return self.learned()
         if self.options.order == "movement":
-            return self.first / max(float(self.first.std()), 1e-12) + PACE * self.moved.cpu().numpy()
+            slope = float((self.level / self.seen.clamp(min=1)).sqrt())
+            moved: np.ndarray = self.moved.cpu().numpy() / max(slope, 1e-30)
+            return self.first / max(float(self.first.std()), 1e-12) + PACE * moved
         if self.options.order != "measured" or int(self.seen) < WARM:
             return self.first
         found: np.ndarray = (self.mean / self.weight.clamp(min=1e-12)).cpu().numpy() / self.costs
@@ -171,28 +166,13 @@ class Frontier(nn.Module):
             return self.kept(float(np.exp(rng.uniform(np.log(share), 0))))
         return self.open.cpu().numpy() if step else np.ones(len(self.first), bool)
 
-    def factors(self, step: int) -> np.ndarray | None:
-        """How much each unit counts in the frontier in a step, ``[units]``, in (0, 1]; nothing where all count in full.
-
-        Those that the plan closes soon, by the order of now: the sooner, the less. At first soon is the next step, so
-        that nothing leaves a trained net at once.
-        """
-        if not self.options.fades or not step or step >= self.steps:
-            return None
-        ahead = min(max(1, round(self.options.fade * self.steps)), step)
-        order = self.order()
-        later = self.kept(self.planned(step - 1 + ahead), order)
-        going = order[self.open.cpu().numpy()[order] & ~later[order]]
-        found = np.ones(len(self.first))
-        found[going] = (np.arange(len(going)) + 1) / (len(going) + 1)
-        return found
-
     def see(self, slopes: Tensor, inside: np.ndarray) -> None:
-        """The losses' slopes along each unit ``[units]`` in a step whose nets hold the units ``inside``."""
+        """How steeply the losses rise with each unit ``[units]`` in a step whose nets hold the units ``inside``."""
         decay, held = self.options.memory, torch.from_numpy(inside).to(self.mean.device)
         slopes = torch.where(held, slopes.to(self.mean), 0)
         self.seen += 1
-        self.moved -= slopes / slopes[held].square().mean().sqrt().clamp(min=1e-30)
+        self.moved -= slopes
+        self.level += slopes[held].square().mean()
         for sums, value in ((self.mean, slopes.square()), (self.weight, torch.ones_like(self.weight))):
             sums.copy_(torch.where(held, decay * sums + (1 - decay) * value, sums))
 
