@@ -12,7 +12,7 @@ import gantailor
 from gantailor.search.budget import Budget
 from gantailor.search.limits import parse_budget
 from gantailor.search.methods.supernet.frontier import Frontier, PathOptions
-from gantailor.search.methods.supernet.path import PathTask, along_path, path_training
+from gantailor.search.methods.supernet.path import PathTask, along_path, best_order, path_training
 from gantailor.search.spaces.config import SpaceConfig
 from gantailor.search.spaces.path import WidthPath, neighbourhood, points
 from gantailor.search.spaces.space import space
@@ -204,6 +204,37 @@ def test_importance_is_a_running_mean_over_the_steps_that_hold_a_unit():
     np.testing.assert_allclose(frontier.importance, [m / max(w, 1e-12) for m, w in zip(means, weights)], rtol=1e-9)
 
 
+def test_movement_is_the_sum_of_slopes_downwards():
+    """From the first importance in its standard deviations, by slopes in their root mean square over all steps."""
+    net, rng = supernet(), np.random.default_rng(0)
+    frontier = frontier_of(net, order="movement")
+    moved, squares = np.zeros(len(frontier.first)), []
+    first = frontier.first / frontier.first.std()
+    np.testing.assert_allclose(frontier.importance, first)
+    for scale in (1e-3, 1, 50):
+        slopes, inside = scale * rng.normal(size=len(moved)), rng.random(len(moved)) < 0.6
+        frontier.see(torch.from_numpy(slopes), inside)
+        moved -= np.where(inside, slopes, 0)
+        squares.append(np.square(slopes[inside]).mean())
+        np.testing.assert_allclose(frontier.importance, first + 0.2 * moved / np.sqrt(np.mean(squares)), rtol=1e-9)
+    other = frontier_of(net, order="movement")
+    for slopes in (np.zeros(len(moved)), np.zeros(len(moved))):  # as where the whole net is its own teacher
+        other.see(torch.from_numpy(slopes), np.ones(len(moved), bool))
+    np.testing.assert_allclose(other.importance, first)
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [("resnet_6blocks", "movement"), ("unet_128", "movement"), ("cartoongan", "movement"), ("stylegan2", "measured")],
+)
+def test_the_order_is_by_movement_where_there_are_norms(name, expected):
+    assert best_order(gantailor.build(name)) == expected
+    assert best_order(Mixed()) == "measured"
+    assert best_order(nn.Sequential(nn.Conv2d(3, 3, 1), nn.GroupNorm(3, 3))) == "movement"
+    spectral = nn.utils.parametrizations.spectral_norm(nn.Conv2d(3, 3, 1))
+    assert best_order(nn.Sequential(spectral)) == "measured"
+
+
 def test_importance_over_cost():
     """A unit's cost is what the whole net loses without it."""
     net = supernet()
@@ -250,7 +281,7 @@ def test_steps_run_the_frontier_or_something_wider():
     assert frontier_of(net, narrowest=1.0).draw(rng, 0).all()
 
 
-@pytest.mark.parametrize("order", ["measured", "gates"])
+@pytest.mark.parametrize("order", ["movement", "measured", "gates"])
 @pytest.mark.parametrize("name", ["resnet_6blocks", "mixed"])
 def test_what_is_left_is_the_trained_net_reordered(name, order):
     task, context, recipe = training(name, steps=12, order=order)
@@ -273,7 +304,7 @@ def test_what_is_left_is_the_trained_net_reordered(name, order):
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("order", ["measured", "gates"])
+@pytest.mark.parametrize("order", ["movement", "measured", "gates"])
 @pytest.mark.parametrize("more", [{}, {"accumulate": 2}, {"subnets": 2, "in_place_weight": 1.0}])
 def test_resuming_is_exact(more, order, tmp_path):
     task, context, recipe = training("mixed", more=more, order=order)
@@ -300,11 +331,11 @@ def test_what_is_measured_is_the_gradient_before_the_update():
 
 def test_each_order_is_another_and_random_is_drawn():
     found = {}
-    for order in ("measured", "gates", "ranking", "random"):
+    for order in ("movement", "measured", "gates", "ranking", "random"):
         task, context, recipe = training("mixed", order=order, steps=16)
         model = Trainer(task, recipe).run()
         found[order] = along_path(context, task, model).path.closed.tolist()
-    assert len({tuple(closed) for closed in found.values()}) == 4
+    assert len({tuple(closed) for closed in found.values()}) == 5
 
 
 def test_gates_shrink_and_the_smallest_close():
@@ -327,14 +358,16 @@ def test_gates_shrink_and_the_smallest_close():
                 assert size[mine].max() <= size[left].min()
 
 
+@pytest.mark.parametrize("order", ["auto", "movement"])
 @pytest.mark.parametrize("gain", [1.0, 0.5, 0.1])
-def test_a_net_without_norms_does_not_die(gain):
+def test_a_net_without_norms_does_not_die(gain, order):
     """Nothing shrinks: the narrow output varies as the whole one does, where a penalty on gates multiplies up."""
     torch.manual_seed(0)
     net = gantailor.Supernet(Mixed(gain).eval(), (torch.randn(1, 3, 16, 16),))
     recipe = Recipe(
-        kimg=0.16, batch=4, gan="none", target_weight=0, output_weight=50, ema_kimg=0, precision="float32", lr=1e-3
-    )
+        kimg=0.16, batch=4, gan="none", target_weight=0, output_weight=50, ema_kimg=0, precision="float32", lr=1e-3,
+        method_options={"order": order},
+    )  # fmt: skip
     context = Context(net, recipe)
     task = path_training(context)
     model = Trainer(task, recipe).run()

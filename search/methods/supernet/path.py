@@ -119,7 +119,7 @@ def path_training(context: Context) -> PathTask:
     recipe, supernet, space, budget = context.config.train, context.supernet(), context.space, context.budget
     options, graph = recipe.options_of(PathOptions, method=True), supernet.graph
     if options.order == "auto":
-        options = replace(options, order="movement" if _has_norms(supernet.generator) else "measured")
+        options = replace(options, order=best_order(supernet.generator))
     offered = {name: choices for variable in space.variables for name, choices in variable.sizes}
     places = GatePlaces(graph, [graph.index[name] for name in offered])
     whole = float(budget.usage(_full(supernet))[0])
@@ -139,9 +139,14 @@ def path_training(context: Context) -> PathTask:
     return PathTask(context, frontier, supernet, recipe, gated=gated)
 
 
-def _has_norms(generator: nn.Module) -> bool:
-    """Whether layers norm their pictures, by the names of their classes; one over the channels of a pixel does not."""
-    return any(re.fullmatch(r"(?!Pixel).*Norm(\dd)?", type(part).__name__) for part in generator.modules())
+def best_order(generator: nn.Module) -> str:
+    """What ``auto`` means: movement where layers norm their pictures, by the names of their classes.
+
+    One over the channels of a pixel leaves their scales as they are to each other, and those of weights are none.
+    """
+    names = (type(part).__name__ for part in generator.modules())
+    normed = any(re.fullmatch(r"(?!_?(Pixel|Spectral|Weight)).*Norm(\dd)?", name) for name in names)
+    return "movement" if normed else "measured"
 
 
 def _first(context: Context, supernet: Supernet, places: GatePlaces, options: PathOptions) -> np.ndarray:
