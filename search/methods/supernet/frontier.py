@@ -26,7 +26,7 @@ from gantailor.supernet.gates import GatePlaces
 from gantailor.supernet.training.recipe import require, require_one
 
 ORDERS = ("movement", "measured", "gates", "ranking", "random")
-PACE = 0.2  # standard deviations of the first importance that a channel moves by in a step of average slope
+PACE = 0.15  # standard deviations of the first importance that a channel moves by in a step of average slope
 WARM = 5  # steps before the measured order counts; until then channels go by the L1 norms of what reads them
 
 
@@ -82,8 +82,7 @@ class Frontier(nn.Module):
     open: Tensor  # [units], whether the frontier has it
     place: Tensor  # [units], the how manieth it was closed; NEVER
     time: Tensor  # [units], the step at which it was closed; NEVER
-    moved: Tensor  # [units], sum of the slopes downwards
-    level: Tensor  # sum over steps of the slopes' mean square
+    moved: Tensor  # [units], sum of the slopes downwards, each step's relative to their root mean square
     mean: Tensor  # [units], decayed sum of squared slopes
     weight: Tensor  # [units], of the weights in that sum
     seen: Tensor
@@ -111,7 +110,6 @@ class Frontier(nn.Module):
         self.register_buffer("place", torch.full((units,), NEVER))
         self.register_buffer("time", torch.full((units,), NEVER))
         self.register_buffer("moved", torch.zeros(units, dtype=torch.float64))
-        self.register_buffer("level", torch.tensor(0.0, dtype=torch.float64))
         self.register_buffer("mean", torch.zeros(units, dtype=torch.float64))
         self.register_buffer("weight", torch.zeros(units, dtype=torch.float64))
         self.register_buffer("seen", torch.tensor(0))
@@ -127,9 +125,8 @@ class Frontier(nn.Module):
         if self.learned is not None:
             return self.learned()
         if self.options.order == "movement":
-            slope = float((self.level / self.seen.clamp(min=1)).sqrt())
-            moved: np.ndarray = self.moved.cpu().numpy() / max(slope, 1e-30)
-            return self.first / max(float(self.first.std()), 1e-12) + PACE * moved
+            moved: np.ndarray = PACE * self.moved.cpu().numpy()
+            return self.first / max(float(self.first.std()), 1e-12) + moved
         if self.options.order != "measured" or int(self.seen) < WARM:
             return self.first
         found: np.ndarray = (self.mean / self.weight.clamp(min=1e-12)).cpu().numpy() / self.costs
@@ -171,8 +168,7 @@ class Frontier(nn.Module):
         decay, held = self.options.memory, torch.from_numpy(inside).to(self.mean.device)
         slopes = torch.where(held, slopes.to(self.mean), 0)
         self.seen += 1
-        self.moved -= slopes
-        self.level += slopes[held].square().mean()
+        self.moved -= slopes / slopes[held].square().mean().sqrt().clamp(min=1e-30)
         for sums, value in ((self.mean, slopes.square()), (self.weight, torch.ones_like(self.weight))):
             sums.copy_(torch.where(held, decay * sums + (1 - decay) * value, sums))
 
