@@ -124,12 +124,11 @@ class Frontier(nn.Module):
         """Of every unit, ``[units]``."""
         if self.learned is not None:
             return self.learned()
+        found: np.ndarray = self.first
         if self.options.order == "movement":
-            moved: np.ndarray = PACE * self.moved.cpu().numpy()
-            return self.first / max(float(self.first.std()), 1e-12) + moved
-        if self.options.order != "measured" or int(self.seen) < WARM:
-            return self.first
-        found: np.ndarray = (self.mean / self.weight.clamp(min=1e-12)).cpu().numpy() / self.costs
+            found = self.first / max(float(self.first.std()), 1e-12) + PACE * self.moved.cpu().numpy()
+        elif self.options.order == "measured" and int(self.seen) >= WARM:
+            found = (self.mean / self.weight.clamp(min=1e-12)).cpu().numpy() / self.costs
         return found
 
     def order(self) -> np.ndarray:
