@@ -7,7 +7,8 @@ al. 2019, arXiv 1906.10771, eq. 8) under one global threshold of cost.
 The *frontier* is the narrowest net so far. It narrows along a straight line in the logarithm of the cost, from the
 whole net to the smallest budget; a unit that leaves it is closed for good, and the later a unit closes the longer every
 budget keeps it. A step runs one net, sliced: the frontier, or one of a cost drawn log-uniformly between it and the
-whole net, so that what is closed for the narrow nets goes on learning in wider ones.
+whole net, so that what is closed for the narrow nets goes on learning in wider ones. Before a unit closes it may fade:
+in the frontier it counts for less and less, so that the others take over what it did while it still does some.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from gantailor.supernet.gates import GatePlaces
 from gantailor.supernet.training.recipe import require, require_one
 
 ORDERS = ("movement", "measured", "gates", "ranking", "random")
-PACE = 0.15  # standard deviations of the first importance that a channel moves by in a step of average slope
+PACE = 0.2  # standard deviations of the first importance that a channel moves by in a step of average slope
 WARM = 5  # steps before the measured order counts; until then channels go by the L1 norms of what reads them
 
 
@@ -48,6 +49,8 @@ class PathOptions:
         over_cost: the measured importance is divided by this power of the cost that the whole net loses with a
             channel; 0: not.
         memory: decay of the running mean, a step.
+        fade: share of the narrowing over which a channel fades before it closes, where the order is by movement; 0: it
+            closes at once. (Where no norm takes scales out, weights grow against it, and wider nets break.)
     """
 
     smallest: float = 0.0
@@ -56,6 +59,7 @@ class PathOptions:
     order: str = "auto"
     over_cost: float = 1.0
     memory: float = 0.95
+    fade: float = 0.3
 
     def __post_init__(self) -> None:
         require("smallest", self.smallest, least=0, most=0.999)
@@ -64,6 +68,7 @@ class PathOptions:
         require_one("order", self.order, ("auto", *ORDERS))
         require("over_cost", self.over_cost, least=0, most=4)
         require("memory", self.memory, least=0, most=0.9999)
+        require("fade", self.fade, least=0, most=1)
 
 
 class Frontier(nn.Module):
@@ -82,7 +87,8 @@ class Frontier(nn.Module):
     open: Tensor  # [units], whether the frontier has it
     place: Tensor  # [units], the how manieth it was closed; NEVER
     time: Tensor  # [units], the step at which it was closed; NEVER
-    moved: Tensor  # [units], sum of the slopes downwards, each step's relative to their root mean square
+    moved: Tensor  # [units], sum of the slopes downwards
+    level: Tensor  # sum over steps of the slopes' mean square
     mean: Tensor  # [units], decayed sum of squared slopes
     weight: Tensor  # [units], of the weights in that sum
     seen: Tensor
@@ -110,6 +116,7 @@ class Frontier(nn.Module):
         self.register_buffer("place", torch.full((units,), NEVER))
         self.register_buffer("time", torch.full((units,), NEVER))
         self.register_buffer("moved", torch.zeros(units, dtype=torch.float64))
+        self.register_buffer("level", torch.tensor(0.0, dtype=torch.float64))
         self.register_buffer("mean", torch.zeros(units, dtype=torch.float64))
         self.register_buffer("weight", torch.zeros(units, dtype=torch.float64))
         self.register_buffer("seen", torch.tensor(0))
@@ -126,7 +133,9 @@ class Frontier(nn.Module):
             return self.learned()
         found: np.ndarray = self.first
         if self.options.order == "movement":
-            found = self.first / max(float(self.first.std()), 1e-12) + PACE * self.moved.cpu().numpy()
+            slope = float((self.level / self.seen.clamp(min=1)).sqrt())
+            moved = PACE * self.moved.cpu().numpy() / max(slope, 1e-30)
+            found = self.first / max(float(self.first.std()), 1e-12) + moved
         elif self.options.order == "measured" and int(self.seen) >= WARM:
             found = (self.mean / self.weight.clamp(min=1e-12)).cpu().numpy() / self.costs
         return found
@@ -162,12 +171,34 @@ class Frontier(nn.Module):
             return self.kept(float(np.exp(rng.uniform(np.log(share), 0))))
         return self.open.cpu().numpy() if step else np.ones(len(self.first), bool)
 
+    @property
+    def fades(self) -> bool:
+        """Whether channels fade before they close."""
+        return self.options.fade > 0 and self.options.order == "movement"
+
+    def factors(self, step: int) -> np.ndarray | None:
+        """How much each unit counts in the frontier in a step, ``[units]``, in (0, 1]; nothing where all count in full.
+
+        Those that the plan closes soon, by the order of now: the sooner, the less. At first soon is the next step, so
+        that nothing leaves a trained net at once.
+        """
+        if not self.fades or not step or step >= self.steps:
+            return None
+        ahead = min(max(1, round(self.options.fade * self.steps)), step)
+        order = self.order()
+        later = self.kept(self.planned(step - 1 + ahead), order)
+        going = order[self.open.cpu().numpy()[order] & ~later[order]]
+        found = np.ones(len(self.first))
+        found[going] = (np.arange(len(going)) + 1) / (len(going) + 1)
+        return found
+
     def see(self, slopes: Tensor, inside: np.ndarray) -> None:
         """How steeply the losses rise with each unit ``[units]`` in a step whose nets hold the units ``inside``."""
         decay, held = self.options.memory, torch.from_numpy(inside).to(self.mean.device)
         slopes = torch.where(held, slopes.to(self.mean), 0)
         self.seen += 1
-        self.moved -= slopes / slopes[held].square().mean().sqrt().clamp(min=1e-30)
+        self.moved -= slopes
+        self.level += slopes[held].square().mean()
         for sums, value in ((self.mean, slopes.square()), (self.weight, torch.ones_like(self.weight))):
             sums.copy_(torch.where(held, decay * sums + (1 - decay) * value, sums))
 

@@ -1,6 +1,7 @@
 """Once-for-all training along a path: every budget is a net of one nested order (``frontier.py``).
 
-What trains it: a step runs one net, sliced, that the frontier draws; then the frontier narrows.
+What trains it: a step runs one net, sliced, that the frontier draws, the frontier itself with what fades; then the
+frontier narrows.
 """
 
 from __future__ import annotations
@@ -25,12 +26,45 @@ from gantailor.search.spaces.path import WidthPath
 from gantailor.supernet.device import HOST
 from gantailor.supernet.errors import ConfigError
 from gantailor.supernet.gates import GatePlaces
-from gantailor.supernet.graph import Selection
+from gantailor.supernet.graph import Selection, WidthGraph
 from gantailor.supernet.importance.ranking import l1_scores
 from gantailor.supernet.subnets.copying import copied
-from gantailor.supernet.supernet import Supernet
+from gantailor.supernet.supernet import Supernet, call_narrow
 from gantailor.supernet.training.recipe import Recipe
 from gantailor.supernet.training.task import TaskAround
+
+
+class Fading(nn.Module):
+    """A supernet in one net of which some units count for less; ``generator`` is the plain one inside.
+
+    Attributes:
+        net: that net, by its units, and how much each unit counts in it, ``[units]``.
+    """
+
+    wraps_generator = True
+
+    def __init__(self, supernet: Supernet, places: GatePlaces) -> None:
+        super().__init__()
+        self.supernet, self.places = supernet, places
+        self.net: tuple[Selection, Tensor] | None = None
+
+    @property
+    def generator(self) -> nn.Module:
+        """The user's generator."""
+        return self.supernet.generator
+
+    @property
+    def graph(self) -> WidthGraph:
+        """The supernet's."""
+        return self.supernet.graph
+
+    def forward(self, *inputs: Any, config: Selection | None = None, **options: Any) -> Any:
+        """As the supernet's, of other nets."""
+        if self.net is None or config is not self.net[0]:
+            return self.supernet(*inputs, config=config, **options)
+        selection, factors = self.net
+        tensors = self.places.apply(self.supernet.tensors, factors)
+        return call_narrow(self.supernet, selection, inputs, options, tensors=tensors)
 
 
 class PathTask(TaskAround):
@@ -44,8 +78,9 @@ class PathTask(TaskAround):
         self, context: Context, frontier: Frontier, supernet: Supernet, recipe: Recipe, *, gated: Slimmed | None = None
     ) -> None:
         self.frontier, self.supernet, self.recipe = frontier, supernet, recipe
-        self._inside = np.zeros(len(frontier.first), bool)
-        super().__init__(context.training(gated or supernet, recipe, sample=self._sample))
+        self._inside, self._full = np.zeros(len(frontier.first), bool), False
+        self.fading = Fading(supernet, frontier.places) if frontier.fades else None
+        super().__init__(context.training(gated or self.fading or supernet, recipe, sample=self._sample))
         self.pull = None if gated is None else Pull(gated.gates, frontier.steps)
 
     @cached_property
@@ -67,14 +102,30 @@ class PathTask(TaskAround):
         whole = bool(self.recipe.in_place_weight) and position == 0
         kept = np.ones(len(self._inside), bool) if whole else self.frontier.draw(rng, step)
         self._inside |= kept
+        if np.array_equal(kept, self.frontier.open.cpu().numpy()) and (net := self._faded(step)) is not None:
+            return net[0]
+        self._full = True
         return self.frontier.places.selection(kept)
+
+    def _faded(self, step: int) -> tuple[Selection, Tensor] | None:
+        """The frontier where something fades in it: of a step, whatever parts and places it runs in."""
+        if self.fading is None:
+            return None
+        if self.fading.net is None and (factors := self.frontier.factors(step)) is not None:
+            narrowest = self.frontier.places.selection(self.frontier.open.cpu().numpy())
+            self.fading.net = narrowest, torch.from_numpy(factors).to(self.frontier.mean)
+        return self.fading.net
 
     @torch.no_grad()
     def _measure(self) -> None:
+        """See what each channel is worth in full: where only the frontier ran, in which it may have faded."""
         tensors = self.supernet.tensors
         gradients = {name: tensor.grad for name, tensor in tensors.items() if tensor.grad is not None}
-        self.frontier.see(self.frontier.places.slopes(tensors, gradients), self._inside)
-        self._inside[:] = False
+        slopes = self.frontier.places.slopes(tensors, gradients)
+        if not self._full and self.fading is not None and self.fading.net is not None:
+            slopes = slopes / self.fading.net[1].to(slopes)
+        self.frontier.see(slopes, self._inside)
+        self._inside[:], self._full = False, False
 
     def backward(self, step: int, batch: Any, share: float) -> dict[str, Tensor]:
         """The task's losses, and what the frontier costs."""
@@ -89,6 +140,8 @@ class PathTask(TaskAround):
         if self.pull is not None and step < self.frontier.steps:
             self.pull.shrink(self.frontier.open.to(self.pull.gates.values.device))
         self.frontier.narrow(step)
+        if self.fading is not None:
+            self.fading.net = None
 
 
 def check_path(context: Context) -> None:
@@ -179,6 +232,7 @@ def _whole(model: nn.Module) -> Supernet:
     """A copy of the whole net, on the CPU, with gates in its weights."""
     if isinstance(model, Slimmed):
         return as_computed(model)
+    model = model.supernet if isinstance(model, Fading) else model
     assert isinstance(model, Supernet)
     return copied(model).to(HOST).requires_grad_(True)
 
