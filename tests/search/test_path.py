@@ -12,7 +12,7 @@ import gantailor
 from gantailor.search.budget import Budget
 from gantailor.search.limits import parse_budget
 from gantailor.search.methods.supernet.frontier import Frontier, PathOptions
-from gantailor.search.methods.supernet.path import PathTask, along_path, best_order, path_training
+from gantailor.search.methods.supernet.path import Fading, PathTask, along_path, best_order, path_training
 from gantailor.search.spaces.config import SpaceConfig
 from gantailor.search.spaces.path import WidthPath, neighbourhood, points
 from gantailor.search.spaces.space import space
@@ -205,17 +205,18 @@ def test_importance_is_a_running_mean_over_the_steps_that_hold_a_unit():
 
 
 def test_movement_is_the_sum_of_slopes_downwards():
-    """From the first importance in its standard deviations, by slopes in the root mean square of their step."""
+    """From the first importance in its standard deviations, by slopes in their root mean square over all steps."""
     net, rng = supernet(), np.random.default_rng(0)
     frontier = frontier_of(net, order="movement")
-    moved = np.zeros(len(frontier.first))
+    moved, squares = np.zeros(len(frontier.first)), []
     first = frontier.first / frontier.first.std()
     np.testing.assert_allclose(frontier.importance, first)
     for scale in (1e-3, 1, 50):
         slopes, inside = scale * rng.normal(size=len(moved)), rng.random(len(moved)) < 0.6
         frontier.see(torch.from_numpy(slopes), inside)
-        moved[inside] -= slopes[inside] / np.sqrt(np.square(slopes[inside]).mean())
-        np.testing.assert_allclose(frontier.importance, first + 0.15 * moved, rtol=1e-9)
+        moved[inside] -= slopes[inside]
+        squares.append(np.square(slopes[inside]).mean())
+        np.testing.assert_allclose(frontier.importance, first + 0.2 * moved / np.sqrt(np.mean(squares)), rtol=1e-9)
     other = frontier_of(net, order="movement")
     for slopes in (np.zeros(len(moved)), np.zeros(len(moved))):  # as where the whole net is its own teacher
         other.see(torch.from_numpy(slopes), np.ones(len(moved), bool))
@@ -280,6 +281,52 @@ def test_steps_run_the_frontier_or_something_wider():
     assert frontier_of(net, narrowest=1.0).draw(rng, 0).all()
 
 
+def test_what_closes_soon_counts_less():
+    """The next to go least; at first only what goes in the next step, later what goes within ``fade``."""
+    net = supernet()
+    frontier, rng = (
+        frontier_of(net, steps=40, fade=0.25, order="movement"),
+        np.random.default_rng(0),
+    )  # 20 steps of narrowing, 5 of fading
+    for step in range(25):
+        found, opened = frontier.factors(step), frontier.open.numpy()
+        if step in (0, *range(20, 25)):
+            assert found is None
+        else:
+            later = frontier.kept(frontier.planned(step - 1 + min(step, 5)))
+            going = [unit for unit in frontier.order() if opened[unit] and not later[unit]]
+            expected = np.ones(len(opened))
+            for place, unit in enumerate(going, start=1):
+                expected[unit] = place / (len(going) + 1)
+            assert going
+            np.testing.assert_array_equal(found, expected)
+        frontier.see(torch.from_numpy(rng.random(len(opened))), np.ones(len(opened), bool))
+        frontier.narrow(step)
+    assert frontier_of(net, order="movement", fade=0.0).factors(3) is None
+    for order in ("measured", "gates", "ranking", "random"):
+        assert frontier_of(net, order=order).factors(3) is None
+
+
+@pytest.mark.parametrize("name", ["resnet_6blocks", "mixed"])
+def test_what_fades_is_scaled_where_it_is_read(name):
+    net, inputs = supernet(name), torch.randn(2, 3, 16, 16, dtype=torch.float64)
+    net.double()
+    places, rng = GatePlaces(net.graph), np.random.default_rng(0)
+    kept = rng.random(int(places.starts[-1])) < 0.8
+    kept[places.starts[:-1]] = True
+    factors, model = torch.from_numpy(rng.random(len(kept))), Fading(net, places)
+    model.net = selection, _ = places.selection(kept), factors
+    scaled = copied(net)
+    for weight, value in places.apply(net.tensors, factors).items():
+        scaled.tensors[weight].data.copy_(value)
+    with torch.no_grad():
+        torch.testing.assert_close(
+            model(inputs, config=selection), scaled.extract(selection)(inputs), rtol=1e-9, atol=1e-12
+        )
+        other = places.selection(kept)  # of the same units, but another net
+        torch.testing.assert_close(model(inputs, config=other), net.extract(other)(inputs), rtol=1e-9, atol=1e-12)
+
+
 @pytest.mark.parametrize("order", ["movement", "measured", "gates"])
 @pytest.mark.parametrize("name", ["resnet_6blocks", "mixed"])
 def test_what_is_left_is_the_trained_net_reordered(name, order):
@@ -328,6 +375,24 @@ def test_what_is_measured_is_the_gradient_before_the_update():
     assert any(not torch.equal(before[name], context.net.tensors[name]) for name in before)
 
 
+@pytest.mark.parametrize("narrowest", [1.0, 0.0])
+def test_a_channel_that_fades_is_measured_in_full(narrowest):
+    task, context, recipe = training("mixed", more={"gan": "none"}, narrowest=narrowest, order="movement")
+    trainer, frontier = Trainer(task, recipe), task.frontier
+    for _ in range(6):
+        trainer.train_step()
+    opened, factors = frontier.open.numpy().copy(), frontier.factors(6)
+    before = {name: tensor.detach().clone() for name, tensor in context.net.tensors.items()}
+    assert factors[opened].min() < 1
+    moved = frontier.moved.clone()
+    trainer.train_step()
+    gradients = {n: t.grad for n, t in context.net.tensors.items() if t.grad is not None}
+    slopes = frontier.places.slopes(before, gradients) / torch.from_numpy(
+        factors if narrowest else np.ones(len(factors))
+    )
+    torch.testing.assert_close((moved - frontier.moved)[opened], slopes[opened])
+
+
 def test_each_order_is_another_and_random_is_drawn():
     found = {}
     for order in ("movement", "measured", "gates", "ranking", "random"):
@@ -370,7 +435,7 @@ def test_a_net_without_norms_does_not_die(gain, order):
     context = Context(net, recipe)
     task = path_training(context)
     model = Trainer(task, recipe).run()
-    narrow = model.extract(task.frontier.places.selection(task.frontier.kept(0.3))).eval()
+    narrow = getattr(model, "supernet", model).extract(task.frontier.places.selection(task.frontier.kept(0.3))).eval()
     pictures = torch.rand(8, 3, 16, 16) * 2 - 1
     with torch.no_grad():
         assert float(narrow(pictures).var()) > 0.3 * float(context.whole(pictures).var())
