@@ -194,7 +194,7 @@ def test_importance_is_a_running_mean_over_the_steps_that_hold_a_unit():
     means, weights = [0.0] * units, [0.0] * units
     for number in range(12):
         slopes, inside = rng.normal(size=units), rng.random(units) < 0.6
-        frontier.see(torch.from_numpy(slopes), inside)
+        frontier.see(torch.from_numpy(slopes), inside, 3.0)
         for unit in range(units):
             if inside[unit]:
                 means[unit] = 0.9 * means[unit] + 0.1 * slopes[unit] ** 2
@@ -205,22 +205,19 @@ def test_importance_is_a_running_mean_over_the_steps_that_hold_a_unit():
 
 
 def test_movement_is_the_sum_of_slopes_downwards():
-    """From the first importance in its standard deviations, by slopes in their root mean square over all steps."""
+    """From the first importance, by slopes as shares of the losses."""
     net, rng = supernet(), np.random.default_rng(0)
     frontier = frontier_of(net, order="movement")
-    moved, squares = np.zeros(len(frontier.first)), []
-    first = frontier.first / frontier.first.std()
-    np.testing.assert_allclose(frontier.importance, first)
+    expected = frontier.first.copy()
+    np.testing.assert_array_equal(frontier.importance, expected)
     for scale in (1e-3, 1, 50):
-        slopes, inside = scale * rng.normal(size=len(moved)), rng.random(len(moved)) < 0.6
-        frontier.see(torch.from_numpy(slopes), inside)
-        moved[inside] -= slopes[inside]
-        squares.append(np.square(slopes[inside]).mean())
-        np.testing.assert_allclose(frontier.importance, first + 0.2 * moved / np.sqrt(np.mean(squares)), rtol=1e-9)
-    other = frontier_of(net, order="movement")
-    for slopes in (np.zeros(len(moved)), np.zeros(len(moved))):  # as where the whole net is its own teacher
-        other.see(torch.from_numpy(slopes), np.ones(len(moved), bool))
-    np.testing.assert_allclose(other.importance, first)
+        slopes, inside = rng.normal(size=len(expected)), rng.random(len(expected)) < 0.6
+        frontier.see(torch.from_numpy(scale * slopes), inside, scale * 20)
+        expected[inside] -= 2.5 * slopes[inside] / 20
+        np.testing.assert_allclose(frontier.importance, expected, rtol=1e-9)
+    still = frontier_of(net, order="movement")
+    still.see(torch.zeros(len(expected)), np.ones(len(expected), bool), 0.0)  # where the whole net is its own teacher
+    np.testing.assert_array_equal(still.importance, still.first)
 
 
 @pytest.mark.parametrize(
@@ -252,7 +249,7 @@ def test_the_frontier_only_narrows_and_later_closed_stays_longer():
     frontier, rng = frontier_of(net, steps=40, reach=0.5), np.random.default_rng(0)
     opened = frontier.open.numpy().copy()
     for step in range(40):
-        frontier.see(torch.from_numpy(rng.random(len(opened))), np.ones(len(opened), bool))
+        frontier.see(torch.from_numpy(rng.random(len(opened))), np.ones(len(opened), bool), 1.0)
         frontier.narrow(step)
         now = frontier.open.numpy().copy()
         assert not (now & ~opened).any(), "closed for good"
@@ -300,7 +297,7 @@ def test_what_closes_soon_counts_less():
                 expected[unit] = place / (len(going) + 1)
             assert going
             np.testing.assert_array_equal(found, expected)
-        frontier.see(torch.from_numpy(rng.random(len(opened))), np.ones(len(opened), bool))
+        frontier.see(torch.from_numpy(rng.random(len(opened))), np.ones(len(opened), bool), 1.0)
         frontier.narrow(step)
     assert frontier_of(net, order="movement", fade=0.0).factors(3) is None
     for order in ("measured", "gates", "ranking", "random"):
@@ -385,12 +382,12 @@ def test_a_channel_that_fades_is_measured_in_full(narrowest):
     before = {name: tensor.detach().clone() for name, tensor in context.net.tensors.items()}
     assert factors[opened].min() < 1
     moved = frontier.moved.clone()
-    trainer.train_step()
+    losses = sum(float(value) for name, value in trainer.train_step().items() if not name.startswith("cost"))
     gradients = {n: t.grad for n, t in context.net.tensors.items() if t.grad is not None}
     slopes = frontier.places.slopes(before, gradients) / torch.from_numpy(
         factors if narrowest else np.ones(len(factors))
     )
-    torch.testing.assert_close((moved - frontier.moved)[opened], slopes[opened])
+    torch.testing.assert_close((moved - frontier.moved)[opened], slopes[opened] / losses, rtol=1e-5, atol=1e-12)
 
 
 def test_each_order_is_another_and_random_is_drawn():

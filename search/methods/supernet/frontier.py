@@ -27,7 +27,7 @@ from gantailor.supernet.gates import GatePlaces
 from gantailor.supernet.training.recipe import require, require_one
 
 ORDERS = ("movement", "measured", "gates", "ranking", "random")
-PACE = 0.2  # standard deviations of the first importance that a channel moves by in a step of average slope
+PACE = 2.5  # of the mean importance, by which a channel moves that could take away the whole of the losses
 WARM = 5  # steps before the measured order counts; until then channels go by the L1 norms of what reads them
 
 
@@ -87,8 +87,7 @@ class Frontier(nn.Module):
     open: Tensor  # [units], whether the frontier has it
     place: Tensor  # [units], the how manieth it was closed; NEVER
     time: Tensor  # [units], the step at which it was closed; NEVER
-    moved: Tensor  # [units], sum of the slopes downwards
-    level: Tensor  # sum over steps of the slopes' mean square
+    moved: Tensor  # [units], sum of the slopes downwards, as shares of the losses
     mean: Tensor  # [units], decayed sum of squared slopes
     weight: Tensor  # [units], of the weights in that sum
     seen: Tensor
@@ -116,7 +115,6 @@ class Frontier(nn.Module):
         self.register_buffer("place", torch.full((units,), NEVER))
         self.register_buffer("time", torch.full((units,), NEVER))
         self.register_buffer("moved", torch.zeros(units, dtype=torch.float64))
-        self.register_buffer("level", torch.tensor(0.0, dtype=torch.float64))
         self.register_buffer("mean", torch.zeros(units, dtype=torch.float64))
         self.register_buffer("weight", torch.zeros(units, dtype=torch.float64))
         self.register_buffer("seen", torch.tensor(0))
@@ -133,9 +131,7 @@ class Frontier(nn.Module):
             return self.learned()
         found: np.ndarray = self.first
         if self.options.order == "movement":
-            slope = float((self.level / self.seen.clamp(min=1)).sqrt())
-            moved = PACE * self.moved.cpu().numpy() / max(slope, 1e-30)
-            found = self.first / max(float(self.first.std()), 1e-12) + moved
+            found = self.first + PACE * self.moved.cpu().numpy()
         elif self.options.order == "measured" and int(self.seen) >= WARM:
             found = (self.mean / self.weight.clamp(min=1e-12)).cpu().numpy() / self.costs
         return found
@@ -192,13 +188,18 @@ class Frontier(nn.Module):
         found[going] = (np.arange(len(going)) + 1) / (len(going) + 1)
         return found
 
-    def see(self, slopes: Tensor, inside: np.ndarray) -> None:
-        """How steeply the losses rise with each unit ``[units]`` in a step whose nets hold the units ``inside``."""
+    def see(self, slopes: Tensor, inside: np.ndarray, losses: float) -> None:
+        """What a step says of the units, ``[units]``.
+
+        Args:
+            slopes: by how much the losses rise with each.
+            inside: those that the step's nets hold.
+            losses: what they add up to, in absolute values.
+        """
         decay, held = self.options.memory, torch.from_numpy(inside).to(self.mean.device)
         slopes = torch.where(held, slopes.to(self.mean), 0)
         self.seen += 1
-        self.moved -= slopes
-        self.level += slopes[held].square().mean()
+        self.moved -= slopes / max(losses, 1e-30)
         for sums, value in ((self.mean, slopes.square()), (self.weight, torch.ones_like(self.weight))):
             sums.copy_(torch.where(held, decay * sums + (1 - decay) * value, sums))
 

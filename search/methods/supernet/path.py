@@ -30,6 +30,7 @@ from gantailor.supernet.graph import Selection, WidthGraph
 from gantailor.supernet.importance.ranking import l1_scores
 from gantailor.supernet.subnets.copying import copied
 from gantailor.supernet.supernet import Supernet, call_narrow
+from gantailor.supernet.training import distributed
 from gantailor.supernet.training.recipe import Recipe
 from gantailor.supernet.training.task import TaskAround
 
@@ -79,6 +80,7 @@ class PathTask(TaskAround):
     ) -> None:
         self.frontier, self.supernet, self.recipe = frontier, supernet, recipe
         self._inside, self._full = np.zeros(len(frontier.first), bool), False
+        self._losses = list[Tensor]()
         self.fading = Fading(supernet, frontier.places) if frontier.fades else None
         super().__init__(context.training(gated or self.fading or supernet, recipe, sample=self._sample))
         self.pull = None if gated is None else Pull(gated.gates, frontier.steps)
@@ -124,12 +126,15 @@ class PathTask(TaskAround):
         slopes = self.frontier.places.slopes(tensors, gradients)
         if not self._full and self.fading is not None and self.fading.net is not None:
             slopes = slopes / self.fading.net[1].to(slopes)
-        self.frontier.see(slopes, self._inside)
-        self._inside[:], self._full = False, False
+        losses = distributed.average(torch.stack(self._losses).mean()[None])
+        self.frontier.see(slopes, self._inside, float(losses))
+        self._inside[:], self._full, self._losses = False, False, []
 
     def backward(self, step: int, batch: Any, share: float) -> dict[str, Tensor]:
         """The task's losses, and what the frontier costs."""
         losses = super().backward(step, batch, share)
+        own = [value.abs() for name, value in losses.items() if not name.startswith("discriminator")]
+        self._losses.append(torch.stack(own).sum().to(HOST))
         frontier = self.frontier
         left = frontier.usage(frontier.places.sizes(frontier.open.cpu().numpy())[None])[0]
         return {**losses, f"cost (target {frontier.target:.3g})": torch.tensor(float(left))}
