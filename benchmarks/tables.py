@@ -329,7 +329,7 @@ TABLES: dict[str, Any] = {
     "no-discriminator-changes": Changes(
         "no_discriminator.csv", "method", "path", ("budget",), ("l1", "fid", "kid"), _rivals
     ),
-    "no-discriminator-orders": Table("no_discriminator.csv", only=_orders),
+    "no-discriminator-orders": Table("no_discriminator_orders.csv", only=_orders),
     "path-longer-no-discriminator": Table("path_longer_no_discriminator.csv"),
     "path-longer-no-discriminator-teacher": BesideTeacher("path_longer_no_discriminator.csv"),
     "three-budgets": Table("three_budgets.csv"),

@@ -34,6 +34,8 @@ from gantailor.supernet.training import distributed
 from gantailor.supernet.training.recipe import Recipe
 from gantailor.supernet.training.task import TaskAround
 
+FAR = 0.15  # of the cost, to which a path has to go for an order by movement
+
 
 class Fading(nn.Module):
     """A supernet in one net of which some units count for less; ``generator`` is the plain one inside.
@@ -176,8 +178,9 @@ def path_training(context: Context) -> PathTask:
     """Training of the supernet along a path."""
     recipe, supernet, space, budget = context.config.train, context.supernet(), context.space, context.budget
     options, graph = recipe.options_of(PathOptions, method=True), supernet.graph
+    target = _target(context, options)
     if options.order == "auto":
-        options = replace(options, order=best_order(supernet.generator))
+        options = replace(options, order=best_order(supernet.generator, target))
     offered = {name: choices for variable in space.variables for name, choices in variable.sizes}
     places = GatePlaces(graph, [graph.index[name] for name in offered])
     whole = float(budget.usage(_full(supernet))[0])
@@ -186,7 +189,7 @@ def path_training(context: Context) -> PathTask:
     frontier = Frontier(
         places,
         lambda sizes: budget.usage(sizes) / whole,
-        target=_target(context, options),
+        target=target,
         first=_first(context, supernet, places, options),
         free=np.array([width.name in offered for width in graph.widths])[places.owner],
         least=np.where(least > 1, 1, least),
@@ -197,14 +200,16 @@ def path_training(context: Context) -> PathTask:
     return PathTask(context, frontier, supernet, recipe, gated=gated)
 
 
-def best_order(generator: nn.Module) -> str:
-    """What ``auto`` means: movement where layers norm their pictures, by the names of their classes.
+def best_order(generator: nn.Module, target: float) -> str:
+    """What ``auto`` means on a path down to a share of the cost.
 
-    One over the channels of a pixel leaves their scales as they are to each other, and those of weights are none.
+    Movement where layers norm their pictures, by the names of their classes: one over the channels of a pixel leaves
+    their scales as they are to each other, and those of weights are none. On a short way there is little of it yet, and
+    the measured order is ahead (``docs/results/path.md``).
     """
     names = (type(part).__name__ for part in generator.modules())
     normed = any(re.fullmatch(r"(?!_?(Pixel|Spectral|Weight)).*Norm(\dd)?", name) for name in names)
-    return "movement" if normed else "measured"
+    return "movement" if normed and target <= FAR else "measured"
 
 
 def _first(context: Context, supernet: Supernet, places: GatePlaces, options: PathOptions) -> np.ndarray:
