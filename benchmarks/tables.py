@@ -325,10 +325,10 @@ TABLES: dict[str, Any] = {
     "five-seeds-changes": Changes("five_seeds.csv", "method", "path", ("budget",), ("l1", "fid", "kid"), _rivals),
     "recipes": Table("recipes.csv"),
     "recipes-changes": Changes("recipes.csv", "method", "path", (), ("l1", "fid", "kid")),
-    "no-discriminator": Table("no_discriminator.csv", only=_rivals),
-    "no-discriminator-changes": Changes(
-        "no_discriminator.csv", "method", "path", ("budget",), ("l1", "fid", "kid"), _rivals
-    ),
+    "no-discriminator": Table("no_discriminator.csv"),
+    "no-discriminator-changes": Changes("no_discriminator.csv", "method", "path", ("budget",), ("l1", "fid", "kid")),
+    "path-movement": Table("path_movement.csv"),
+    "path-movement-changes": Changes("path_movement.csv", "method", "path-measured", (), ("l1", "fid", "kid")),
     "no-discriminator-orders": Table("no_discriminator_orders.csv", only=_orders),
     "path-longer-no-discriminator": Table("path_longer_no_discriminator.csv"),
     "path-longer-no-discriminator-teacher": BesideTeacher("path_longer_no_discriminator.csv"),

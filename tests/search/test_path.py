@@ -215,6 +215,9 @@ def test_movement_is_the_sum_of_slopes_downwards():
         frontier.see(torch.from_numpy(scale * slopes), inside, scale * 20)
         expected[inside] -= 2.5 * slopes[inside] / 20
         np.testing.assert_allclose(frontier.importance, expected, rtol=1e-9)
+    frozen = frontier_of(net, order="movement", movement=0.0)
+    frozen.see(torch.from_numpy(slopes), np.ones(len(expected), bool), 1.0)
+    np.testing.assert_array_equal(frozen.importance, frozen.first)
     still = frontier_of(net, order="movement")
     still.see(torch.zeros(len(expected)), np.ones(len(expected), bool), 0.0)  # where the whole net is its own teacher
     np.testing.assert_array_equal(still.importance, still.first)

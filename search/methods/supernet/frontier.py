@@ -27,7 +27,6 @@ from gantailor.supernet.gates import GatePlaces
 from gantailor.supernet.training.recipe import require, require_one
 
 ORDERS = ("movement", "measured", "gates", "ranking", "random")
-PACE = 2.5  # of the mean importance, by which a channel moves that could take away the whole of the losses
 WARM = 5  # steps before the measured order counts; until then channels go by the L1 norms of what reads them
 
 
@@ -50,6 +49,8 @@ class PathOptions:
         over_cost: the measured importance is divided by this power of the cost that the whole net loses with a
             channel; 0: not.
         memory: decay of the running mean, a step.
+        movement: by how many of its width's mean norms a channel rises whose growth would take away the whole of the
+            losses; 0: the order by movement stays what it was at first, the ablation.
         fade: share of the narrowing over which a channel fades before it closes, where the order is by movement; 0: it
             closes at once. (Where no norm takes scales out, weights grow against it, and wider nets break.)
     """
@@ -60,6 +61,7 @@ class PathOptions:
     order: str = "auto"
     over_cost: float = 1.0
     memory: float = 0.95
+    movement: float = 2.5
     fade: float = 0.3
 
     def __post_init__(self) -> None:
@@ -69,6 +71,7 @@ class PathOptions:
         require_one("order", self.order, ("auto", *ORDERS))
         require("over_cost", self.over_cost, least=0, most=4)
         require("memory", self.memory, least=0, most=0.9999)
+        require("movement", self.movement, least=0)
         require("fade", self.fade, least=0, most=1)
 
 
@@ -132,7 +135,7 @@ class Frontier(nn.Module):
             return self.learned()
         found: np.ndarray = self.first
         if self.options.order == "movement":
-            found = self.first + PACE * self.moved.cpu().numpy()
+            found = self.first + self.options.movement * self.moved.cpu().numpy()
         elif self.options.order == "measured" and int(self.seen) >= WARM:
             found = (self.mean / self.weight.clamp(min=1e-12)).cpu().numpy() / self.costs
         return found
