@@ -303,7 +303,7 @@ def test_shipped_comparisons_are_read(tmp_path):
         "benchmarks/rates": 12,
         "benchmarks/path_fortieth": 3,
         "benchmarks/three_budgets": 18,
-        "benchmarks/cartoongan": 9,
+        "benchmarks/cartoongan": 12,
         "benchmarks/rates_realesrgan": 6,
         "benchmarks/slimming_ablations": 15,
         "benchmarks/agents_paired": 12,

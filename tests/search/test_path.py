@@ -70,6 +70,9 @@ class Context:
     def supernet(self):
         return self.net
 
+    def data(self, split):
+        return SimpleNamespace(paired=True)
+
     def scores(self):
         return {name: -np.sort(-values) for name, values in l1_scores(self.net).items()}
 
@@ -228,12 +231,18 @@ def test_movement_is_the_sum_of_slopes_downwards():
     [("resnet_6blocks", "movement"), ("unet_128", "movement"), ("cartoongan", "movement"), ("stylegan2", "measured")],
 )
 def test_the_order_is_by_movement_where_there_are_norms(name, expected):
-    assert best_order(gantailor.build(name), 0.1) == expected
-    assert best_order(gantailor.build(name), 0.2) == "measured"
-    assert best_order(Mixed(), 0.1) == "measured"
-    assert best_order(nn.Sequential(nn.Conv2d(3, 3, 1), nn.GroupNorm(3, 3)), 0.1) == "movement"
+    net = gantailor.build(name)
+    assert best_order(net, 0.1, aimed=True) == expected
+    assert best_order(net, 0.2, aimed=True) == best_order(net, 0.1, aimed=False) == "measured"
+    assert best_order(Mixed(), 0.1, aimed=True) == "measured"
+    assert best_order(nn.Sequential(nn.Conv2d(3, 3, 1), nn.GroupNorm(3, 3)), 0.1, aimed=True) == "movement"
     spectral = nn.utils.parametrizations.spectral_norm(nn.Conv2d(3, 3, 1))
-    assert best_order(nn.Sequential(spectral), 0.1) == "measured"
+    assert best_order(nn.Sequential(spectral), 0.1, aimed=True) == "measured"
+
+
+@pytest.mark.parametrize(("more", "expected"), [({}, "movement"), ({"target_weight": 0.0}, "measured")])
+def test_auto_asks_for_targets(more, expected):
+    assert training(text="0.1x", more=more)[0].frontier.options.order == expected
 
 
 def test_importance_over_cost():

@@ -44,8 +44,8 @@ class PathOptions:
             ``measured``: the running mean of a channel's squared Taylor importance over those steps. ``gates``: the
             smallest of scales that are trained and pay an L1 penalty, as slimming's are. ``ranking``: the run's
             ranking, each width's scores relative to their mean. ``random``: the control. ``auto``: movement where the
-            generator has norms, which take the scale out of what a channel adds, and the path goes down to 15% of the
-            cost or less; else measured.
+            generator has norms, which take the scale out of what a channel adds, pictures have targets, and the path
+            goes down to 15% of the cost or less; else measured.
         over_cost: the measured importance is divided by this power of the cost that the whole net loses with a
             channel; 0: not.
         memory: decay of the running mean, a step.

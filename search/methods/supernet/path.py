@@ -180,7 +180,8 @@ def path_training(context: Context) -> PathTask:
     options, graph = recipe.options_of(PathOptions, method=True), supernet.graph
     target = _target(context, options)
     if options.order == "auto":
-        options = replace(options, order=best_order(supernet.generator, target))
+        aimed = bool(recipe.target_weight) and context.data("train").paired
+        options = replace(options, order=best_order(supernet.generator, target, aimed=aimed))
     offered = {name: choices for variable in space.variables for name, choices in variable.sizes}
     places = GatePlaces(graph, [graph.index[name] for name in offered])
     whole = float(budget.usage(_full(supernet))[0])
@@ -200,16 +201,17 @@ def path_training(context: Context) -> PathTask:
     return PathTask(context, frontier, supernet, recipe, gated=gated)
 
 
-def best_order(generator: nn.Module, target: float) -> str:
-    """What ``auto`` means on a path down to a share of the cost.
+def best_order(generator: nn.Module, target: float, *, aimed: bool) -> str:
+    """What ``auto`` means on a path down to a share of the cost, with pictures to aim at or the teacher's alone.
 
     Movement where layers norm their pictures, by the names of their classes: one over the channels of a pixel leaves
     their scales as they are to each other, and those of weights are none. On a short way there is little of it yet, and
-    the measured order is ahead (``docs/results/path.md``).
+    beside a teacher alone the whole net has nothing to gain: there the measured order is ahead
+    (``docs/results/path.md``).
     """
     names = (type(part).__name__ for part in generator.modules())
     normed = any(re.fullmatch(r"(?!_?(Pixel|Spectral|Weight)).*Norm(\dd)?", name) for name in names)
-    return "movement" if normed and target <= FAR else "measured"
+    return "movement" if normed and aimed and target <= FAR else "measured"
 
 
 def _first(context: Context, supernet: Supernet, places: GatePlaces, options: PathOptions) -> np.ndarray:
