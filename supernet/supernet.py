@@ -207,6 +207,26 @@ class Supernet(nn.Module):
         return self
 
 
+class AroundSupernet(nn.Module):
+    """Computes with a supernet's weights in a way of its own; ``generator`` is the plain one inside."""
+
+    wraps_generator = True
+
+    def __init__(self, supernet: Supernet) -> None:
+        super().__init__()
+        self.supernet = supernet
+
+    @property
+    def generator(self) -> nn.Module:
+        """The user's generator."""
+        return self.supernet.generator
+
+    @property
+    def graph(self) -> WidthGraph:
+        """The supernet's."""
+        return self.supernet.graph
+
+
 def call_narrow(
     supernet: Supernet,
     subnet: Subnet,

@@ -20,11 +20,11 @@ from gantailor.supernet.errors import ConfigError, check_whole
 from gantailor.supernet.graph import SubnetConfig
 from gantailor.supernet.importance.ranking import rank_channels
 from gantailor.supernet.subnets.slicing import kept_channels
-from gantailor.supernet.supernet import Supernet
+from gantailor.supernet.supernet import AroundSupernet, Supernet
 from gantailor.supernet.training.task import Task, TaskAround
 
 
-class Narrowing(nn.Module):
+class Narrowing(AroundSupernet):
     """A supernet that runs at the widths of the moment.
 
     Args:
@@ -35,17 +35,10 @@ class Narrowing(nn.Module):
         config: the widths of the moment, whole at first.
     """
 
-    wraps_generator = True
-
     def __init__(self, supernet: Supernet, target: SubnetConfig, *, convention: str = "true") -> None:
-        super().__init__()
-        self.supernet, self.target, self.convention = supernet, target, convention
+        super().__init__(supernet)
+        self.target, self.convention = target, convention
         self.config = supernet.full_config()
-
-    @property
-    def generator(self) -> nn.Module:
-        """The user's generator."""
-        return self.supernet.generator
 
     @cached_property
     def _way(self) -> tuple[np.ndarray, np.ndarray]:

@@ -430,6 +430,7 @@ def test_gates_shrink_and_the_smallest_close():
             if mine.any():
                 size = gates.values[start:end].detach().abs()
                 assert size[mine].max() <= size[left].min()
+    assert not task._losses, "nothing is kept that nothing takes out again"
 
 
 @pytest.mark.parametrize("order", ["auto", "movement"])

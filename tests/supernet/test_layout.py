@@ -1,4 +1,4 @@
-"""Channels innermost: the same values, no copies that can be spared, weights as they pay, one decision for a run."""
+"""Channels innermost: the same values, no copies that can be spared, one decision for a run."""
 
 import copy
 import json

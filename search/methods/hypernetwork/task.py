@@ -23,7 +23,7 @@ from gantailor.search.methods.control import Usage
 from gantailor.search.methods.l1_sparsity import L1Sparsity, SparsityOptions
 from gantailor.supernet.gates import Gates
 from gantailor.supernet.quantization.quantisers import LAYERS
-from gantailor.supernet.supernet import Supernet, call_narrow
+from gantailor.supernet.supernet import AroundSupernet, Supernet, call_narrow
 from gantailor.supernet.training.recipe import Recipe, require
 from gantailor.supernet.training.task import Task
 
@@ -108,7 +108,7 @@ class MadeWeight(nn.Module):
         return made.reshape(*made.shape[:2], *self.kernel)
 
 
-class Hypernetwork(nn.Module):
+class Hypernetwork(AroundSupernet):
     """A supernet whose convolutions' and linear layers' weights are made from latents; ``generator`` is the plain one.
 
     It trains about 11 times as many numbers as the weights it makes. Biases and norms are ordinary parameters.
@@ -119,11 +119,8 @@ class Hypernetwork(nn.Module):
         seed: of the first latents and weights.
     """
 
-    wraps_generator = True
-
     def __init__(self, supernet: Supernet, widths: Iterable[int] | None = None, *, seed: int = 0) -> None:
-        super().__init__()
-        self.supernet = supernet
+        super().__init__(supernet)
         random = torch.Generator().manual_seed(seed)
         self.gates = Gates(supernet.graph, widths, threshold=THRESHOLD, least=LEAST)
         with torch.no_grad():
@@ -134,11 +131,6 @@ class Hypernetwork(nn.Module):
         self.makers = nn.ModuleList(self._maker(f"{name}.weight", layer, random) for name, layer in layers.items())
         for name, parameter in self.generator.named_parameters():
             parameter.requires_grad_(name not in self.names)
-
-    @property
-    def generator(self) -> nn.Module:
-        """The user's generator."""
-        return self.supernet.generator
 
     def _maker(self, name: str, layer: Any, random: torch.Generator) -> MadeWeight:
         axes, places = self.supernet.graph.axes.get(name, {}), []

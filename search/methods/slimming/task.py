@@ -15,15 +15,15 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from gantailor.search.methods.control import Usage
 from gantailor.search.methods.l1_sparsity import LR, MOMENTUM, L1Sparsity, SparsityOptions
 from gantailor.supernet.gates import Gates
-from gantailor.supernet.graph import Selection, WidthGraph
+from gantailor.supernet.graph import Selection
 from gantailor.supernet.importance.ranking import l1_scores
 from gantailor.supernet.quantization.quantisers import Quantisers
-from gantailor.supernet.supernet import Supernet, call_narrow
+from gantailor.supernet.supernet import AroundSupernet, Supernet, call_narrow
 from gantailor.supernet.training.recipe import Recipe, require
 from gantailor.supernet.training.task import Task
 
@@ -56,7 +56,7 @@ def prunable(supernet: Supernet, widths: Iterable[int] | None, *, trunk: bool) -
     return [i for i in every if trunk or len(_writers(supernet, i)) < 2]
 
 
-class Slimmed(nn.Module):
+class Slimmed(AroundSupernet):
     """A supernet whose channels are scaled and whose layers may be rounded; ``generator`` is the plain one inside.
 
     Args:
@@ -64,8 +64,6 @@ class Slimmed(nn.Module):
         trunk: False leaves out those that several layers write.
         branches: those that may lose all their channels, by number.
     """
-
-    wraps_generator = True
 
     def __init__(
         self,
@@ -76,8 +74,8 @@ class Slimmed(nn.Module):
         branches: Iterable[int] = (),
         quantisers: Quantisers | None = None,
     ) -> None:
-        super().__init__()
-        self.supernet, self.quantisers = supernet, quantisers
+        super().__init__(supernet)
+        self.quantisers = quantisers
         self.gates = Gates(supernet.graph, prunable(supernet, widths, trunk=trunk), branches=branches)
         self._move_norms_into_scales()
 
@@ -94,16 +92,6 @@ class Slimmed(nn.Module):
         gates.values.copy_(torch.where(gates.free, start, gates.values))
         for name, tensor in gates.places.apply(self.supernet.tensors, 1 / gates.values).items():
             self.supernet.tensors[name].copy_(tensor)
-
-    @property
-    def generator(self) -> nn.Module:
-        """The user's generator."""
-        return self.supernet.generator
-
-    @property
-    def graph(self) -> WidthGraph:
-        """The supernet's."""
-        return self.supernet.graph
 
     def tensors(self) -> dict[str, Tensor]:
         """Every tensor of the generator, with the scales multiplied in."""

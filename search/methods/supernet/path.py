@@ -26,10 +26,10 @@ from gantailor.search.spaces.path import WidthPath
 from gantailor.supernet.device import HOST
 from gantailor.supernet.errors import ConfigError
 from gantailor.supernet.gates import GatePlaces
-from gantailor.supernet.graph import Selection, WidthGraph
+from gantailor.supernet.graph import Selection
 from gantailor.supernet.importance.ranking import l1_scores
 from gantailor.supernet.subnets.copying import copied
-from gantailor.supernet.supernet import Supernet, call_narrow
+from gantailor.supernet.supernet import AroundSupernet, Supernet, call_narrow
 from gantailor.supernet.training import distributed
 from gantailor.supernet.training.recipe import Recipe
 from gantailor.supernet.training.task import TaskAround
@@ -37,29 +37,17 @@ from gantailor.supernet.training.task import TaskAround
 FAR = 0.15  # of the cost, to which a path has to go for an order by movement
 
 
-class Fading(nn.Module):
+class Fading(AroundSupernet):
     """A supernet in one net of which some units count for less; ``generator`` is the plain one inside.
 
     Attributes:
         net: that net, by its units, and how much each unit counts in it, ``[units]``.
     """
 
-    wraps_generator = True
-
     def __init__(self, supernet: Supernet, places: GatePlaces) -> None:
-        super().__init__()
-        self.supernet, self.places = supernet, places
+        super().__init__(supernet)
+        self.places = places
         self.net: tuple[Selection, Tensor] | None = None
-
-    @property
-    def generator(self) -> nn.Module:
-        """The user's generator."""
-        return self.supernet.generator
-
-    @property
-    def graph(self) -> WidthGraph:
-        """The supernet's."""
-        return self.supernet.graph
 
     def forward(self, *inputs: Any, config: Selection | None = None, **options: Any) -> Any:
         """As the supernet's, of other nets."""
@@ -135,8 +123,9 @@ class PathTask(TaskAround):
     def backward(self, step: int, batch: Any, share: float) -> dict[str, Tensor]:
         """The task's losses, and what the frontier costs."""
         losses = super().backward(step, batch, share)
-        own = [value.abs() for name, value in losses.items() if not name.startswith("discriminator")]
-        self._losses.append(torch.stack(own).sum().to(HOST))
+        if self.pull is None:  # with trained gates nothing is measured, and nothing would take them out again
+            own = [value.abs() for name, value in losses.items() if not name.startswith("discriminator")]
+            self._losses.append(torch.stack(own).sum().to(HOST))
         frontier = self.frontier
         left = frontier.usage(frontier.places.sizes(frontier.open.cpu().numpy())[None])[0]
         return {**losses, f"cost (target {frontier.target:.3g})": torch.tensor(float(left))}
