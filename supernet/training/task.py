@@ -18,11 +18,32 @@ from gantailor.supernet.training.batches import Batches
 from gantailor.supernet.training.recipe import Recipe
 
 
+class Adam(torch.optim.Adam):
+    """PyTorch's fused Adam, for weights in any memory format.
+
+    Its CPU kernel goes through memory as if all tensors were contiguous: gradients with channels innermost it first
+    copies, which takes as long as the update (PyTorch 2.13), and one that lies otherwise than its weight it would add
+    to the wrong elements.
+    """
+
+    def __init__(self, parameters: Iterable[nn.Parameter], **options: Any) -> None:
+        super().__init__(parameters, fused=True, **options)
+
+    def _init_group(self, group: dict[str, Any], *lists: list[Tensor]) -> bool:
+        """Collect what an update needs: weights, gradients, moments, all as their memory lies."""
+        found: bool = super()._init_group(group, *lists)  # type: ignore[no-untyped-call]
+        weights, gradients, *moments = lists[:4]
+        orders = [weight.dim_order() for weight in weights]
+        gradients[:] = [one.permute(order).contiguous() for one, order in zip(gradients, orders, strict=True)]
+        for tensors in (weights, *moments):
+            tensors[:] = [one.permute(order) for one, order in zip(tensors, orders, strict=True)]
+        return found
+
+
 def adam(parameters: Iterable[nn.Parameter], recipe: Recipe, lr: float | None = None) -> torch.optim.Optimizer:
     """The recipe's optimiser; ``lr`` where it is not the generator's."""
     r = recipe
-    betas = (r.beta1, r.beta2)
-    return torch.optim.Adam(parameters, lr=lr or r.rate, betas=betas, weight_decay=r.weight_decay, fused=True)
+    return Adam(parameters, lr=lr or r.rate, betas=(r.beta1, r.beta2), weight_decay=r.weight_decay)
 
 
 class Task(Protocol):

@@ -12,7 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from gantailor.supernet.training import layout
 from gantailor.supernet.training.layout import innermost
 from gantailor.supernet.training.losses import l1_loss, mse_loss
-from gantailor.supernet.training.task import inner
+from gantailor.supernet.training.task import Adam, inner
 from gantailor.supernet.training.teaching.distillation import FeatureMaps
 from gantailor.supernet.training.trainer import Trainer
 from tests.supernet.test_trainer import RECIPE, trainer
@@ -114,6 +114,48 @@ def test_losses_leave_gradients_as_pictures_lie(loss):
     assert torch.allclose(value, expected, rtol=1e-14)
     assert torch.allclose(slope, torch.autograd.grad(expected, plain)[0], rtol=1e-14)
     assert slope.is_contiguous(memory_format=torch.channels_last)
+
+
+@pytest.mark.parametrize("weights", [torch.channels_last, torch.contiguous_format])
+@pytest.mark.parametrize("gradients", [torch.channels_last, torch.contiguous_format])
+def test_adam_updates_each_weight_by_its_own_gradient(weights, gradients):
+    """However the two lie in memory, as PyTorch's plain one does; moments lie as the weights."""
+    shapes = [(7, 5, 3, 3), (4, 6, 1, 1), (3, 1, 3, 3), (9,), (5, 4), ()]
+    torch.manual_seed(0)
+    firsts = [torch.randn(shape) for shape in shapes]
+    steps = [[torch.randn(shape) for shape in shapes] for _ in range(3)]
+
+    def laid(tensor, layout):
+        return tensor.clone(memory_format=layout) if tensor.dim() == 4 else tensor.clone()
+
+    plain, ours = ([nn.Parameter(laid(first, weights)) for first in firsts] for _ in range(2))
+    options = {"lr": 0.01, "betas": (0.5, 0.999), "weight_decay": 0.1}
+    optimizers = torch.optim.Adam(plain, foreach=False, fused=False, **options), Adam(ours, **options)
+    for step in steps:
+        for one, other, gradient in zip(plain, ours, step):
+            one.grad, other.grad = gradient, laid(gradient, gradients)
+        for optimizer in optimizers:
+            optimizer.step()
+    for one, other in zip(plain, ours):
+        torch.testing.assert_close(other, one, rtol=1e-5, atol=1e-6)
+        assert optimizers[1].state[other]["exp_avg"].stride() == other.stride() and other.grad.shape == other.shape
+
+
+def test_adam_is_given_what_lies_in_one_order():
+    """What does not its kernel copies before it counts."""
+    weight = nn.Parameter(torch.randn(8, 4, 3, 3).contiguous(memory_format=torch.channels_last))
+    weight.grad, seen = torch.randn_like(weight), []
+
+    class Updates(TorchDispatchMode):
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            if func.overloadpacket is torch.ops.aten._fused_adam_:
+                seen.extend(tensor for tensors in args[:4] for tensor in tensors)
+            return func(*args, **(kwargs or {}))
+
+    with Updates():
+        Adam([weight]).step()
+    assert len(seen) == 4 and all(tensor.is_contiguous() for tensor in seen)
+    assert seen[0].data_ptr() == weight.data_ptr() and seen[1].data_ptr() == weight.grad.data_ptr()
 
 
 def test_feature_maps_compute_as_the_features_do():

@@ -24,6 +24,7 @@ from gantailor.supernet.training.batches import rows_of
 from gantailor.supernet.training.image_to_image import Sampler
 from gantailor.supernet.training.losses import fake_loss, generator_loss, l1_loss, real_loss, shrunk
 from gantailor.supernet.training.recipe import Recipe, require
+from gantailor.supernet.training.task import Adam
 from gantailor.supernet.training.teaching.distillation import capture, relation_loss
 from gantailor.supernet.traits import plain_generator
 from gantailor.zoo.data.config import DataConfig
@@ -327,7 +328,7 @@ def _lazy_adam(model: nn.Module, recipe: Recipe, *, every: int, lr: float | None
     """Adam with rates for a regularisation that is done every so many steps; 0: never."""
     share = every / (every + 1) if every else 1.0
     betas = (recipe.beta1**share, recipe.beta2**share)
-    return torch.optim.Adam(model.parameters(), lr=(lr or recipe.rate) * share, betas=betas, fused=True)
+    return Adam(model.parameters(), lr=(lr or recipe.rate) * share, betas=betas)
 
 
 def _twice(noise: list[Tensor], shift: Tensor | None) -> list[Tensor]:
