@@ -135,6 +135,7 @@ def main() -> None:
     parser.add_argument("--kimg", type=float, default=4, help="thousand images of tuning")
     parser.add_argument("--lr", type=float, default=1e-3)
     parser.add_argument("--gan", default="hinge", help="none: tuned without a discriminator")
+    parser.add_argument("--precision", default="bfloat16", help="as benchmarks/five_seeds.yaml; float32 elsewhere")
     arguments = parser.parse_args()
     folder = Path(arguments.out)
     for seed in arguments.seeds:
@@ -148,7 +149,7 @@ def main() -> None:
 def one(tool: str, share: float, seed: int, folder: Path, arguments: argparse.Namespace) -> dict[str, float]:
     """Prune and tune once: MACs, seconds, score calls, and the scores before and after tuning."""
     tuning = {"kimg": arguments.kimg, "lr": arguments.lr, "seed": seed, "watch_kimg": 0}
-    tuning |= {"gan": arguments.gan, "precision": "bfloat16", "channels_last": True}  # as benchmarks/five_seeds.yaml
+    tuning |= {"gan": arguments.gan, "precision": arguments.precision, "channels_last": True}
     run = Run(folder / f"{tool}-{share}-{seed}", load_config(None, {"seed": seed, "finetune": tuning}))
     run.claim()
     example, evaluator = run.setup.example, run.setup.scoring.evaluator(run.config.evaluation.final)

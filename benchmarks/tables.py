@@ -327,6 +327,10 @@ TABLES: dict[str, Any] = {
     "recipes-changes": Changes("recipes.csv", "method", "path", (), ("l1", "fid", "kid")),
     "no-discriminator": Table("no_discriminator.csv"),
     "no-discriminator-changes": Changes("no_discriminator.csv", "method", "path", ("budget",), ("l1", "fid", "kid")),
+    "path-movement-no-discriminator": Table("path_movement_no_discriminator.csv"),
+    "path-movement-no-discriminator-changes": Changes(
+        "path_movement_no_discriminator.csv", "method", "path", ("budget",), ("l1", "fid", "kid")
+    ),
     "path-movement": Table("path_movement.csv"),
     "path-movement-changes": Changes("path_movement.csv", "method", "path-measured", (), ("l1", "fid", "kid")),
     "no-discriminator-orders": Table("no_discriminator_orders.csv", only=_orders),

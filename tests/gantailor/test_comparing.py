@@ -39,7 +39,7 @@ def described(tmp_path_factory, tiny_teacher, pairs):
         f"  options: {{ngf: 8}}\n  teacher: {tiny_teacher}\n"
         f"  data: {{kind: folder, path: {pairs}, size: 32}}\n"
         "  evaluation: {final: [l1, psnr], search_images: 4}\n"
-        f"  train: {{{SMALL}}}\n  finetune: {{{SMALL}}}\n"
+        f"  train: {{{SMALL.replace('kimg: 0', 'kimg: 0.02')}}}\n  finetune: {{{SMALL}}}\n"
     )
     return file
 
@@ -73,6 +73,7 @@ def test_every_run_is_in_the_table(compared):
     assert f"{mean.mean():.4g} ± {mean.std():.2g}" in (out / "table.md").read_text()
     history = pd.read_csv(out / "history.csv")
     assert set(history["method"]) == {"agents", "hypernetwork"} and (history["kimg"] <= 0.04).all()
+    assert history.groupby(["method", "budget", "seed"]).size().max() > 1
     for name in ("compare.png", "history.png", "pictures-0.3x.png", "pictures-0.5x.png"):
         assert Image.open(out / name).width > 100
     page = (out / "compare.html").read_text()
@@ -293,6 +294,7 @@ def test_shipped_comparisons_are_read(tmp_path):
         "benchmarks/path_longer": 6,
         "benchmarks/path_longer_no_discriminator": 6,
         "benchmarks/no_discriminator": 105,
+        "benchmarks/path_movement_no_discriminator": 75,
         "benchmarks/path_movement": 4,
         "benchmarks/vintage": 5,
         "benchmarks/facades": 30,

@@ -28,10 +28,11 @@ from gantailor.zoo.discriminators.build import make_discriminator
 
 
 class Mixed(nn.Module):
-    """A trunk, a depthwise layer, a concatenation and a linear layer, and no norm."""
+    """A trunk, a depthwise layer, a concatenation and a linear layer; no norm, or one that some channels come from."""
 
-    def __init__(self, gain=1.0):
+    def __init__(self, gain=1.0, *, normed=False):
         super().__init__()
+        self.norm = nn.InstanceNorm2d(12) if normed else nn.Identity()
         self.stem, self.deep = nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(8, 12, 3, padding=1)
         self.depthwise, self.back = nn.Conv2d(12, 12, 3, padding=1, groups=12), nn.Conv2d(12, 8, 1)
         self.scale = nn.Linear(8, 8)
@@ -42,7 +43,7 @@ class Mixed(nn.Module):
 
     def forward(self, x):
         x = torch.relu(self.stem(x))
-        y = x + self.back(torch.relu(self.depthwise(torch.relu(self.deep(x)))))
+        y = x + self.back(torch.relu(self.depthwise(torch.relu(self.norm(self.deep(x))))))
         y = y * torch.sigmoid(self.scale(y.mean((2, 3))))[:, :, None, None]
         return torch.tanh(self.last(torch.cat([x, y], 1)))
 
@@ -433,12 +434,13 @@ def test_gates_shrink_and_the_smallest_close():
     assert not task._losses, "nothing is kept that nothing takes out again"
 
 
+@pytest.mark.parametrize("normed", [False, True])
 @pytest.mark.parametrize("order", ["auto", "movement"])
 @pytest.mark.parametrize("gain", [1.0, 0.5, 0.1])
-def test_a_net_without_norms_does_not_die(gain, order):
+def test_a_net_with_few_norms_or_none_does_not_die(gain, order, normed):
     """Nothing shrinks: the narrow output varies as the whole one does, where a penalty on gates multiplies up."""
     torch.manual_seed(0)
-    net = gantailor.Supernet(Mixed(gain).eval(), (torch.randn(1, 3, 16, 16),))
+    net = gantailor.Supernet(Mixed(gain, normed=normed).eval(), (torch.randn(1, 3, 16, 16),))
     recipe = Recipe(
         kimg=0.16, batch=4, gan="none", target_weight=0, output_weight=50, ema_kimg=0, precision="float32", lr=1e-3,
         method_options={"order": order},

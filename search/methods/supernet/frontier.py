@@ -57,7 +57,7 @@ class PathOptions:
 
     smallest: float = 0.0
     reach: float = 0.5
-    narrowest: float = 0.5
+    narrowest: float = 0.75
     order: str = "auto"
     over_cost: float = 1.0
     memory: float = 0.95
