@@ -159,7 +159,7 @@ def write_comparison(entries: Sequence[Entry], folder: Path, said: Sequence[str]
     images = {"compare": ("Scores against MACs and training time", figures.rendered(figure, "png"))}
     if not history.empty:
         write_bytes(folder / "history.csv", csv_bytes(history))
-    if not history.empty and history.groupby(["method", "budget", "seed"]).size().max() > 1:  # one look is no course
+    if len(history) and history.duplicated(["method", "budget", "seed"]).any():  # one look is no course
         order = list(dict.fromkeys(wide.index.get_level_values("method")))
         drawn = drawing.draw_histories(history, entries[0].open().setup.search_metric, order)
         title = "The search's score while each method decides, a thin line for each seed"

@@ -29,6 +29,7 @@ from gantailor.supernet.training.batches import Batches, PairBatches, PairSource
 from gantailor.supernet.training.image_to_image import ImageToImage, judged_pictures
 from gantailor.supernet.training.losses import fake_loss, generator_loss, real_loss
 from gantailor.supernet.training.recipe import Recipe, require
+from gantailor.supernet.training.task import Adam
 
 
 @dataclass(frozen=True)
@@ -128,7 +129,7 @@ class Agents(ImageToImage):
         learns = not trained or (self.projection is not None and real)
         self.warmup = round(o.discriminator_kimg * 1000 / recipe.batch) if learns else 0
         for name, side in (("generator", self.gated), ("discriminator's agent", self.judge)):
-            own = torch.optim.AdamW(side.agent.parameters(), lr=o.agent_lr, weight_decay=o.agent_decay, fused=True)
+            own = Adam(side.agent.parameters(), lr=o.agent_lr, weight_decay=o.agent_decay, decoupled_weight_decay=True)
             self.optimizers[name] = own
         self._told: Tensor | None = None
         self._slopes: list[Tensor] = []
